@@ -1,0 +1,175 @@
+"""Every Protocol of the package: what an engine, verifier, task, trainer or compressor must offer.
+
+The strategy contract is the pydantic class in `reason_engine.strategies`, since its fields are the request schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any, Protocol
+
+from reason_engine.types import (
+    Choice,
+    ChoiceRequest,
+    Chunk,
+    GenerateRequest,
+    Message,
+    ModelInfo,
+    Path,
+    Problem,
+    Score,
+    ScoreRequest,
+    Scores,
+    ToolCall,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do. A strategy that needs more gets CapabilityMissing before a token is spent."""
+
+    logprobs: int = 0
+    """Most alternatives per token that can be reported; -1 where not even the sampled token's is."""
+    token_ids: bool = False
+    continuation: bool = False
+    choose: bool = False
+    score: bool = False
+    adapters: bool = False
+    structured: bool = False
+    drafting: tuple[str, ...] = ()
+    exact_budget: bool = False
+    """Token counts are the engine's own and max_tokens is kept exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`ready`: takes requests. `live`: still worth waiting for. Counters are of the engine itself."""
+
+    ready: bool
+    live: bool = True
+    running: int = 0
+    waiting: int = 0
+    generated_tokens: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A finished text as its template means it."""
+
+    content: str
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+class Engine(Protocol):
+    """A model that generates. Owns the chat template and the reasoning and tool parsers.
+
+    `generate` streams chunks of all n samples interleaved; closing the iterator aborts what still runs, and after
+    `abort(id)` each open sample still gets a final chunk with `finish_reason="abort"`. Errors are EngineError.
+    """
+
+    @property
+    def caps(self) -> Capabilities: ...
+    @property
+    def info(self) -> ModelInfo: ...
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    async def health(self) -> Health: ...
+    def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]: ...
+    async def abort(self, request_id: str) -> None: ...
+    async def choose(self, request: ChoiceRequest) -> Choice: ...
+    async def score(self, request: ScoreRequest) -> Scores: ...
+    async def load_adapter(self, name: str, path: str) -> None: ...
+    async def unload_adapter(self, name: str) -> None: ...
+    def adapters(self) -> tuple[str, ...]: ...
+    def tokenize(self, text: str) -> list[int]: ...
+    def detokenize(self, token_ids: Sequence[int]) -> str: ...
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        think: bool | None = None,
+        prefill: str = "",
+    ) -> str:
+        """The prompt text, generation mark included, then `prefill`. `think`: None leaves the template's default."""
+        ...
+
+    def parse(self, text: str, *, prompt: str = "") -> Parsed:
+        """Split a finished text into reasoning, content and tool calls. `prompt` tells whether thinking was opened."""
+        ...
+
+
+class Call(Protocol):
+    """A verifier's only way to generate, choose, score with a model or retrieve: budgeted, traced and aborted like
+    everything else. The strategies' context implements it."""
+
+    async def sample(
+        self,
+        prompt: str | None = None,
+        *,
+        n: int = 1,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        stop: tuple[str, ...] = (),
+        prefill: str = "",
+        logprobs: int | None = None,
+        stage: str = "sample",
+    ) -> list[Path]: ...
+
+    async def choice(
+        self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
+    ) -> Choice: ...
+
+
+class Verifier(Protocol):
+    """Judges finished paths. Constructed from the params of the request: `{"name": …, "params": {…}}`."""
+
+    async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]: ...
+
+
+class ProcessVerifier(Verifier, Protocol):
+    """Judges each step of a path as well."""
+
+    async def score_steps(self, problem: Problem, path: Path, call: Call) -> list[Score]: ...
+
+
+class Checker(Protocol):
+    """Exact knowledge of one task's form: whether a line is legal and a finished answer right.
+
+    It never proposes, values or looks ahead. Built from a question by `match`; named by the model's profile.
+    """
+
+    def step_ok(self, steps: Sequence[str]) -> bool:
+        """Whether the last of these lines is legal after the ones before it."""
+        ...
+
+    def state(self, steps: Sequence[str]) -> str:
+        """Canonical text of where these lines have led; equal states may be merged."""
+        ...
+
+    def solved(self, answer: str) -> bool:
+        """Whether a finished answer is right."""
+        ...
+
+
+class Task(Protocol):
+    """An evaluation: problems and how an answer is graded."""
+
+    def problems(self, limit: int | None, seed: int, data: FilePath | None) -> list[Problem]: ...
+    def grade(self, problem: Problem, answer: str | None, text: str) -> bool: ...
+
+
+class Trainer(Protocol):
+    """A training method. `config` is a frozen pydantic model; the result is a Hugging Face checkpoint folder."""
+
+    def train(self, config: Any, out: FilePath) -> Mapping[str, Any]: ...
+
+
+class Compressor(Protocol):
+    """A compression method from one checkpoint folder to another."""
+
+    def compress(self, config: Any, model: FilePath, out: FilePath) -> Mapping[str, Any]: ...

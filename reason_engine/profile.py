@@ -1,0 +1,96 @@
+"""`reason.json`, beside the weights like `generation_config.json`: how one model is asked.
+
+A model without the file gets `Profile()`, the general prompts. A request may override what it names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from reason_engine.errors import ModelLoadError
+
+FILE = "reason.json"
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ask(Frozen):
+    """What is appended to the user's turn, on a line of its own; empty: nothing."""
+
+    direct: str = ""
+    steps: str = "Think step by step, then give the final answer on a last line that starts with 'Answer:'."
+
+
+class TaskMatch(Frozen):
+    """A task that the model knows, recognised by a regular expression with named groups over the question."""
+
+    task: str
+    match: str
+    checker: str
+
+    @field_validator("match")
+    @classmethod
+    def compiles(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+    def groups(self, question: str) -> Mapping[str, str] | None:
+        """The named groups where the question is of this task, else None."""
+        found = re.search(self.match, question)
+        return found.groupdict() if found else None
+
+
+class Profile(Frozen):
+    """How a model is asked. `{problem}` and `{state}` in the prompts are literal: no template language."""
+
+    description: str = ""
+    ask: Ask = Ask()
+    step_end: str = Field("\n", min_length=1)
+    answer_marker: str | None = "Answer:"
+    propose_prompt: str | None = None
+    value_prompt: str | None = None
+    value_options: tuple[str, str] = ("yes", "no")
+    temperature: Mapping[str, float] = Field(default_factory=dict[str, float])
+    verifiers: tuple[str, ...] = ()
+    tasks: tuple[TaskMatch, ...] = ()
+    auto: Mapping[str, Any] | None = None
+    """The calibrated policy, valid only while `auto["weights"]` is the hash of the weights it was made for."""
+
+    def task_of(self, question: str) -> tuple[TaskMatch, Mapping[str, str]] | None:
+        """The first task whose pattern the question matches, with the groups."""
+        for task in self.tasks:
+            if (groups := task.groups(question)) is not None:
+                return task, groups
+        return None
+
+
+def read_profile(model: Path) -> Profile:
+    """The profile of a checkpoint folder; general prompts where it has none. Raises ModelLoadError on a bad file."""
+    path = model / FILE
+    if not path.is_file():
+        return Profile()
+    try:
+        return Profile.model_validate_json(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelLoadError(f"{path}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "(file)"
+        raise ModelLoadError(f"{path}: {where}: {first['msg']}") from None
+
+
+def write_profile(model: Path, profile: Profile) -> None:
+    """Write `reason.json` into a checkpoint folder; fields at their default are left out."""
+    text = json.dumps(profile.model_dump(mode="json", exclude_defaults=True), indent=2, ensure_ascii=False)
+    (model / FILE).write_text(text + "\n", "utf-8")

@@ -1,0 +1,65 @@
+"""Names to classes: a folder of modules that register themselves, plus an entry-point group of the same name.
+
+Adding an entry touches one file. Nothing is imported before the first lookup, so that `reason --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from reason_engine.errors import UnknownName
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Registered classes by name. `kind` is the word used in messages (`strategy`), `package` the folder searched."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind, self.package = kind, package
+        self._found: dict[str, type[T]] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator. Raises ValueError if the name is taken."""
+
+        def add(cls: type[T]) -> type[T]:
+            if name in self._found:
+                raise ValueError(f"{self.kind} {name!r} is defined twice: {self._found[name]} and {cls}")
+            self._found[name] = cls
+            return cls
+
+        return add
+
+    def get(self, name: str, *, param: str | None = None) -> type[T]:
+        """The class of that name. Raises UnknownName with the nearest valid name; `param` names the request field."""
+        self._load()
+        if name in self._found:
+            return self._found[name]
+        near = difflib.get_close_matches(name, self._found, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(self)}"
+        raise UnknownName(f"no {self.kind} named {name!r}; {hint}", param=param, code=f"unknown_{self.kind}")
+
+    def __contains__(self, name: str) -> bool:
+        self._load()
+        return name in self._found
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._found))
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        home = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(home.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{self.package}.{module.name}")
+        for point in entry_points(group=self.package):
+            point.load()

@@ -1,0 +1,274 @@
+"""The values that cross module borders. All are frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "abort", "error"]
+Stopped = Literal["done", "decided", "budget-tokens", "budget-seconds", "budget-samples", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function call asked for by the model; `arguments` is JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str = ""
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural log-probability of a sampled token, with the most likely alternatives at its place."""
+
+    token_id: int
+    token: str
+    logprob: float
+    top: tuple[tuple[int, str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Structured:
+    """A constraint on the generated text; exactly one field is set."""
+
+    json_schema: str | None = None
+    json_object: bool = False
+    regex: str | None = None
+    choice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. `seed`: sample i of a request draws with seed + i. `logprobs`: alternatives to report
+    per token (0: the sampled token's only; None: none)."""
+
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    structured: Structured | None = None
+    draft: Literal["default", "none", "sam", "ngram"] = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One request to an engine: `n` samples of one prompt. A prompt is text, or token ids where the engine has
+    `caps.continuation` (a partial path continued exactly where it ended)."""
+
+    id: str
+    prompt: str | tuple[int, ...]
+    n: int = 1
+    sampling: Sampling = field(default_factory=Sampling)
+    adapter: str | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What sample `index` gained since its previous chunk. The last chunk of each sample has a `finish_reason`;
+    after an abort too (`abort`). `token_ids` includes the end-of-sequence token where one was drawn (every drawn
+    token is counted), `text` never does. `prompt_tokens` and `cached_tokens` stand on the first chunk of sample 0,
+    and only there. `token_count` is len(token_ids) except on engines without token ids."""
+
+    index: int = 0
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    token_count: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    draft_accepted: int = 0
+    draft_rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceRequest:
+    """Ask for the model's probabilities over a few continuations of one prompt."""
+
+    id: str
+    prompt: str
+    options: tuple[str, ...]
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`probabilities` over the options, normalised to 1; `mass` is their share of the model's distribution (product
+    of token probabilities). `completion_tokens` is 0 on engines that need no decoding for it."""
+
+    probabilities: tuple[float, ...]
+    mass: float = 1.0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Score texts with a model head: one value a text (`reward`), one a token (`token_reward`), or a vector."""
+
+    id: str
+    inputs: tuple[str, ...]
+    task: Literal["reward", "token_reward", "embed"] = "reward"
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """`values[i]` belongs to input i: one number, one a token, or an embedding."""
+
+    values: tuple[tuple[float, ...], ...]
+    prompt_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens by kind. `completion` counts every generated token, also of discarded branches; sums with `+`."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    draft_accepted: int = 0
+    draft_rejected: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt + other.prompt,
+            self.cached + other.cached,
+            self.completion + other.completion,
+            self.draft_accepted + other.draft_accepted,
+            self.draft_rejected + other.draft_rejected,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is asked: the last user turn, with everything before it. `reference` is known to evaluations and to
+    verifiers that ask for it, never shown to the model. `meta` carries task data (numbers, target, tests)."""
+
+    question: str
+    history: tuple[Message, ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    structured: Structured | None = None
+    reference: str | None = None
+    task: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    tail: tuple[Message, ...] = ()
+    """Turns after the last user turn: the assistant's tool calls and their results, inside a tool loop."""
+
+    def turns(self, text: str | None = None) -> tuple[Message, ...]:
+        """The conversation with `text` (default: the question) as the last user turn."""
+        return (*self.history, Message("user", self.question if text is None else text), *self.tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One generated continuation. `prompt` is the rendered prompt it continues; `prefill` the part of `text` that was
+    given rather than generated. `node` is its place in the trace. `answer` is the normalised answer or None."""
+
+    node: int
+    prompt: str
+    text: str
+    token_ids: tuple[int, ...] = ()
+    prompt_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason = "stop"
+    stop_reason: str | int | None = None
+    prefill: str = ""
+    tokens: int = 0
+    answer: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model ended it (not a limit, an abort or an error)."""
+        return self.finish_reason in ("stop", "tool_calls")
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean log-probability of the generated tokens; minus infinity where none were recorded."""
+        return sum(t.logprob for t in self.logprobs) / len(self.logprobs) if self.logprobs else float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A verifier's judgement of one path, in [0, 1] unless the verifier says otherwise."""
+
+    value: float
+    verifier: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """How many paths gave an answer. `weight` is their summed weight where votes are weighted."""
+
+    answer: str
+    count: int
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a strategy decides: the winning path, its normalised value, and how sure the strategy is (0..1 or None)."""
+
+    path: Path | None = None
+    value: str | None = None
+    confidence: float | None = None
+    votes: tuple[Vote, ...] = ()
+    decided: bool = False
+    """True where the strategy stopped early because the outcome could no longer change."""
+
+    def with_path(self, path: Path) -> Answer:
+        return replace(self, path=path)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The budget of one request: generated tokens, wall seconds, generated sequences. None: no limit of its own."""
+
+    tokens: int | None = None
+    seconds: float | None = None
+    samples: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What an engine serves. `context` is in tokens, prompt and answer together. `thinks`: it reasons by itself
+    between `think_start` and `think_end`. `fingerprint` names weights and engine (`system_fingerprint`)."""
+
+    name: str
+    path: str
+    context: int
+    thinks: bool = False
+    think_start: str = "<think>"
+    think_end: str = "</think>"
+    fingerprint: str = ""
