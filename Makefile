@@ -1,0 +1,59 @@
+# Everything here runs in .venv, which the first command makes. Needs make and Python 3.11 or later.
+#
+#   make serve                              the bundled model on http://127.0.0.1:8000/v1
+#   make serve MODEL=Qwen/Qwen3-0.6B PORT=9000
+#   make test
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+HOST ?= 127.0.0.1
+PORT ?= 8000
+MODEL ?=
+ARGS ?=
+
+# The constraint also reaches pip's build isolation, so that the build itself is pinned.
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test test-vllm check bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables       PORT HOST MODEL (serve), ARGS (serve, test), PYTHON, VENV; VLLM=1 (test)"
+
+serve: $(VENV)/.core ## serve the bundled model (or MODEL=...) on 127.0.0.1:8000
+	@exec $(BIN)/reason serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
+
+test: $(VENV)/.dev ## lint and the fast tests; with VLLM=1 or CI=true the vLLM engine as well
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q $(ARGS)
+	@if [ "$(VLLM)" = 1 ] || [ "$(CI)" = true ]; then $(MAKE) --no-print-directory test-vllm; fi
+
+test-vllm: $(VENV)/.dev ## the tests of the vLLM engine, in .venv-vllm (made by tests/vllm_env.sh)
+	PYTHON=$(BIN)/python sh tests/vllm_env.sh .venv-vllm
+	.venv-vllm/bin/python -m pytest -q -m vllm tests
+
+check: $(VENV)/.dev ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+bench: $(VENV)/.dev ## the benchmarks of tests/bench, one after the other
+	@set -e; for file in tests/bench/[a-z]*.py; do name=$$(basename $$file .py); \
+		echo "== $$name"; $(BIN)/python -m tests.bench.$$name $(ARGS); done
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later was not found; name one: make serve PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV): minutes the first time, nothing after that."
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing into $(VENV), with the test tools: minutes the first time, nothing after that."
+	$(PIP) -e ".[dev]"
+	@touch $@ $(VENV)/.core
