@@ -1,0 +1,125 @@
+"""Checkpoint folders as files: found, described and checked without torch, so that a bad path fails at once.
+
+Only safetensors are read. The format: 8 bytes with the header's length (little endian), a JSON header naming each
+tensor with its byte range, the bytes. A file shorter than its header says was cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, cast
+
+from reason_engine.errors import ModelLoadError
+
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+WANTED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+
+
+def resolve(name: str) -> Path:
+    """The folder of a model: a path, or a hub name `owner/model`, downloaded where that is possible."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelLoadError(f"{path}: not a checkpoint folder")
+    if path.is_absolute() or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name):
+        raise ModelLoadError(f"{path}: no such model folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=WANTED))
+    except Exception as error:  # network, cache and hub errors share no base class
+        raise ModelLoadError(
+            f"{name}: no such folder, and not to be had from the hub: {_line(error)}"
+        ) from None
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder, each checked to be whole. Raises ModelLoadError."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        named: Any = read_json(index).get("weight_map")
+        if not isinstance(named, dict):
+            raise ModelLoadError(f"{index}: has no weight_map")
+        files = [folder / str(f) for f in sorted({str(v) for v in cast("dict[str, Any]", named).values()})]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        for pattern in PICKLED:
+            for path in sorted(folder.glob(pattern)):
+                raise ModelLoadError(f"{path}: pickled weights are never loaded; convert them to safetensors")
+        raise ModelLoadError(f"{folder}: has no *.safetensors file")
+    for path in files:
+        if path.parent.resolve() != folder.resolve():
+            raise ModelLoadError(f"{index}: names a file outside the folder: {path.name}")
+        tensor_names(path)
+    return files
+
+
+def tensor_names(path: Path) -> Mapping[str, Any]:
+    """The header of a safetensors file: name -> dtype, shape, data_offsets. Raises ModelLoadError if it is not whole."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+            if length > size - 8:
+                raise ModelLoadError(f"{path}: corrupt or truncated safetensors file")
+            header = json.loads(file.read(length))
+    except FileNotFoundError:
+        raise ModelLoadError(f"{path}: not found, though the index names it") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path}: corrupt safetensors header: {_line(error)}") from None
+    try:
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except (AttributeError, KeyError, TypeError, IndexError):
+        raise ModelLoadError(f"{path}: corrupt safetensors header") from None
+    if end + length + 8 != size:
+        raise ModelLoadError(f"{path}: truncated: {size} bytes where its header says {end + length + 8}")
+    return header
+
+
+def fingerprint(folder: Path) -> str:
+    """A short name for these weights: hash of configuration, headers, sizes and a sample of each file's bytes."""
+    digest = sha256()
+    for path in [folder / "config.json", *weight_files(folder)]:
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as file:
+            for at in (0, size // 3, size // 2, max(0, size - 65536)):
+                file.seek(at)
+                digest.update(file.read(65536))
+    return digest.hexdigest()[:16]
+
+
+def read_json(path: Path, *, missing: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """A JSON object from a file; `missing` where there is none. Raises ModelLoadError."""
+    if missing is not None and not path.is_file():
+        return missing
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path}: not JSON: {_line(error)}") from None
+    if not isinstance(value, dict):
+        raise ModelLoadError(f"{path}: not a JSON object")
+    return cast("dict[str, Any]", value)
+
+
+def read_text(path: Path) -> str:
+    """A text file's content. Raises ModelLoadError."""
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ModelLoadError(f"{path}: not found") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelLoadError(f"{path}: {_line(error)}") from None
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

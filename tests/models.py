@@ -1,0 +1,77 @@
+"""Checkpoints made on the fly for tests: tiny, random, seeded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}{% endgeneration %}"
+    "{% else %}{{ m['content'] }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+TINY: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+}
+KINDS = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama"}
+
+
+def write_tokenizer(folder: Path, template: str = TEMPLATE) -> int:
+    """A byte-level tokenizer without merges: 256 bytes and three special tokens. Returns the vocabulary's size."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(SPECIAL)
+    made.save(str(folder / "tokenizer.json"))
+    config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": template}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return made.get_vocab_size()
+
+
+def write_model(
+    folder: Path, kind: str = "qwen3", *, seed: int = 0, scale: float = 4.0, **config: Any
+) -> Path:
+    """A random causal language model of that kind (`qwen3`, `qwen2`, `llama`) with its tokenizer, in fp32.
+
+    `scale` multiplies the embedding, so that the next-token distribution is far from flat and greedy choices are
+    not decided by rounding.
+    """
+    import torch
+    import transformers
+
+    vocabulary = write_tokenizer(folder)
+    torch.manual_seed(seed)
+    settings = {
+        **TINY,
+        "vocab_size": vocabulary,
+        "eos_token_id": vocabulary - 1,
+        "bos_token_id": None,
+        **config,
+    }
+    settings.setdefault("tie_word_embeddings", False)
+    built = getattr(transformers, f"{KINDS[kind]}Config")(**settings)
+    model = getattr(transformers, f"{KINDS[kind]}ForCausalLM")(built).to(torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            elif "embed" in name or "lm_head" in name:
+                parameter.mul_(scale)
+            else:
+                parameter.mul_(3.0)
+    model.generation_config.eos_token_id = vocabulary - 1
+    model.save_pretrained(folder, safe_serialization=True)
+    return folder
