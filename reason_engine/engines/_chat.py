@@ -23,7 +23,7 @@ from reason_engine.contracts import Parsed
 from reason_engine.engines._checkpoint import read_json, read_text
 from reason_engine.engines._template import environment
 from reason_engine.errors import ModelLoadError, RequestError
-from reason_engine.types import Message, ToolCall
+from reason_engine.types import Message, ModelInfo, ToolCall
 
 
 class ChatFormat:
@@ -63,6 +63,10 @@ class ChatFormat:
             return cls(tokenizer, _find_template(folder, config), config, _eos_ids(folder, tokenizer, config))
         except TemplateSyntaxError as error:
             raise ModelLoadError(f"{folder}: chat template, line {error.lineno}: {error.message}") from None
+
+    def info(self, name: str, context: int) -> ModelInfo:
+        """A model's description as far as its format decides it; path and fingerprint are the engine's to add."""
+        return ModelInfo(name, "", context, self.thinks, self.think_start, self.think_end)
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a prompt, with the beginning-of-sequence token the model was trained with, never twice."""

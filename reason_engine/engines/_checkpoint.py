@@ -62,7 +62,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensor_names(path: Path) -> Mapping[str, Any]:
-    """The header of a safetensors file: name -> dtype, shape, data_offsets. Raises ModelLoadError if it is not whole."""
+    """The header of a safetensors file: name -> dtype, shape, data_offsets. ModelLoadError if it is not whole."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from jinja2 import Environment, nodes
 from jinja2.ext import Extension
@@ -14,7 +14,7 @@ from jinja2.parser import Parser
 class Generation(Extension):
     """`{% generation %} … {% endgeneration %}` marks what a model is trained on; rendering keeps its body."""
 
-    tags = {"generation"}
+    tags: ClassVar[set[str]] = {"generation"}
 
     def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         next(parser.stream)

@@ -1,0 +1,132 @@
+"""Text as it grows token by token: bytes to characters, and stop strings that may span tokens.
+
+`Detokenizer` holds back the bytes of an unfinished character. `StopFinder` holds back the longest tail that could
+still become a stop string, so that no part of one is ever shown.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+
+class Detokenizer(Protocol):
+    """One sample's text. `feed` returns what a token adds, `finish` what was held back."""
+
+    def feed(self, token_id: int) -> str: ...
+    def finish(self) -> str: ...
+
+
+class Vocabulary:
+    """Token ids to text for one tokenizer. Special tokens have none."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._byte_level = _is_byte_level(tokenizer)
+        self._bytes: dict[int, bytes] = {
+            i: b"" if token.special else token.content.encode()
+            for i, token in tokenizer.get_added_tokens_decoder().items()
+        }
+
+    def detokenizer(self, prompt_ids: Sequence[int] = ()) -> Detokenizer:
+        """A fresh one, for a text that continues these tokens."""
+        if self._byte_level:
+            return _Bytes(self)
+        return _Stream(self.tokenizer, prompt_ids)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes of a byte-level token."""
+        if (found := self._bytes.get(token_id)) is None:
+            text = self.tokenizer.id_to_token(token_id) or ""
+            found = self._bytes[token_id] = bytes(_BYTE[c] for c in text if c in _BYTE)
+        return found
+
+    def text_of(self, token_id: int) -> str:
+        """One token alone, for log-probabilities: special tokens by their name, broken characters as U+FFFD."""
+        if self._byte_level and (found := self.bytes_of(token_id)):
+            return found.decode(errors="replace")
+        return self.tokenizer.decode([token_id], skip_special_tokens=False)
+
+
+class _Bytes:
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._of = vocabulary.bytes_of
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token_id: int) -> str:
+        return self._decoder.decode(self._of(token_id))
+
+    def finish(self) -> str:
+        return self._decoder.decode(b"", True)
+
+
+class _Stream:
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(ids=list(prompt_ids[-8:]), skip_special_tokens=True)
+        self._pending: list[int] = []
+
+    def feed(self, token_id: int) -> str:
+        text = self._stream.step(self._tokenizer, token_id)
+        self._pending = [*self._pending, token_id] if text is None else []
+        return text or ""
+
+    def finish(self) -> str:
+        return self._tokenizer.decode(self._pending, skip_special_tokens=True) if self._pending else ""
+
+
+@dataclass(slots=True)
+class StopFinder:
+    """Looks for the first of several stop strings in a growing text."""
+
+    stops: Sequence[str]
+    include: bool = False
+    _held: str = ""
+
+    def feed(self, text: str) -> tuple[str, str | None]:
+        """What may be shown now, and the stop string if one is complete (the text then ends before it)."""
+        if not self.stops:
+            return text, None
+        text = self._held + text
+        at, stop = min(((i, s) for s in self.stops if (i := text.find(s)) >= 0), default=(-1, None))
+        if stop is not None:
+            self._held = ""
+            return text[: at + len(stop) if self.include else at], stop
+        keep = max((_overlap(text, s) for s in self.stops), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep], None
+
+    def finish(self) -> str:
+        """What was held back and came to nothing."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if stop.startswith(text[len(text) - size :]):
+            return size
+    return 0
+
+
+def _is_byte_level(tokenizer: Tokenizer) -> bool:
+    decoder: Any = json.loads(tokenizer.to_str()).get("decoder") or {}
+    parts = decoder.get("decoders", []) if decoder.get("type") == "Sequence" else [decoder]
+    return [part.get("type") for part in parts] == ["ByteLevel"]
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-ins: bytes that print stand for themselves, the others follow from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in set(printable)]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+_BYTE = _byte_alphabet()
