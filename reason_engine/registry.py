@@ -10,11 +10,12 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from reason_engine.errors import UnknownName
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 
 class Registry(Generic[T]):
@@ -25,13 +26,13 @@ class Registry(Generic[T]):
         self._found: dict[str, type[T]] = {}
         self._loaded = False
 
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+    def register(self, name: str) -> Callable[[type[C]], type[C]]:
         """Class decorator. Raises ValueError if the name is taken."""
 
-        def add(cls: type[T]) -> type[T]:
+        def add(cls: type[C]) -> type[C]:
             if name in self._found:
                 raise ValueError(f"{self.kind} {name!r} is defined twice: {self._found[name]} and {cls}")
-            self._found[name] = cls
+            self._found[name] = cast(type[T], cls)  # the class keeps its own type for those who import it
             return cls
 
         return add

@@ -1,0 +1,39 @@
+"""`exact`: 1 where the answer equals a known reference, else 0. For evaluations and callers who know the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reason_engine.answers import Equality
+from reason_engine.contracts import Call
+from reason_engine.errors import RequestError
+from reason_engine.types import Path, Problem, Score
+from reason_engine.verifiers import verifiers
+
+
+@verifiers.register("exact")
+class Exact(BaseModel):
+    """Equality of values, not of text: 0.5 is 1/2. A path without an answer scores 0."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reference: str | None = Field(
+        None, max_length=10_000, description="the right answer; default: the problem's own"
+    )
+
+    async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
+        """One score a path. Raises RequestError where neither the params nor the problem hold a reference."""
+        reference = self.reference if self.reference is not None else problem.reference
+        if reference is None:
+            raise RequestError(
+                "the verifier 'exact' needs the right answer in `reference`",
+                param="reasoning.verifier.params.reference",
+            )
+        equality = Equality()
+        try:
+            right = [p.answer is not None and await equality.same(p.answer, reference) for p in paths]
+        finally:
+            await equality.close()
+        return [Score(float(good), "exact") for good in right]
