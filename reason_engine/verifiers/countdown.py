@@ -36,16 +36,20 @@ class Countdown(BaseModel):
 
     @classmethod
     def from_groups(cls, groups: Mapping[str, str | None]) -> Self:
-        """From the named groups of a task's pattern: `numbers`, and `target` unless it is 24."""
-        numbers = tuple(int(n) for n in re.findall(r"[0-9]+", groups.get("numbers") or ""))
-        return cls(numbers=numbers, target=int(groups.get("target") or 24))
+        """From the named groups of a task's pattern: `numbers`, and `target` unless it is 24. Raises RequestError."""
+        try:
+            return cls(numbers=_integers(groups.get("numbers") or ""), target=int(groups.get("target") or 24))
+        except ValueError:  # pydantic's kind too
+            raise RequestError(
+                "these are no numbers and target of a Countdown game", param="messages"
+            ) from None
 
     def of(self, problem: Problem) -> Countdown:
         """This checker with what is unset from the problem's `meta`, else from its wording. Raises RequestError."""
         numbers, target = self.numbers or problem.meta.get("numbers"), self.target
         target = problem.meta.get("target") if target is None else target
         if not numbers and (found := _NUMBERS.search(problem.question)):
-            numbers = tuple(int(n) for n in re.findall(r"[0-9]+", found[1]))
+            numbers = _integers(found[1])
         if target is None and (found := _TARGET.search(problem.question)):
             target = int(found[1])
         if not numbers or target is None:
@@ -84,6 +88,13 @@ class Countdown(BaseModel):
             left = _after(left, line) or left
         return f"{' '.join(str(n) for n in sorted(left.elements()))} make {self.target}"
 
+    def outcome(self, steps: Sequence[str]) -> bool | None:
+        """Once legal steps have left one number: whether it is the target."""
+        left = self._left(steps)
+        if left is None or left.total() > 1:
+            return None
+        return next(iter(left)) == self.target
+
     def _left(self, steps: Sequence[str]) -> Counter[Fraction] | None:
         """What these lines leave, or None where one that looks like a step is wrong. Other lines change nothing."""
         left: Counter[Fraction] | None = Counter(map(Fraction, self.numbers))
@@ -109,6 +120,10 @@ def _after(left: Counter[Fraction], line: str) -> Counter[Fraction] | None:
     return rest
 
 
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"[0-9]{1,12}", text))
+
+
 def _over_zero(number: str) -> bool:
     return "/" in number and not number.partition("/")[2].strip("0")
 
@@ -118,5 +133,7 @@ _STEP = re.compile(
     rf"(?P<a>{_NUMBER}) ?(?P<op>[-+*/]) ?(?P<b>{_NUMBER}) ?= ?(?P<result>{_NUMBER}) "
     rf"?\(left: ?(?P<left>{_NUMBER}(?:[ ,]+{_NUMBER})*)\)"
 )
-_NUMBERS = re.compile(r"(?:[Nn]umbers|[Ii]nput):? *((?:[0-9]{1,7}(?:, *and +|,? +and +|, *| +)?){2,12})")
+_NUMBERS = re.compile(
+    r"(?:[Nn]umbers|[Ii]nput|[Uu]se):? *((?:[0-9]{1,7}(?:, *and +|,? +and +|, *| +)?){2,12})"
+)
 _TARGET = re.compile(r"\b(?:make|obtain|reach|get|equals?) +(-?[0-9]{1,7})\b")

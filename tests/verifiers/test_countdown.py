@@ -114,6 +114,20 @@ def test_from_groups() -> None:
 
 
 @pytest.mark.parametrize(
+    "groups",
+    [
+        {"numbers": "1 " * 13},
+        {"numbers": "1 2", "target": "x"},
+        {"numbers": "9999999 1"},
+        {"target": "9" * 5000},
+    ],
+)
+def test_groups_out_of_range_are_the_callers_fault(groups: dict[str, str]) -> None:
+    with pytest.raises(RequestError):
+        Countdown.from_groups(groups)
+
+
+@pytest.mark.parametrize(
     ("question", "numbers", "target"),
     [
         ("Use the numbers 4 5 6 10 and + - * / to make 24.", (4, 5, 6, 10), 24),
@@ -123,6 +137,7 @@ def test_from_groups() -> None:
             24,
         ),
         ("Use the numbers 3, 7 and 12 to reach 33.", (3, 7, 12), 33),
+        ("Countdown: use 3 7 12 to reach 33.", (3, 7, 12), 33),
     ],
 )
 async def test_scores_read_the_question(
