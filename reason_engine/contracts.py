@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from reason_engine.types import (
     Choice,
@@ -151,9 +151,21 @@ class Checker(Protocol):
         """Canonical text of where these lines have led; equal states may be merged."""
         ...
 
+    def outcome(self, steps: Sequence[str]) -> bool | None:
+        """None while these steps are open; once they have ended, whether they ended at the goal."""
+        ...
+
     def solved(self, answer: str) -> bool:
         """Whether a finished answer is right."""
         ...
+
+
+@runtime_checkable
+class TaskVerifier(Verifier, Checker, Protocol):
+    """A checker that is a verifier by name as well, built from the groups of the profile's pattern."""
+
+    @classmethod
+    def from_groups(cls, groups: Mapping[str, str]) -> Checker: ...
 
 
 class Task(Protocol):

@@ -56,7 +56,7 @@ class Profile(Frozen):
 
     description: str = ""
     ask: Ask = Ask()
-    step_end: str = Field("\n", min_length=1)
+    step_end: str = Field(default="\n", min_length=1)
     answer_marker: str | None = "Answer:"
     propose_prompt: str | None = None
     value_prompt: str | None = None

@@ -93,3 +93,19 @@ Event = Opened | Delta | Sampled | Scored | Proposed | Closed
 def to_json(event: Event) -> dict[str, Any]:
     """The event as a JSON object; `kind` tells which one it is."""
     return asdict(event)
+
+
+def from_json(value: Mapping[str, Any]) -> Event:
+    """The event that `to_json` wrote. Raises ValueError on anything else."""
+    kinds: Mapping[str, type[Event]] = {
+        "opened": Opened,
+        "delta": Delta,
+        "sampled": Sampled,
+        "scored": Scored,
+        "proposed": Proposed,
+        "closed": Closed,
+    }
+    try:
+        return kinds[value["kind"]](**value)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not an event: {error}") from None

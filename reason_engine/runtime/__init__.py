@@ -1,0 +1,1 @@
+"""What runs a strategy: budget, context, events, trace and `solve`."""

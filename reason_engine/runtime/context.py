@@ -1,0 +1,328 @@
+"""Everything a strategy may do, passed to it explicitly. A child context is a child node of the trace.
+
+Seeds come from the place: crc32 of (request seed, names of the spans, number of the call in its span); sample i of a
+call draws with that seed + i. So the same request with the same seed makes the same trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import zlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from reason_engine.errors import (
+    BudgetExhausted,
+    CapabilityMissing,
+    ContextLengthExceeded,
+    EngineError,
+    RequestError,
+    VerifierError,
+)
+from reason_engine.runtime.draw import Draw, Plan
+from reason_engine.runtime.events import Closed, Proposed, Scored
+from reason_engine.runtime.reading import PLAIN, read_answer
+from reason_engine.runtime.run import Run
+from reason_engine.types import Answer, Choice, ChoiceRequest, Path, Problem, Score, Usage, Vote
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Until = Callable[[list[Path]], bool]
+
+
+@dataclass
+class Place:
+    """Where a context stands: counts its calls and keeps its notes until the node closes."""
+
+    calls: int = 0
+    notes: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Context:
+    """The strategy's hands. Implements `contracts.Call`, which is all that a verifier sees of it."""
+
+    run: Run
+    node: int = 0
+    names: tuple[str, ...] = ()
+    place: Place = field(default_factory=Place)
+    stage: str | None = None
+    """Set while a verifier works: its tokens are accounted under its name."""
+
+    @property
+    def problem(self) -> Problem:
+        return self.run.problem
+
+    @asynccontextmanager
+    async def span(self, name: str) -> AsyncGenerator[Context]:
+        """A child node of the trace, closed with its notes when the block ends."""
+        node = self.run.open(self.node, name)
+        child = replace(self, node=node, names=(*self.names, name), place=Place())
+        try:
+            yield child
+        finally:
+            self.run.emit(Closed(node, dict(child.place.notes), self.run.budget.seconds))
+
+    async def sample(
+        self,
+        prompt: str | None = None,
+        *,
+        n: int = 1,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        stop: tuple[str, ...] = (),
+        prefill: str = "",
+        logprobs: int | None = None,
+        stage: str = "sample",
+        until: Until | None = None,
+        final: bool = False,
+        live: bool = False,
+    ) -> list[Path]:
+        """Up to n paths of one prompt, together, as one engine request; fewer only when the budget ran out.
+
+        `prompt` is the user's turn (default: the question), `prefill` the beginning of the model's. `until` sees the
+        finished paths and aborts the rest by returning True. `final`: the path is the answer, so the request's own
+        tools, format and logprobs apply. `live`: its text may be shown as it is made.
+        Raises BudgetExhausted if not one path could be started, ContextLengthExceeded if the prompt does not fit.
+        """
+        base = self.render(prompt, final=final)
+        sent = self.render(prompt, prefill=prefill, final=final) if prefill else base
+        ids = tuple(self.run.engine.tokenize(sent))
+        plan = self._plan(sent, base, ids, n, max_tokens, temperature, stop, logprobs, stage, final)
+        plan = replace(plan, prefill=prefill, until=until, live=live)
+        return await Draw(self.run, plan, self._reader(final)).run()
+
+    async def extend(
+        self,
+        path: Path,
+        *,
+        n: int = 1,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        stop: tuple[str, ...] = (),
+        logprobs: int | None = None,
+        stage: str = "extend",
+        final: bool = False,
+    ) -> list[Path]:
+        """Up to n continuations of a partial path, exactly where its tokens ended; its prefix is in the cache.
+
+        Raises CapabilityMissing on an engine that cannot continue token ids.
+        """
+        if not self.run.engine.caps.continuation:
+            raise CapabilityMissing(
+                f"strategy {self.run.strategy} continues partial paths, which this engine cannot do; "
+                "use the embedded or the vllm engine",
+                param="reasoning.strategy",
+                code="strategy_not_available",
+            )
+        engine, sent = self.run.engine, path.prompt + path.text
+        ids = (*path.prompt_ids, *path.token_ids)
+        # A stop string may end inside a token; then only the text says where the path ends.
+        if engine.detokenize(path.token_ids) != path.text[len(path.prefill) :]:
+            ids = tuple(engine.tokenize(sent))
+        plan = self._plan(sent, path.prompt, ids, n, max_tokens, temperature, stop, logprobs, stage, final)
+        plan = replace(plan, prefill=path.text, by_ids=True)
+        return await Draw(self.run, plan, self._reader(final)).run()
+
+    async def choice(
+        self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
+    ) -> Choice:
+        """The model's probabilities over a few continuations, for the price of one forward."""
+        engine, budget = self.run.engine, self.run.budget
+        if not engine.caps.choose:
+            raise CapabilityMissing(
+                f"strategy {self.run.strategy} asks for probabilities of given words, which this engine cannot tell",
+                param="reasoning.strategy",
+                code="strategy_not_available",
+            )
+        if budget.overdue:
+            raise budget.exhausted("budget-seconds")
+        rendered = self.render(prompt, prefill=prefill, plain=True)
+        lease = await budget.lease(1, 1)
+        used = 0
+        try:
+            request = ChoiceRequest(self.run.request_id(), rendered, options, self.run.adapter)
+            choice = await engine.choose(request)
+            used = choice.completion_tokens
+        finally:
+            budget.settle(lease.tokens, used)
+        usage = Usage(choice.prompt_tokens, choice.cached_tokens, choice.completion_tokens)
+        self.run.charge(self.stage or stage, usage)
+        return choice
+
+    async def score(self, paths: Sequence[Path]) -> list[Score | None]:
+        """The chosen verifier's score of each path; None where it failed on it. Raises VerifierError if on all."""
+        run = self.run
+        if run.verifier is None:
+            raise RequestError(
+                f"strategy {run.strategy} needs a verifier; name one in reasoning.verifier",
+                param="reasoning.verifier",
+            )
+        if not paths:
+            return []
+        call = replace(self, stage=run.verifier_name)
+        try:
+            scores: list[Score | None] = list(await run.verifier.score(run.problem, paths, call))
+        except (BudgetExhausted, RequestError, EngineError, BaseExceptionGroup):
+            raise
+        except Exception as error:  # a boundary: whatever a verifier's own code does wrong ends here
+            if len(paths) == 1:
+                raise VerifierError(
+                    f"verifier {run.verifier_name}: {type(error).__name__}: {error}"
+                ) from error
+            return await self._score_singly(paths)
+        checked = [score if score and math.isfinite(score.value) else None for score in scores]
+        for path, score in zip(paths, checked, strict=True):
+            if score:
+                self.judge(path.node, score.value, by=run.verifier_name, detail=score.detail)
+        if not any(checked):
+            raise VerifierError(f"verifier {run.verifier_name} gave no usable score")
+        return checked
+
+    async def _score_singly(self, paths: Sequence[Path]) -> list[Score | None]:
+        async def one(path: Path) -> Score | None:
+            try:
+                return (await self.score([path]))[0]
+            except VerifierError:
+                return None
+
+        scores = [await one(path) for path in paths]
+        if not any(scores):
+            raise VerifierError(f"verifier {self.run.verifier_name} failed on every path")
+        return scores
+
+    async def together(
+        self, work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]
+    ) -> list[Result | None]:
+        """`work` on every item at once; None for those that the budget refused. Raises BudgetExhausted if all were."""
+        refused: list[BudgetExhausted] = []
+
+        async def one(item: Item) -> Result | None:
+            try:
+                return await work(item)
+            except BudgetExhausted as error:
+                refused.append(error)
+                return None
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(item)) for item in items]
+        if items and len(refused) == len(items):
+            raise refused[0]
+        return [task.result() for task in tasks]
+
+    async def votes(self, paths: Sequence[Path], weights: Sequence[float] | None = None) -> tuple[Vote, ...]:
+        """Equal answers counted together, heaviest first (ties: first given). A weight is 1 unless given; no answer is
+        no vote."""
+        voters = [
+            (path.answer, weights[i] if weights else 1.0)
+            for i, path in enumerate(paths)
+            if path.answer is not None
+        ]
+        names = [answer for answer, _ in voters]
+        # Answers of a task with a checker are texts that its rule tells apart: (10-4)*4 is not the vote 24.
+        if self.run.checker is None and not self.problem.tools:
+            names = await self.run.equality.cluster(names)
+        counted: dict[str, Vote] = {}
+        for name, (_, weight) in zip(names, voters, strict=True):
+            vote = counted.get(name, Vote(name, 0))
+            counted[name] = Vote(name, vote.count + 1, vote.weight + weight)
+        return tuple(sorted(counted.values(), key=lambda vote: -vote.weight))
+
+    async def voter(self, paths: Sequence[Path], answer: str) -> Path:
+        """The most certain path (the first where nothing is known) that gave this answer."""
+        same = [p for p in paths if p.answer == answer]
+        if not same:
+            named = [p for p in paths if p.answer is not None]
+            canon = await self.run.equality.cluster([p.answer or "" for p in named])
+            same = [p for p, name in zip(named, canon, strict=True) if name == answer]
+        return max(same, key=lambda p: p.mean_logprob)
+
+    def propose(self, answer: Answer, score: float) -> Answer:
+        """Record the best answer so far: streamed, and the result if the run is cut. Returns it."""
+        run = self.run
+        if run.best is None or score >= run.best[0]:
+            run.best = (score, answer)
+            run.emit(Proposed(self.node, answer.value, score, run.budget.seconds))
+        return answer
+
+    def judge(self, node: int, value: float, *, by: str, detail: str = "") -> None:
+        """Record a judgement on a node of the trace."""
+        self.run.emit(Scored(node, value, by, detail, self.run.budget.seconds))
+
+    def note(self, **data: Any) -> None:
+        """Anything else for the trace: votes, values, reasons."""
+        self.place.notes.update(data)
+
+    def worded(self, mode: str) -> str:
+        """The question, with what the profile appends to ask for `steps` or a `direct` answer.
+
+        A model that thinks by itself is asked plainly for steps too.
+        """
+        ask = self.run.profile.ask
+        suffix = ask.direct if mode == "direct" else ("" if self.run.engine.info.thinks else ask.steps)
+        return f"{self.problem.question}\n{suffix}" if suffix else self.problem.question
+
+    def render(
+        self, prompt: str | None = None, *, prefill: str = "", final: bool = False, plain: bool = False
+    ) -> str:
+        """The prompt as the model's template has it. `plain`: thinking off, for a word's probability."""
+        problem, run = self.problem, self.run
+        think = False if plain and run.engine.info.thinks else run.think
+        tools = problem.tools if final else ()
+        return run.engine.render_chat(problem.turns(prompt), tools=tools, think=think, prefill=prefill)
+
+    def _stop(self, stop: tuple[str, ...], final: bool) -> tuple[str, ...]:
+        """A step's own stop, else the request's where the whole text of the path is content."""
+        run = self.run
+        if stop or not final or run.engine.info.thinks or run.strategy not in PLAIN:
+            return stop
+        return run.sampling.stop
+
+    def _plan(
+        self,
+        prompt: str,
+        base: str,
+        ids: tuple[int, ...],
+        n: int,
+        max_tokens: int | None,
+        temperature: float | None,
+        stop: tuple[str, ...],
+        logprobs: int | None,
+        stage: str,
+        final: bool,
+    ) -> Plan:
+        run, caps = self.run, self.run.engine.caps
+        room = run.engine.info.context - len(ids)
+        if room <= 0:
+            raise ContextLengthExceeded(
+                f"the prompt has {len(ids)} tokens; this model's context is {run.engine.info.context}",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        # The request's own limit bounds each path; a step's limit bounds the step.
+        limit = min(room, max_tokens or room, run.sampling.max_tokens or room)
+        wanted = max((k for k in (logprobs, run.sampling.logprobs) if k is not None), default=None)
+        place, self.place.calls = self.place.calls, self.place.calls + 1
+        seed = zlib.crc32(repr((run.seed, self.names, place)).encode()) % 2**31
+        sampling = replace(
+            run.sampling,
+            temperature=run.sampling.temperature if temperature is None else temperature,
+            seed=seed,
+            stop=self._stop(stop, final),
+            include_stop=bool(stop),
+            structured=self.problem.structured if final else None,
+            logprobs=(0 if caps.logprobs >= 0 else None)
+            if wanted is None
+            else min(wanted, max(caps.logprobs, 0)),
+            max_tokens=limit,
+        )
+        candidate = self.stage is None
+        return Plan(
+            prompt, base, ids, n, sampling, limit, self.stage or stage, self.node, candidate=candidate
+        )
+
+    def _reader(self, final: bool) -> Callable[[str], str | None]:
+        return lambda text: read_answer(self.run, text, tools=final)

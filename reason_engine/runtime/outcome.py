@@ -1,0 +1,122 @@
+"""What a run comes to: the content a client gets, why it stopped, and exactly what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+from reason_engine.runtime.narrate import Narrator
+from reason_engine.runtime.run import Run
+from reason_engine.runtime.trace import Trace
+from reason_engine.types import Answer, FinishReason, Path, Stopped, TokenLogprob, ToolCall, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of `solve`. `prompt_tokens` is the client's prompt, once; `usage` sums every internal call;
+    `content_tokens` of `usage.completion` are in `content`; `logprobs` belong to `content`."""
+
+    id: str
+    content: str
+    reasoning: str | None
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: FinishReason
+    answer: Answer
+    stopped: Stopped
+    usage: Usage
+    usage_by_stage: Mapping[str, Usage]
+    content_tokens: int
+    prompt_tokens: int
+    samples: int
+    seconds: float
+    trace: Trace
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+def fallback(run: Run, answer: Answer | None) -> Answer:
+    """The answer with a path. Where the strategy gave none: the best proposal, else the most certain finished path,
+    else the longest partial one; the last two with no confidence."""
+    if answer is None and run.best:
+        answer = run.best[1]
+    if answer and answer.path:
+        return answer
+    # A step that ended where it was told to end is no finished answer.
+    finished = [path for path in run.candidates if path.finished and path.stop_reason != run.profile.step_end]
+    # Ties (no log-probabilities known) go to the first path drawn.
+    if finished:
+        path = max(finished, key=lambda p: p.mean_logprob)
+    elif run.candidates:
+        path = replace(max(run.candidates, key=lambda p: len(p.text)), finish_reason="length")
+    else:
+        return answer or Answer()
+    return Answer(path, path.answer, None, answer.votes if answer else ())
+
+
+def conclude(run: Run, answer: Answer, narrator: Narrator, stopped: Stopped, prompt_tokens: int) -> Outcome:
+    """Fold a finished run into its outcome."""
+    path = answer.path
+    calls = run.engine.parse(path.text, prompt=path.prompt).tool_calls if path and run.problem.tools else ()
+    if calls and path:
+        content = run.engine.parse(path.text, prompt=path.prompt).content
+    else:
+        narrator.finish(path)
+        content = narrator.content
+    finish: FinishReason = path.finish_reason if path else "length"
+    if narrator.stopped:
+        finish = "stop"
+    if calls:
+        finish = "tool_calls"
+    seconds = run.budget.seconds
+    meta = {
+        "id": run.id,
+        "model": run.engine.info.name,
+        "strategy": run.strategy,
+        "seed": run.seed,
+        "question": run.problem.question,
+        "answer": answer.value,
+        "stopped": stopped,
+        "seconds": round(seconds, 6),
+    }
+    return Outcome(
+        id=run.id,
+        content=content,
+        reasoning=narrator.reasoning,
+        tool_calls=calls,
+        finish_reason=finish,
+        answer=answer,
+        stopped=stopped,
+        usage=run.total(),
+        usage_by_stage=dict(run.usage),
+        content_tokens=_content_tokens(run, path, content),
+        prompt_tokens=prompt_tokens,
+        samples=run.samples,
+        seconds=seconds,
+        trace=Trace.from_events(run.log, meta),
+        logprobs=_content_logprobs(path, content) if run.sampling.logprobs is not None else (),
+    )
+
+
+def _content_tokens(run: Run, path: Path | None, content: str) -> int:
+    if not path or not content:
+        return 0
+    if content == path.text:
+        return path.tokens
+    return min(path.tokens, len(run.engine.tokenize(content)))
+
+
+def _content_logprobs(path: Path | None, content: str) -> tuple[TokenLogprob, ...]:
+    if not path or not content:
+        return ()
+    start, at = path.text.rfind(content) - len(path.prefill), 0
+    kept: list[TokenLogprob] = []
+    for token in path.logprobs:
+        if start <= at < start + len(content):
+            kept.append(token)
+        at += len(token.token)
+    return tuple(kept)
+
+
+def stopped_by(run: Run, answer: Answer) -> Stopped:
+    """Why the run ended: the first cut of its budget, a decision, or because it was done."""
+    return run.budget.cut or cast(Stopped, "decided" if answer.decided else "done")

@@ -1,0 +1,51 @@
+"""What a path's text says: its normalised answer, and the reasoning and content that a client sees of it."""
+
+from __future__ import annotations
+
+import json
+
+from reason_engine.answers import find, normalise
+from reason_engine.runtime.run import Run
+from reason_engine.runtime.split import Borders
+
+PLAIN = frozenset({"direct"})
+"""Strategies whose text is all content: no answer marker is looked for."""
+
+
+def read_answer(run: Run, text: str, *, tools: bool = False) -> str | None:
+    """The answer that a vote counts; None where the text gives none.
+
+    A tool call counts as its name and arguments, a JSON answer as its canonical text, an answer of a task with a
+    checker as its text, any other as `answers.find` and `answers.normalise` read it.
+    """
+    parsed = run.engine.parse(text)
+    if tools and parsed.tool_calls:
+        calls = [[call.name, _canonical(call.arguments)] for call in parsed.tool_calls]
+        return json.dumps(calls, sort_keys=True)
+    if run.problem.structured is not None:
+        return _canonical(parsed.content.strip()) or None
+    value = find(parsed.content, run.profile.answer_marker)
+    if value is None:
+        return None
+    return " ".join(value.split()) if run.checker else normalise(value)
+
+
+def borders_of(run: Run, prompt: str) -> Borders:
+    """Where reasoning ends in this run's paths."""
+    info = run.engine.info
+    marker = None if run.strategy in PLAIN or run.problem.structured else run.profile.answer_marker
+    opened = info.thinks and prompt.rstrip().endswith(info.think_start)
+    return Borders(
+        info.think_start if info.thinks else None,
+        info.think_end if info.thinks else None,
+        None if info.thinks else marker,
+        opened,
+        run.sampling.stop,
+    )
+
+
+def _canonical(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
+    except ValueError:
+        return text

@@ -1,0 +1,183 @@
+"""Runs one strategy on one problem: `solve`. A spent budget ends a run with its best answer; errors leave ungrouped.
+
+Errors are classified by the boundary that failed: RequestError, EngineError and VerifierError pass as they are, an
+error of a strategy's own code becomes StrategyError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from reason_engine.answers import Equality
+from reason_engine.contracts import Engine
+from reason_engine.errors import (
+    BudgetExhausted,
+    CapabilityMissing,
+    ContextLengthExceeded,
+    ReasonError,
+    StrategyError,
+)
+from reason_engine.profile import Profile
+from reason_engine.runtime.budget import Budget
+from reason_engine.runtime.context import Context
+from reason_engine.runtime.events import Closed, Event
+from reason_engine.runtime.judges import checker_of, verifier_of
+from reason_engine.runtime.narrate import Narrator
+from reason_engine.runtime.outcome import Outcome, conclude, fallback, stopped_by
+from reason_engine.runtime.reading import borders_of
+from reason_engine.runtime.run import Run
+from reason_engine.runtime.split import Piece
+from reason_engine.types import Answer, Limits, Problem, Sampling
+
+GRACE_SECONDS = 1.0
+"""After the deadline a run has this long to hand in what its aborted paths had generated."""
+
+
+class Solvable(Protocol):
+    """What `solve` needs of a strategy; `reason_engine.strategies.Strategy` is the one class that has it."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def wants(self) -> frozenset[str]: ...
+    @property
+    def judge(self) -> tuple[str, dict[str, object]] | None: ...
+    @property
+    def drafter(self) -> str: ...
+    async def run(self, problem: Problem, ctx: Context) -> Answer: ...
+
+
+def ignore(_: object) -> None:
+    """Nobody listens."""
+
+
+async def solve(
+    strategy: Solvable,
+    problem: Problem,
+    engine: Engine,
+    *,
+    profile: Profile | None = None,
+    limits: Limits | Budget | None = None,
+    sampling: Sampling | None = None,
+    temperature: float | None = None,
+    seed: int = 0,
+    adapter: str | None = None,
+    think: bool | None = None,
+    equality: Equality | None = None,
+    run_id: str | None = None,
+    publish: Callable[[Event], None] = ignore,
+    say: Callable[[Piece], None] = ignore,
+) -> Outcome:
+    """Answer `problem` by `strategy` on `engine`.
+
+    `sampling` carries the request's own parameters (`max_tokens` 0: the rest of the context), `temperature` the
+    request's own where it named one. `publish` gets every event, `say` every piece of `reasoning` and `content` as it
+    becomes certain; joined they equal the outcome's fields. A `Budget` in place of limits is shared with other runs.
+    Raises RequestError (nothing was generated), EngineError, VerifierError, StrategyError.
+    """
+    budget = limits if isinstance(limits, Budget) else Budget(limits or Limits())
+    own = equality or Equality()
+    run = Run(
+        id=run_id or f"run-{uuid.uuid4().hex}",
+        engine=engine,
+        problem=problem,
+        profile=profile or Profile(),
+        budget=budget,
+        sampling=sampling or Sampling(max_tokens=0),
+        strategy=strategy.title,
+        seed=seed,
+        publish=ignore,
+        equality=own,
+        temperature=temperature,
+        adapter=adapter,
+        think=think,
+    )
+    narrator = Narrator(lambda prompt: borders_of(run, prompt), say)
+
+    def tell(event: Event) -> None:
+        narrator.feed(event)
+        publish(event)
+
+    run.publish = tell
+    try:
+        prompt_tokens = _admit(run, strategy)
+        answer = await _run(run, strategy)
+        answer = fallback(run, answer)
+        return conclude(run, answer, narrator, stopped_by(run, answer), prompt_tokens)
+    finally:
+        if equality is None:
+            await own.close()
+
+
+def _admit(run: Run, strategy: Solvable) -> int:
+    """Everything that can be refused before a token is spent. Returns the tokens of the client's prompt."""
+    caps = run.engine.caps
+    for want in sorted(strategy.wants):
+        if not {"choose": caps.choose, "continuation": caps.continuation, "score": caps.score}[want]:
+            raise CapabilityMissing(
+                f"strategy {run.strategy} needs the capability {want!r}, which this engine has not; "
+                "the embedded and the vllm engine have it",
+                param="reasoning.strategy",
+                code="strategy_not_available",
+            )
+    if strategy.drafter not in ("default", *caps.drafting):
+        raise CapabilityMissing(
+            f"this engine cannot draft by {strategy.drafter!r}; it offers: {', '.join(('default', *caps.drafting))}",
+            param="reasoning.draft",
+            code="strategy_not_available",
+        )
+    run.checker = checker_of(run.profile, run.problem)
+    if strategy.judge:
+        run.verifier_name, run.verifier = (
+            strategy.judge[0],
+            verifier_of(*strategy.judge, run.profile, run.problem),
+        )
+    prompt = run.engine.render_chat(run.problem.turns(), tools=run.problem.tools, think=run.think)
+    count = len(run.engine.tokenize(prompt))
+    if count >= run.engine.info.context:
+        raise ContextLengthExceeded(
+            f"the prompt has {count} tokens; this model's context is {run.engine.info.context}, answer included",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    return count
+
+
+async def _run(run: Run, strategy: Solvable) -> Answer | None:
+    """The strategy's answer, or None where the budget ended it first."""
+    root = run.open(None, run.strategy)
+    ctx = Context(run, root)
+    left = (
+        None if run.budget.deadline is None else run.budget.deadline - run.budget.started - run.budget.seconds
+    )
+    try:
+        async with asyncio.timeout(None if left is None else max(0.0, left) + GRACE_SECONDS):
+            return await strategy.run(run.problem, ctx)
+    except TimeoutError:
+        run.budget.note("budget-seconds")
+        return None
+    except Exception as error:  # a boundary: what a strategy's own code does wrong is named so
+        cause = _first(error)
+        if isinstance(cause, BudgetExhausted):
+            return None
+        if isinstance(cause, ReasonError):
+            raise cause from None
+        raise StrategyError(f"strategy {run.strategy}: {type(cause).__name__}: {cause}") from cause
+    finally:
+        run.emit(Closed(root, dict(ctx.place.notes), run.budget.seconds))
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first real error of a group: a spent budget counts only where nothing else went wrong."""
+    leaves = _leaves(error)
+    return next((leaf for leaf in leaves if not isinstance(leaf, BudgetExhausted)), leaves[0])
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    group = cast(BaseExceptionGroup[BaseException], error)
+    return [leaf for inner in group.exceptions for leaf in _leaves(inner)]

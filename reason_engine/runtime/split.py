@@ -1,0 +1,150 @@
+"""Splits a path's text into reasoning and content, at once or while it streams; both give the same.
+
+Content is what follows the end of thinking (`</think>`), else what starts at the answer marker (its line included),
+else all of it. White space around the border belongs to neither. Where a marker was waited for and never came, the
+whole text is the content and, since it has been shown by then, the reasoning as well.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Field = Literal["reasoning", "content"]
+State = Literal["start", "thought", "steps", "content", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that one field gains."""
+
+    field: Field
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Borders:
+    """What separates reasoning from content. `thinking`: the text begins inside a thought that the prompt opened."""
+
+    think_start: str | None = None
+    think_end: str | None = None
+    marker: str | None = None
+    thinking: bool = False
+    stop: tuple[str, ...] = ()
+
+
+class Splitter:
+    """Feed text as it comes; `finish` hands out what was held back. One splitter serves one text."""
+
+    def __init__(self, borders: Borders) -> None:
+        self._borders = borders
+        self._held = ""
+        self._whole: list[str] = []
+        self._state: State = "thought" if borders.thinking else "start"
+        self._said = False
+        self.stopped = False
+        """Whether a stop string ended the content."""
+
+    def feed(self, text: str) -> list[Piece]:
+        """The pieces that are certain after this text."""
+        self._whole.append(text)
+        self._held += text
+        out: list[Piece] = []
+        while self._advance(out):
+            pass
+        return out
+
+    def finish(self) -> list[Piece]:
+        """The rest, after the last text."""
+        out: list[Piece] = []
+        if self._state == "start":
+            self._state = "steps" if self._borders.marker else "content"
+            while self._advance(out):
+                pass
+        held, self._held = self._held, ""
+        if self._state == "thought":
+            self._emit(out, "reasoning", held.rstrip())
+        elif self._state == "steps":
+            self._emit(out, "reasoning", held)
+            self._emit(out, "content", "".join(self._whole))
+        elif self._state == "content":
+            self._emit(out, "content", held)
+        self._state = "done"
+        return out
+
+    def _advance(self, out: list[Piece]) -> bool:
+        """One step of the machine; False when more text is needed."""
+        borders = self._borders
+        if self._state == "start":
+            head, start = self._held.lstrip(), borders.think_start
+            if start and head.startswith(start):
+                self._held, self._state = head[len(start) :], "thought"
+                return True
+            if start and start.startswith(head):
+                return False
+            self._state = "steps" if borders.marker else "content"
+            return True
+        if self._state == "thought":
+            return self._until(out, rf"\s*{re.escape(borders.think_end or '')}\s*", borders.think_end or "")
+        if self._state == "steps":
+            # `^` may match only where the text really begins.
+            begin = r"\s*\n" if self._said else r"(?:^|\s*\n)"
+            return self._until(
+                out, rf"{begin}[ \t]*(?={re.escape(borders.marker or '')})", borders.marker or ""
+            )
+        if self._state == "content":
+            self._content(out)
+        return False
+
+    def _until(self, out: list[Piece], pattern: str, word: str) -> bool:
+        if not self._said:
+            self._held = self._held.lstrip()
+        found = re.search(pattern, self._held)
+        if found:
+            self._emit(out, "reasoning", self._held[: found.start()])
+            self._held, self._state = self._held[found.end() :], "content"
+            return True
+        keep = _possible_start(self._held, word)
+        self._emit(out, "reasoning", self._held[:keep])
+        self._held = self._held[keep:]
+        return False
+
+    def _content(self, out: list[Piece]) -> None:
+        for stop in sorted(self._borders.stop, key=lambda s: self._held.find(s) + 1 or len(self._held) + 2):
+            at = self._held.find(stop)
+            if at >= 0:
+                self._emit(out, "content", self._held[:at])
+                self._held, self._state, self.stopped = "", "done", True
+                return
+        keep = len(self._held)
+        for stop in self._borders.stop:
+            for size in range(min(len(stop) - 1, len(self._held)), 0, -1):
+                if self._held.endswith(stop[:size]):
+                    keep = min(keep, len(self._held) - size)
+                    break
+        self._emit(out, "content", self._held[:keep])
+        self._held = self._held[keep:]
+
+    def _emit(self, out: list[Piece], field: Field, text: str) -> None:
+        if text:
+            self._said = True
+            out.append(Piece(field, text))
+
+
+def split(text: str, borders: Borders) -> tuple[str | None, str, bool]:
+    """(reasoning or None, content, whether a stop string cut it) of a whole text."""
+    splitter = Splitter(borders)
+    pieces = splitter.feed(text) + splitter.finish()
+    reasoning = "".join(p.text for p in pieces if p.field == "reasoning")
+    return reasoning or None, "".join(p.text for p in pieces if p.field == "content"), splitter.stopped
+
+
+def _possible_start(text: str, word: str) -> int:
+    """Where the longest tail begins that may still become white space followed by `word`."""
+    at = len(text)
+    for size in range(min(len(word) - 1, len(text)), 0, -1):
+        if text.endswith(word[:size]):
+            at = len(text) - size
+            break
+    return len(text[:at].rstrip())

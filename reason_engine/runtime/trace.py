@@ -1,0 +1,118 @@
+"""The stored trace of a run: the fold of its events, a flat list of nodes with parent numbers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from reason_engine.runtime.events import Event, Scored
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A span or a path of the run. `parent` is None for the run itself (node 0)."""
+
+    id: int
+    parent: int | None
+    name: str
+    role: str = "span"
+    stage: str = ""
+    prompt: str = ""
+    prefill: str = ""
+    text: str = ""
+    finish_reason: str | None = None
+    tokens: int = 0
+    answer: str | None = None
+    mean_logprob: float | None = None
+    scores: tuple[Mapping[str, Any], ...] = ()
+    proposed: str | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    opened: float = 0.0
+    closed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Nodes in the order of opening; `meta` says what was asked and what came out."""
+
+    nodes: tuple[Node, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def from_events(cls, events: Iterable[Event], meta: Mapping[str, Any] | None = None) -> Trace:
+        """Fold events; the only way to make a trace."""
+        nodes: dict[int, Node] = {}
+        for event in events:
+            if event.kind == "opened":
+                nodes[event.node] = Node(
+                    event.node,
+                    event.parent,
+                    event.name,
+                    event.role,
+                    event.stage,
+                    event.prompt,
+                    event.prefill,
+                    opened=event.at,
+                )
+            elif event.node in nodes:
+                nodes[event.node] = _fold(nodes[event.node], event)
+        return cls(tuple(nodes.values()), dict(meta or {}))
+
+    def to_json(self) -> dict[str, Any]:
+        """The trace as a JSON object: `meta` and `nodes`."""
+        return {"object": "trace", **self.meta, "nodes": [asdict(node) for node in self.nodes]}
+
+    def children(self, node: int | None) -> list[Node]:
+        """The nodes right below one node, in order."""
+        return [child for child in self.nodes if child.parent == node]
+
+
+class TraceRing:
+    """The last `capacity` traces by response id, oldest dropped first. `dropped` counts them."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._traces: OrderedDict[str, Trace] = OrderedDict()
+        self.dropped = 0
+
+    def put(self, response_id: str, trace: Trace) -> None:
+        self._traces[response_id] = trace
+        while len(self._traces) > self._capacity:
+            self._traces.popitem(last=False)
+            self.dropped += 1
+
+    def get(self, response_id: str) -> Trace | None:
+        return self._traces.get(response_id)
+
+    def __len__(self) -> int:
+        return len(self._traces)
+
+
+def _fold(node: Node, event: Event) -> Node:
+    match event.kind:
+        case "delta":
+            return replace(node, text=node.text + event.text)
+        case "sampled":
+            return replace(
+                node,
+                text=event.text,
+                finish_reason=event.finish_reason,
+                tokens=event.tokens,
+                answer=event.answer,
+                mean_logprob=event.mean_logprob,
+                closed=event.at,
+            )
+        case "scored":
+            return replace(node, scores=(*node.scores, _score(event)))
+        case "proposed":
+            return replace(node, proposed=event.answer)
+        case "closed":
+            return replace(node, notes={**node.notes, **event.notes}, closed=event.at)
+        case "opened":
+            return node
+
+
+def _score(event: Scored) -> Mapping[str, Any]:
+    return {"by": event.by, "value": event.value, **({"detail": event.detail} if event.detail else {})}

@@ -1,0 +1,115 @@
+"""Test-time reasoning strategies, one file a method. A strategy is a frozen value whose fields are the request schema.
+
+    @strategies.register("my-method")
+    class MyMethod(Strategy):
+        summary = "one line"
+        n: int = Field(8, ge=1, le=256, description="paths")
+
+        async def run(self, problem, ctx): ...
+
+Everything it may do is a method of `ctx` (`reason_engine.runtime.context.Context`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reason_engine.registry import Registry
+from reason_engine.runtime.context import Context
+from reason_engine.types import Answer, Problem
+
+
+class VerifierChoice(BaseModel):
+    """A verifier by name, with its parameters (such as `reference` or `tests`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    params: Mapping[str, Any] = Field(default_factory=dict[str, Any])
+
+
+class Strategy(BaseModel, ABC):
+    """What every strategy has. `usual_temperature` holds where neither request, profile nor body names one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    usual_temperature: ClassVar[float] = 0.7
+    votes: ClassVar[bool] = False
+
+    temperature: float | None = Field(None, ge=0, le=2, description="sampling temperature of the paths")
+    draft: Literal["default", "none", "sam", "ngram"] = Field("default", description="speculative drafting")
+    verifier: str | VerifierChoice | None = Field(None, description="verifier by name, or {name, params}")
+    knowledge: bool = Field(False, description="retrieve from the operator's documents")
+
+    @abstractmethod
+    async def run(self, problem: Problem, ctx: Context) -> Answer:
+        """The method itself. May be cut at any await; what it proposed by then is the result."""
+
+    @property
+    def title(self) -> str:
+        """The registered name."""
+        return self.name
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """Engine capabilities without which it cannot run: `choose`, `continuation`, `score`."""
+        return frozenset()
+
+    @property
+    def width(self) -> int:
+        """Most paths it runs at once; the operator caps n times this."""
+        return 1
+
+    @property
+    def judge(self) -> tuple[str, dict[str, object]] | None:
+        """The verifier it uses, as name and params."""
+        if self.verifier is None:
+            return None
+        if isinstance(self.verifier, str):
+            return self.verifier, {}
+        return self.verifier.name, dict(self.verifier.params)
+
+    @property
+    def drafter(self) -> str:
+        """How tokens are drafted for its paths."""
+        return self.draft
+
+    def heat(self, ctx: Context) -> float:
+        """The temperature of its paths: the request's, the profile's for this strategy, the body's, the usual one.
+
+        A strategy that votes over equal paths learns nothing: it ignores a body temperature of 0 and notes it.
+        """
+        if self.temperature is not None:
+            return self.temperature
+        profiled = ctx.run.profile.temperature.get(self.name)
+        if profiled is not None:
+            return profiled
+        body = ctx.run.temperature
+        if body == 0 and self.votes:
+            ctx.note(temperature=f"0 would make all paths equal; {self.usual_temperature} is used")
+            return self.usual_temperature
+        return self.usual_temperature if body is None else body
+
+
+class StrategyRegistry(Registry[Strategy]):
+    """Also tells each class the name it is registered under."""
+
+    def register(self, name: str) -> Callable[[type[Strategy]], type[Strategy]]:
+        """Class decorator; raises ValueError if the name is taken."""
+        add = super().register(name)
+
+        def named(cls: type[Strategy]) -> type[Strategy]:
+            cls.name = name
+            return add(cls)
+
+        return named
+
+
+strategies = StrategyRegistry("strategy", __name__)

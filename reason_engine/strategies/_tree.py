@@ -1,0 +1,59 @@
+"""The tree of a tree search, as values and pure functions: no sampling, no scoring.
+
+Tree of Thoughts, Yao et al. 2023, arXiv:2305.10601, algorithms 1 (breadth first) and 2 (depth first).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reason_engine.types import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A state of the search: the steps so far. `text` is the model's turn up to here, `key` names the state (equal
+    keys are one state), `path` lets an engine continue on its tokens, `done`: it ended with an answer."""
+
+    steps: tuple[str, ...] = ()
+    text: str = ""
+    key: str = ""
+    value: float = 0.0
+    path: Path | None = None
+    done: bool = False
+
+    @property
+    def depth(self) -> int:
+        return len(self.steps)
+
+
+def merge(thoughts: Sequence[Thought]) -> list[Thought]:
+    """One thought a state: the most certain path to it stays, in the order of first appearance."""
+    best: dict[tuple[str, bool], Thought] = {}
+    for thought in thoughts:
+        key = (thought.key, thought.done)
+        if key not in best or _certainty(thought) > _certainty(best[key]):
+            best[key] = thought
+    return list(best.values())
+
+
+def keep(thoughts: Sequence[Thought], breadth: int) -> list[Thought]:
+    """S_t of algorithm 1: the `breadth` thoughts of highest value; ties keep their order."""
+    return sorted(thoughts, key=lambda thought: -thought.value)[:breadth]
+
+
+def push(stack: Sequence[Thought], children: Sequence[Thought], threshold: float) -> list[Thought]:
+    """Algorithm 2: children above the threshold go on top of the stack, the most promising last, so that it is
+    visited first and the search comes back to its siblings when its subtree is exhausted."""
+    promising = [child for child in children if child.value > threshold]
+    return [*stack, *sorted(promising, key=lambda child: child.value)]
+
+
+def unseen(thoughts: Sequence[Thought], seen: set[str]) -> list[Thought]:
+    """Thoughts whose state was not visited before."""
+    return [thought for thought in thoughts if thought.done or thought.key not in seen]
+
+
+def _certainty(thought: Thought) -> float:
+    return thought.path.mean_logprob if thought.path else float("-inf")

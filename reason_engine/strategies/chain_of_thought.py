@@ -1,0 +1,27 @@
+"""Chain of thought: ask for the steps before the answer.
+
+Wei et al. 2022, arXiv:2201.11903; the zero-shot wording is Kojima et al. 2022, arXiv:2205.11916, section 3.
+Departure: one prompt, not a second one that extracts the answer; the profile's answer marker does that.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from reason_engine.runtime.context import Context
+from reason_engine.strategies import Strategy, strategies
+from reason_engine.types import Answer, Problem
+
+
+@strategies.register("chain-of-thought")
+class ChainOfThought(Strategy):
+    """One path by steps. Adds no prompt to a model that thinks by itself."""
+
+    summary: ClassVar[str] = "One path that writes its steps first"
+    paper: ClassVar[str] = "arXiv:2201.11903"
+    usual_temperature: ClassVar[float] = 0.7
+
+    async def run(self, problem: Problem, ctx: Context) -> Answer:
+        """Sample once, by steps."""
+        (path,) = await ctx.sample(ctx.worded("steps"), temperature=self.heat(ctx), final=True, live=True)
+        return Answer(path, path.answer)

@@ -1,0 +1,104 @@
+"""Tree of thoughts: grow partial solutions step by step, value each state, follow the promising ones.
+
+Yao et al. 2023, arXiv:2305.10601: thought generation by sampling or by one proposing prompt (section 3.2), evaluation
+by value or by vote (3.3), breadth first or depth first with pruning and backtracking (3.4).
+Departures: the value is the model's probability of `value_options[0]` against the other option at one token, not a
+sampled word; equal states are merged; where the profile knows the task, its checker drops illegal lines and tells
+whether a finished answer is right (it never proposes or looks ahead), and a right one ends the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from reason_engine.runtime.context import Context
+from reason_engine.strategies import Strategy, strategies
+from reason_engine.strategies._thoughts import Grower
+from reason_engine.strategies._tree import Thought, keep, merge, push, unseen
+from reason_engine.types import Answer, Problem
+
+
+@strategies.register("tree-of-thoughts")
+class TreeOfThoughts(Strategy):
+    """Search over steps, next to the engine: every step continues on cached tokens."""
+
+    summary: ClassVar[str] = "A search over steps that values partial solutions"
+    paper: ClassVar[str] = "arXiv:2305.10601"
+    usual_temperature: ClassVar[float] = 1.0
+
+    search: Literal["breadth", "depth"] = Field(
+        "depth", description="breadth first, or depth first with backtracking"
+    )
+    k: int = Field(8, ge=1, le=64, description="next steps to generate from each state")
+    breadth: int = Field(1, ge=1, le=64, description="breadth first: states kept at each level")
+    depth: int = Field(8, ge=1, le=64, description="most steps of a solution, its answer line included")
+    visits: int = Field(32, ge=1, le=1024, description="depth first: most states to expand")
+    threshold: float = Field(0.05, ge=0, lt=1, description="depth first: states of lower value are pruned")
+    generate: Literal["sample", "propose"] = Field(
+        "sample", description="sample steps, or ask for a list of them"
+    )
+    evaluate: Literal["value", "vote", "likelihood"] = Field("value", description="what ranks states")
+    step_tokens: int = Field(128, ge=1, le=4096, description="most tokens of one step")
+    propose_prompt: str | None = Field(None, max_length=8192, description="literal {problem} and {state}")
+    value_prompt: str | None = Field(None, max_length=8192, description="literal {problem} and {state}")
+
+    @property
+    def width(self) -> int:
+        return self.k * (self.breadth if self.search == "breadth" else 1)
+
+    @property
+    def wants(self) -> frozenset[str]:
+        return frozenset({"choose"}) if self.evaluate == "value" else frozenset()
+
+    async def run(self, problem: Problem, ctx: Context) -> Answer:
+        """Search; the best finished thought is the answer."""
+        grower = Grower(self, ctx)
+        ends = await (self._breadth_first if self.search == "breadth" else self._depth_first)(ctx, grower)
+        return await grower.answer(ctx, ends)
+
+    async def _breadth_first(self, ctx: Context, grower: Grower) -> list[Thought]:
+        level, ends = [Thought()], list[Thought]()
+        for depth in range(1, self.depth + 1):
+            async with ctx.span(f"level {depth}") as here:
+                grown = await here.together(lambda t: self._expand(here, grower, *t), list(enumerate(level)))
+                thoughts = await grower.valued(here, merge([t for children in grown for t in children or ()]))
+                done = [thought for thought in thoughts if thought.done]
+                ends += done
+                level = keep([thought for thought in thoughts if not thought.done], self.breadth)
+                here.note(kept=[thought.key for thought in level])
+            if grower.solved(done) or not level or len(ends) >= self.breadth:
+                break
+        return ends
+
+    async def _depth_first(self, ctx: Context, grower: Grower) -> list[Thought]:
+        stack, ends, seen = [Thought()], list[Thought](), set[str]()
+        for visit in range(1, self.visits + 1):
+            thought = stack.pop()
+            seen.add(thought.key)
+            async with ctx.span(f"visit {visit}") as here:
+                children = unseen(merge(await self._expand(here, grower, None, thought)), seen)
+                children = await grower.valued(here, children)
+                here.note(
+                    depth=thought.depth, children=[[child.key, round(child.value, 4)] for child in children]
+                )
+            done = [child for child in children if child.done]
+            ends += done
+            # Without a checker the first finished thought is the end: nothing could tell a better one.
+            if grower.solved(done) or (done and not grower.checked):
+                break
+            deeper = [child for child in children if not child.done and child.depth < self.depth]
+            stack = push(stack, deeper, self.threshold)
+            if not stack:
+                break
+        return ends
+
+    async def _expand(
+        self, ctx: Context, grower: Grower, number: int | None, thought: Thought
+    ) -> Sequence[Thought]:
+        if number is None:
+            return await grower.grow(ctx, thought)
+        async with ctx.span(f"state {number}") as here:
+            return await grower.grow(here, thought)
