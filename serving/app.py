@@ -1,0 +1,120 @@
+"""Builds the HTTP application of one model: `create_app(engine, profile, settings)`.
+
+The lifespan starts the engine in the background, so that `/health/live` answers while weights are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from reason_engine import __version__
+from reason_engine.answers import Equality
+from reason_engine.contracts import Engine
+from reason_engine.errors import ReasonError
+from reason_engine.profile import Profile
+from reason_engine.runtime.trace import TraceRing
+from reason_engine.serving.auth import Keys
+from reason_engine.serving.chat import chat_routes
+from reason_engine.serving.errors import on_error, on_status
+from reason_engine.serving.guard import Guard, accepted_hosts
+from reason_engine.serving.limits import Gate
+from reason_engine.serving.metrics import Metrics
+from reason_engine.serving.openapi import ERRORS
+from reason_engine.serving.pages import page_routes
+from reason_engine.serving.routes import model_routes, state_routes, token_routes
+from reason_engine.serving.service import Service
+from reason_engine.settings import Settings
+
+LAG_SECONDS = 1.0
+DESCRIPTION = "OpenAI-compatible chat with test-time reasoning that the caller chooses per request."
+
+
+def create_app(
+    engine: Engine,
+    profile: Profile | None = None,
+    settings: Settings | None = None,
+    *,
+    profiles: Mapping[str, Profile] | None = None,
+) -> FastAPI:
+    """The application. `profiles`: of adapters that have their own. `app.state.service` is what the routes share.
+
+    An engine that is not ready yet is started by the lifespan, and then closed by it too.
+    """
+    settings = settings or Settings()
+    service = Service(
+        engine,
+        profile or Profile(),
+        settings,
+        Gate(settings.capacity),
+        Metrics(),
+        TraceRing(settings.traces),
+        Equality(),
+        profiles or {},
+    )
+    app = FastAPI(
+        title="Reason Engine",
+        description=DESCRIPTION,
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lambda _: _lifespan(service),
+        responses=ERRORS,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    for routes in (chat_routes, model_routes, token_routes, state_routes):
+        app.include_router(routes(service))
+    app.include_router(page_routes())
+    app.add_exception_handler(ReasonError, on_error)
+    app.add_exception_handler(Exception, on_error)
+    app.add_exception_handler(HTTPException, on_status)
+    keys = Keys(key.get_secret_value() for key in (*settings.api_keys, *settings.operator_keys))
+    app.add_middleware(
+        Guard,
+        keys=keys,
+        hosts=accepted_hosts(settings.host, settings.allowed_hosts),
+        max_body=settings.max_body,
+    )
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(service: Service) -> AsyncIterator[None]:
+    """Start what needs time, and stop everything that was started."""
+    gate, ours = service.gate, not (await service.engine.health()).ready
+    gate.loading = ours
+    tasks = [asyncio.create_task(_measure_lag(service))]
+    if ours:
+        tasks.append(asyncio.create_task(_start(service)))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await service.equality.close()
+        if ours:
+            await service.engine.close()
+
+
+async def _start(service: Service) -> None:
+    gate = service.gate
+    try:
+        await service.engine.start()
+    except Exception as error:  # a boundary: whatever keeps an engine from starting is told by /health
+        gate.fail(error)
+    finally:
+        gate.loading = False
+
+
+async def _measure_lag(service: Service) -> None:
+    clock = asyncio.get_running_loop().time
+    while True:
+        due = clock() + LAG_SECONDS
+        await asyncio.sleep(LAG_SECONDS)
+        service.metrics.lag.set(max(0.0, clock() - due))

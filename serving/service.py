@@ -1,0 +1,44 @@
+"""What the routes of one server share, passed to them explicitly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from reason_engine.answers import Equality
+from reason_engine.contracts import Engine
+from reason_engine.profile import Profile
+from reason_engine.runtime.trace import TraceRing
+from reason_engine.serving.limits import Gate
+from reason_engine.serving.metrics import Metrics
+from reason_engine.settings import Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """One model behind one HTTP application."""
+
+    engine: Engine
+    profile: Profile
+    settings: Settings
+    gate: Gate
+    metrics: Metrics
+    traces: TraceRing
+    equality: Equality
+    profiles: Mapping[str, Profile] = field(default_factory=dict[str, Profile])
+    """Profiles of adapters that have their own."""
+    created: int = field(default_factory=lambda: _now())
+
+    @property
+    def name(self) -> str:
+        """The name under which clients ask for the base model."""
+        return self.settings.served_name or self.engine.info.name
+
+    def models(self) -> tuple[str, ...]:
+        """The base model, then the adapters."""
+        return (self.name, *self.engine.adapters())
+
+
+def _now() -> int:
+    return int(time.time())  # noqa: TID251 - a date for clients, not a duration
