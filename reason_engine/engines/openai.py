@@ -1,0 +1,367 @@
+"""Any OpenAI-compatible endpoint as an engine, through the `openai` package.
+
+The endpoint owns template, parsers and tokens; what it lacks is declared in `caps`. Where it speaks vLLM's dialect
+(found at start from its model list, or set) and `tokenizer` names a checkpoint folder with the same template, prompts
+are rendered here, sent as text or token ids, and paths can be continued exactly; otherwise prompts travel as messages
+(`_openai_request.encode`) and budgets are held by `max_tokens` alone.
+
+Probabilities over options come from the alternatives of one token: options must differ in their first token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from reason_engine.contracts import Capabilities, Health, Parsed
+from reason_engine.engines import _openai_request as wire
+from reason_engine.engines import engines
+from reason_engine.engines._chat import ChatFormat
+from reason_engine.engines._openai_stream import THINK_END, THINK_START, Fold, mapped, parse
+from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, RequestError, UnknownModel
+from reason_engine.types import (
+    Choice,
+    ChoiceRequest,
+    Chunk,
+    GenerateRequest,
+    Message,
+    ModelInfo,
+    Sampling,
+    ScoreRequest,
+    Scores,
+)
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
+    from openai import AsyncOpenAI
+
+_ASSUMED_CONTEXT = 32_768
+
+
+class OpenAIConfig(BaseModel):
+    """Where the endpoint is and what it can do.
+
+    `model`: None takes the first one listed. `api_key`: None reads OPENAI_API_KEY, else sends a placeholder. `context`:
+    tokens, where the endpoint does not tell. `logprobs`: most alternatives it reports; -1 for an endpoint without any.
+    `tokenizer`: a local checkpoint folder whose tokenizer and template are the served model's. `limit_field`: how the
+    endpoint calls the length limit of a chat. `extra_body`: fields added to every request.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str
+    model: str | None = None
+    api_key: SecretStr | None = None
+    dialect: Literal["auto", "openai", "vllm"] = "auto"
+    tokenizer: str | None = None
+    context: int | None = Field(None, ge=1)
+    logprobs: int = Field(20, ge=-1)
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    timeout: float = Field(600, gt=0)
+    max_retries: int = Field(2, ge=0)
+    extra_body: Mapping[str, Any] = Field(default_factory=dict[str, Any])
+
+
+@engines.register("openai")
+class OpenAIEngine:
+    """Constructing it contacts nobody; `start` asks the endpoint for its models. `http_client` serves tests."""
+
+    def __init__(self, config: OpenAIConfig, *, http_client: AsyncClient | None = None) -> None:
+        self.config = config
+        self._http_client = http_client
+        self._client: AsyncOpenAI | None = None
+        self._dialect: wire.Dialect = "vllm" if config.dialect == "vllm" else "openai"
+        self._format = ChatFormat.load(FilePath(config.tokenizer)) if config.tokenizer else None
+        self._model = config.model or ""
+        self._context = config.context or _ASSUMED_CONTEXT
+        self._running: dict[str, _Stream] = {}
+        self._generated = 0
+        self._honours_n = True
+
+    @property
+    def caps(self) -> Capabilities:
+        exact = self._dialect == "vllm" and self._format is not None
+        return Capabilities(
+            logprobs=self.config.logprobs,
+            token_ids=exact,
+            continuation=exact,
+            choose=self.config.logprobs > 0,
+            structured=True,
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        if self._format:
+            thinks = self._format.info(self._model, self._context)
+            return replace(thinks, path=self.config.base_url, fingerprint=f"openai:{self._model}")
+        return ModelInfo(
+            self._model, self.config.base_url, self._context, fingerprint=f"openai:{self._model}"
+        )
+
+    async def start(self) -> None:
+        """Connect and read the model list. Raises EngineDead, EngineError, or UnknownModel for a name not listed."""
+        from openai import AsyncOpenAI
+
+        key = self.config.api_key.get_secret_value() if self.config.api_key else None
+        self._client = AsyncOpenAI(
+            base_url=self.config.base_url,
+            api_key=key or _key_from_environment(),
+            timeout=self.config.timeout,
+            max_retries=self.config.max_retries,
+            http_client=self._http_client,
+        )
+        listed = await self._models()
+        entry = next((m for m in listed if m["id"] == self._model or not self._model), None)
+        if entry is None:
+            names = ", ".join(m["id"] for m in listed[:8])
+            raise UnknownModel(f"the endpoint has no model {self._model!r}; it has: {names}", param="model")
+        self._model = entry["id"]
+        if self.config.context is None:
+            self._context = entry.get("max_model_len") or _ASSUMED_CONTEXT
+        if self.config.dialect == "auto":
+            self._dialect = "vllm" if entry.get("owned_by") == "vllm" else "openai"
+
+    async def close(self) -> None:
+        """End all streams and close the connection; again: no effect."""
+        for stream in tuple(self._running.values()):
+            stream.cut()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def health(self) -> Health:
+        running = sum(stream.width for stream in self._running.values())
+        if self._client is None:
+            return Health(ready=False, live=False, generated_tokens=self._generated, detail="not started")
+        try:
+            await self._models()
+        except EngineError as error:
+            live = not isinstance(error, EngineDead)
+            return Health(False, live, running, 0, self._generated, str(error))
+        return Health(True, True, running, 0, self._generated)
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        client = self._connected()
+        if isinstance(request.prompt, tuple) and not self.caps.continuation:
+            raise CapabilityMissing("this endpoint takes no token ids", code="capability_missing")
+        if request.id in self._running:
+            raise RequestError(f"a request {request.id!r} is running already", param="id")
+        fields = wire.body(request, self._dialect, limit_field=self.config.limit_field)
+        stream = _Stream(request.n)
+        stream.task = asyncio.create_task(self._drive(client, request, fields, stream))
+        self._running[request.id] = stream
+        try:
+            async for chunk in stream.chunks():
+                self._generated += chunk.token_count
+                yield chunk
+        finally:
+            stream.cut()
+            del self._running[request.id]
+            await asyncio.wait([stream.task])
+
+    async def abort(self, request_id: str) -> None:
+        if stream := self._running.get(request_id):
+            stream.cut()
+
+    async def choose(self, request: ChoiceRequest) -> Choice:
+        """One token's alternatives, each credited to the only option that it begins.
+
+        An option that is not among them gets 0. Raises CapabilityMissing where the endpoint reports no alternatives.
+        """
+        if not self.caps.choose:
+            raise CapabilityMissing("this endpoint reports no logprobs", code="capability_missing")
+        sampling = Sampling(max_tokens=1, temperature=1.0, logprobs=self.config.logprobs)
+        asked = GenerateRequest(request.id, request.prompt, sampling=sampling, adapter=request.adapter)
+        prompt = cached = spent = 0
+        top: tuple[tuple[int, str, float], ...] = ()
+        async for chunk in self.generate(asked):
+            prompt, cached = prompt + chunk.prompt_tokens, cached + chunk.cached_tokens
+            spent += chunk.token_count
+            if chunk.logprobs and not top:
+                top = chunk.logprobs[0].top
+        if not top:
+            raise CapabilityMissing(
+                "the endpoint was asked for logprobs and sent none", code="capability_missing"
+            )
+        shares = option_shares(request.options, {token: logprob for _, token, logprob in top})
+        mass = sum(shares)
+        even = 1 / len(shares)
+        probabilities = tuple(share / mass if mass else even for share in shares)
+        return Choice(probabilities, min(1.0, mass), prompt, cached, spent)
+
+    async def score(self, request: ScoreRequest) -> Scores:
+        raise CapabilityMissing("a remote endpoint has no scoring head", code="capability_missing")
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        raise CapabilityMissing("adapters of a remote endpoint are its own models", code="capability_missing")
+
+    async def unload_adapter(self, name: str) -> None:
+        raise UnknownModel(f"no adapter {name!r}", param="name")
+
+    def adapters(self) -> tuple[str, ...]:
+        return ()
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._tokenizer().tokenize(text)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        return self._tokenizer().detokenize(token_ids)
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        think: bool | None = None,
+        prefill: str = "",
+    ) -> str:
+        if self._format:
+            return self._format.render_chat(messages, tools=tools, think=think, prefill=prefill)
+        return wire.encode(wire.Conversation(tuple(messages), tuple(tools), think, prefill))
+
+    def parse(self, text: str, *, prompt: str = "") -> Parsed:
+        if self._format:
+            return self._format.parse(text, prompt=prompt)
+        return parse(text, opened=prompt.rfind(THINK_START) > prompt.rfind(THINK_END))
+
+    def _connected(self) -> AsyncOpenAI:
+        if self._client is None:
+            raise EngineDead("the engine is not started")
+        return self._client
+
+    def _tokenizer(self) -> ChatFormat:
+        if self._format is None:
+            raise CapabilityMissing(
+                "this endpoint's tokens are its own; name a local `tokenizer` folder",
+                code="capability_missing",
+            )
+        return self._format
+
+    async def _models(self) -> list[dict[str, Any]]:
+        try:
+            page = await self._connected().models.list()
+        except Exception as error:  # the boundary to the network
+            raise mapped(error) from error
+        return [model.to_dict() for model in page.data]
+
+    async def _drive(
+        self, client: AsyncOpenAI, request: GenerateRequest, fields: dict[str, Any], stream: _Stream
+    ) -> None:
+        """Feed all samples of a request into its stream: in one call, or in one call a sample where `n` is not
+        honoured. Failures travel through the stream too."""
+        try:
+            begun = 0
+            if request.n == 1 or self._honours_n:
+                begun = await self._call(client, request, fields, stream, first=0)
+            if begun < request.n:
+                self._honours_n = False
+                async with asyncio.TaskGroup() as group:
+                    for index in range(begun, request.n):
+                        alone = fields | {"n": 1, "seed": request.sampling.seed + index}
+                        group.create_task(self._call(client, request, alone, stream, first=index))
+        except Exception as error:  # the boundary to the network
+            stream.fail(mapped(_first(error)))
+
+    async def _call(
+        self,
+        client: AsyncOpenAI,
+        request: GenerateRequest,
+        fields: dict[str, Any],
+        stream: _Stream,
+        *,
+        first: int,
+    ) -> int:
+        """One HTTP request, folded into the stream. Returns how many samples it answered."""
+        from openai import BadRequestError
+
+        fold = Fold(first, counted=self._dialect == "vllm")
+        road = "/chat/completions" if "messages" in fields else "/completions"
+        sent = {"model": request.adapter or self._model, **fields, **self.config.extra_body}
+        try:
+            answer = await _post(client, road, sent)
+        except BadRequestError as error:
+            if fields["n"] > 1 and error.param == "n":
+                return 0
+            raise
+        async with answer:
+            async for event in answer:
+                for chunk in fold.feed(event):
+                    stream.put(chunk)
+        for chunk in fold.finish():
+            stream.put(chunk)
+        return fold.seen
+
+
+class _Stream:
+    """The chunks of one request on their way from its driving task to its reader."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.task: asyncio.Task[None]
+        self._items: asyncio.Queue[Chunk | Exception | None] = asyncio.Queue()
+
+    def put(self, chunk: Chunk) -> None:
+        self._items.put_nowait(chunk)
+
+    def fail(self, error: Exception) -> None:
+        self._items.put_nowait(error)
+
+    def cut(self) -> None:
+        """Close the connection, and end what is open with `abort`."""
+        self.task.cancel()
+        self._items.put_nowait(None)
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        open_samples = set(range(self.width))
+        while open_samples:
+            item = await self._items.get()
+            if item is None:
+                for index in sorted(open_samples):
+                    yield Chunk(index, finish_reason="abort")
+                return
+            if isinstance(item, Exception):
+                raise item
+            if item.finish_reason:
+                open_samples.discard(item.index)
+            yield item
+
+
+def option_shares(options: Sequence[str], top: Mapping[str, float]) -> list[float]:
+    """Probability of each option from the alternatives {token text: logprob} of the next token.
+
+    A token counts for an option if it begins it (leading blanks aside) and begins no other one.
+    """
+    shares = [0.0] * len(options)
+    for token, logprob in top.items():
+        start = token.strip()
+        begun = [i for i, option in enumerate(options) if start and option.strip().startswith(start)]
+        if len(begun) == 1:
+            shares[begun[0]] += math.exp(logprob)
+    return shares
+
+
+async def _post(client: AsyncOpenAI, road: str, fields: dict[str, Any]) -> Any:
+    """POST as the SDK's raw method: its typed `create` would drop none of the fields but know only OpenAI's."""
+    from openai import AsyncStream
+
+    return await client.post(road, body=fields, cast_to=object, stream=True, stream_cls=AsyncStream[object])
+
+
+def _key_from_environment() -> str:
+    import os
+
+    return os.environ.get("OPENAI_API_KEY") or "none"
+
+
+def _first(error: BaseException) -> Exception:
+    """The first real error inside a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Exception)
+    return error

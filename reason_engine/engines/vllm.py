@@ -1,0 +1,373 @@
+"""vLLM as an engine, releases 0.26 to 0.32: AsyncLLM on accelerators, LLMEngine in a thread on the CPU build.
+
+Prompts are rendered, tokenised and parsed by `ChatFormat`, as on the embedded engine, and reach vLLM as token ids; so a
+path is continued exactly where it ended, and both engines mean the same by a request.
+
+`choose` asks for one token wherever the options part: the inner nodes of the tree of their tokens. Each costs one
+generated token, which is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
+
+from reason_engine.contracts import Capabilities, Health, Parsed
+from reason_engine.engines import _vllm_wire as wire
+from reason_engine.engines import engines
+from reason_engine.engines._chat import ChatFormat
+from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
+from reason_engine.engines._vllm_args import (
+    VllmConfig,
+    engine_arguments,
+    load_error,
+    prepare_process,
+    require_vllm,
+    runs_inprocess,
+)
+from reason_engine.engines._vllm_backend import Backend, ProcessBackend, ThreadBackend
+from reason_engine.errors import (
+    CapabilityMissing,
+    ContextLengthExceeded,
+    EngineDead,
+    EngineError,
+    ModelLoadError,
+    ReasonError,
+    RequestError,
+    UnknownModel,
+)
+from reason_engine.types import (
+    Choice,
+    ChoiceRequest,
+    Chunk,
+    GenerateRequest,
+    Message,
+    ModelInfo,
+    Sampling,
+    ScoreRequest,
+    Scores,
+)
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.lora.request import LoRARequest
+    from vllm.outputs import RequestOutput
+
+_DRAFTERS = {"custom_class": "sam"}
+
+
+@engines.register("vllm")
+class VllmEngine:
+    """Constructing it loads nothing; `start` checks the folder, then loads the weights."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        self.config = config
+        self._backend: Backend | None = None
+        self._format: ChatFormat
+        self._info: ModelInfo
+        self._loras: dict[str, LoRARequest] = {}
+        self._lora_count = 0
+        self._live: dict[str, list[str]] = {}
+
+    @property
+    def caps(self) -> Capabilities:
+        drafter = (self.config.speculative_config or {}).get("method")
+        return Capabilities(
+            logprobs=self.config.max_logprobs,
+            token_ids=True,
+            continuation=True,
+            choose=True,
+            adapters=self.config.enable_lora,
+            structured=True,
+            drafting=(_DRAFTERS.get(drafter, drafter),) if drafter else (),
+            exact_budget=True,
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    async def start(self) -> None:
+        """Load the model. Raises MissingExtra, ModelLoadError."""
+        installed = require_vllm()
+        folder = resolve(self.config.model)
+        weight_files(folder)
+        self._format = ChatFormat.load(folder)
+        inprocess = runs_inprocess(self.config)
+        prepare_process(inprocess=inprocess)
+        arguments = engine_arguments(self.config, folder, inprocess=inprocess, installed=installed)
+        backend = ThreadBackend() if inprocess else ProcessBackend()
+        try:
+            if self.config.enable_lora and _on_cpu():
+                from reason_engine.engines._vllm_lora import shield_base_rows
+
+                shield_base_rows()
+            context = await backend.start(arguments)
+        except Exception as error:  # the boundary to vLLM, whose loaders raise anything
+            raise load_error(folder, error) from error
+        self._info = ModelInfo(
+            name=self.config.name or folder.resolve().name,
+            path=str(folder),
+            context=context,
+            thinks=self._format.thinks,
+            think_start=self._format.think_start,
+            think_end=self._format.think_end,
+            fingerprint=f"vllm-{installed}-{fingerprint(folder)}",
+        )
+        self._backend = backend
+
+    async def close(self) -> None:
+        """End all requests and the engine; again: no effect."""
+        if self._backend is not None:
+            await self._backend.close()
+
+    async def health(self) -> Health:
+        if self._backend is None:
+            return Health(ready=False, live=True, detail="not started")
+        running, generated = self._backend.unfinished(), self._backend.generated
+        try:
+            await self._backend.check()
+        except EngineDead as error:
+            return Health(False, False, running, 0, generated, str(error))
+        return Health(True, True, running, 0, generated)
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        backend, lora = await self._ready(request.id, request.adapter)
+        sampling = self._checked(request)
+        prompt = (
+            request.prompt if isinstance(request.prompt, tuple) else self._format.tokenize(request.prompt)
+        )
+        room = self._room(prompt)
+        eos = self._format.eos_ids
+        # vLLM refuses several greedy samples in one request
+        width = 1 if sampling.temperature == 0 else request.n
+        parts = [
+            (list(prompt), wire.sampling_params(sampling, n=width, index=first, room=room, eos_ids=eos))
+            for first in range(0, request.n, width)
+        ]
+        open_samples, told = set(range(request.n)), False
+        async with aclosing(self._run(backend, request.id, parts, lora, request.priority)) as outputs:
+            async for part, output in outputs:
+                for sample in output.outputs:
+                    chunk = wire.chunk(
+                        sample, index=part * width + sample.index, sampling=sampling, eos_ids=eos
+                    )
+                    if not (chunk.token_ids or chunk.text or chunk.finish_reason):
+                        continue
+                    if chunk.index == 0 and not told:
+                        told = True
+                        cached = output.num_cached_tokens or 0
+                        chunk = replace(chunk, prompt_tokens=len(prompt), cached_tokens=cached)
+                    if chunk.finish_reason:
+                        open_samples.discard(chunk.index)
+                    yield chunk
+        for index in sorted(open_samples):
+            counted = len(prompt) if index == 0 and not told else 0
+            yield Chunk(index, finish_reason="abort", prompt_tokens=counted)
+
+    async def abort(self, request_id: str) -> None:
+        for part in self._live.get(request_id, ()):
+            assert self._backend is not None
+            await self._backend.abort(part)
+
+    async def choose(self, request: ChoiceRequest) -> Choice:
+        """Raises RequestError for an empty option, or for two that are the same tokens."""
+        backend, lora = await self._ready(request.id, request.adapter)
+        options = [tuple(self._format.tokenize_bare(option)) for option in request.options]
+        if not options or not all(options) or len(set(options)) < len(options):
+            raise RequestError("options must be distinct and not empty", param="options")
+        prompt = self._format.tokenize(request.prompt)
+        self._room([*prompt, *max(options, key=len)])
+        forks: dict[tuple[int, ...], set[int]] = {}
+        for option in options:
+            for at, token in enumerate(option):
+                forks.setdefault(option[:at], set()).add(token)
+        starts, logprobs = list(forks), dict[tuple[int, ...], float]()
+        parts = [([*prompt, *start], wire.option_params(sorted(forks[start]))) for start in starts]
+        spent = cached = 0
+        async with aclosing(self._run(backend, request.id, parts, lora, 0)) as outputs:
+            async for at, output in outputs:
+                sample = output.outputs[0]
+                if not sample.token_ids:
+                    continue
+                spent += len(sample.token_ids)
+                cached += output.num_cached_tokens or 0
+                for token in forks[starts[at]]:
+                    logprobs[(*starts[at], token)] = float(sample.logprobs[0][token].logprob)
+        if spent < len(starts):
+            raise EngineError("the request was aborted")
+        shares = [math.exp(sum(logprobs[o[: at + 1]] for at in range(len(o)))) for o in options]
+        mass = sum(shares)
+        probabilities = tuple(share / mass if mass else 1 / len(shares) for share in shares)
+        asked = sum(len(prompt) + len(start) for start in starts)
+        return Choice(probabilities, min(mass, 1.0), asked, cached, spent)
+
+    async def score(self, request: ScoreRequest) -> Scores:
+        raise CapabilityMissing("this engine serves a generating model", code="capability_missing")
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """A LoRA folder under a name; loading a name anew replaces it. Raises CapabilityMissing, ModelLoadError."""
+        if not self.config.enable_lora:
+            raise CapabilityMissing("adapters need enable_lora at start", code="capability_missing")
+        if not (FilePath(path) / "adapter_config.json").is_file():
+            raise ModelLoadError(f"{path}: no adapter_config.json there")
+        weight_files(FilePath(path))
+        backend, _ = await self._ready(None, None)
+        from vllm.lora.request import LoRARequest
+
+        self._lora_count += 1
+        # vLLM keys its prefix cache by the adapter's name, so new weights need a new one
+        lora = LoRARequest(f"{name}#{self._lora_count}", self._lora_count, str(path))
+        try:
+            await backend.add_lora(lora)
+        except EngineDead:
+            raise
+        except Exception as error:  # the boundary to vLLM, whose loaders raise anything
+            raise load_error(FilePath(path), error) from error
+        old = self._loras.get(name)
+        self._loras[name] = lora
+        if old is not None:
+            await backend.remove_lora(old.lora_int_id)
+
+    async def unload_adapter(self, name: str) -> None:
+        backend, lora = await self._ready(None, name)
+        assert lora is not None
+        del self._loras[name]
+        await backend.remove_lora(lora.lora_int_id)
+
+    def adapters(self) -> tuple[str, ...]:
+        return tuple(sorted(self._loras))
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._format.tokenize(text)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        return self._format.detokenize(token_ids)
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        think: bool | None = None,
+        prefill: str = "",
+    ) -> str:
+        return self._format.render_chat(messages, tools=tools, think=think, prefill=prefill)
+
+    def parse(self, text: str, *, prompt: str = "") -> Parsed:
+        return self._format.parse(text, prompt=prompt)
+
+    async def _run(
+        self,
+        backend: Backend,
+        id: str,
+        parts: Sequence[tuple[list[int], SamplingParams]],
+        lora: LoRARequest | None,
+        priority: int,
+    ) -> AsyncGenerator[tuple[int, RequestOutput]]:
+        """(number of the part, what vLLM made) of all parts of one request, as it comes; errors are ours."""
+        ids = [f"{id}/{number}" for number in range(len(parts))]
+        rank = priority if self.config.extra.get("scheduling_policy") == "priority" else 0
+        self._live[id] = ids
+        streams = [
+            backend.generate(part, prompt, params, lora=lora, priority=rank)
+            for part, (prompt, params) in zip(ids, parts, strict=True)
+        ]
+        try:
+            async with aclosing(_merged(streams)) as items:
+                async for item in items:
+                    yield item
+        except ReasonError:
+            raise
+        except Exception as error:  # the boundary to vLLM
+            raise wire.mapped(error) from error
+        finally:
+            del self._live[id]
+
+    async def _ready(self, id: str | None, adapter: str | None) -> tuple[Backend, LoRARequest | None]:
+        if self._backend is None:
+            raise EngineDead("the engine is not started")
+        await self._backend.check()
+        if id in self._live:
+            raise RequestError(f"a request {id!r} is running already", param="id")
+        if adapter is not None and adapter not in self._loras:
+            raise UnknownModel(f"no adapter named {adapter!r}", param="model", code="model_not_found")
+        return self._backend, None if adapter is None else self._loras[adapter]
+
+    def _checked(self, request: GenerateRequest) -> Sampling:
+        """What vLLM would not refuse, or refuse late. Raises RequestError, CapabilityMissing."""
+        sampling = request.sampling
+        if request.n < 1:
+            raise RequestError("n must be at least 1", param="n")
+        if sampling.max_tokens < 0:
+            raise RequestError("max_tokens must be at least 1", param="max_tokens")
+        if sampling.draft != "default" and sampling.draft not in (self.caps.drafting or ("none",)):
+            loaded = self.caps.drafting[0] if self.caps.drafting else "none"
+            raise CapabilityMissing(
+                f"vLLM drafts with what was loaded at start ({loaded}), not with {sampling.draft!r}",
+                param="reasoning.draft",
+                code="capability_missing",
+            )
+        return sampling
+
+    def _room(self, prompt: Sequence[int]) -> int:
+        """Tokens that the context has left after the prompt, at least 1."""
+        if not prompt:
+            raise RequestError("the prompt is empty", param="prompt")
+        room = self._info.context - len(prompt)
+        if room < 1:
+            raise ContextLengthExceeded(
+                f"the prompt has {len(prompt)} tokens; prompt and answer together may have {self._info.context}",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        return room
+
+
+async def _merged(streams: Sequence[AsyncGenerator[Any]]) -> AsyncGenerator[tuple[int, Any]]:
+    """(number of the stream, its item), as they come. Closing it closes them all."""
+    if len(streams) == 1:
+        async with aclosing(streams[0]) as only:
+            async for item in only:
+                yield 0, item
+        return
+    items: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+
+    async def pump(number: int, stream: AsyncGenerator[Any]) -> None:
+        async with aclosing(stream):
+            async for item in stream:
+                items.put_nowait((number, item))
+
+    async def pump_all() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, stream in enumerate(streams):
+                    group.create_task(pump(number, stream))
+        except* Exception as failed:
+            items.put_nowait((-1, failed.exceptions[0]))
+        else:
+            items.put_nowait((-1, None))
+
+    pumps = asyncio.create_task(pump_all())
+    try:
+        while True:
+            number, item = await items.get()
+            if number < 0:
+                if item is not None:
+                    raise item
+                return
+            yield number, item
+    finally:
+        pumps.cancel()
+        await asyncio.wait([pumps])
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return current_platform.is_cpu()
