@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from reason_engine.engines.open import open_engine
     from reason_engine.errors import ReasonError
     from reason_engine.profile import Profile, read_profile
-    from reason_engine.runtime.solve import Outcome, solve, solve_sync
+    from reason_engine.runtime.outcome import Outcome
+    from reason_engine.runtime.solve import solve
+    from reason_engine.runtime.sync import solve_sync
     from reason_engine.settings import Settings, load_settings
     from reason_engine.strategies import Strategy
     from reason_engine.types import Answer, Limits, Message, Problem, Sampling
@@ -30,7 +32,7 @@ _HOME = {
     "Engine": "contracts",
     "Limits": "types",
     "Message": "types",
-    "Outcome": "runtime.solve",
+    "Outcome": "runtime.outcome",
     "Problem": "types",
     "Profile": "profile",
     "ReasonError": "errors",
@@ -42,7 +44,7 @@ _HOME = {
     "open_engine": "engines.open",
     "read_profile": "profile",
     "solve": "runtime.solve",
-    "solve_sync": "runtime.solve",
+    "solve_sync": "runtime.sync",
 }
 
 __all__ = [

@@ -1,0 +1,131 @@
+"""Puts a server together from settings: engine, profile, application; and says what is served once it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+
+from reason_engine.errors import RequestError, SetupError
+from reason_engine.settings import Settings
+
+READY_CHECK_SECONDS = 0.05
+EXAMPLE = "Use the numbers 4 5 6 10 and + - * / to make 24."
+
+
+def pairs(values: Sequence[str]) -> dict[str, str]:
+    """`name=path` options as a mapping. Raises SetupError."""
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not name or not equals or not path:
+            raise SetupError(f"--adapter {value!r}: expected NAME=PATH")
+        found[name] = path
+    return found
+
+
+def start(settings: Settings) -> None:
+    """Serve until stopped. Raises SetupError for whatever can be known before the weights are read."""
+    from reason_engine.engines.open import engine_name, open_engine, profile_of, served_name
+
+    kind = engine_name(settings)
+    engine = open_engine(settings, inline=False)
+    profile = profile_of(settings)
+    if settings.strategy:
+        _check_strategy(settings.strategy)
+    _check_port(settings.host, settings.port)
+    settings = settings.model_copy(update={"served_name": served_name(settings)})
+    print(f"loading {settings.served_name} ({kind} engine) …", file=sys.stderr, flush=True)
+
+    import uvicorn
+
+    from reason_engine.serving.app import create_app
+    from reason_engine.serving.server import Server
+
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    app = create_app(engine, profile, settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        lifespan="on",
+    )
+    server = Server(config, app.state.service)
+
+    async def announce() -> None:
+        while not (server.started and (await engine.health()).ready):
+            await asyncio.sleep(READY_CHECK_SECONDS)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        print(banner(settings, kind, profile.description, port), flush=True)
+
+    async def run() -> None:
+        announcing = asyncio.create_task(announce())
+        try:
+            await server.serve_until_stopped()
+        finally:
+            announcing.cancel()
+            await asyncio.wait([announcing])
+
+    asyncio.run(run())
+
+
+def banner(settings: Settings, kind: str, description: str, port: int) -> str:
+    """What is served, where, and a line to paste."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    body = {
+        "model": settings.served_name,
+        "messages": [{"role": "user", "content": EXAMPLE}],
+        "reasoning": {"strategy": "tree-of-thoughts"},
+    }
+    key = " -H 'authorization: Bearer '$REASON_API_KEY" if settings.protected else ""
+    lines = [
+        "",
+        f"{settings.served_name} is ready on {base}/v1   ({kind} engine; page: {base}/, API: {base}/docs)",
+    ]
+    if settings.model is None:
+        lines.append(
+            "reason-nano is a demonstration model of a few million parameters: it knows word problems, Game of 24 and "
+            "Countdown, and nothing else."
+        )
+    elif description:
+        lines.append(description)
+    lines += [
+        "Try:",
+        f"  curl {base}/v1/chat/completions -H 'content-type: application/json'{key} -d '{json.dumps(body)}'",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _check_strategy(name: str) -> None:
+    from reason_engine.strategies import strategies
+
+    try:
+        strategies.get(name)
+    except RequestError as error:
+        raise SetupError(f"--strategy: {error}") from None
+
+
+def _check_port(host: str, port: int) -> None:
+    """Say that a port is taken before the model is loaded, not after."""
+    if port == 0:
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise SetupError(
+            f"cannot bind {host}:{port} ({error.strerror}); choose another with --port"
+        ) from None

@@ -1,0 +1,98 @@
+"""`reason solve`: one question, answered in this process or by a running server."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from reason_engine.cli._options import (
+    AsJson,
+    EngineName,
+    Model,
+    Samples,
+    Seconds,
+    Seed,
+    Sets,
+    StrategyName,
+    Threads,
+    Tokens,
+    Url,
+    limits,
+    one_of,
+    parse_sets,
+    show,
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("solve", help="Answer one question, without a server.")(solve)
+
+
+def solve(
+    question: str = typer.Argument(help="The question; `-` reads it from standard input."),
+    model: Model = None,
+    url: Url = None,
+    engine: EngineName = "auto",
+    strategy: StrategyName = None,
+    sets: Sets = None,
+    tokens: Tokens = None,
+    seconds: Seconds = None,
+    samples: Samples = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    trace: bool = typer.Option(False, "--trace", help="Print the search as a tree."),
+    as_json: AsJson = False,
+) -> None:
+    """Answer one question."""
+    import asyncio
+
+    from reason_engine.cli._ask import Reply, Wish, asker, pick_strategy
+    from reason_engine.types import Message
+
+    one_of(model, url)
+    wish = Wish(strategy, parse_sets(sets), limits(tokens, seconds, samples), seed)
+    if not url:
+        pick_strategy(wish.strategy, wish.options)
+    source = asker(model, url, engine, threads)
+    text = sys.stdin.read().strip() if question == "-" else question
+
+    async def run() -> Reply:
+        async with source:
+            return await source.ask([Message("user", text)], wish)
+
+    reply = asyncio.run(run())
+    if as_json:
+        found = {
+            "content": reply.content,
+            "reasoning": reply.reasoning,
+            "reason": reply.reason,
+            "usage": reply.usage,
+        }
+        show({**found, **({"trace": reply.trace.to_json()} if trace else {})})
+        return
+    if trace:
+        from reason_engine.cli._tree import draw
+
+        print(draw(reply.trace), end="\n\n")
+    print(reply.content)
+    print(summary(reply.reason, reply.usage), file=sys.stderr)
+
+
+def summary(reason: object, usage: object) -> str:
+    """What the answer cost, in one line."""
+    from collections.abc import Mapping
+    from typing import Any, cast
+
+    said, spent = cast("Mapping[str, Any]", reason), cast("Mapping[str, Any]", usage)
+    confidence = said.get("confidence")
+    parts = [
+        str(said.get("strategy", "")),
+        f"answer {said['answer']}" if said.get("answer") is not None else "no answer",
+        f"confidence {confidence:.2f}" if confidence is not None else "",
+        f"{said.get('samples')} samples",
+        f"{spent.get('completion_tokens')} tokens",
+        f"{said.get('seconds', 0):.2f} s",
+        str(said.get("stopped", "")),
+    ]
+    return " · ".join(part for part in parts if part)

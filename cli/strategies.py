@@ -1,0 +1,64 @@
+"""`reason strategies`: every registered strategy with its paper and its options."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from reason_engine.cli._options import AsJson, show
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("strategies", help="List the reasoning strategies and their options.")(strategies)
+
+
+def strategies(
+    name: Annotated[str | None, typer.Argument(help="Show the options of this one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List strategies, or the options of one."""
+    from reason_engine.strategies import strategies as registry
+
+    names = [name] if name else list(registry)
+    kinds = [(each, registry.get(each)) for each in names]
+    if as_json:
+        for each, kind in kinds:
+            show(
+                {
+                    "name": each,
+                    "summary": kind.summary,
+                    "paper": kind.paper,
+                    "schema": kind.model_json_schema(),
+                }
+            )
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    if name:
+        schema = kinds[0][1].model_json_schema()["properties"]
+        for column in ("option", "default", "range", "what it is"):
+            table.add_column(column)
+        for key, field in schema.items():
+            table.add_row(key, str(field.get("default")), _range(field), field.get("description", ""))
+    else:
+        for column in ("strategy", "what it does", "paper"):
+            table.add_column(column)
+        for each, kind in kinds:
+            table.add_row(each, kind.summary, kind.paper)
+    Console().print(table)
+
+
+def _range(field: dict[str, Any]) -> str:
+    """The allowed values of a field, as its JSON schema states them."""
+    members: list[dict[str, Any]] = field.get("anyOf") or [field]
+    for member in members:
+        if "enum" in member:
+            return " ".join(str(value) for value in member["enum"])
+        low, high = member.get("minimum", ""), member.get("maximum", "")
+        if low != "" or high != "":
+            return f"{low} .. {high}"
+    return ""

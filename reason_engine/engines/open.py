@@ -1,0 +1,132 @@
+"""Opens the engine that the settings ask for: the one place that serve, solve, chat and eval share.
+
+`auto` is vLLM where it is installed and a GPU is there, the remote endpoint where an upstream is named, else the
+embedded engine. Paths are checked here, so that a wrong one fails before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from reason_engine.contracts import Engine
+from reason_engine.engines import engines
+from reason_engine.engines._checkpoint import read_json, resolve, weight_files
+from reason_engine.errors import ModelLoadError, SetupError, UnknownName
+from reason_engine.profile import Profile, read_profile
+from reason_engine.settings import Settings
+
+NANO = "reason-nano"
+
+
+def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
+    """The engine, not started yet. `inline`: the embedded engine in this process, not in a child of its own.
+
+    Raises SetupError: an unknown engine, a missing extra, a model that cannot be used.
+    """
+    kind = engine_name(settings)
+    if kind == "openai":
+        return _remote(settings)
+    if kind == "embedded":
+        return _embedded(settings, model_folder(settings), inline)
+    if kind == "vllm":
+        return _vllm(settings, model_folder(settings))
+    try:
+        third_party = engines.get(kind)
+    except UnknownName as error:
+        raise SetupError(f"engine: {error}") from None
+    return third_party()
+
+
+def engine_name(settings: Settings) -> str:
+    """What `auto` means here."""
+    if settings.engine != "auto":
+        return settings.engine
+    if settings.upstream_url:
+        return "openai"
+    return "vllm" if has_gpu() and find_spec("vllm") else "embedded"
+
+
+def model_folder(settings: Settings) -> Path:
+    """The checked checkpoint folder; the bundled model where none is named. Raises ModelLoadError."""
+    if settings.model is None or settings.model == NANO:
+        folder = bundled_model()
+        if folder is None:
+            raise ModelLoadError("the bundled model is not in this installation; name one")
+    else:
+        folder = resolve(settings.model)
+    read_json(folder / "config.json")
+    weight_files(folder)
+    return folder
+
+
+def profile_of(settings: Settings) -> Profile:
+    """How the model wants to be asked: its `reason.json`, or general prompts."""
+    return (
+        Profile() if engine_name(settings) in ("openai", "scripted") else read_profile(model_folder(settings))
+    )
+
+
+def served_name(settings: Settings) -> str:
+    """The name under which clients ask for the model."""
+    if settings.served_name:
+        return settings.served_name
+    if settings.model is None:
+        return NANO
+    return Path(settings.model).name if Path(settings.model).is_dir() else settings.model
+
+
+def bundled_model() -> Path | None:
+    """The folder of reason-nano; None where the installation lacks it."""
+    folder = Path(__file__).parent.parent / "models" / "nano"
+    return folder if (folder / "config.json").is_file() else None
+
+
+def has_gpu() -> bool:
+    """Whether the system shows an accelerator that vLLM can use; asks the kernel, not torch."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    return any(
+        Path(path).exists() for path in ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/kfd", "/dev/dxg")
+    )
+
+
+def _remote(settings: Settings) -> Engine:
+    from reason_engine.engines.openai import OpenAIConfig, OpenAIEngine
+
+    if not settings.upstream_url:
+        raise SetupError("the openai engine needs the endpoint's address: --upstream-url http://host/v1")
+    config = {
+        "base_url": settings.upstream_url,
+        "model": settings.model,
+        "api_key": settings.upstream_key,
+        "context": settings.context,
+    }
+    return OpenAIEngine(OpenAIConfig.model_validate(config))
+
+
+def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
+    raise SetupError(f"the embedded engine is not in this installation; {folder} cannot be opened")
+
+
+def _vllm(settings: Settings, folder: Path) -> Engine:
+    from reason_engine.engines.vllm import VllmConfig, VllmEngine
+
+    known = {key: value for key, value in settings.vllm.items() if key in VllmConfig.model_fields}
+    extra = {key: value for key, value in settings.vllm.items() if key not in known}
+    own = {
+        "model": str(folder),
+        "name": served_name(settings),
+        "dtype": settings.dtype,
+        "max_model_len": settings.context,
+        "enable_lora": bool(settings.adapters),
+        "extra": extra,
+    }
+    try:
+        return VllmEngine(VllmConfig.model_validate({**own, **known}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SetupError(f"vllm.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
