@@ -1,6 +1,5 @@
-"""The OpenAI-compatible HTTP server. Installed as `reason_engine.serving`."""
+"""The OpenAI-compatible HTTP server. Installed as `reason_engine.serving`.
 
-from reason_engine.serving.app import create_app
-from reason_engine.serving.server import serve
-
-__all__ = ["create_app", "serve"]
+`create_app` is in `app`, `serve` in `server`. Nothing is imported here: commands use single parts (`pick`, `answer`)
+without loading the web framework.
+"""
