@@ -43,6 +43,7 @@ class Splitter:
         self._whole: list[str] = []
         self._state: State = "thought" if borders.thinking else "start"
         self._said = False
+        self._fresh = False  # content has begun after reasoning, but nothing of it was seen yet
         self.stopped = False
         """Whether a stop string ended the content."""
 
@@ -104,6 +105,7 @@ class Splitter:
         if found:
             self._emit(out, "reasoning", self._held[: found.start()])
             self._held, self._state = self._held[found.end() :], "content"
+            self._fresh = True
             return True
         keep = _possible_start(self._held, word)
         self._emit(out, "reasoning", self._held[:keep])
@@ -111,6 +113,9 @@ class Splitter:
         return False
 
     def _content(self, out: list[Piece]) -> None:
+        if self._fresh:
+            self._held = self._held.lstrip()
+            self._fresh = not self._held
         for stop in sorted(self._borders.stop, key=lambda s: self._held.find(s) + 1 or len(self._held) + 2):
             at = self._held.find(stop)
             if at >= 0:

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import comb
 
+SMALLEST_WAVE = 4
+
 
 def lead_probability(first: int, second: int) -> float:
     """Posterior probability that the leading answer is the more frequent of the two."""
@@ -32,9 +34,10 @@ def settled(counts: Sequence[int], remaining: int, confidence: float) -> bool:
 
 
 def next_wave(counts: Sequence[int], remaining: int, confidence: float) -> int:
-    """How many paths to draw next: the fewest that could settle the vote if all went to the leader."""
+    """How many paths to draw next: the fewest that could settle the vote if all went to the leader, but no fewer than
+    SMALLEST_WAVE, since paths of one wave cost little time and what is not needed is aborted."""
     first, second, *_ = [*counts, 0, 0]
     for size in range(1, remaining):
         if settled((first + size, second), remaining - size, confidence):
-            return size
+            return min(remaining, max(size, SMALLEST_WAVE))
     return remaining

@@ -1,0 +1,66 @@
+"""Reasoning and content: the same however the text is cut into pieces."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reason_engine.runtime.split import Borders, Piece, Splitter, split
+
+STEPS = Borders(marker="Answer:")
+THINKS = Borders("<think>", "</think>")
+OPENED = Borders("<think>", "</think>", thinking=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "borders", "reasoning", "content"),
+    [
+        ("4 + 4 = 8\nAnswer: 8", STEPS, "4 + 4 = 8", "Answer: 8"),
+        ("4 + 4 = 8\n\n  Answer: 8\n", STEPS, "4 + 4 = 8", "Answer: 8\n"),
+        ("Answer: 8", STEPS, None, "Answer: 8"),
+        ("The Answer: none\nAnswer: 8", STEPS, "The Answer: none", "Answer: 8"),
+        ("no marker here", STEPS, "no marker here", "no marker here"),
+        ("so\nAnswer", STEPS, "so\nAnswer", "so\nAnswer"),
+        ("plain", Borders(), None, "plain"),
+        ("<think>\nhm\n</think>\n\nIt is 8.", THINKS, "hm", "It is 8."),
+        ("It is 8.", THINKS, None, "It is 8."),
+        ("hm\n</think>\n\nIt is 8.", OPENED, "hm", "It is 8."),
+        ("hm, never ends", OPENED, "hm, never ends", ""),
+        ("<think></think>yes", THINKS, None, "yes"),
+        ("a < b", THINKS, None, "a < b"),
+        ("", STEPS, None, ""),
+        ("one two STOP three", Borders(stop=("STOP",)), None, "one two "),
+        ("why STOP\nAnswer: 1 STOP 2", Borders(marker="Answer:", stop=(" STOP",)), "why STOP", "Answer: 1"),
+        ("abcab", Borders(stop=("bca", "abc")), None, ""),
+    ],
+)
+def test_whole_text(text: str, borders: Borders, reasoning: str | None, content: str) -> None:
+    assert split(text, borders)[:2] == (reasoning, content)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["<think>", "</think>", "Answer:", "STOP", " ", "\n", "a", "Ans", "</th"]),
+        max_size=20,
+    ).map("".join),
+    st.lists(st.integers(1, 5), min_size=1, max_size=60),
+    st.sampled_from([STEPS, THINKS, OPENED, Borders(), Borders(marker="Answer:", stop=("STOP", "a A"))]),
+)
+def test_pieces_join_to_the_whole(text: str, sizes: list[int], borders: Borders) -> None:
+    splitter, pieces, at = Splitter(borders), list[Piece](), 0
+    for size in sizes:
+        pieces += splitter.feed(text[at : at + size])
+        at += size
+    pieces += splitter.feed(text[at:]) + splitter.finish()
+    joined = {f: "".join(p.text for p in pieces if p.field == f) for f in ("reasoning", "content")}
+    assert (joined["reasoning"] or None, joined["content"]) == split(text, borders)[:2]
+
+
+def test_text_is_shown_as_soon_as_it_is_certain() -> None:
+    splitter = Splitter(STEPS)
+    assert splitter.feed("one") == [Piece("reasoning", "one")]
+    assert splitter.feed(" two\nAn") == [Piece("reasoning", " two")]
+    assert splitter.feed("t") == [Piece("reasoning", "\nAnt")]
+    assert splitter.feed("\nAnswer:") == [Piece("content", "Answer:")]
+    assert splitter.feed(" 8") == [Piece("content", " 8")]

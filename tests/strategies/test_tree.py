@@ -1,0 +1,36 @@
+"""The tree mathematics, on hand-made trees."""
+
+from __future__ import annotations
+
+from reason_engine.strategies._tree import Thought, keep, merge, push, unseen
+from reason_engine.types import Path, TokenLogprob
+
+
+def thought(key: str, value: float = 0.0, certainty: float | None = None, *, done: bool = False) -> Thought:
+    path = None if certainty is None else Path(0, "", key, logprobs=(TokenLogprob(0, "", certainty),))
+    return Thought((key,), key, key, value, path, done)
+
+
+def test_keep_takes_the_best_in_order() -> None:
+    a, b, c = thought("a", 0.2), thought("b", 0.9), thought("c", 0.2)
+    assert keep([a, b, c], 2) == [b, a]
+    assert keep([a], 3) == [a]
+
+
+def test_merge_keeps_the_most_certain_way_to_a_state() -> None:
+    sure, unsure, other = thought("a", certainty=-0.1), thought("a", certainty=-2.0), thought("b")
+    assert merge([unsure, other, sure]) == [sure, other]
+    assert merge([thought("a"), thought("a", done=True)]) == [thought("a"), thought("a", done=True)]
+
+
+def test_push_prunes_and_leaves_the_best_on_top() -> None:
+    old, low, mid, high = thought("old", 0.5), thought("low", 0.05), thought("mid", 0.4), thought("high", 0.8)
+    stack = push([old], [high, low, mid], threshold=0.05)
+    assert stack == [old, mid, high]
+
+
+def test_unseen_drops_visited_states_but_no_answers() -> None:
+    assert unseen([thought("a"), thought("b"), thought("a", done=True)], {"a"}) == [
+        thought("b"),
+        thought("a", done=True),
+    ]
