@@ -271,4 +271,5 @@ class ModelInfo:
     thinks: bool = False
     think_start: str = "<think>"
     think_end: str = "</think>"
+    tool_start: str = "<tool_call>"
     fingerprint: str = ""

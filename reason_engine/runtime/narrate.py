@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from reason_engine.runtime.events import Event, Opened
-from reason_engine.runtime.split import Borders, Piece, Splitter, split
+from reason_engine.runtime.split import Borders, Piece, Splitter
 from reason_engine.types import Path
 
 
@@ -58,15 +58,16 @@ class Narrator:
             case "closed":
                 pass
 
-    def finish(self, path: Path | None) -> None:
-        """Say the content: the winner's, or nothing."""
+    def finish(self, path: Path | None, *, called: bool = False) -> None:
+        """Say the content: the winner's, without its tool calls if there were any (`called`); or nothing."""
         if self._live and path and path.node == self._live[0]:
-            self._say(self._live[1].finish())
+            self._say(self._live[1].finish(called=called))
             self.stopped = self._live[1].stopped
         elif path:
-            _, content, self.stopped = split(path.text, self._borders(path.prompt))
-            if content:
-                self._say([Piece("content", content)])
+            splitter = Splitter(self._borders(path.prompt))
+            pieces = splitter.feed(path.text) + splitter.finish(called=called)
+            self.stopped = splitter.stopped
+            self._say([piece for piece in pieces if piece.field == "content"])
 
     def _open(self, event: Opened) -> None:
         parent = self._labels.get(event.parent, "") if event.parent is not None else ""

@@ -57,11 +57,8 @@ def conclude(run: Run, answer: Answer, narrator: Narrator, stopped: Stopped, pro
     """Fold a finished run into its outcome."""
     path = answer.path
     calls = run.engine.parse(path.text, prompt=path.prompt).tool_calls if path and run.problem.tools else ()
-    if calls and path:
-        content = run.engine.parse(path.text, prompt=path.prompt).content
-    else:
-        narrator.finish(path)
-        content = narrator.content
+    narrator.finish(path, called=bool(calls))
+    content = narrator.content
     finish: FinishReason = path.finish_reason if path else "length"
     if narrator.stopped:
         finish = "stop"

@@ -41,6 +41,7 @@ def borders_of(run: Run, prompt: str) -> Borders:
         None if info.thinks else marker,
         opened,
         run.sampling.stop,
+        info.tool_start if run.problem.tools else None,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Field = Literal["reasoning", "content"]
-State = Literal["start", "thought", "steps", "content", "done"]
+State = Literal["start", "thought", "steps", "content", "call", "done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +25,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Borders:
-    """What separates reasoning from content. `thinking`: the text begins inside a thought that the prompt opened."""
+    """What separates reasoning from content. `thinking`: the text begins inside a thought that the prompt opened.
+    `calls` opens a tool call: from there on nothing is shown before the end tells whether it is one."""
 
     think_start: str | None = None
     think_end: str | None = None
     marker: str | None = None
     thinking: bool = False
     stop: tuple[str, ...] = ()
+    calls: str | None = None
 
 
 class Splitter:
@@ -56,8 +58,8 @@ class Splitter:
             pass
         return out
 
-    def finish(self) -> list[Piece]:
-        """The rest, after the last text."""
+    def finish(self, *, called: bool = False) -> list[Piece]:
+        """The rest, after the last text; without what was held as a tool call if it was one."""
         out: list[Piece] = []
         if self._state == "start":
             self._state = "steps" if self._borders.marker else "content"
@@ -69,7 +71,7 @@ class Splitter:
         elif self._state == "steps":
             self._emit(out, "reasoning", held)
             self._emit(out, "content", "".join(self._whole))
-        elif self._state == "content":
+        elif self._state == "content" or (self._state == "call" and not called):
             self._emit(out, "content", held)
         self._state = "done"
         return out
@@ -116,13 +118,20 @@ class Splitter:
         if self._fresh:
             self._held = self._held.lstrip()
             self._fresh = not self._held
+        calls = self._borders.calls
+        if calls and calls in self._held:
+            before, found, rest = self._held.partition(calls)
+            shown = before.rstrip()
+            self._emit(out, "content", shown)
+            self._held, self._state = before[len(shown) :] + found + rest, "call"
+            return
         for stop in sorted(self._borders.stop, key=lambda s: self._held.find(s) + 1 or len(self._held) + 2):
             at = self._held.find(stop)
             if at >= 0:
                 self._emit(out, "content", self._held[:at])
                 self._held, self._state, self.stopped = "", "done", True
                 return
-        keep = len(self._held)
+        keep = _possible_start(self._held, calls) if calls else len(self._held)
         for stop in self._borders.stop:
             for size in range(min(len(stop) - 1, len(self._held)), 0, -1):
                 if self._held.endswith(stop[:size]):

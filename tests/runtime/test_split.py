@@ -39,6 +39,16 @@ def test_whole_text(text: str, borders: Borders, reasoning: str | None, content:
     assert split(text, borders)[:2] == (reasoning, content)
 
 
+def test_a_tool_call_is_held_until_the_end_tells() -> None:
+    borders = Borders(calls="<tool_call>")
+    for called, content in ((True, "I look."), (False, 'I look.\n<tool_call>{"na')):
+        splitter = Splitter(borders)
+        pieces = (
+            splitter.feed("I look.\n<tool") + splitter.feed('_call>{"na') + splitter.finish(called=called)
+        )
+        assert "".join(piece.text for piece in pieces) == content
+
+
 @given(
     st.lists(
         st.sampled_from(["<think>", "</think>", "Answer:", "STOP", " ", "\n", "a", "Ans", "</th"]),
