@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from reason_engine.contracts import Engine
     from reason_engine.profile import Profile
-    from reason_engine.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +65,18 @@ def asker(model: str | None, url: str | None, engine: str, threads: int | None) 
     if url:
         return Remote(url)
 
-    from reason_engine.engines.open import profile_of
+    from reason_engine.engines.open import open_engine, profile_of
     from reason_engine.settings import load_settings
 
     settings = load_settings({"model": model, "engine": engine, "threads": threads})
-    return Local(settings, profile_of(settings))
+    return Local(open_engine(settings, inline=True), profile_of(settings))
 
 
 class Local:
     """An engine in this process."""
 
-    def __init__(self, settings: Settings, profile: Profile) -> None:
-        from reason_engine.engines.open import open_engine
-
-        self._engine: Engine = open_engine(settings, inline=True)
-        self._profile = profile
+    def __init__(self, engine: Engine, profile: Profile) -> None:
+        self._engine, self._profile = engine, profile
 
     async def __aenter__(self) -> Local:
         await self._engine.start()
@@ -156,7 +152,7 @@ class Remote:
         seen = _Seen(publish, say)
         try:
             async for chunk in await self._open(turns, wish):
-                seen.take(chunk.model_dump())
+                seen.take(chunk.to_dict())
         except APIStatusError as error:
             if error.status_code < 500 and error.status_code != 429:
                 raise RequestError(

@@ -68,15 +68,19 @@ class Chat:
     async def answer(self, line: str) -> None:
         """Ask, show the tree while it grows, then the answer and what it cost."""
         turns = [*self._turns, Message("user", line)]
-        task = asyncio.current_task()
-        try:
-            with self._watching() as events, _interrupts(task):
-                reply = await self._source.ask(turns, self._wish, publish=events.append)
-        except asyncio.CancelledError:
-            if task is None or task.uncancel():
-                raise
+        with self._watching() as events:
+            asking = asyncio.create_task(self._source.ask(turns, self._wish, publish=events.append))
+            try:
+                with _interrupts(asking):
+                    await asyncio.wait([asking])
+            finally:
+                asking.cancel()
+                await asyncio.wait([asking])
+        if asking.cancelled():
             self.console.print("stopped", style="yellow")
             return
+        try:
+            reply = asking.result()
         except ReasonError as error:
             self.console.print(str(error), style="red", markup=False)
             return
@@ -114,12 +118,9 @@ class Chat:
 
 
 @contextmanager
-def _interrupts(task: asyncio.Task[None] | None) -> Generator[None]:
+def _interrupts(task: asyncio.Task[Reply]) -> Generator[None]:
     """Ctrl-C ends the answer, not the chat, while one is being made."""
     loop = asyncio.get_running_loop()
-    if task is None:
-        yield
-        return
     try:
         loop.add_signal_handler(signal.SIGINT, task.cancel)
     except (NotImplementedError, ValueError, RuntimeError):  # not here (Windows), or not in the main thread

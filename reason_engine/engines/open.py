@@ -34,16 +34,16 @@ def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
         return _embedded(settings, model_folder(settings), inline)
     if kind == "vllm":
         return _vllm(settings, model_folder(settings))
-    try:
-        third_party = engines.get(kind)
-    except UnknownName as error:
-        raise SetupError(f"engine: {error}") from None
-    return third_party()
+    return engines.get(kind)()
 
 
 def engine_name(settings: Settings) -> str:
-    """What `auto` means here."""
+    """The engine that is asked for; what `auto` means here. Raises SetupError for an unknown name."""
     if settings.engine != "auto":
+        try:
+            engines.get(settings.engine)
+        except UnknownName as error:
+            raise SetupError(f"engine: {error}") from None
         return settings.engine
     if settings.upstream_url:
         return "openai"

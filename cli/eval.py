@@ -1,0 +1,127 @@
+"""`reason eval`: tasks times strategies, with intervals, costs and paired tests."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reason_engine.cli._options import (
+    AsJson,
+    EngineName,
+    Model,
+    Samples,
+    Seconds,
+    Seed,
+    Threads,
+    Tokens,
+    Url,
+    limits,
+    show,
+)
+
+if TYPE_CHECKING:
+    from reason_engine.evals.record import Record
+
+DEFAULT = ["direct,chain-of-thought,self-consistency"]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        "eval", help="Measure strategies on tasks: success with intervals, tokens spent, paired tests."
+    )(eval_)
+
+
+Tasks = Annotated[
+    list[str] | None, typer.Argument(help="Tasks, as game24 or word-problems:steps=3-5; none: list them.")
+]
+Strategies = Annotated[
+    list[str],
+    typer.Option(
+        "--strategies", "-s", help="Names with commas between, each as NAME:key=value,key=value, or JSON."
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Problems of each task, drawn by the seed.")
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder of public data sets, as DIR/game24/24.csv.")
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Keep answers and report here; a run that was cut goes on.")
+]
+Concurrency = Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Problems at once.")]
+MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", min=0, help="Bound on each path; 0: the context's rest.")
+]
+
+
+def eval_(
+    task: Tasks = None,
+    strategies: Strategies = DEFAULT,
+    model: Model = None,
+    url: Url = None,
+    engine: EngineName = "auto",
+    limit: Limit = None,
+    seed: Seed = 0,
+    data: Data = None,
+    out: Out = None,
+    concurrency: Concurrency = 4,
+    max_tokens: MaxTokens = 0,
+    tokens: Tokens = None,
+    seconds: Seconds = None,
+    samples: Samples = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate. With --url, --model names one of the server's models."""
+    import asyncio
+    from dataclasses import asdict
+
+    from reason_engine.evals import tasks
+    from reason_engine.evals.door import Target, run
+    from reason_engine.evals.report import markdown
+    from reason_engine.evals.run import Plan
+    from reason_engine.evals.spec import parse_specs
+
+    if not task:
+        print("\n".join(tasks))
+        return
+    plan = Plan(
+        tuple(parse_specs(task, "task")),
+        tuple(parse_specs(strategies, "strategy")),
+        limit=limit,
+        seed=seed,
+        data=data,
+        concurrency=concurrency,
+    )
+    key = os.environ.get("REASON_API_KEY")
+    target = Target(model, url, engine, threads, limits(tokens, seconds, samples), max_tokens, key)
+    command = shlex.join(["reason", *sys.argv[1:]])
+    report = asyncio.run(run(plan, target, out, command, _progress(as_json)))
+    if as_json:
+        show({"report": asdict(report)})
+    else:
+        print(markdown(report))
+
+
+def _progress(as_json: bool):
+    from dataclasses import asdict
+
+    def tell(record: Record, done: int, total: int) -> None:
+        if as_json:
+            show({"done": done, "total": total, "record": asdict(record)})
+        elif sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(
+                f"\r\x1b[K{done}/{total}  {record.task}  {record.strategy}",
+                end=end,
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return tell

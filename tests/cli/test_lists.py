@@ -1,0 +1,67 @@
+"""`reason strategies`, `models`, `doctor`: what is here, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from reason_engine.strategies import strategies
+
+
+def test_strategies_lists_every_one(reason) -> None:
+    ran = reason("strategies")
+    assert all(name in ran.out for name in strategies)
+    found = [json.loads(line) for line in reason("strategies", "--json").out.splitlines()]
+    assert [each["name"] for each in found] == list(strategies)
+    assert all(each["summary"] and each["schema"]["properties"] for each in found)
+
+
+@pytest.mark.parametrize("name", list(strategies))
+def test_strategies_shows_the_options_of_one(reason, name: str) -> None:
+    out = reason("strategies", name).out
+    assert all(field in out for field in strategies.get(name).model_fields)
+
+
+def test_models_lists_what_the_cache_holds(reason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tmp_path / "models--owner--tiny" / "snapshots" / "abc"
+    whole.mkdir(parents=True)
+    (whole / "config.json").write_text('{"model_type": "qwen3", "max_position_embeddings": 64}')
+    (whole / "model.safetensors").write_bytes(b"x" * 2_000_000)
+    (tmp_path / "models--owner--half" / "snapshots" / "abc").mkdir(parents=True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    found = {each["name"]: each for each in map(json.loads, reason("models", "--json").out.splitlines())}
+    assert found["owner/tiny"]["megabytes"] == 2.0
+    assert found["owner/tiny"]["context"] == 64
+    assert "owner/half" not in found
+    assert "owner/tiny" in reason("models").out
+
+
+def test_models_lists_the_bundled_model(reason) -> None:
+    assert "reason-nano" in reason("models").out
+
+
+def test_models_of_a_server(reason, server) -> None:
+    found = [
+        json.loads(line)["name"] for line in reason("models", "--url", server.url, "--json").out.splitlines()
+    ]
+    assert found
+    assert any(name.endswith(":tree-of-thoughts") for name in found)
+    assert reason("models", "--url", "http://127.0.0.1:1").code == 1
+
+
+def test_doctor_finds_this_machine_good(reason) -> None:
+    ran = reason("doctor", "--json")
+    found = json.loads(ran.out)
+    assert ran.code == 0 and found["ok"]
+    names = [check["name"] for check in found["checks"]]
+    assert names[:4] == ["python", "cores", "memory", "torch"]
+    assert "reason-nano" in names
+
+
+def test_doctor_exits_1_where_something_needed_is_missing(reason, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reason_engine.engines.open.bundled_model", lambda: None)
+    ran = reason("doctor")
+    assert ran.code == 1
+    assert "FAIL reason-nano" in ran.out

@@ -1,0 +1,72 @@
+"""`reason serve`: the banner is true, its line works, and the end is clean."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import urllib.request
+
+from openai import OpenAI
+
+from reason_engine.cli._serve import banner
+from reason_engine.settings import Settings
+from tests.cli.conftest import serve, stop
+
+
+def test_the_banner_names_the_model_and_the_address(server) -> None:
+    assert f"is ready on {server.url}/v1" in server.banner
+
+
+def test_the_line_to_paste_answers(server) -> None:
+    line = next(line for line in server.banner.splitlines() if line.startswith("  curl "))
+    _, url, flag, header, data, body = shlex.split(line)
+    assert (flag, data) == ("-H", "-d")
+    name, _, value = header.partition(": ")
+    request = urllib.request.Request(url, body.encode(), {name: value})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        answer = json.load(response)
+    assert answer["reason"]["strategy"] == "tree-of-thoughts"
+
+
+def test_the_openai_client_is_served(server) -> None:
+    with OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        model = client.models.list().data[0].id
+        answer = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Say it"}])
+    assert answer.choices[0].message.content == "Answer: Say it"
+
+
+def test_a_taken_port_is_one_line(reason) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ran = reason("serve", "--engine", "scripted", "--port", str(port))
+    assert ran.code == 2
+    assert f"cannot bind 127.0.0.1:{port}" in ran.err and "--port" in ran.err
+
+
+def test_a_key_from_the_command_line_is_asked_for() -> None:
+    running = serve("--engine", "scripted", "--api-key", "secret", "--strategy", "chain-of-thought")
+    try:
+        assert "$REASON_API_KEY" in running.banner and "secret" not in running.banner
+        with OpenAI(base_url=f"{running.url}/v1", api_key="secret", max_retries=0) as client:
+            model = client.models.list().data[0].id
+            answer = client.chat.completions.create(
+                model=model, messages=[{"role": "user", "content": "Say it"}]
+            )
+        assert answer.model_extra and answer.model_extra["reason"]["strategy"] == "chain-of-thought"
+    finally:
+        assert stop(running) == 0
+
+
+def test_the_banner_is_honest_about_the_bundled_model() -> None:
+    said = banner(Settings(served_name="reason-nano"), "embedded", "", 8000)
+    assert "demonstration model" in said
+    said = banner(Settings(model="owner/other", served_name="other"), "vllm", "A model of theirs.", 8000)
+    assert "demonstration model" not in said and "A model of theirs." in said
+
+
+def test_the_banner_brackets_an_ipv6_address() -> None:
+    assert "http://[::1]:8000/v1" in banner(Settings(host="::1"), "embedded", "", 8000)
+    assert "http://127.0.0.1:8000/v1" in banner(Settings(host="::", open=True), "embedded", "", 8000)
