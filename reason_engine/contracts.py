@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, Protocol, runtime_checkable
 
+from reason_engine.answers import Equality
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
@@ -172,7 +173,7 @@ class Task(Protocol):
     """An evaluation: problems and how an answer is graded."""
 
     def problems(self, limit: int | None, seed: int, data: FilePath | None) -> list[Problem]: ...
-    def grade(self, problem: Problem, answer: str | None, text: str) -> bool: ...
+    async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool: ...
 
 
 class Trainer(Protocol):

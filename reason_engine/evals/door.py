@@ -1,0 +1,92 @@
+"""What `reason eval` does once its options are read: find who answers, run the plan, write the report."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from reason_engine.answers import Equality
+from reason_engine.engines.open import open_engine, profile_of, served_name
+from reason_engine.evals.folder import Folder
+from reason_engine.evals.record import Record
+from reason_engine.evals.report import Report
+from reason_engine.evals.run import Plan, evaluate, jobs
+from reason_engine.evals.solvers import InProcess, OverHttp, Solver
+from reason_engine.evals.spec import build
+from reason_engine.settings import load_settings
+from reason_engine.strategies import strategies
+from reason_engine.types import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model in this process, or with `url` a running server. `limits` bound each problem, `max_tokens` each path."""
+
+    model: str | None = None
+    url: str | None = None
+    engine: str = "auto"
+    threads: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    max_tokens: int = 0
+    api_key: str | None = None
+
+
+async def run(
+    plan: Plan, target: Target, out: Path | None, command: str, progress: Callable[[Record, int, int], None]
+) -> Report:
+    """Raises SetupError or RequestError before a token is spent where plan, target or folder are wrong."""
+    jobs(plan)
+    if not target.url:  # a server checks what it is asked itself, and may know more strategies
+        for spec in plan.strategies:
+            build(strategies, spec)
+    equality = Equality()
+    try:
+        async with _solver(target, equality) as solver:
+            folder = Folder(out, _setup(plan, target, solver), command)
+            return folder.finish(await evaluate(plan, solver, equality, folder.answers, progress))
+    finally:
+        await equality.close()
+
+
+@asynccontextmanager
+async def _solver(target: Target, equality: Equality) -> AsyncIterator[Solver]:
+    if target.url:
+        remote = OverHttp(
+            target.url,
+            model=target.model,
+            api_key=target.api_key,
+            limits=target.limits,
+            max_tokens=target.max_tokens,
+        )
+        async with remote:
+            yield remote
+        return
+    settings = load_settings({"model": target.model, "engine": target.engine, "threads": target.threads})
+    profile = profile_of(settings)
+    engine = open_engine(settings, inline=True)
+    await engine.start()
+    try:
+        yield InProcess(engine, profile, equality, target.limits, target.max_tokens, served_name(settings))
+    finally:
+        await engine.close()
+
+
+def _setup(plan: Plan, target: Target, solver: Solver) -> dict[str, Any]:
+    """What must not change while a run is continued."""
+    budget = {
+        "tokens": target.limits.tokens,
+        "seconds": target.limits.seconds,
+        "samples": target.limits.samples,
+    }
+    return {
+        "model": solver.name,
+        "engine": "http" if target.url else target.engine,
+        "seed": plan.seed,
+        "max_tokens": target.max_tokens,
+        "budget": {key: value for key, value in budget.items() if value is not None},
+        "version": version("reason-engine"),
+    }

@@ -1,0 +1,70 @@
+"""One graded answer, and the JSON-lines file in which a run keeps its answers so that it can go on after a kill."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from reason_engine.errors import SetupError
+
+Key = tuple[str, str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """`completion_tokens`: every generated token of the problem. `internal_prompt_tokens`: prompt tokens of its calls
+    to the engine that no prefix cache held. `error`: why there is no answer, where the problem was refused."""
+
+    task: str
+    strategy: str
+    index: int
+    seed: int
+    question: str
+    answer: str | None
+    correct: bool
+    completion_tokens: int
+    internal_prompt_tokens: int
+    seconds: float
+    stopped: str
+    samples: int = 0
+    error: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What a run does not do twice."""
+        return self.task, self.strategy, self.index, self.seed
+
+
+class RecordFile:
+    """Appends records as they come. None as path keeps nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def load(self) -> dict[Key, Record]:
+        """The records so far; a last line that a kill cut short is dropped. Raises SetupError on any other bad line."""
+        if self.path is None or not self.path.exists():
+            return {}
+        try:
+            text = self.path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SetupError(f"{self.path}: {error}") from None
+        whole, newline, _ = text.rpartition("\n")
+        if len(whole + newline) < len(text):
+            self.path.write_text(whole + newline, "utf-8")
+        found: dict[Key, Record] = {}
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                row = json.loads(line)
+                record = Record(**{field.name: row[field.name] for field in fields(Record)})
+            except (ValueError, KeyError, TypeError) as error:
+                raise SetupError(f"{self.path}:{number}: not a record of an evaluation: {error!r}") from None
+            found[record.key] = record
+        return found
+
+    def append(self, record: Record) -> None:
+        """Write one line, at once."""
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")

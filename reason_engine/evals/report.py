@@ -1,0 +1,157 @@
+"""What a run showed: success with its interval beside its cost, and paired comparisons. As data, Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+
+from reason_engine.evals.record import Record
+from reason_engine.evals.statistics import mcnemar, paired_difference, wilson
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One strategy on one task. Rates are proportions, costs are means a problem."""
+
+    task: str
+    strategy: str
+    problems: int
+    right: int
+    success: float
+    low: float
+    high: float
+    no_answer: int
+    new_tokens: float
+    internal_prompt_tokens: float
+    samples: float
+    seconds: float
+    stopped: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two strategies on the problems both answered; `difference` is first minus second."""
+
+    task: str
+    first: str
+    second: str
+    problems: int
+    first_only: int
+    second_only: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`about`: the commands, the model and the settings behind the figures."""
+
+    about: Mapping[str, object]
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+
+
+def summarise(records: Sequence[Record], about: Mapping[str, object]) -> Report:
+    """Tasks and strategies in the order of their first record."""
+    groups: dict[tuple[str, str], dict[tuple[int, int], Record]] = {}
+    for record in records:
+        groups.setdefault((record.task, record.strategy), {})[record.index, record.seed] = record
+    pairs = [
+        _pair(task, first, second, groups[task, first], groups[task, second])
+        for (task, first), (other, second) in combinations(groups, 2)
+        if task == other
+    ]
+    return Report(
+        dict(about), tuple(_row(*key, list(group.values())) for key, group in groups.items()), tuple(pairs)
+    )
+
+
+def markdown(report: Report) -> str:
+    """Tables of rates in percent, with the commands that made them."""
+    lines = ["# Evaluation", ""]
+    for key, value in report.about.items():
+        shown = value if isinstance(value, list) else [value]
+        lines += [f"- {key}: " + ", ".join(f"`{item}`" for item in shown)]
+    for task in dict.fromkeys(row.task for row in report.rows):
+        lines += ["", f"## {task}", "", _HEAD, "|---|---:|---:|---:|---:|---:|---:|---:|---|"]
+        lines += [_row_text(row) for row in report.rows if row.task == task]
+        pairs = [pair for pair in report.pairs if pair.task == task]
+        if pairs:
+            lines += ["", _PAIR_HEAD, "|---|---|---:|---:|---:|---:|"]
+            lines += [_pair_text(pair) for pair in pairs]
+    return "\n".join([*lines, "", _NOTE, ""])
+
+
+def write(report: Report, out: Path) -> None:
+    """`report.md`, `report.json` and the plot `report.png` in an existing folder."""
+    from reason_engine.evals.plot import plot
+
+    (out / "report.md").write_text(markdown(report), "utf-8")
+    (out / "report.json").write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    plot(report, out / "report.png")
+
+
+def _row(task: str, strategy: str, records: Sequence[Record]) -> Row:
+    count, right = len(records), sum(record.correct for record in records)
+    low, high = wilson(right, count)
+    return Row(
+        task=task,
+        strategy=strategy,
+        problems=count,
+        right=right,
+        success=right / count,
+        low=low,
+        high=high,
+        no_answer=sum(record.answer is None for record in records),
+        new_tokens=sum(record.completion_tokens for record in records) / count,
+        internal_prompt_tokens=sum(record.internal_prompt_tokens for record in records) / count,
+        samples=sum(record.samples for record in records) / count,
+        seconds=sum(record.seconds for record in records) / count,
+        stopped=dict(sorted(Counter(record.stopped for record in records).items())),
+    )
+
+
+def _pair(
+    task: str,
+    first: str,
+    second: str,
+    ones: Mapping[tuple[int, int], Record],
+    others: Mapping[tuple[int, int], Record],
+) -> Pair:
+    shared = [(ones[key].correct, others[key].correct) for key in ones if key in others]
+    first_only, second_only = shared.count((True, False)), shared.count((False, True))
+    difference, low, high = paired_difference(first_only, second_only, len(shared))
+    p = mcnemar(first_only, second_only)
+    return Pair(task, first, second, len(shared), first_only, second_only, difference, low, high, p)
+
+
+def _row_text(row: Row) -> str:
+    stopped = ", ".join(f"{name} {count}" for name, count in row.stopped.items())
+    return (
+        f"| {row.strategy} | {row.problems} | {100 * row.success:.1f} | {100 * row.low:.1f} to {100 * row.high:.1f} | "
+        f"{row.no_answer} | {row.new_tokens:,.0f} | {row.internal_prompt_tokens:,.0f} | {row.seconds:.2f} | {stopped} |"
+    )
+
+
+def _pair_text(pair: Pair) -> str:
+    return (
+        f"| {pair.first} | {pair.second} | {100 * pair.difference:+.1f} | {100 * pair.low:+.1f} to "
+        f"{100 * pair.high:+.1f} | {pair.first_only} / {pair.second_only} | {pair.p:.2g} |"
+    )
+
+
+_HEAD = (
+    "| strategy | problems | success % | 95 % interval | no answer | new tokens | internal prompt tokens | seconds "
+    "| stopped |"
+)
+_PAIR_HEAD = "| first | second | difference, points | 95 % interval | only first / only second | McNemar p |"
+_NOTE = (
+    "Means a problem. New tokens: all that were generated, discarded branches included. Internal prompt tokens: those "
+    "of every call to the engine that no prefix cache held. Intervals: Wilson (rates), Wald paired (differences)."
+)

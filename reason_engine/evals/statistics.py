@@ -1,0 +1,41 @@
+"""The three formulas behind a report.
+
+Wilson's interval of a proportion (Wilson 1927), with p = k / n and z = 1.96:
+    (p + z^2/2n  +-  z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
+McNemar's exact test of a paired difference (McNemar 1947): b problems only the first got right, c only the second;
+under no difference b is binomial(b + c, 1/2). Two-sided: p = min(1, 2 P(X <= min(b, c))).
+The difference b - c over n, with Wald's paired interval: +- z sqrt(b + c - (b - c)^2 / n) / n.
+"""
+
+from __future__ import annotations
+
+import math
+
+Z = 1.959963984540054
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """95 % interval of right / count; (0, 1) without problems."""
+    if count == 0:
+        return 0.0, 1.0
+    p, z2 = right / count, Z * Z
+    middle = p + z2 / (2 * count)
+    half = Z * math.sqrt(p * (1 - p) / count + z2 / (4 * count * count))
+    low, high = (middle - half) / (1 + z2 / count), (middle + half) / (1 + z2 / count)
+    return max(0.0, low) if right else 0.0, min(1.0, high) if right < count else 1.0
+
+
+def mcnemar(first_only: int, second_only: int) -> float:
+    """Two-sided p-value of no difference between paired outcomes."""
+    discordant, fewer = first_only + second_only, min(first_only, second_only)
+    tail = sum(math.comb(discordant, k) for k in range(fewer + 1))
+    return min(1.0, 2 * (tail / 2**discordant))
+
+
+def paired_difference(first_only: int, second_only: int, count: int) -> tuple[float, float, float]:
+    """(difference, low, high) of first minus second, as proportions; zeros without problems."""
+    if count == 0:
+        return 0.0, 0.0, 0.0
+    difference = (first_only - second_only) / count
+    half = Z * math.sqrt(max(0.0, first_only + second_only - (first_only - second_only) ** 2 / count)) / count
+    return difference, max(-1.0, difference - half), min(1.0, difference + half)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from reason_engine.evals.record import Record
+from reason_engine.evals.report import markdown, summarise
+
+
+def record(strategy: str, index: int, correct: bool, *, task: str = "t", tokens: int = 10) -> Record:
+    answer = "1" if correct else None
+    return Record(task, strategy, index, 0, "q", answer, correct, tokens, 2 * tokens, 0.5, "done", 1)
+
+
+def test_rows_and_pairs() -> None:
+    vote = [record("vote", i, i < 8, tokens=100) for i in range(10)]
+    direct = [record("direct", i, i in (0, 9), tokens=10) for i in range(10)]
+    report = summarise([*vote, *direct], {"commands": ["reason eval t"]})
+    first, second = report.rows
+    assert (first.strategy, first.right, first.success, first.new_tokens) == ("vote", 8, 0.8, 100)
+    assert (second.no_answer, second.internal_prompt_tokens, second.stopped) == (8, 20, {"done": 10})
+    (pair,) = report.pairs
+    assert (pair.first, pair.second, pair.first_only, pair.second_only) == ("vote", "direct", 7, 1)
+    assert pair.difference == 0.6 and pair.low < 0.6 < pair.high
+    assert pair.p == 2 * (1 + 8) / 2**8
+
+
+def test_pairs_are_within_a_task_and_over_shared_problems() -> None:
+    records = [
+        record("a", 0, True),
+        record("a", 1, True),
+        record("b", 1, False),
+        record("a", 0, True, task="u"),
+    ]
+    report = summarise(records, {})
+    assert [(p.task, p.first, p.second, p.problems) for p in report.pairs] == [("t", "a", "b", 1)]
+
+
+def test_markdown_shows_command_rates_and_costs() -> None:
+    text = markdown(
+        summarise([record("a", 0, True), record("b", 0, False)], {"commands": ["reason eval t -s a,b"]})
+    )
+    assert "`reason eval t -s a,b`" in text
+    assert "| a | 1 | 100.0 | 20.7 to 100.0 | 0 | 10 | 20 | 0.50 | done 1 |" in text
+    assert "| a | b | +100.0 |" in text
+
+
+def test_nothing_to_report() -> None:
+    assert summarise([], {}).rows == ()

@@ -1,0 +1,29 @@
+"""Formulas against published or hand-computed numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from reason_engine.evals.statistics import mcnemar, paired_difference, wilson
+
+
+def test_wilson() -> None:
+    assert wilson(15, 20) == pytest.approx((0.5313, 0.8881), abs=1e-4)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_mcnemar() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(5, 5) == 1.0
+    assert mcnemar(0, 5) == pytest.approx(2 / 32)
+    assert mcnemar(8, 2) == mcnemar(2, 8) == pytest.approx(2 * (1 + 10 + 45) / 1024)
+    assert 0 <= mcnemar(3000, 2000) < 1e-40
+
+
+def test_paired_difference() -> None:
+    # 100 problems, 30 against 10: 0.2 +- 1.96 * sqrt(40 - 400 / 100) / 100 = 0.2 +- 0.1176
+    assert paired_difference(30, 10, 100) == pytest.approx((0.2, 0.0824, 0.3176), abs=1e-4)
+    assert paired_difference(0, 0, 0) == (0.0, 0.0, 0.0)
+    assert paired_difference(10, 0, 10) == (1.0, 1.0, 1.0)
