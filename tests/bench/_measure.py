@@ -49,7 +49,8 @@ def machine() -> str:
         platform.processor(),
     )  # fmt: skip
     load = os.getloadavg()[0]
-    return f"{cpu}, {os.cpu_count()} cores, load {load:.1f}, Python {platform.python_version()}, torch {torch.__version__}"
+    python, torch_version = platform.python_version(), torch.__version__
+    return f"{cpu}, {os.cpu_count()} cores, load {load:.1f}, Python {python}, torch {torch_version}"
 
 
 def free_port() -> int:
