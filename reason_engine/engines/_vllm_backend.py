@@ -1,5 +1,7 @@
 """vLLM's two ways of running behind one shape: AsyncLLM, and LLMEngine stepped by a thread of this process.
 
+`params` is a SamplingParams, `lora` a LoRARequest or None; what comes is RequestOutput in deltas.
+
 AsyncLLM always runs the model in another process, which on a small CPU host costs half a minute at start; the thread
 costs seconds. Both number requests by the caller's ids and end a stream when its request was aborted.
 """
@@ -11,14 +13,10 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from reason_engine.engines._vllm_args import vllm_module
 from reason_engine.errors import EngineDead
-
-if TYPE_CHECKING:
-    from vllm import SamplingParams
-    from vllm.lora.request import LoRARequest
-    from vllm.outputs import RequestOutput
 
 R = TypeVar("R")
 
@@ -33,11 +31,11 @@ class Backend(Protocol):
         ...
 
     def generate(
-        self, id: str, prompt: list[int], params: SamplingParams, *, lora: LoRARequest | None, priority: int
-    ) -> AsyncGenerator[RequestOutput]: ...
+        self, id: str, prompt: list[int], params: Any, *, lora: Any, priority: int
+    ) -> AsyncGenerator[Any]: ...
 
     async def abort(self, id: str) -> None: ...
-    async def add_lora(self, lora: LoRARequest) -> None: ...
+    async def add_lora(self, lora: Any) -> None: ...
     async def remove_lora(self, number: int) -> None: ...
     def unfinished(self) -> int: ...
     async def check(self) -> None:
@@ -56,22 +54,22 @@ class ProcessBackend:
 
     async def start(self, arguments: dict[str, Any]) -> int:
         def build() -> Any:
-            from vllm.engine.arg_utils import AsyncEngineArgs
-            from vllm.v1.engine.async_llm import AsyncLLM
-
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+            made = vllm_module("engine.arg_utils").AsyncEngineArgs(**arguments)
+            return vllm_module("v1.engine.async_llm").AsyncLLM.from_engine_args(made)
 
         # in a thread, so that the loop goes on answering while the weights are loaded
         self._llm = await asyncio.to_thread(build)
         return self._llm.model_config.max_model_len
 
     async def generate(
-        self, id: str, prompt: list[int], params: SamplingParams, *, lora: LoRARequest | None, priority: int
-    ) -> AsyncGenerator[RequestOutput]:
-        from vllm.inputs import TokensPrompt
-
+        self, id: str, prompt: list[int], params: Any, *, lora: Any, priority: int
+    ) -> AsyncGenerator[Any]:
         stream = self._llm.generate(
-            TokensPrompt(prompt_token_ids=prompt), params, id, lora_request=lora, priority=priority
+            vllm_module("inputs").TokensPrompt(prompt_token_ids=prompt),
+            params,
+            id,
+            lora_request=lora,
+            priority=priority,
         )
         try:
             async for output in stream:
@@ -83,22 +81,24 @@ class ProcessBackend:
     async def abort(self, id: str) -> None:
         await self._llm.abort(id)
 
-    async def add_lora(self, lora: LoRARequest) -> None:
+    async def add_lora(self, lora: Any) -> None:
         await self._llm.add_lora(lora)
 
     async def remove_lora(self, number: int) -> None:
         await self._llm.remove_lora(number)
 
     def unfinished(self) -> int:
-        return self._llm.output_processor.get_num_unfinished_requests()
+        return self._llm.output_processor.get_num_unfinished_requests() if self._llm else 0
 
     async def check(self) -> None:
         if self._llm is None or self._llm.errored:
             raise EngineDead("vLLM's engine process has ended")
 
     async def close(self) -> None:
-        if self._llm is not None:
-            await asyncio.to_thread(self._llm.shutdown)
+        """The last reference goes too: vLLM's finaliser fails in an interpreter that is shutting down."""
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
 
 
 class ThreadBackend:
@@ -118,13 +118,11 @@ class ThreadBackend:
         return await asyncio.wrap_future(ready)
 
     async def generate(
-        self, id: str, prompt: list[int], params: SamplingParams, *, lora: LoRARequest | None, priority: int
-    ) -> AsyncGenerator[RequestOutput]:
-        from vllm.inputs import TokensPrompt
-
+        self, id: str, prompt: list[int], params: Any, *, lora: Any, priority: int
+    ) -> AsyncGenerator[Any]:
         stream: asyncio.Queue[Any] = asyncio.Queue()
         self._streams[id] = (asyncio.get_running_loop(), stream)
-        tokens = TokensPrompt(prompt_token_ids=prompt)
+        tokens = vllm_module("inputs").TokensPrompt(prompt_token_ids=prompt)
         finished = False
         try:
             await self._call(
@@ -153,14 +151,14 @@ class ThreadBackend:
 
         await self._call(end)
 
-    async def add_lora(self, lora: LoRARequest) -> None:
+    async def add_lora(self, lora: Any) -> None:
         await self._call(lambda: self._llm.add_lora(lora))
 
     async def remove_lora(self, number: int) -> None:
         await self._call(lambda: self._llm.remove_lora(number))
 
     def unfinished(self) -> int:
-        return self._llm.get_num_unfinished_requests()
+        return self._llm.get_num_unfinished_requests() if self._llm else 0
 
     async def check(self) -> None:
         if self._error is not None or self._closing:
@@ -199,10 +197,8 @@ class ThreadBackend:
 
     def _run(self, arguments: dict[str, Any], ready: Future[int]) -> None:
         try:
-            from vllm.engine.arg_utils import EngineArgs
-            from vllm.v1.engine.llm_engine import LLMEngine
-
-            self._llm = LLMEngine.from_engine_args(EngineArgs(**arguments))
+            made = vllm_module("engine.arg_utils").EngineArgs(**arguments)
+            self._llm = vllm_module("v1.engine.llm_engine").LLMEngine.from_engine_args(made)
         except (
             BaseException
         ) as error:  # the boundary to the thread: whatever it was, the starter must hear of it

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from reason_engine.engines._vllm_args import vllm_module
+
 
 def shield_base_rows() -> None:
     """Replace both shrink kernels in this process. Must run before the engine is built; again: no effect.
 
-    Raises ImportError where this vLLM has other kernels: then it has to be checked whether they need the cure.
+    Raises ImportError or AttributeError where this vLLM has other kernels: then it has to be checked whether they need
+    the cure.
     """
     import torch
-    from vllm.lora.ops.torch_ops.lora_ops import bgmv_shrink
-    from vllm.lora.punica_wrapper import punica_cpu
 
+    bgmv_shrink = vllm_module("lora.ops.torch_ops.lora_ops").bgmv_shrink
+    punica_cpu = vllm_module("lora.punica_wrapper.punica_cpu")
     if punica_cpu.bgmv_shrink is not bgmv_shrink:
         return
 

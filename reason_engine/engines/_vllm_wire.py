@@ -1,16 +1,13 @@
-"""Our requests as vLLM's SamplingParams, its outputs as chunks, its errors as ours."""
+"""Our requests as vLLM's SamplingParams, its outputs (`CompletionOutput`) as chunks, its errors as ours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from reason_engine.engines._vllm_args import vllm_module
 from reason_engine.errors import EngineBusy, EngineDead, EngineError, ReasonError, RequestError
 from reason_engine.types import Chunk, FinishReason, Sampling, Structured, TokenLogprob
-
-if TYPE_CHECKING:
-    from vllm import SamplingParams
-    from vllm.outputs import CompletionOutput
 
 _FINISH: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -20,19 +17,15 @@ _FINISH: Mapping[str, FinishReason] = {
 }
 
 
-def sampling_params(
-    sampling: Sampling, *, n: int, index: int, room: int, eos_ids: Iterable[int]
-) -> SamplingParams:
+def sampling_params(sampling: Sampling, *, n: int, index: int, room: int, eos_ids: Iterable[int]) -> Any:
     """Samples `index` to `index + n - 1` of a request. `room`: tokens that the context has left.
 
     vLLM adds a sample's place to the seed by itself. Raises RequestError naming the field that vLLM refuses.
     """
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
+    vllm = vllm_module("sampling_params")
     ends = [] if sampling.ignore_eos else sorted(eos_ids)
     try:
-        return SamplingParams(
+        return vllm.SamplingParams(
             n=n,
             seed=sampling.seed + index,
             max_tokens=min(sampling.max_tokens or room, room),
@@ -50,27 +43,25 @@ def sampling_params(
             ignore_eos=sampling.ignore_eos,
             logprobs=sampling.logprobs,
             structured_outputs=_structured(sampling.structured) if sampling.structured else None,
-            output_kind=RequestOutputKind.DELTA,
+            output_kind=vllm.RequestOutputKind.DELTA,
         )
     except Exception as error:  # the boundary to vLLM's validation
         raise mapped(error) from error
 
 
-def option_params(token_ids: list[int]) -> SamplingParams:
+def option_params(token_ids: list[int]) -> Any:
     """One token, with the model's own log-probabilities of these ones."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
+    vllm = vllm_module("sampling_params")
+    return vllm.SamplingParams(
         max_tokens=1,
         temperature=0.0,
         logprob_token_ids=token_ids,
         detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
+        output_kind=vllm.RequestOutputKind.FINAL_ONLY,
     )
 
 
-def chunk(sample: CompletionOutput, *, index: int, sampling: Sampling, eos_ids: Iterable[int]) -> Chunk:
+def chunk(sample: Any, *, index: int, sampling: Sampling, eos_ids: Iterable[int]) -> Chunk:
     """One delta of one sample. An end-of-sequence token is no stop reason of the caller's."""
     ids = tuple(sample.token_ids)
     reason = sample.finish_reason
@@ -93,14 +84,12 @@ def chunk(sample: CompletionOutput, *, index: int, sampling: Sampling, eos_ids: 
 
 def mapped(error: Exception) -> Exception:
     """An error of vLLM as the package's own. What it raises for a request is a ValueError or a VLLMClientError."""
-    from vllm import exceptions
-    from vllm.v1.engine.exceptions import EngineDeadError
-
+    exceptions, dead = vllm_module("exceptions"), vllm_module("v1.engine.exceptions").EngineDeadError
     client = (ValueError, TypeError, exceptions.VLLMValidationError, exceptions.VLLMNotFoundError)
     match error:
         case ReasonError():
             return error
-        case EngineDeadError():
+        case _ if isinstance(error, dead):
             return EngineDead("vLLM's engine process has ended")
         case _ if isinstance(error, client):
             return RequestError(_line(error), param=_parameter(error))
@@ -114,13 +103,12 @@ def mapped(error: Exception) -> Exception:
 
 
 def _structured(wanted: Structured) -> Any:
-    from vllm.sampling_params import StructuredOutputsParams
-
+    constraint = vllm_module("sampling_params").StructuredOutputsParams
     if wanted.json_object:
-        return StructuredOutputsParams(json_object=True)
+        return constraint(json_object=True)
     if wanted.choice:
-        return StructuredOutputsParams(choice=list(wanted.choice))
-    return StructuredOutputsParams(json=wanted.json_schema, regex=wanted.regex)
+        return constraint(choice=list(wanted.choice))
+    return constraint(json=wanted.json_schema, regex=wanted.regex)
 
 
 def _logprobs(ids: tuple[int, ...], places: Any, wanted: int | None) -> tuple[TokenLogprob, ...]:
@@ -136,7 +124,7 @@ def _place(id: int, place: Mapping[int, Any], wanted: int) -> TokenLogprob:
     return TokenLogprob(id, place[id].decoded_token or "", float(place[id].logprob), top)
 
 
-def _drafted(sample: CompletionOutput) -> tuple[int, int]:
+def _drafted(sample: Any) -> tuple[int, int]:
     """Accepted and rejected draft tokens, told on the last output by releases that count them (0.30 and later)."""
     found: Any = vars(sample).get("spec_decode_metrics")
     if found is None:

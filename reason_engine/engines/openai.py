@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -47,10 +48,11 @@ _ASSUMED_CONTEXT = 32_768
 class OpenAIConfig(BaseModel):
     """Where the endpoint is and what it can do.
 
-    `model`: None takes the first one listed. `api_key`: None reads OPENAI_API_KEY, else sends a placeholder. `context`:
-    tokens, where the endpoint does not tell. `logprobs`: most alternatives it reports; -1 for an endpoint without any.
-    `tokenizer`: a local checkpoint folder whose tokenizer and template are the served model's. `limit_field`: how the
-    endpoint calls the length limit of a chat. `extra_body`: fields added to every request.
+    `model`: None takes the first one listed. `api_key`: None sends a placeholder; OPENAI_API_KEY is read for OpenAI's
+    own host only, so that it reaches no other. `context`: tokens, where the endpoint does not tell. `logprobs`: most
+    alternatives it reports; -1 for an endpoint without any. `tokenizer`: a local checkpoint folder whose tokenizer
+    and template are the served model's. `limit_field`: how the endpoint calls the length limit of a chat.
+    `extra_body`: fields added to every request.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,11 +99,12 @@ class OpenAIEngine:
 
     @property
     def info(self) -> ModelInfo:
-        if self._format:
-            thinks = self._format.info(self._model, self._context)
-            return replace(thinks, path=self.config.base_url, fingerprint=f"openai:{self._model}")
         return ModelInfo(
-            self._model, self.config.base_url, self._context, fingerprint=f"openai:{self._model}"
+            self._model,
+            self.config.base_url,
+            self._context,
+            thinks=self._format.thinks if self._format else False,
+            fingerprint=f"openai:{self._model}",
         )
 
     async def start(self) -> None:
@@ -111,7 +114,7 @@ class OpenAIEngine:
         key = self.config.api_key.get_secret_value() if self.config.api_key else None
         self._client = AsyncOpenAI(
             base_url=self.config.base_url,
-            api_key=key or _key_from_environment(),
+            api_key=key or _key_from_environment(self.config.base_url),
             timeout=self.config.timeout,
             max_retries=self.config.max_retries,
             http_client=self._http_client,
@@ -353,10 +356,9 @@ async def _post(client: AsyncOpenAI, road: str, fields: dict[str, Any]) -> Any:
     return await client.post(road, body=fields, cast_to=object, stream=True, stream_cls=AsyncStream[object])
 
 
-def _key_from_environment() -> str:
-    import os
-
-    return os.environ.get("OPENAI_API_KEY") or "none"
+def _key_from_environment(url: str) -> str:
+    own = urlsplit(url).hostname == "api.openai.com"
+    return (os.environ.get("OPENAI_API_KEY") if own else None) or "none"
 
 
 def _first(error: BaseException) -> Exception:

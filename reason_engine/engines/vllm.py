@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reason_engine.contracts import Capabilities, Health, Parsed
 from reason_engine.engines import _vllm_wire as wire
@@ -29,6 +29,7 @@ from reason_engine.engines._vllm_args import (
     prepare_process,
     require_vllm,
     runs_inprocess,
+    vllm_module,
 )
 from reason_engine.engines._vllm_backend import Backend, ProcessBackend, ThreadBackend
 from reason_engine.errors import (
@@ -53,11 +54,6 @@ from reason_engine.types import (
     Scores,
 )
 
-if TYPE_CHECKING:
-    from vllm import SamplingParams
-    from vllm.lora.request import LoRARequest
-    from vllm.outputs import RequestOutput
-
 _DRAFTERS = {"custom_class": "sam"}
 
 
@@ -70,13 +66,13 @@ class VllmEngine:
         self._backend: Backend | None = None
         self._format: ChatFormat
         self._info: ModelInfo
-        self._loras: dict[str, LoRARequest] = {}
+        self._loras: dict[str, Any] = {}
         self._lora_count = 0
         self._live: dict[str, list[str]] = {}
 
     @property
     def caps(self) -> Capabilities:
-        drafter = (self.config.speculative_config or {}).get("method")
+        drafter = str((self.config.speculative_config or {}).get("method", ""))
         return Capabilities(
             logprobs=self.config.max_logprobs,
             token_ids=True,
@@ -94,16 +90,16 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Load the model. Raises MissingExtra, ModelLoadError."""
-        installed = require_vllm()
+        release = require_vllm()
         folder = resolve(self.config.model)
         weight_files(folder)
         self._format = ChatFormat.load(folder)
-        inprocess = runs_inprocess(self.config)
+        inprocess = runs_inprocess(self.config, release)
         prepare_process(inprocess=inprocess)
-        arguments = engine_arguments(self.config, folder, inprocess=inprocess, installed=installed)
+        arguments = engine_arguments(self.config, folder, release=release)
         backend = ThreadBackend() if inprocess else ProcessBackend()
         try:
-            if self.config.enable_lora and _on_cpu():
+            if self.config.enable_lora and release.cpu:
                 from reason_engine.engines._vllm_lora import shield_base_rows
 
                 shield_base_rows()
@@ -117,7 +113,7 @@ class VllmEngine:
             thinks=self._format.thinks,
             think_start=self._format.think_start,
             think_end=self._format.think_end,
-            fingerprint=f"vllm-{installed}-{fingerprint(folder)}",
+            fingerprint=f"vllm-{release.version}-{fingerprint(folder)}",
         )
         self._backend = backend
 
@@ -218,11 +214,11 @@ class VllmEngine:
             raise ModelLoadError(f"{path}: no adapter_config.json there")
         weight_files(FilePath(path))
         backend, _ = await self._ready(None, None)
-        from vllm.lora.request import LoRARequest
-
         self._lora_count += 1
         # vLLM keys its prefix cache by the adapter's name, so new weights need a new one
-        lora = LoRARequest(f"{name}#{self._lora_count}", self._lora_count, str(path))
+        lora = vllm_module("lora.request").LoRARequest(
+            f"{name}#{self._lora_count}", self._lora_count, str(path)
+        )
         try:
             await backend.add_lora(lora)
         except EngineDead:
@@ -266,10 +262,10 @@ class VllmEngine:
         self,
         backend: Backend,
         id: str,
-        parts: Sequence[tuple[list[int], SamplingParams]],
-        lora: LoRARequest | None,
+        parts: Sequence[tuple[list[int], Any]],
+        lora: Any,
         priority: int,
-    ) -> AsyncGenerator[tuple[int, RequestOutput]]:
+    ) -> AsyncGenerator[tuple[int, Any]]:
         """(number of the part, what vLLM made) of all parts of one request, as it comes; errors are ours."""
         ids = [f"{id}/{number}" for number in range(len(parts))]
         rank = priority if self.config.extra.get("scheduling_policy") == "priority" else 0
@@ -289,7 +285,7 @@ class VllmEngine:
         finally:
             del self._live[id]
 
-    async def _ready(self, id: str | None, adapter: str | None) -> tuple[Backend, LoRARequest | None]:
+    async def _ready(self, id: str | None, adapter: str | None) -> tuple[Backend, Any]:
         if self._backend is None:
             raise EngineDead("the engine is not started")
         await self._backend.check()
@@ -365,9 +361,3 @@ async def _merged(streams: Sequence[AsyncGenerator[Any]]) -> AsyncGenerator[tupl
     finally:
         pumps.cancel()
         await asyncio.wait([pumps])
-
-
-def _on_cpu() -> bool:
-    from vllm.platforms import current_platform
-
-    return current_platform.is_cpu()
