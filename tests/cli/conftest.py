@@ -47,14 +47,14 @@ def serve(*words: str) -> Running:
     """A server on a free port, once it says that it is ready."""
     command = [sys.executable, "-m", "reason_engine.cli.main", "serve", "--port", "0", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout and process.stderr
+    assert process.stdout
     lines: list[str] = []
     for line in process.stdout:
         lines.append(line)
         if line.startswith("  curl "):
             break
     else:
-        raise AssertionError(process.stderr.read())
+        raise AssertionError(process.communicate()[1])
     url = re.search(r"http://127\.0\.0\.1:\d+", "".join(lines))
     assert url
     return Running(url[0], "".join(lines), process)

@@ -1,0 +1,155 @@
+"""The README is true: its code runs as written, its tables follow from the registry, its commands exist.
+
+`python -m tests.test_readme` rewrites the parts that follow from something else.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import urllib.request
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from reason_engine.strategies import Strategy, strategies
+from tests.cli.conftest import Running, serve, stop
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """The shell commands, each on its own, continued lines joined."""
+    found: list[str] = []
+    for block in blocks("bash"):
+        open_quote = ""
+        for line in block.splitlines():
+            open_quote += line + "\n"
+            if open_quote.count("'") % 2 == 0:
+                found.append(open_quote.strip())
+                open_quote = ""
+        assert not open_quote, open_quote
+    return found
+
+
+def strategy_table() -> str:
+    """The strategies with their own options, from the registry."""
+    lines = ["| strategy | what it does | its options | paper |", "|---|---|---|---|"]
+    for name in strategies:
+        kind = strategies.get(name)
+        own = [field for field in kind.model_fields if field not in Strategy.model_fields]
+        paper = re.sub(r"^arXiv:(\S+)$", r"[\1](https://arxiv.org/abs/\1)", kind.paper)
+        lines.append(f"| `{name}` | {kind.summary} | {' '.join(f'`{field}`' for field in own)} | {paper} |")
+    common = ", ".join(f"`{field}`" for field in Strategy.model_fields)
+    return "\n".join([*lines, "", f"Every strategy also takes {common}."])
+
+
+def between(name: str) -> str:
+    text = README.read_text("utf-8")
+    return text.split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0].strip()
+
+
+@pytest.fixture(scope="module")
+def nano() -> Iterator[Running]:
+    """The server of `make serve`."""
+    running = serve()
+    yield running
+    assert stop(running) == 0
+
+
+def test_the_strategy_table_follows_from_the_registry() -> None:
+    assert between("strategies") == strategy_table()
+
+
+def test_the_python_blocks_run(nano: Running) -> None:
+    """One after the other in one namespace, as a reader would paste them."""
+    said = io.StringIO()
+    names: dict[str, object] = {"__name__": "readme"}
+    with redirect_stdout(said):
+        for block in blocks("python"):
+            exec(compile(block.replace(ADDRESS, nano.url), "README.md", "exec"), names)
+    names["client"].close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "= 24" in said.getvalue()
+    assert "Answer: 17" in said.getvalue()
+
+
+def test_the_curl_line_runs(nano: Running) -> None:
+    (line,) = (command for command in commands() if command.startswith("curl "))
+    _, url, _, header, _, body = shlex.split(line)
+    request = urllib.request.Request(
+        url.replace(ADDRESS, nano.url), body.encode(), dict([header.split(": ")])
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        answer = json.load(response)
+    assert answer["choices"][0]["message"]["content"].endswith("= 24")
+    assert answer["usage"]["completion_tokens"] <= 4000
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if command.startswith("make ")])
+def test_the_make_targets_exist(command: str) -> None:
+    ran = subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if command.startswith("reason ")])
+def test_the_commands_run(command: str) -> None:
+    words = shlex.split(command)[1:]
+    if words[:2] == ["serve", "Qwen/Qwen3-8B"]:
+        words = ["serve", "--help"]
+    elif words[0] == "doctor":
+        words.append("--json")
+    ran = subprocess.run(
+        [sys.executable, "-m", "reason_engine.cli.main", *words],
+        input="",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_extras_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = set(re.findall(r"reason-engine\[([\w-]+)\]", README.read_text("utf-8")))
+    assert named and named <= project["optional-dependencies"].keys()
+
+
+def test_the_trace_is_a_tree() -> None:
+    tree = between("trace")
+    assert tree.startswith("```text\n$ reason solve ") and "└──" in tree
+
+
+def test_every_command_of_the_shell_blocks_is_tested() -> None:
+    known = ("make ", "curl ", "reason ", "pip install ")
+    assert [command for command in commands() if not command.startswith(known)] == []
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text("utf-8")):
+        assert (ROOT / target).exists(), target
+
+
+def rewrite() -> None:
+    """Put the generated parts in."""
+    text = README.read_text("utf-8")
+    start, end = "<!-- strategies -->\n", "<!-- /strategies -->"
+    before, rest = text.split(start)
+    README.write_text(f"{before}{start}{strategy_table()}\n{end}{rest.split(end)[1]}", "utf-8")
+
+
+if __name__ == "__main__":
+    rewrite()
