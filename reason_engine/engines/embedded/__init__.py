@@ -1,0 +1,280 @@
+"""The engine that comes with the package: continuous batching of a decoder in torch, in a process of its own.
+
+This file and what it imports never load torch; the worker does. `inline=True` runs the worker in a thread instead, for
+tests, one question at a time and rollouts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+from reason_engine.contracts import Capabilities, Health, Parsed
+from reason_engine.engines import engines
+from reason_engine.engines._chat import ChatFormat
+from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
+from reason_engine.engines.embedded import admission
+from reason_engine.engines.embedded.links import Link, ProcessLink, ThreadLink
+from reason_engine.engines.embedded.messages import (
+    Abort,
+    Choose,
+    Config,
+    Failed,
+    FromWorker,
+    LoadAdapter,
+    Ready,
+    Start,
+    Step,
+    UnloadAdapter,
+)
+from reason_engine.engines.embedded.shape import read_shape
+from reason_engine.engines.embedded.stream import Stream
+from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, UnknownModel
+from reason_engine.types import (
+    Choice,
+    ChoiceRequest,
+    Chunk,
+    GenerateRequest,
+    Message,
+    ModelInfo,
+    ScoreRequest,
+    Scores,
+)
+
+
+@engines.register("embedded")
+class Embedded:
+    """Serves one safetensors checkpoint (Llama, Mistral, Qwen2, Qwen3) on CPU or CUDA.
+
+    `name` is what the model is called (default: the folder's name). `context` lowers the model's own limit. `dtype`,
+    `device` and `threads` are chosen by size and machine unless given. `max_rows` samples run at once; `cache_bytes`
+    bounds their keys and values, `prefix_bytes` those kept for reuse (0: by the machine's memory).
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        inline: bool = False,
+        name: str | None = None,
+        context: int = 0,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        device: str = "auto",
+        threads: int = 0,
+        max_rows: int = 64,
+        cache_bytes: int = 0,
+        prefix_bytes: int = 0,
+    ) -> None:
+        """Read and check the folder's files. Raises ModelLoadError."""
+        folder = resolve(str(path))
+        shape = read_shape(folder)
+        weight_files(folder)
+        self._chat = ChatFormat.load(folder)
+        self._vocab = shape.vocab
+        limit = min(context, shape.context) if context else shape.context
+        self._config = Config(str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit)
+        chat = self._chat
+        self._info = ModelInfo(
+            name or folder.resolve().name,
+            str(folder),
+            limit,
+            chat.thinks,
+            chat.think_start,
+            chat.think_end,
+            f"embedded-{fingerprint(folder)}",
+        )
+        self._link: Link = ThreadLink() if inline else ProcessLink()
+        self._streams: dict[str, Stream] = {}
+        self._calls: dict[str, asyncio.Future[Choice | None]] = {}
+        self._numbers = count()
+        self._adapters: list[str] = []
+        self._ready: asyncio.Future[Ready] | None = None
+        self._dead: EngineDead | None = None
+        self._closing = False
+        self._last = Step([], [], [], 0, 0, 0)
+
+    @property
+    def caps(self) -> Capabilities:
+        return Capabilities(
+            logprobs=20,
+            token_ids=True,
+            continuation=True,
+            choose=True,
+            adapters=True,
+            structured=True,
+            drafting=("none",),
+            exact_budget=True,
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    async def start(self) -> None:
+        """Load the model. Raises ModelLoadError, or EngineDead where the worker ends while it loads."""
+        if self._ready is None:
+            self._ready = asyncio.get_running_loop().create_future()
+            await self._link.open(self._config, self._receive)
+        await asyncio.shield(self._ready)
+
+    async def close(self) -> None:
+        """End the worker; open requests fail with EngineDead."""
+        self._closing = True
+        await self._link.close()
+        self._end(EngineDead("the engine was closed"))
+
+    async def health(self) -> Health:
+        ready = self._ready is not None and self._ready.done() and self._dead is None and not self._closing
+        alive = sum(stream.left for stream in self._streams.values())
+        waiting = min(self._last.waiting, alive)
+        detail = str(self._dead or "")
+        return Health(ready, self._dead is None, alive - waiting, waiting, self._last.generated, detail)
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Stream chunks of all samples. Raises RequestError kinds before anything runs, EngineDead later."""
+        ids = await admission.prompt_ids(self._chat, request.prompt)
+        admission.check_prompt(ids, self._info.context, self._vocab)
+        admission.check(request, self._vocab, self.caps, request.id in self._streams)
+        self._check_adapter(request.adapter)
+        self._alive()
+        stream = self._streams[request.id] = Stream(request.n)
+        self._link.send(
+            Start(request.id, ids, request.n, request.sampling, request.adapter, request.priority)
+        )
+        try:
+            while not stream.over:
+                for chunk in await stream.take():
+                    yield chunk
+        finally:
+            await self._finish(request.id, stream)
+
+    async def abort(self, request_id: str) -> None:
+        if request_id in self._streams:
+            self._link.send(Abort(request_id))
+
+    async def choose(self, request: ChoiceRequest) -> Choice:
+        """Probabilities of the options. No token is generated for it."""
+        ids = await admission.prompt_ids(self._chat, request.prompt)
+        options = tuple(tuple(self._chat.tokenize_bare(option)) for option in request.options)
+        longest = max(map(len, options), default=0)
+        admission.check_prompt(ids, self._info.context - longest + 1, self._vocab)
+        admission.check_options(options)
+        self._check_adapter(request.adapter)
+        identity = f"choice-{next(self._numbers)}"
+        made = await self._call(identity, Choose(identity, ids, options, request.adapter))
+        assert made is not None
+        return made
+
+    async def score(self, request: ScoreRequest) -> Scores:
+        raise CapabilityMissing(
+            "this engine has no scoring models; use --engine vllm", code="capability_missing"
+        )
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Load a PEFT LoRA folder under a name; a loaded one of that name is replaced. Raises ModelLoadError."""
+        identity = f"adapter-{next(self._numbers)}"
+        await self._call(identity, LoadAdapter(identity, name, path))
+        if name not in self._adapters:
+            self._adapters.append(name)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; requests that run with it finish. Raises UnknownModel."""
+        self._check_adapter(name)
+        identity = f"adapter-{next(self._numbers)}"
+        await self._call(identity, UnloadAdapter(identity, name))
+        self._adapters.remove(name)
+
+    def adapters(self) -> tuple[str, ...]:
+        return tuple(self._adapters)
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._chat.tokenize(text)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        return self._chat.detokenize(token_ids)
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        think: bool | None = None,
+        prefill: str = "",
+    ) -> str:
+        return self._chat.render_chat(messages, tools=tools, think=think, prefill=prefill)
+
+    def parse(self, text: str, *, prompt: str = "") -> Parsed:
+        return self._chat.parse(text, prompt=prompt)
+
+    async def _finish(self, request_id: str, stream: Stream) -> None:
+        """Leave only when nothing of the request runs any more."""
+        try:
+            if stream.left:
+                self._link.send(Abort(request_id))
+            while stream.left:
+                await stream.take()
+        except EngineError:
+            pass
+        finally:
+            del self._streams[request_id]
+
+    async def _call(self, identity: str, message: Choose | LoadAdapter | UnloadAdapter) -> Choice | None:
+        self._alive()
+        future = self._calls[identity] = asyncio.get_running_loop().create_future()
+        self._link.send(message)
+        try:
+            return await future
+        finally:
+            del self._calls[identity]
+            if future.cancelled() and isinstance(message, Choose):
+                self._link.send(Abort(identity))
+
+    def _alive(self) -> None:
+        if self._dead is not None:
+            raise self._dead
+        if self._ready is None or not self._ready.done() or self._closing:
+            raise EngineDead("the engine is not started")
+
+    def _check_adapter(self, name: str | None) -> None:
+        if name is not None and name not in self._adapters:
+            raise UnknownModel(f"no adapter named {name!r} is loaded", param="model", code="model_not_found")
+
+    def _receive(self, message: FromWorker | None) -> None:
+        assert self._ready is not None
+        match message:
+            case Step():
+                self._last = message
+                for delta in message.deltas:
+                    if (stream := self._streams.get(delta[0])) is not None:
+                        stream.put(delta)
+                for identity, value in message.results:
+                    if (future := self._calls.get(identity)) is not None and not future.done():
+                        future.set_result(value)
+                for identity, error in message.errors:
+                    self._fail(identity, error)
+            case Ready():
+                self._ready.set_result(message)
+            case Failed():
+                if not self._ready.done():
+                    self._ready.set_exception(message.error)
+                self._end(EngineDead(f"the engine failed: {message.error}"))
+            case None:
+                self._end(EngineDead("the engine's worker has ended"))
+
+    def _fail(self, identity: str, error: Exception) -> None:
+        if (stream := self._streams.get(identity)) is not None:
+            stream.fail(error)
+        elif (future := self._calls.get(identity)) is not None and not future.done():
+            future.set_exception(error)
+
+    def _end(self, error: EngineDead) -> None:
+        if self._dead is not None:
+            return
+        self._dead = error
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(error)
+        for identity in [*self._streams, *self._calls]:
+            self._fail(identity, error)

@@ -1,0 +1,99 @@
+"""What is refused before anything runs, each with the field at fault."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+from reason_engine.contracts import Capabilities
+from reason_engine.engines._chat import ChatFormat
+from reason_engine.engines.embedded import grammar
+from reason_engine.errors import CapabilityMissing, ContextLengthExceeded, RequestError
+from reason_engine.types import GenerateRequest, Sampling
+
+LONG = 20_000
+"""Characters above which a prompt is tokenised beside the event loop."""
+
+RANGES = {
+    "temperature": (0.0, 100.0),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "repetition_penalty": (1e-3, 100.0),
+}
+
+
+async def prompt_ids(chat: ChatFormat, prompt: str | Sequence[int]) -> tuple[int, ...]:
+    """The prompt's tokens."""
+    if not isinstance(prompt, str):
+        return tuple(prompt)
+    return tuple(
+        chat.tokenize(prompt) if len(prompt) < LONG else await asyncio.to_thread(chat.tokenize, prompt)
+    )
+
+
+def check_prompt(ids: Sequence[int], context: int, vocab: int) -> None:
+    """At least one token, all of the vocabulary, and room for one more."""
+    if not ids:
+        raise RequestError("the prompt is empty", param="prompt")
+    if not 0 <= min(ids) <= max(ids) < vocab:
+        raise RequestError(f"a prompt token is outside the vocabulary of {vocab}", param="prompt")
+    if len(ids) >= context:
+        raise ContextLengthExceeded(
+            f"the prompt has {len(ids)} tokens; the model's context is {context}, prompt and answer together",
+            param="messages",
+            code="context_length_exceeded",
+        )
+
+
+def check_options(options: Sequence[Sequence[int]]) -> None:
+    """At least one option, none of them empty."""
+    if not options or not all(options):
+        raise RequestError("options must be one or more texts that are not empty", param="options")
+
+
+def check(request: GenerateRequest, vocab: int, caps: Capabilities, taken: bool) -> None:
+    """Everything else about a request."""
+    sampling = request.sampling
+    if taken:
+        raise RequestError(f"request {request.id!r} is already running", param="id")
+    if request.n < 1:
+        raise RequestError("n must be at least 1", param="n")
+    if sampling.max_tokens < 1:
+        raise RequestError("max_tokens must be at least 1", param="max_tokens")
+    _check_ranges(sampling)
+    if sampling.logprobs is not None and not 0 <= sampling.logprobs <= caps.logprobs:
+        raise RequestError(f"logprobs must be in 0..{caps.logprobs}", param="top_logprobs")
+    if not all(sampling.stop):
+        raise RequestError("a stop string must not be empty", param="stop")
+    if any(not 0 <= token < vocab for token, _ in sampling.logit_bias):
+        raise RequestError(f"a token of logit_bias is outside the vocabulary of {vocab}", param="logit_bias")
+    if sampling.draft not in ("default", "none"):
+        raise CapabilityMissing(
+            f"drafting by {sampling.draft!r} is not available on this engine; it drafts not at all",
+            param="reasoning.draft",
+            code="capability_missing",
+        )
+    if sampling.structured is not None:
+        grammar.check(sampling.structured)
+
+
+def _check_ranges(sampling: Sampling) -> None:
+    values = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "repetition_penalty": sampling.repetition_penalty,
+    }
+    for name, value in values.items():
+        low, high = RANGES[name]
+        if not (math.isfinite(value) and low <= value <= high):
+            raise RequestError(f"{name} must be in {low:g}..{high:g}, not {value:g}", param=name)
+    if any(not math.isfinite(value) for _, value in sampling.logit_bias):
+        raise RequestError("logit_bias must be finite", param="logit_bias")
+    if sampling.top_k < -1:
+        raise RequestError("top_k must be at least -1", param="top_k")

@@ -1,0 +1,116 @@
+"""How the front reaches its worker: a thread of this process, or a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import struct
+import sys
+import threading
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Protocol
+
+from reason_engine.engines.embedded.messages import Config, FromWorker, Stop, ToWorker
+
+Receive = Callable[[FromWorker | None], None]
+"""Called in the front's event loop; None once the worker has ended."""
+
+
+class Link(Protocol):
+    async def open(self, config: Config, receive: Receive) -> None: ...
+    def send(self, message: ToWorker) -> None: ...
+    async def close(self) -> None: ...
+
+
+class ThreadLink:
+    """The worker in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._inbox: SimpleQueue[ToWorker | Callable[[], None]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    async def open(self, config: Config, receive: Receive) -> None:
+        from reason_engine.engines.embedded.worker import Worker
+
+        loop = asyncio.get_running_loop()
+
+        def post(message: FromWorker | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(receive, message)
+
+        def work() -> None:
+            Worker(config, self._inbox, post).run()
+            post(None)
+
+        self._thread = threading.Thread(target=work, daemon=True, name="embedded-engine")
+        self._thread.start()
+
+    def send(self, message: ToWorker) -> None:
+        self._inbox.put(message)
+
+    async def close(self) -> None:
+        self._inbox.put(Stop())
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+
+class ProcessLink:
+    """The worker in a child process that ends with this one."""
+
+    def __init__(self) -> None:
+        self._process: Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def open(self, config: Config, receive: Receive) -> None:
+        home = str(Path(__file__).resolve().parents[3])
+        paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "reason_engine.engines.embedded.worker",
+            stdin=PIPE,
+            stdout=PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        self._write(config)
+        self._reader = asyncio.create_task(self._read(self._process, receive))
+
+    def send(self, message: ToWorker) -> None:
+        self._write(message)
+
+    async def close(self) -> None:
+        if self._process is None:
+            return
+        self._write(Stop())
+        try:
+            async with asyncio.timeout(5):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        if self._reader is not None:
+            await self._reader
+
+    def _write(self, message: object) -> None:
+        stream = self._process.stdin if self._process else None
+        if stream is None or stream.is_closing():
+            return
+        data = pickle.dumps(message, protocol=5)
+        stream.write(struct.pack("<I", len(data)) + data)
+
+    async def _read(self, process: Process, receive: Receive) -> None:
+        assert process.stdout is not None
+        try:
+            while True:
+                size = struct.unpack("<I", await process.stdout.readexactly(4))[0]
+                receive(pickle.loads(await process.stdout.readexactly(size)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            receive(None)

@@ -1,0 +1,207 @@
+"""Logits to tokens, all rows at once.
+
+One uniform number a row picks from the cumulative distribution in vocabulary order, so the pick does not depend on how
+other rows are drawn. Truncation (top-k, then top-p, Holtzman et al. 2019, arXiv:1904.09751, then min-p, arXiv:2407.01082)
+is a threshold on the logits; ties at the threshold stay. Penalties are those of the OpenAI and CTRL conventions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reason_engine.engines.embedded import draws
+from reason_engine.engines.embedded.grammar import Matcher
+from reason_engine.types import Sampling
+
+WIDE = 16384
+
+
+@dataclass(slots=True)
+class Drawn:
+    """Tokens of one step, with log-probabilities where a row wants them: (sampled, [(token, value)...]) a row."""
+
+    tokens_B: Tensor
+    tokens: list[int]
+    logprobs: list[tuple[float, list[tuple[int, float]]]] | None = None
+
+
+class Sampler:
+    """Draws for a fixed set of rows; built anew when rows join or leave."""
+
+    def __init__(
+        self,
+        samplings: Sequence[Sampling],
+        seeds: list[int],
+        ids: Sequence[Sequence[int]],
+        prompts: Sequence[int],
+        matchers: Sequence[Matcher | None],
+        vocab: int,
+        device: torch.device,
+    ) -> None:
+        self.device, self.vocab = device, vocab
+        heat = [s.temperature for s in samplings]
+        self.greedy = all(t <= 0 for t in heat)
+        self.mixed = not self.greedy and any(t <= 0 for t in heat)
+        self.places = np.array([len(i) for i in ids], dtype=np.uint64)
+        self.streams = draws.streams(seeds)
+        self.matchers = [(row, m) for row, m in enumerate(matchers) if m is not None]
+        self.inverse_B1 = self._column([1 / t if t > 0 else 1.0 for t in heat])
+        self.greedy_B = torch.tensor([t <= 0 for t in heat], device=device)
+        self.even = len(set(heat)) == 1 and heat[0] == 1.0
+        self.top_k = [s.top_k if 0 < s.top_k < vocab else vocab for s in samplings]
+        self.top_p = (
+            self._column([s.top_p for s in samplings]) if any(s.top_p < 1 for s in samplings) else None
+        )
+        self.min_p = (
+            self._column([s.min_p for s in samplings]) if any(s.min_p > 0 for s in samplings) else None
+        )
+        self.cut_k = any(k < vocab for k in self.top_k)
+        self.bias = _bias(samplings, vocab, device)
+        self.penalties = (
+            Penalties(samplings, ids, prompts, vocab, device) if any(map(_penalised, samplings)) else None
+        )
+        wanted = [-1 if s.logprobs is None else s.logprobs for s in samplings]
+        self.logprobs = max(wanted) if max(wanted) >= 0 else None
+
+    def draw(self, logits_BV: Tensor) -> Drawn:
+        """One token a row."""
+        raw = logits_BV
+        if self.matchers or self.bias is not None or self.penalties is not None:
+            logits_BV = self._shape(logits_BV.clone())
+        tokens = logits_BV.argmax(-1) if self.greedy else self._pick(logits_BV)
+        drawn = Drawn(tokens, tokens.tolist())
+        self.places += np.uint64(1)
+        if self.penalties is not None:
+            self.penalties.count(tokens)
+        if self.logprobs is not None:
+            drawn.logprobs = _logprobs(raw, tokens, self.logprobs)
+        return drawn
+
+    def _pick(self, logits_BV: Tensor) -> Tensor:
+        hot = logits_BV if self.even else logits_BV * self.inverse_B1
+        if self.cut_k or self.top_p is not None or self.min_p is not None:
+            hot = hot.masked_fill(hot < self._threshold(hot), float("-inf"))
+        precise = torch.float64 if self.vocab > WIDE else torch.float32
+        sums = hot.softmax(-1, dtype=precise).cumsum(-1)
+        u = torch.from_numpy(draws.uniforms(self.streams, self.places)).to(self.device, precise).unsqueeze(1)
+        total = sums[:, -1:]
+        u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+        picked = torch.searchsorted(sums, u, right=True).squeeze(1)
+        return torch.where(self.greedy_B, logits_BV.argmax(-1), picked) if self.mixed else picked
+
+    def _threshold(self, hot_BV: Tensor) -> Tensor:
+        """The least logit that each row keeps, (B, 1)."""
+        low = torch.full_like(self.inverse_B1, float("-inf"))
+        if self.cut_k or self.top_p is not None:
+            ordered = self._ordered(hot_BV)
+            if self.cut_k:
+                last = torch.tensor([min(k, ordered.shape[1]) - 1 for k in self.top_k], device=self.device)
+                kth = ordered.gather(1, last.unsqueeze(1))
+                cut = torch.tensor([k < self.vocab for k in self.top_k], device=self.device).unsqueeze(1)
+                low = torch.where(cut, kth, low)
+            if self.top_p is not None:
+                inside = ordered.masked_fill(ordered < low, float("-inf"))
+                base = torch.where(
+                    low > float("-inf"),
+                    inside.logsumexp(-1, keepdim=True),
+                    hot_BV.logsumexp(-1, keepdim=True),
+                )
+                p = (inside - base).exp()
+                kept = (p.cumsum(-1) - p < self.top_p) & (p > 0)
+                nucleus = ordered.masked_fill(~kept, float("inf")).amin(-1, keepdim=True)
+                low = torch.where(self.top_p < 1, torch.maximum(low, nucleus), low)
+        if self.min_p is not None:
+            low = torch.maximum(low, hot_BV.amax(-1, keepdim=True) + self.min_p.log())
+        return low
+
+    def _ordered(self, hot_BV: Tensor) -> Tensor:
+        """The largest logits in falling order: as many as every row's truncation needs."""
+        count = min(self.vocab, max([64, *(k for k in self.top_k if k < self.vocab)]))
+        while count < self.vocab:
+            ordered = hot_BV.topk(count).values
+            if self.top_p is None:
+                return ordered
+            mass = (ordered.logsumexp(-1, keepdim=True) - hot_BV.logsumexp(-1, keepdim=True)).exp()
+            if bool(((mass > self.top_p) | (self.top_p >= 1)).all()):
+                return ordered
+            count *= 8
+        return hot_BV.sort(-1, descending=True).values
+
+    def _shape(self, logits_BV: Tensor) -> Tensor:
+        if self.penalties is not None:
+            self.penalties.apply(logits_BV)
+        if self.bias is not None:
+            logits_BV += self.bias
+        for row, matcher in self.matchers:
+            allowed = torch.from_numpy(matcher.allowed(self.vocab)).to(self.device)
+            logits_BV[row].masked_fill_(~allowed, float("-inf"))
+        return logits_BV
+
+    def _column(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=self.device).unsqueeze(1)
+
+
+class Penalties:
+    """Presence, frequency (over what was generated) and repetition (over the prompt too)."""
+
+    def __init__(
+        self,
+        samplings: Sequence[Sampling],
+        ids: Sequence[Sequence[int]],
+        prompts: Sequence[int],
+        vocab: int,
+        device: torch.device,
+    ) -> None:
+        column = [[s.presence_penalty, s.frequency_penalty, s.repetition_penalty] for s in samplings]
+        self.presence, self.frequency, self.repetition = (
+            torch.tensor(column, device=device).unsqueeze(2).unbind(1)
+        )
+        self.counts_BV = torch.zeros(len(ids), vocab, device=device)
+        self.seen_BV = torch.zeros(len(ids), vocab, dtype=torch.bool, device=device)
+        for row, (all_ids, prompt) in enumerate(zip(ids, prompts, strict=True)):
+            if _penalised(samplings[row]):
+                made = torch.tensor(list(all_ids[prompt:]), dtype=torch.long, device=device)
+                self.counts_BV[row].index_add_(0, made, torch.ones_like(made, dtype=torch.float32))
+                self.seen_BV[row, torch.tensor(list(all_ids), device=device)] = True
+
+    def apply(self, logits_BV: Tensor) -> None:
+        """In place."""
+        scaled = torch.where(logits_BV > 0, logits_BV / self.repetition, logits_BV * self.repetition)
+        logits_BV.copy_(torch.where(self.seen_BV, scaled, logits_BV))
+        logits_BV -= self.frequency * self.counts_BV + self.presence * (self.counts_BV > 0)
+
+    def count(self, tokens_B: Tensor) -> None:
+        """Note one new token a row."""
+        at = tokens_B.unsqueeze(1)
+        self.counts_BV.scatter_add_(1, at, torch.ones_like(at, dtype=torch.float32))
+        self.seen_BV.scatter_(1, at, True)
+
+
+def _logprobs(logits_BV: Tensor, tokens_B: Tensor, count: int) -> list[tuple[float, list[tuple[int, float]]]]:
+    """Of the model's own distribution, before temperature and truncation."""
+    logp = logits_BV.log_softmax(-1)
+    chosen: list[float] = logp.gather(1, tokens_B.unsqueeze(1)).squeeze(1).tolist()
+    if count == 0:
+        return [(value, []) for value in chosen]
+    top = logp.topk(count)
+    pairs = zip(chosen, top.indices.tolist(), top.values.tolist(), strict=True)
+    return [(value, list(zip(ids, values, strict=True))) for value, ids, values in pairs]
+
+
+def _penalised(s: Sampling) -> bool:
+    return bool(s.presence_penalty or s.frequency_penalty or s.repetition_penalty != 1.0)
+
+
+def _bias(samplings: Sequence[Sampling], vocab: int, device: torch.device) -> Tensor | None:
+    if not any(s.logit_bias for s in samplings):
+        return None
+    bias = torch.zeros(len(samplings), vocab, device=device)
+    for row, sampling in enumerate(samplings):
+        for token, value in sampling.logit_bias:
+            bias[row, token] += value
+    return bias

@@ -1,0 +1,201 @@
+"""The worker: a loop that takes messages, steps the scheduler and sends what came of it. In a thread or a process.
+
+`python -m reason_engine.engines.embedded.worker` is the process: messages on standard input and output, each 4 bytes of
+length and a pickle. It trusts its parent, and ends when its parent's end of the pipe closes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import BinaryIO
+
+from reason_engine.engines._chat import ChatFormat
+from reason_engine.engines.embedded.grammar import Grammars, Matcher
+from reason_engine.engines.embedded.messages import (
+    Abort,
+    Choose,
+    Config,
+    Failed,
+    FromWorker,
+    LoadAdapter,
+    Start,
+    Stop,
+    ToWorker,
+    UnloadAdapter,
+)
+from reason_engine.errors import ReasonError, RequestError
+
+Send = Callable[[FromWorker], None]
+
+
+class Worker:
+    """One model and its loop. `inbox` may be fed from any thread."""
+
+    def __init__(self, config: Config, inbox: SimpleQueue[ToWorker | Callable[[], None]], send: Send) -> None:
+        self.config, self.inbox, self.send = config, inbox, send
+
+    def run(self) -> None:
+        """Load, then serve until told to stop. Everything that ends it early is sent as Failed."""
+        try:
+            import torch
+
+            with torch.inference_mode():
+                self._load()
+                self._loop()
+        except ReasonError as error:
+            self.send(Failed(error))
+        except Exception as error:  # boundary: whatever stops the loop ends this engine
+            traceback.print_exc()
+            self.send(Failed(RuntimeError(f"{type(error).__name__}: {error}")))
+
+    def _load(self) -> None:
+        from reason_engine.engines.embedded.loading import build
+        from reason_engine.engines.embedded.outbox import Outbox
+
+        chat = ChatFormat.load(Path(self.config.path))
+        self.outbox = Outbox(self.send, self.config.coalesce_seconds)
+        self.scheduler, ready = build(self.config, chat, self.outbox)
+        self.grammars = Grammars(chat.tokenizer, self.scheduler.decoder.shape.vocab, chat.eos_ids)
+        self._compiling: set[str] = set()
+        self.send(ready)
+
+    def _loop(self) -> None:
+        while True:
+            while True:
+                try:
+                    message = self.inbox.get(block=not self.scheduler.busy)
+                except Empty:
+                    break
+                if isinstance(message, Stop):
+                    return
+                self._handle(message)
+                if not self.scheduler.busy:
+                    self._flush()
+            self.scheduler.step()
+            self._flush()
+
+    def _flush(self) -> None:
+        self.outbox.flush(self.scheduler.running, self.scheduler.waiting, now=not self.scheduler.busy)
+
+    def _handle(self, message: ToWorker | Callable[[], None]) -> None:
+        try:
+            match message:
+                case Start(sampling=sampling) if sampling.structured is not None:
+                    self._compile(message)
+                case Start():
+                    self.scheduler.start(message)
+                case Choose():
+                    self.scheduler.choose(message)
+                case Abort():
+                    if message.id in self._compiling:
+                        self._compiling.discard(message.id)
+                        self.outbox.error(
+                            message.id, RequestError("aborted while its constraint was compiled")
+                        )
+                    self.scheduler.abort(message.id)
+                case LoadAdapter():
+                    self.scheduler.adapters.load(
+                        message.name, Path(message.path), self.scheduler.used_adapters
+                    )
+                    self.outbox.result(message.id)
+                case UnloadAdapter():
+                    self.scheduler.adapters.unload(message.name, self.scheduler.used_adapters)
+                    self.outbox.result(message.id)
+                case Stop():
+                    pass
+                case _:
+                    message()
+        except ReasonError as error:
+            self.outbox.error(getattr_id(message), error)
+
+    def _compile(self, request: Start) -> None:
+        """Compile the constraint beside the loop; whichever comes first, the result or the limit, decides."""
+        self._compiling.add(request.id)
+
+        def work() -> None:
+            try:
+                assert request.sampling.structured is not None
+                made: Matcher | ReasonError = self.grammars.compile(request.sampling.structured)
+            except ReasonError as error:
+                made = error
+            self.inbox.put(lambda: self._compiled(request, made))
+
+        def late() -> None:
+            limit = self.config.compile_seconds
+            error = RequestError(
+                f"the constraint took more than {limit:g} s to compile",
+                param="response_format",
+                code="invalid_schema",
+            )
+            self.inbox.put(lambda: self._compiled(request, error))
+
+        timer = threading.Timer(self.config.compile_seconds, late)
+        timer.daemon = True
+        timer.start()
+        threading.Thread(target=lambda: (work(), timer.cancel()), daemon=True).start()
+
+    def _compiled(self, request: Start, made: Matcher | ReasonError) -> None:
+        if request.id not in self._compiling:
+            return
+        self._compiling.discard(request.id)
+        if isinstance(made, ReasonError):
+            self.outbox.error(request.id, made)
+        else:
+            self.scheduler.start(request, made)
+
+
+def getattr_id(message: ToWorker | Callable[[], None]) -> str:
+    return message.id if isinstance(message, Start | Choose | Abort | LoadAdapter | UnloadAdapter) else ""
+
+
+def write(stream: BinaryIO, message: object) -> None:
+    """One framed message."""
+    data = pickle.dumps(message, protocol=5)
+    stream.write(struct.pack("<I", len(data)) + data)
+    stream.flush()
+
+
+def main() -> None:
+    """The process's life: the first message is its Config."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    reading, writing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    inbox: SimpleQueue[ToWorker | Callable[[], None]] = SimpleQueue()
+
+    def receive() -> object:
+        head = reading.read(4)
+        if len(head) < 4:
+            os._exit(0)
+        return pickle.loads(reading.read(struct.unpack("<I", head)[0]))
+
+    config = receive()
+    assert isinstance(config, Config)
+
+    def listen() -> None:
+        while True:
+            inbox.put(receive())  # pyright: ignore[reportArgumentType]
+
+    threading.Thread(target=listen, daemon=True).start()
+
+    def send(message: FromWorker) -> None:
+        try:
+            write(writing, message)
+        except OSError:
+            os._exit(0)
+
+    Worker(config, inbox, send).run()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
