@@ -90,5 +90,5 @@ _WRAPPER = re.compile(r"\\(?:boxed|fbox|text|textbf|textrm|mathrm|mathbf|mbox)\{
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?%?(?: [A-Za-z ]+)?")
 _LETTER = re.compile(
     r"(?:(?:[Oo]ption|[Cc]hoice) )?"
-    r"(?:\(?([A-Ja-j])\)?|\(?([A-Ja-j])\)[.:]? ?[A-Za-z0-9$].*|([A-J])[.:] .*)"
+    r"(?:\(?([A-Ja-j])\)?|\(?([A-Ja-j])\)[.:]? ?[A-Za-z0-9$].*|([A-E])[.:] .*)"
 )

@@ -88,6 +88,7 @@ def test_marker_is_the_callers() -> None:
         ("(b)", "B"),
         ("C) 18", "C"),
         ("B. Paris", "B"),
+        ("J. Smith", "J. Smith"),
         ("option d", "D"),
         ("\u22123", "-3"),
         ("apples", "apples"),

@@ -131,17 +131,22 @@ def _pair(
     return Pair(task, first, second, len(shared), first_only, second_only, difference, low, high, p)
 
 
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def _row_text(row: Row) -> str:
     stopped = ", ".join(f"{name} {count}" for name, count in row.stopped.items())
+    interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
     return (
-        f"| {row.strategy} | {row.problems} | {100 * row.success:.1f} | {100 * row.low:.1f} to {100 * row.high:.1f} | "
+        f"| {_cell(row.strategy)} | {row.problems} | {100 * row.success:.1f} | {interval} | "
         f"{row.no_answer} | {row.new_tokens:,.0f} | {row.internal_prompt_tokens:,.0f} | {row.seconds:.2f} | {stopped} |"
     )
 
 
 def _pair_text(pair: Pair) -> str:
     return (
-        f"| {pair.first} | {pair.second} | {100 * pair.difference:+.1f} | {100 * pair.low:+.1f} to "
+        f"| {_cell(pair.first)} | {_cell(pair.second)} | {100 * pair.difference:+.1f} | {100 * pair.low:+.1f} to "
         f"{100 * pair.high:+.1f} | {pair.first_only} / {pair.second_only} | {pair.p:.2g} |"
     )
 
@@ -153,5 +158,5 @@ _HEAD = (
 _PAIR_HEAD = "| first | second | difference, points | 95 % interval | only first / only second | McNemar p |"
 _NOTE = (
     "Means a problem. New tokens: all that were generated, discarded branches included. Internal prompt tokens: those "
-    "of every call to the engine that no prefix cache held. Intervals: Wilson (rates), Wald paired (differences)."
+    "of every call to the engine that no prefix cache held. Intervals: Wilson (rates), Bonett-Price (differences)."
 )

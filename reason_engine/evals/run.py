@@ -1,5 +1,6 @@
 """Runs tasks times strategies and keeps every answer. Problem i has the same seed under every strategy, so that
-strategies are compared in pairs; a run that was killed goes on where it stopped."""
+strategies are compared in pairs; a run that was killed goes on where it stopped. Strategies run one after another:
+between two runs of one problem lies a whole task, so that the engine's prefix cache favours none of them."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""The three formulas behind a report.
+"""The formulas behind a report.
 
 Wilson's interval of a proportion (Wilson 1927), with p = k / n and z = 1.96:
     (p + z^2/2n  +-  z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
 McNemar's exact test of a paired difference (McNemar 1947): b problems only the first got right, c only the second;
 under no difference b is binomial(b + c, 1/2). Two-sided: p = min(1, 2 P(X <= min(b, c))).
-The difference b - c over n, with Wald's paired interval: +- z sqrt(b + c - (b - c)^2 / n) / n.
+The difference (b - c) / n with the adjusted interval of Bonett and Price 2012, with p = (b + 1) / (n + 2) and
+q = (c + 1) / (n + 2): p - q +- z sqrt((p + q - (p - q)^2) / (n + 2)).
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ def mcnemar(first_only: int, second_only: int) -> float:
 
 
 def paired_difference(first_only: int, second_only: int, count: int) -> tuple[float, float, float]:
-    """(difference, low, high) of first minus second, as proportions; zeros without problems."""
+    """(difference, low, high) of first minus second, as proportions; (0, -1, 1) without problems."""
     if count == 0:
-        return 0.0, 0.0, 0.0
-    difference = (first_only - second_only) / count
-    half = Z * math.sqrt(max(0.0, first_only + second_only - (first_only - second_only) ** 2 / count)) / count
-    return difference, max(-1.0, difference - half), min(1.0, difference + half)
+        return 0.0, -1.0, 1.0
+    p, q = (first_only + 1) / (count + 2), (second_only + 1) / (count + 2)
+    half = Z * math.sqrt((p + q - (p - q) ** 2) / (count + 2))
+    return (first_only - second_only) / count, max(-1.0, p - q - half), min(1.0, p - q + half)

@@ -23,7 +23,8 @@ def test_mcnemar() -> None:
 
 
 def test_paired_difference() -> None:
-    # 100 problems, 30 against 10: 0.2 +- 1.96 * sqrt(40 - 400 / 100) / 100 = 0.2 +- 0.1176
-    assert paired_difference(30, 10, 100) == pytest.approx((0.2, 0.0824, 0.3176), abs=1e-4)
-    assert paired_difference(0, 0, 0) == (0.0, 0.0, 0.0)
-    assert paired_difference(10, 0, 10) == (1.0, 1.0, 1.0)
+    # p = 31/102, q = 11/102: 0.1961 +- 1.96 * sqrt((0.4118 - 0.0384) / 102) = 0.1961 +- 0.1186
+    assert paired_difference(30, 10, 100) == pytest.approx((0.2, 0.0775, 0.3147), abs=1e-4)
+    assert paired_difference(0, 0, 0) == (0.0, -1.0, 1.0)
+    assert paired_difference(10, 0, 10) == pytest.approx((1.0, 0.5206, 1.0), abs=1e-4)
+    assert paired_difference(0, 0, 3) == pytest.approx((0.0, -0.5544, 0.5544), abs=1e-4)
