@@ -1,0 +1,96 @@
+"""Mistakes: a trace that errs and puts it right, or a given solution that is checked line by line.
+
+Erring and correcting (the wrong line itself is not learned):
+
+    12 + 25 = 47
+    Wrong: 12 + 25 = 37
+    37 - 7 = 30
+    Answer: 30
+
+Checking; a sound solution is answered `Every line is right.` and its answer line:
+
+    … How many apples does Anna have now?
+    Proposed solution:
+    12 + 25 = 47
+    47 - 7 = 40
+    Answer: 40
+    Check this solution.
+    ->
+    Line 1 is wrong.
+    12 + 25 = 37
+    37 - 7 = 30
+    Answer: 30
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reason_engine.data import families
+from reason_engine.data._lines import Line, line
+from reason_engine.data.formats import STEPS, Example
+from reason_engine.data.words import WordProblem, word_problem
+
+CHECK = "{question}\nProposed solution:\n{solution}\nCheck this solution."
+
+
+@families.register("repair")
+class Repair(BaseModel):
+    """`check`: share of given solutions; `sound`: share of those that are right."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    check: float = Field(0.5, ge=0, le=1)
+    sound: float = Field(0.4, ge=0, le=1)
+    steps: tuple[int, int] = (1, 5)
+    digits: tuple[int, int] = (1, 3)
+
+    def example(self, rng: random.Random) -> Example:
+        problem = word_problem(rng, rng.randint(*self.steps), rng.randint(*self.digits))
+        if rng.random() >= self.check:
+            return _corrected(rng, problem)
+        if rng.random() < self.sound:
+            question = CHECK.format(question=problem.question, solution=problem.rationale)
+            return Example(question, f"Every line is right.\nAnswer: {problem.answer}", "repair")
+        return _criticised(rng, problem)
+
+
+def slip(rng: random.Random, right: Line) -> Line:
+    """The same equation with a wrong, plausible result: a digit off or a place off."""
+    while True:
+        value = right.value + rng.choice((-1, 1)) * rng.choice((1, 1, 2, 10, 10, 100))
+        if value >= 0:
+            return Line(right.left, right.op, right.right, value)
+
+
+def _corrected(rng: random.Random, problem: WordProblem) -> Example:
+    place = rng.randrange(len(problem.lines))
+    before = "".join(f"{entry}\n" for entry in problem.lines[:place])
+    wrong = str(slip(rng, problem.lines[place]))
+    after = "\n".join([*map(str, problem.lines[place:]), f"Answer: {problem.answer}"])
+    skip = ((len(before), len(before) + len(wrong) + 1),)
+    return Example(f"{problem.question}\n{STEPS}", f"{before}{wrong}\nWrong: {after}", "repair", skip=skip)
+
+
+def _criticised(rng: random.Random, problem: WordProblem) -> Example:
+    place = rng.randrange(len(problem.lines))
+    given = _spoiled(problem.lines, place, slip(rng, problem.lines[place]))
+    solution = "\n".join([*map(str, given), f"Answer: {given[-1].value}"])
+    rest = [*map(str, problem.lines[place:]), f"Answer: {problem.answer}"]
+    answer = "\n".join([f"Line {place + 1} is wrong.", *rest])
+    return Example(CHECK.format(question=problem.question, solution=solution), answer, "repair")
+
+
+def _spoiled(lines: Sequence[Line], place: int, wrong: Line) -> list[Line]:
+    """The lines with the wrong one in its place, and its result carried on where a later line takes it up."""
+    new, swap = [*lines[:place], wrong], {lines[place].value: wrong.value}
+    for entry in lines[place + 1 :]:
+        left, right = swap.get(entry.left, entry.left), swap.get(entry.right, entry.right)
+        legal = not (entry.op == "/" and (right == 0 or left % right)) and not (
+            entry.op == "-" and left < right
+        )
+        new.append(line(left, entry.op, right) if legal else entry)
+        swap[entry.value] = new[-1].value
+    return new

@@ -1,0 +1,25 @@
+"""Training methods by name. Each is a frozen config and a trainer that writes a Hugging Face checkpoint folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel
+
+from reason_engine.registry import Registry
+from reason_engine.training.callbacks import Tell, silent
+
+
+class Method(Protocol):
+    """A trainer with the class of its config: `Trainer` of the contracts, found by name."""
+
+    config: ClassVar[type[BaseModel]]
+    summary: ClassVar[str]
+
+    def train(self, config: Any, out: Path, tell: Tell = silent) -> dict[str, Any]: ...
+
+
+trainers: Registry[Method] = Registry("trainer", "reason_engine.training")
+
+__all__ = ["Method", "trainers"]

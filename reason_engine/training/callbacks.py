@@ -1,0 +1,55 @@
+"""What a run tells while it works: one JSON line a report in the run's log, and to whoever listens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+Tell = Callable[[Mapping[str, Any]], None]
+
+
+def silent(_: Mapping[str, Any]) -> None:
+    """Tell nobody."""
+
+
+def reporter(out: TextIO, as_json: bool) -> Tell:
+    """JSON lines, or one line on a terminal that is written over."""
+
+    def tell(row: Mapping[str, Any]) -> None:
+        if as_json:
+            out.write(json.dumps(row) + "\n")
+        else:
+            done = row["tokens"] / (row["tokens"] + row["speed"] * row["left"])
+            bar = "█" * int(24 * done) + "·" * (24 - int(24 * done))
+            out.write(
+                f"\r{bar} {100 * done:5.1f} %  loss {row['loss']:.4f}  {row['speed']:,} tokens/s  {row['left']} s left "
+            )
+        out.flush()
+
+    return tell
+
+
+class Log:
+    """Appends to a file and tells. Speed is over all tokens since this process began."""
+
+    def __init__(self, file: Path, total: int, done: int, tell: Tell = silent) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._file, self._total, self._done, self._tell = file, total, done, tell
+        self._began = time.monotonic()
+
+    def write(self, metrics: Mapping[str, Any]) -> None:
+        """Add speed (tokens a second), seconds spent and seconds left."""
+        spent = time.monotonic() - self._began
+        speed = (metrics["tokens"] - self._done) / spent
+        row = {
+            **{key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()},
+            "speed": round(speed),
+            "seconds": round(spent, 1),
+            "left": round(max(0, self._total - metrics["tokens"]) / speed),
+        }
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self._tell(row)

@@ -1,0 +1,63 @@
+"""A training config: YAML file, then `key=value` settings, then validation that names the key at fault."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from reason_engine.errors import SetupError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class Frozen(BaseModel):
+    """Base of config sections: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def load(kind: type[Config], file: Path, settings: Sequence[str] = ()) -> Config:
+    """The config of a file with `a.b=value` settings laid over it. Raises SetupError naming file or key."""
+    try:
+        values = yaml.safe_load(file.read_text("utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{file}: {error}") from None
+    except yaml.YAMLError as error:
+        raise SetupError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise SetupError(f"{file}: must be a mapping of keys")
+    for setting in settings:
+        _lay(values, setting)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise SetupError(f"{file}: {_first(kind, error)}") from None
+
+
+def _lay(values: dict[str, Any], setting: str) -> None:
+    key, found, text = setting.partition("=")
+    if not found or not key:
+        raise SetupError(f"--set {setting}: must be key=value")
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise SetupError(f"--set {setting}: {part!r} holds no keys")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SetupError(f"--set {setting}: the value is not YAML") from None
+
+
+def _first(kind: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "(config)"
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        near = difflib.get_close_matches(where, kind.model_fields, 1)
+        return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,50 @@
+"""Running a training method by name: config in, checkpoint folder and manifest out."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from reason_engine.training import trainers
+from reason_engine.training.callbacks import Tell, silent
+from reason_engine.training.config import load
+
+PACKAGES = ("reason-engine", "torch", "transformers", "tokenizers", "numpy")
+
+
+def prepare(method: str, file: Path, settings: Sequence[str] = ()) -> Any:
+    """The validated config; raises UnknownName or SetupError. Imports nothing heavy."""
+    return load(trainers.get(method, param="METHOD").config, file, settings)
+
+
+def run(method: str, config: Any, *, fresh: bool = False, tell: Tell = silent) -> dict[str, Any]:
+    """Train; a killed run goes on by itself unless `fresh`. The manifest, which stands in `out` too."""
+    from reason_engine.training._source import data_hash
+
+    out: Path = config.out
+    if fresh:
+        shutil.rmtree(out / "checkpoint", ignore_errors=True)
+        (out / "log.jsonl").unlink(missing_ok=True)
+    metrics = trainers.get(method)().train(config, out, tell)
+    manifest = {
+        "method": method,
+        "config": config.model_dump(mode="json"),
+        "data": data_hash(config),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "metrics": metrics,
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+    return manifest
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
