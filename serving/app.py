@@ -6,7 +6,7 @@ The lifespan starts the engine in the background, so that `/health/live` answers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -67,6 +67,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
+    app.state.refused = service.metrics.refused
     for routes in (chat_routes, model_routes, token_routes, state_routes):
         app.include_router(routes(service))
     app.include_router(page_routes())
@@ -79,12 +80,13 @@ def create_app(
         keys=keys,
         hosts=accepted_hosts(settings.host, settings.allowed_hosts),
         max_body=settings.max_body,
+        refused=service.metrics.refused,
     )
     return app
 
 
 @asynccontextmanager
-async def _lifespan(service: Service) -> AsyncIterator[None]:
+async def _lifespan(service: Service) -> AsyncGenerator[None]:
     """Start what needs time, and stop everything that was started."""
     gate, ours = service.gate, not (await service.engine.health()).ready
     gate.loading = ours

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from starlette.requests import Request
 
@@ -35,25 +35,37 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise RequestError("the body holds a number out of range", code="invalid_json") from None
     if not isinstance(value, dict):
         raise RequestError("the body must be a JSON object", code="invalid_json")
-    if deeper_than(value, DEEPEST):
+    found = cast("dict[str, Any]", value)
+    if deeper_than(found, DEEPEST):
         raise RequestError(f"the body is nested deeper than {DEEPEST} levels", code="invalid_json")
     if b"\\u" in body:
-        _check_surrogates(value)
-    return value
+        _check_surrogates(found)
+    return found
 
 
 def deeper_than(value: object, levels: int) -> bool:
     """Whether lists and objects are nested more than `levels` deep."""
     front: list[Any] = [value]
     for _ in range(levels):
-        front = [inner for item in front if isinstance(item, dict | list) for inner in _inside(item)]
+        front = [inner for item in front for inner in _inside(item)]
         if not front:
             return False
     return any(isinstance(item, dict | list) for item in front)
 
 
-def _inside(item: Any) -> Any:
-    return item.values() if isinstance(item, dict) else item
+def as_object(value: object) -> dict[str, Any] | None:
+    """The value where it is a JSON object."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+def as_list(value: object) -> list[Any] | None:
+    """The value where it is a JSON array."""
+    return cast("list[Any]", value) if isinstance(value, list) else None
+
+
+def _inside(item: object) -> list[Any]:
+    found = as_object(item)
+    return list(found.values()) if found is not None else as_list(item) or []
 
 
 def _check_surrogates(value: object) -> None:

@@ -1,28 +1,15 @@
-"""`POST /v1/chat/completions`: a request becomes a `Job`, its choices run under one budget, the answer is built.
-
-Everything that can be refused is refused before anything reaches the engine.
-"""
+"""`POST /v1/chat/completions`: the request becomes a `Job`, and its outcomes the response, whole or streamed."""
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-import time
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from reason_engine.errors import CapabilityMissing
-from reason_engine.runtime.budget import Budget
-from reason_engine.runtime.events import Event
 from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.solve import ignore, solve
-from reason_engine.runtime.split import Piece
 from reason_engine.serving.answer import (
     finish_reason,
     logprobs_of,
@@ -33,39 +20,11 @@ from reason_engine.serving.answer import (
 )
 from reason_engine.serving.body import read_object
 from reason_engine.serving.connection import while_connected
-from reason_engine.serving.errors import failure, unwrap
-from reason_engine.serving.limits import check_width, limits_of
-from reason_engine.serving.messages import read_messages
+from reason_engine.serving.job import Job, prepare, run
 from reason_engine.serving.openapi import CHAT
-from reason_engine.serving.pick import Picked, pick, split_model
-from reason_engine.serving.prompts import check_length, sampling_of, structured_of
-from reason_engine.serving.schema import ChatRequest, chat_request
+from reason_engine.serving.schema import chat_request
 from reason_engine.serving.service import Service
 from reason_engine.serving.stream import Chunks, EventStream, Feed
-from reason_engine.types import Limits, Problem, Sampling
-
-Publish = Callable[[Event], None]
-Say = Callable[[Piece], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A checked request. `width` is the most sequences that it has in the engine at once."""
-
-    id: str
-    model: str
-    body: ChatRequest
-    picked: Picked
-    problem: Problem
-    sampling: Sampling
-    limits: Limits
-    adapter: str | None
-    n: int
-    width: int
-    seed: int
-    think: bool | None
-    exclude: bool
-    created: int = field(default_factory=lambda: int(time.time()))  # noqa: TID251 - a date
 
 
 def chat_routes(service: Service) -> APIRouter:
@@ -85,100 +44,6 @@ def chat_routes(service: Service) -> APIRouter:
         return JSONResponse(answer(job, service.engine.info.fingerprint, outcomes))
 
     return router
-
-
-def prepare(service: Service, body: ChatRequest) -> Job:
-    """Everything that is known before the engine is asked. Raises RequestError."""
-    engine, settings = service.engine, service.settings
-    adapter, suffix = split_model(body.model, service.name, engine.adapters())
-    picked = pick(body.reasoning, suffix, body.reasoning_effort, settings.strategy)
-    history, question, tail = read_messages(body.messages)
-    structured = structured_of(body, engine.caps)
-    if body.logprobs and engine.caps.logprobs < (body.top_logprobs or 0):
-        most = engine.caps.logprobs
-        raise CapabilityMissing(
-            "logprobs: this engine reports none"
-            if most < 0
-            else f"top_logprobs: this engine reports at most {most}",
-            param="logprobs" if most < 0 else "top_logprobs",
-        )
-    n = body.n or 1
-    switch = (body.chat_template_kwargs or {}).get("enable_thinking")
-    return Job(
-        id=f"chatcmpl-{uuid.uuid4().hex}",
-        model=body.model or service.name,
-        body=body,
-        picked=picked,
-        problem=Problem(
-            question,
-            history,
-            tuple(tool.model_dump(exclude_none=True) for tool in body.tools or ())
-            if body.tool_choice != "none"
-            else (),
-            body.tool_choice,
-            structured,
-            tail=tail,
-        ),
-        sampling=sampling_of(body, engine.info.context),
-        limits=limits_of(body.budget, settings),
-        adapter=adapter,
-        n=n,
-        width=check_width(n, picked.strategy, settings),
-        seed=secrets.randbits(31) if body.seed is None else body.seed,
-        think=picked.think if picked.think is not None else switch,
-        exclude=picked.exclude or body.include_reasoning is False,
-    )
-
-
-async def run(
-    service: Service,
-    job: Job,
-    publish: Callable[[int], Publish | None] = lambda index: None,
-    say: Callable[[int], Say | None] = lambda index: None,
-    end: Callable[[int, Outcome], None] = lambda index, outcome: None,
-) -> list[Outcome]:
-    """Run the strategy once a choice, together, under one budget. Raises what `solve` raises, ungrouped."""
-    strategy, metrics = job.picked.strategy, service.metrics
-
-    async def one(index: int, budget: Budget) -> Outcome:
-        outcome = await solve(
-            strategy,
-            job.problem,
-            service.engine,
-            profile=service.profiles.get(job.adapter or "", service.profile),
-            limits=budget,
-            sampling=job.sampling,
-            temperature=job.body.temperature,
-            seed=job.seed + index,
-            adapter=job.adapter,
-            think=job.think,
-            equality=service.equality,
-            run_id=job.id if index == 0 else f"{job.id}-{index}",
-            publish=publish(index) or ignore,
-            say=say(index) or ignore,
-        )
-        service.traces.put(outcome.id, outcome.trace)
-        end(index, outcome)
-        return outcome
-
-    with service.gate.hold(job.width):
-        started = time.monotonic()
-        try:
-            await check_length(job.problem, service.engine)
-            budget = Budget(job.limits)
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(index, budget)) for index in range(job.n)]
-        except asyncio.CancelledError:
-            metrics.failed(job.picked.name, "cancelled")
-            raise
-        except Exception as error:  # ungroup: what failed first is what the client hears of
-            cause = unwrap(error)
-            refused = failure(cause).status < 500
-            metrics.failed(job.picked.name, "refused" if refused else "error")
-            raise cause from None
-        outcomes = [task.result() for task in tasks]
-        metrics.done(job.picked.name, outcomes, time.monotonic() - started)
-        return outcomes
 
 
 def answer(job: Job, fingerprint: str, outcomes: list[Outcome]) -> dict[str, Any]:
@@ -234,7 +99,7 @@ def _streamed(service: Service, job: Job) -> Response:
         }
         return chunks.chunk([choice], reason=reason) if index == 0 else chunks.chunk([choice])
 
-    def closing(outcomes: list[Outcome]) -> bytes:
+    def closing(outcomes: Sequence[Outcome]) -> bytes:
         return chunks.chunk([], usage=usage_of(outcomes)) if options and options.include_usage else b""
 
     return EventStream(

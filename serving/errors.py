@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -44,7 +44,8 @@ class Refused(RequestError):
         retry_after: int | None = None,
     ) -> None:
         super().__init__(message, param=param, code=code)
-        self.status, self.retry_after = status, retry_after
+        self.status = status
+        self.headers = {} if retry_after is None else {"retry-after": str(max(1, retry_after))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,8 @@ class Failure:
 def failure(error: BaseException) -> Failure:
     """Classify an error by the boundary that it crossed. What is not ours is logged and told without details."""
     match error:
-        case Refused(retry_after=int() as wait):
-            return Failure(
-                error.status, error.message, error.code, error.param, {"retry-after": str(max(1, wait))}
-            )
+        case Refused():
+            return Failure(error.status, error.message, error.code, error.param, error.headers)
         case RequestError():
             return Failure(error.status, error.message, _code(error), error.param)
         case EngineBusy():
@@ -100,14 +99,15 @@ def failure(error: BaseException) -> Failure:
 def unwrap(error: BaseException) -> BaseException:
     """The first real error inside nested exception groups."""
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return error
 
 
 async def on_error(request: Request, error: Exception) -> JSONResponse:
     """Exception handler of the application."""
     found = failure(unwrap(error))
-    request.scope.setdefault("state", {})["code"] = found.code
+    if found.status < 500 or found.status == 503:
+        request.app.state.refused(found.code)
     return found.response()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,10 +20,18 @@ _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class Guard:
-    """Wraps the application. `hosts`: names accepted in the Host header; None accepts any."""
+    """Wraps the application. `hosts`: names accepted in the Host header, None: any; `refused` hears of refusals."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, hosts: Collection[str] | None, max_body: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Keys,
+        hosts: Collection[str] | None,
+        max_body: int,
+        refused: Callable[[str], None],
+    ) -> None:
         self._app, self._keys, self._hosts, self._max_body = app, keys, hosts, max_body
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -53,6 +61,7 @@ class Guard:
         scope = {**scope, "path": path, "raw_path": path.encode(), "root_path": ""}
         refused = self._refusal(path, headers)
         if refused:
+            self._refused(refused.code)
             await failure(refused).response()(scope, receive, marked)
             return
         await self._app(scope, self._bounded(receive), marked)
@@ -64,7 +73,8 @@ class Guard:
         if self._hosts is not None and _hostname(host) not in self._hosts:
             return Refused(403, "this Host is not served; see the setting allowed_hosts", "host_not_allowed")
         origin = _value(headers, b"origin")
-        if origin.startswith(("http://", "https://")) and origin.partition("://")[2] != host:
+        web = origin == "null" or origin.startswith(("http://", "https://"))
+        if web and origin.partition("://")[2] != host:
             return Refused(403, "requests from other sites' pages are not served", "origin_not_allowed")
         length = _value(headers, b"content-length")
         if length.isdigit() and int(length[:20]) > self._max_body:
@@ -97,6 +107,8 @@ class Unauthorized(Refused):
         super().__init__(
             401, "missing or wrong API key; send it as 'Authorization: Bearer KEY'", "invalid_api_key"
         )
+        # A browser then asks for the key as a password, so that the page can be opened.
+        self.headers = {"www-authenticate": 'Basic realm="Reason Engine", charset="UTF-8"'}
 
 
 def accepted_hosts(bound: str, allowed: Collection[str]) -> frozenset[str] | None:

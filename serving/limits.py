@@ -7,7 +7,7 @@ moment it is let in and before anything is tokenised.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from reason_engine.errors import RequestError
@@ -49,7 +49,7 @@ class Gate:
         return not (self.loading or self.draining or self.dead)
 
     @contextmanager
-    def hold(self, sequences: int) -> Iterator[None]:
+    def hold(self, sequences: int) -> Generator[None]:
         """Take room for a request's sequences. Raises Refused: 503 while down, 429 without room."""
         self.check()
         # A request wider than the whole capacity runs alone rather than never.
@@ -96,11 +96,11 @@ def check_width(n: int, strategy: Strategy, settings: Settings) -> int:
         )
     one = strategy.width
     if n * one > settings.max_width:
-        param = "n" if n > 1 else "reasoning.n"
-        most = settings.max_width // one if n > 1 else settings.max_width
+        option = "n" if "n" in type(strategy).model_fields else "k"
+        param = "n" if n > 1 else f"reasoning.{option}"
+        fitting = f"; the nearest valid value is {max(1, settings.max_width // one)}" if n > 1 else ""
         raise RequestError(
-            f"{param}: {n} choices of {one} paths each are {n * one} paths at once; this server allows "
-            f"{settings.max_width}, so the nearest valid value is {max(1, most)}",
+            f"{param}: {n} x {one} paths at once; this server allows {settings.max_width} for one request{fitting}",
             param=param,
             code="invalid_value",
         )

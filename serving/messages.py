@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reason_engine.errors import RequestError
+from reason_engine.serving.body import as_list, as_object
 from reason_engine.types import Message, Role, ToolCall
 
 ROLES: Mapping[str, Role] = {
@@ -34,9 +35,9 @@ def read_messages(raw: list[Any]) -> tuple[tuple[Message, ...], str, tuple[Messa
 
 def _message(index: int, item: object) -> Message:
     where = f"messages.{index}"
-    if not isinstance(item, dict):
+    turn = as_object(item)
+    if turn is None:
         raise _wrong(where, "must be an object")
-    turn: dict[str, Any] = item
     role = turn.get("role")
     if not isinstance(role, str) or role not in ROLES:
         raise _wrong(f"{where}.role", f"must be one of {', '.join(ROLES)}")
@@ -57,14 +58,15 @@ def _message(index: int, item: object) -> Message:
 def _content(where: str, value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    if not isinstance(value, list):
+    parts = as_list(value)
+    if parts is None:
         raise _wrong(where, "must be a string or a list of parts")
     texts: list[str] = []
-    for i, item in enumerate(value):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    for i, item in enumerate(parts):
         here = f"{where}.{i}"
-        if not isinstance(item, dict):
+        part = as_object(item)
+        if part is None:
             raise _wrong(here, "must be an object")
-        part: dict[str, Any] = item
         if part.get("type") not in ("text", "input_text", "refusal"):
             kind = str(part.get("type"))[:40]
             raise RequestError(
@@ -82,13 +84,13 @@ def _content(where: str, value: object) -> str | None:
 def _calls(where: str, value: object) -> tuple[ToolCall, ...]:
     if value is None:
         return ()
-    if not isinstance(value, list):
+    items = as_list(value)
+    if items is None:
         raise _wrong(where, "must be a list")
     calls: list[ToolCall] = []
-    for i, item in enumerate(value):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        call: dict[str, Any] = item if isinstance(item, dict) else {}
-        found = call.get("function")
-        function: dict[str, Any] = found if isinstance(found, dict) else {}
+    for i, item in enumerate(items):
+        call = as_object(item) or {}
+        function = as_object(call.get("function")) or {}
         name, arguments = function.get("name"), function.get("arguments", "")
         if not isinstance(name, str) or not isinstance(arguments, str):
             raise _wrong(f"{where}.{i}.function", "needs a name and arguments, both strings")

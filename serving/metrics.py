@@ -72,6 +72,10 @@ class Metrics:
         """Account for a request that was let in and got no answer: `cancelled` or `error`."""
         self.requests.labels(strategy, outcome).inc()
 
+    def refused(self, code: str) -> None:
+        """Account for a request that was turned away; `code` is the error's code."""
+        self.rejections.labels(code).inc()
+
     def text(self, health: Health, held: int, traces: TraceRing) -> bytes:
         """The exposition, with the process-wide series (Python, process, the engine's own `vllm:*`) after ours."""
         self.running.set(health.running)

@@ -99,7 +99,7 @@ def _check(foreign: Mapping[str, Any]) -> None:
             raise RequestError(
                 f"reasoning.{key}: must be a {kind.__name__}", param=f"reasoning.{key}", code="invalid_value"
             )
-    effort = foreign.get("effort")
+    effort: str | None = foreign.get("effort")
     if effort is not None and effort not in EFFORTS:
         near = difflib.get_close_matches(effort, EFFORTS, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

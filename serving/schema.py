@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from reason_engine.errors import RequestError
-from reason_engine.serving.body import deeper_than
+from reason_engine.serving.body import as_object, deeper_than
 from reason_engine.serving.explain import validated
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -210,8 +210,8 @@ def _check_tools(body: ChatRequest, values: Mapping[str, Any]) -> None:
                 "tool_choice: required without tools", param="tool_choice", code="invalid_value"
             )
         return
-    function = choice.get("function")
-    name = function.get("name") if choice.get("type") == "function" and isinstance(function, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    function = as_object(choice.get("function")) or {}
+    name = function.get("name") if choice.get("type") == "function" else None
     names = [tool.function.name for tool in body.tools or ()]
     if name not in names:
         raise RequestError(

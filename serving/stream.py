@@ -155,11 +155,13 @@ class EventStream(Response):
         try:
             async with asyncio.TaskGroup() as group:
                 helpers = [group.create_task(task) for task in (self._run(), watch(), self._beat())]
-                await self._write(scope, receive, send)
+                await self._write(send)
                 for helper in helpers:
                     helper.cancel()
-        except* (ClientGone, OSError):
-            pass
+        except BaseExceptionGroup as error:
+            cause = unwrap(error)
+            if not isinstance(cause, ClientGone | OSError):
+                raise cause from None
 
     async def _run(self) -> None:
         feed = self._feed
@@ -181,7 +183,7 @@ class EventStream(Response):
             if self._silent:
                 self._feed.wake.set()
 
-    async def _write(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _write(self, send: Send) -> None:
         feed, clock = self._feed, asyncio.get_running_loop().time
 
         async def put(body: bytes, more: bool = True) -> None:
@@ -195,8 +197,7 @@ class EventStream(Response):
         except TimeoutError:
             pass
         if feed.error and not feed.ended:
-            await failure(feed.error).response()(scope, receive, send)
-            return
+            raise feed.error  # nothing was sent, so it gets a status of its own
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await put(self._chunks.first)
         while True:
