@@ -29,7 +29,10 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 def mcnemar(first_only: int, second_only: int) -> float:
     """Two-sided p-value of no difference between paired outcomes."""
     discordant, fewer = first_only + second_only, min(first_only, second_only)
-    tail = sum(math.comb(discordant, k) for k in range(fewer + 1))
+    tail, ways = 0, 1  # whole numbers: exact for any count
+    for k in range(fewer + 1):
+        tail += ways
+        ways = ways * (discordant - k) // (k + 1)
     return min(1.0, 2 * (tail / 2**discordant))
 
 
