@@ -44,13 +44,18 @@ class KeyValues:
         self.data = self._new(self.rows, self.cells)
         self.data[:, :kept_rows, :kept_cells] = old
         self._flat = [layer.flatten(0, 1) for layer in self.data]
-        self._mask = torch.full((self.rows, self.cells), float("-inf"), dtype=self.dtype, device=self.device)
+        mask = torch.full((self.rows, self.cells), float("-inf"), dtype=self.dtype, device=self.device)
+        mask[:kept_rows, :kept_cells] = self._mask
+        self._mask = mask
+        first_B = torch.arange(self.cells_B.shape[0], device=self.device)
+        self.cells_B = self.cells_B + first_B * (self.cells - kept_cells)
         self._viewed = (-1, -1)
 
     def release(self) -> None:
         """Give the memory back; nothing is kept."""
         self.rows = self.cells = 0
         self.data, self._flat, self._views, self._viewed = self._new(0, 0), [], [], (-1, -1)
+        self._mask, self.cells_B = self._mask[:0, :0], self.cells_B[:0]
 
     def put(self, first: int, count: int, saved: Tensor) -> None:
         """Write one saved sequence, (layers, length, 2 K, D), to `count` rows from `first` on."""

@@ -211,11 +211,10 @@ class Scheduler:
             drawn = sampler_for(rows, self.decoder).draw(logits)
             self._take(rows, drawn.tokens, drawn.logprobs, running=False)
         for one, _ in whole:
-            if one in self._reading:
-                job, _ = self._reading.pop(one)
-                alive = [row for row in job if isinstance(job, list) and row.finish is None]
-                if alive:
-                    self.batch.join(alive, one.kv)
+            job = self._reading.pop(one, ([], 0))[0]
+            alive = [row for row in job if row.finish is None] if isinstance(job, list) else []
+            if alive:
+                self.batch.join(alive, one.kv)
 
     def _take(
         self,
