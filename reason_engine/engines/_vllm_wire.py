@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from reason_engine.engines._vllm_args import vllm_module
@@ -61,7 +61,9 @@ def option_params(token_ids: list[int]) -> Any:
     )
 
 
-def chunk(sample: Any, *, index: int, sampling: Sampling, eos_ids: Iterable[int]) -> Chunk:
+def chunk(
+    sample: Any, *, index: int, sampling: Sampling, eos_ids: Iterable[int], text_of: Callable[[int], str]
+) -> Chunk:
     """One delta of one sample. An end-of-sequence token is no stop reason of the caller's."""
     ids = tuple(sample.token_ids)
     reason = sample.finish_reason
@@ -74,7 +76,7 @@ def chunk(sample: Any, *, index: int, sampling: Sampling, eos_ids: Iterable[int]
         text=sample.text,
         token_ids=ids,
         token_count=len(ids),
-        logprobs=_logprobs(ids, sample.logprobs, sampling.logprobs),
+        logprobs=_logprobs(ids, sample.logprobs, sampling.logprobs, text_of),
         finish_reason=None if reason is None else _FINISH.get(reason, "error"),
         stop_reason=stop,
         draft_accepted=accepted,
@@ -111,17 +113,19 @@ def _structured(wanted: Structured) -> Any:
     return constraint(json=wanted.json_schema, regex=wanted.regex)
 
 
-def _logprobs(ids: tuple[int, ...], places: Any, wanted: int | None) -> tuple[TokenLogprob, ...]:
-    """From a mapping {token id: logprob, rank, text} a place, the sampled token always in it."""
+def _logprobs(
+    ids: tuple[int, ...], places: Any, wanted: int | None, text_of: Callable[[int], str]
+) -> tuple[TokenLogprob, ...]:
+    """From a mapping {token id: logprob and rank} a place, the sampled token always in it."""
     if wanted is None or not places:
         return ()
-    return tuple(_place(id, place, wanted) for id, place in zip(ids, places, strict=True))
 
+    def place(id: int, found: Mapping[int, Any]) -> TokenLogprob:
+        ranked = sorted(found.items(), key=lambda item: item[1].rank)[:wanted]
+        top = tuple((other, text_of(other), float(entry.logprob)) for other, entry in ranked)
+        return TokenLogprob(id, text_of(id), float(found[id].logprob), top)
 
-def _place(id: int, place: Mapping[int, Any], wanted: int) -> TokenLogprob:
-    ranked = sorted(place.items(), key=lambda item: item[1].rank)[:wanted]
-    top = tuple((other, found.decoded_token or "", float(found.logprob)) for other, found in ranked)
-    return TokenLogprob(id, place[id].decoded_token or "", float(place[id].logprob), top)
+    return tuple(place(id, found) for id, found in zip(ids, places, strict=True))
 
 
 def _drafted(sample: Any) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from reason_engine.engines import _vllm_wire as wire
 from reason_engine.engines import engines
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
+from reason_engine.engines._text import Vocabulary
 from reason_engine.engines._vllm_args import (
     VllmConfig,
     engine_arguments,
@@ -65,6 +66,7 @@ class VllmEngine:
         self.config = config
         self._backend: Backend | None = None
         self._format: ChatFormat
+        self._words: Vocabulary
         self._info: ModelInfo
         self._loras: dict[str, Any] = {}
         self._lora_count = 0
@@ -94,6 +96,7 @@ class VllmEngine:
         folder = resolve(self.config.model)
         weight_files(folder)
         self._format = ChatFormat.load(folder)
+        self._words = Vocabulary(self._format.tokenizer)
         inprocess = runs_inprocess(self.config, release)
         prepare_process(inprocess=inprocess)
         arguments = engine_arguments(self.config, folder, release=release)
@@ -151,7 +154,11 @@ class VllmEngine:
             async for part, output in outputs:
                 for sample in output.outputs:
                     chunk = wire.chunk(
-                        sample, index=part * width + sample.index, sampling=sampling, eos_ids=eos
+                        sample,
+                        index=part * width + sample.index,
+                        sampling=sampling,
+                        eos_ids=eos,
+                        text_of=self._words.text_of,
                     )
                     if not (chunk.token_ids or chunk.text or chunk.finish_reason):
                         continue
