@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -46,6 +47,12 @@ def explained(error: ValidationError, model: type[BaseModel], prefix: str, what:
     )
 
 
+@cache
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The model's JSON schema, made once: it takes longer than anything else in a refusal."""
+    return model.model_json_schema()
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`did you mean 'x'?`, or the list where nothing is near."""
     known = sorted(names)
@@ -62,13 +69,13 @@ _TAGS = {"str", "int", "float", "bool", "dict", "list", "tuple"}
 
 
 def _names(model: type[BaseModel], place: list[str]) -> list[str]:
-    schema = model.model_json_schema()
+    schema = schema_of(model)
     here = _resolve(schema, place)
     return list(here.get("properties", {})) or list(schema.get("properties", {}))
 
 
 def _schema(model: type[BaseModel], place: list[str]) -> Mapping[str, Any]:
-    return _resolve(model.model_json_schema(), place)
+    return _resolve(schema_of(model), place)
 
 
 def _resolve(schema: Mapping[str, Any], place: list[str]) -> Mapping[str, Any]:

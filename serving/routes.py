@@ -14,7 +14,7 @@ from reason_engine.contracts import Health
 from reason_engine.errors import EngineError
 from reason_engine.serving.body import read_object
 from reason_engine.serving.errors import Refused
-from reason_engine.serving.explain import validated
+from reason_engine.serving.explain import schema_of, validated
 from reason_engine.serving.messages import read_messages
 from reason_engine.serving.openapi import body_of, inlined
 from reason_engine.serving.pick import split_model
@@ -61,7 +61,7 @@ def model_routes(service: Service) -> APIRouter:
                     "name": name,
                     "summary": kind.summary,
                     "paper": kind.paper,
-                    "schema": kind.model_json_schema(),
+                    "schema": schema_of(kind),
                 }
             )
         return {"object": "list", "data": data}
