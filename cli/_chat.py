@@ -14,7 +14,7 @@ from rich.text import Text
 
 from reason_engine.cli._ask import Asker, Reply, Wish, pick_strategy
 from reason_engine.cli._options import parse_sets
-from reason_engine.cli._tree import tree_of
+from reason_engine.cli._tree import printable, tree_of
 from reason_engine.cli.solve import summary
 from reason_engine.errors import ReasonError
 from reason_engine.runtime.events import Event
@@ -85,7 +85,7 @@ class Chat:
             self.console.print(str(error), style="red", markup=False)
             return
         self._last, self._turns = reply, [*turns, Message("assistant", reply.content)]
-        self.console.print(reply.content, markup=False)
+        self.console.print(printable(reply.content), markup=False, highlight=False)
         self.console.print(summary(reply.reason, reply.usage), style="dim", markup=False)
 
     def _try(self, wish: Wish) -> None:

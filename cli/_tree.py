@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from reason_engine.runtime.trace import Node, Trace
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
 WIDTH = 88
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def tree_of(trace: Trace, *, most: int = 200, tail: bool = False) -> Tree:
@@ -32,13 +34,18 @@ def tree_of(trace: Trace, *, most: int = 200, tail: bool = False) -> Tree:
         if node.id not in shown:
             continue
         said = _label(node, trace) + (f"   ×{times[node.id]}" if times[node.id] > 1 else "")
-        label = Text(said, style=_style(node, best), no_wrap=True, overflow="ellipsis")
+        label = Text(printable(said), style=_style(node, best), no_wrap=True, overflow="ellipsis")
         parent = drawn.get(node.parent) if node.parent is not None else None
         drawn[node.id] = parent.add(label) if parent else Tree(label, guide_style="dim")
     root = drawn[trace.nodes[0].id]
     if hidden := len(nodes) - len(shown):
         root.add(Text(f"… and {hidden} more nodes", style="dim"))
     return root
+
+
+def printable(text: str) -> str:
+    """Without control characters, so that a model's text cannot steer the terminal. New lines and tabs stay."""
+    return _CONTROL.sub("�", text)
 
 
 def draw(trace: Trace, *, most: int = 200) -> str:

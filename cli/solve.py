@@ -48,6 +48,7 @@ def solve(
     import asyncio
 
     from reason_engine.cli._ask import Reply, Wish, asker, pick_strategy
+    from reason_engine.cli._tree import draw, printable
     from reason_engine.types import Message
 
     one_of(model, url)
@@ -72,11 +73,9 @@ def solve(
         show({**found, **({"trace": reply.trace.to_json()} if trace else {})})
         return
     if trace:
-        from reason_engine.cli._tree import draw
-
         print(draw(reply.trace), end="\n\n")
-    print(reply.content)
-    print(summary(reply.reason, reply.usage), file=sys.stderr)
+    print(printable(reply.content) if sys.stdout.isatty() else reply.content)
+    print(printable(summary(reply.reason, reply.usage)), file=sys.stderr)
 
 
 def summary(reason: object, usage: object) -> str:

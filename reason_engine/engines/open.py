@@ -109,7 +109,18 @@ def _remote(settings: Settings) -> Engine:
 
 
 def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
-    raise SetupError(f"the embedded engine is not in this installation; {folder} cannot be opened")
+    from reason_engine.engines.embedded import Embedded
+
+    return Embedded(
+        folder,
+        inline=inline,
+        name=served_name(settings),
+        context=settings.context or 0,
+        dtype=settings.dtype,
+        device=settings.device,
+        threads=settings.threads or 0,
+        max_rows=settings.max_rows,
+    )
 
 
 def _vllm(settings: Settings, folder: Path) -> Engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reason_engine.cli._tree import draw, tree_of
+from reason_engine.cli._tree import draw, printable, tree_of
 from reason_engine.runtime.events import (
     Closed,
     Delta,
@@ -78,6 +78,12 @@ def test_a_long_text_keeps_both_ends() -> None:
 def test_markup_in_a_text_stays_text() -> None:
     events = [Opened(0, None, "direct"), Opened(1, 0, "path", "path"), Delta(1, "[bold]a[/] [link=x]b")]
     assert draw(Trace.from_events(events)).endswith("[bold]a[/] [link=x]b")
+
+
+def test_a_text_cannot_steer_the_terminal() -> None:
+    events = [Opened(0, None, "direct"), Opened(1, 0, "path", "path"), Delta(1, "a\x1b[2Jb\x07\x9bc\rd")]
+    assert draw(Trace.from_events(events)).endswith("a�[2Jb��c | d")
+    assert printable("a\tb\nc\x1b") == "a\tb\nc�"
 
 
 def test_nothing_yet() -> None:
