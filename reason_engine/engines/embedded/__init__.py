@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -76,15 +77,10 @@ class Embedded:
         self._vocab = shape.vocab
         limit = min(context, shape.context) if context else shape.context
         self._config = Config(str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit)
-        chat = self._chat
-        self._info = ModelInfo(
-            name or folder.resolve().name,
-            str(folder),
-            limit,
-            chat.thinks,
-            chat.think_start,
-            chat.think_end,
-            f"embedded-{fingerprint(folder)}",
+        self._info = replace(
+            self._chat.info(name or folder.resolve().name, limit),
+            path=str(folder),
+            fingerprint=f"embedded-{fingerprint(folder)}",
         )
         self._link: Link = ThreadLink() if inline else ProcessLink()
         self._streams: dict[str, Stream] = {}
