@@ -143,12 +143,31 @@ def test_links_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
+TRACE = [
+    "reason",
+    "solve",
+    "Use the numbers 4 5 6 10 and + - * / to make 24.",
+    "--strategy",
+    "tree-of-thoughts",
+    "--trace",
+]
+
+
+def trace() -> str:
+    """What the command prints, as a reader would see it."""
+    words = [sys.executable, "-m", "reason_engine.cli.main", *TRACE[1:]]
+    ran = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
+    return f"```text\n$ {shlex.join(TRACE)}\n{ran.stdout}{ran.stderr}```"
+
+
 def rewrite() -> None:
-    """Put the generated parts in."""
+    """Put the generated parts in. The trace is made by the model at hand, so only this rewrites it."""
     text = README.read_text("utf-8")
-    start, end = "<!-- strategies -->\n", "<!-- /strategies -->"
-    before, rest = text.split(start)
-    README.write_text(f"{before}{start}{strategy_table()}\n{end}{rest.split(end)[1]}", "utf-8")
+    for name, content in (("strategies", strategy_table()), ("trace", trace())):
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}{content}\n{end}{rest.split(end)[1]}"
+    README.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
