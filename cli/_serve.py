@@ -8,8 +8,10 @@ import logging
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from reason_engine.errors import RequestError, SetupError
+from reason_engine.profile import FILE, read_profile
 from reason_engine.settings import Settings
 
 READY_CHECK_SECONDS = 0.05
@@ -48,7 +50,10 @@ def start(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    app = create_app(engine, profile, settings)
+    own = {name: Path(path) for name, path in settings.adapters.items() if (Path(path) / FILE).is_file()}
+    app = create_app(
+        engine, profile, settings, profiles={name: read_profile(folder) for name, folder in own.items()}
+    )
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -108,6 +108,8 @@ async def _start(service: Service) -> None:
     gate = service.gate
     try:
         await service.engine.start()
+        for name, path in service.settings.adapters.items():
+            await service.engine.load_adapter(name, path)
     except Exception as error:  # a boundary: whatever keeps an engine from starting is told by /health
         gate.fail(error)
     finally:

@@ -6,12 +6,20 @@ import json
 import shlex
 import socket
 import urllib.request
+from pathlib import Path
 
+import pytest
 from openai import OpenAI
 
 from reason_engine.cli._serve import banner
 from reason_engine.settings import Settings
 from tests.cli.conftest import serve, stop
+from tests.models import write_model
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def test_the_banner_names_the_model_and_the_address(server) -> None:
@@ -56,6 +64,41 @@ def test_a_key_from_the_command_line_is_asked_for() -> None:
                 model=model, messages=[{"role": "user", "content": "Say it"}]
             )
         assert answer.model_extra and answer.model_extra["reason"]["strategy"] == "chain-of-thought"
+    finally:
+        assert stop(running) == 0
+
+
+def test_adapters_are_loaded_before_it_is_ready() -> None:
+    running = serve("--engine", "scripted", "--adapter", "mine=/its/folder")
+    try:
+        with OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+            assert "mine" in [model.id for model in client.models.list().data]
+            answer = client.chat.completions.create(
+                model="mine", messages=[{"role": "user", "content": "Say it"}]
+            )
+        assert answer.choices[0].message.content == "Answer: Say it"
+    finally:
+        assert stop(running) == 0
+
+
+def test_an_adapter_that_cannot_be_loaded_ends_the_server_with_one_line(tiny_model: Path) -> None:
+    with pytest.raises(AssertionError) as caught:
+        serve(str(tiny_model), "--adapter", "mine=/no/such/adapter")
+    (_, line) = str(caught.value).splitlines()
+    assert line.startswith("reason: ") and "/no/such/adapter" in line
+
+
+def test_the_embedded_engine_is_served(tiny_model: Path) -> None:
+    running = serve(str(tiny_model), "--threads", "1")
+    try:
+        assert f"{tiny_model.name} is ready" in running.banner
+        with OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+            answer = client.chat.completions.create(
+                model=tiny_model.name,
+                messages=[{"role": "user", "content": "Say it"}],
+                extra_body={"reasoning": {"strategy": "self-consistency", "n": 4}, "budget": {"tokens": 40}},
+            )
+        assert answer.usage and 0 < answer.usage.completion_tokens <= 40
     finally:
         assert stop(running) == 0
 
