@@ -25,16 +25,15 @@ NANO = "reason-nano"
 def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
     """The engine, not started yet. `inline`: the embedded engine in this process, not in a child of its own.
 
-    Raises SetupError: an unknown engine, a missing extra, a model that cannot be used.
+    Raises SetupError: an unknown engine, a missing extra, a model that cannot be used, a way to draft it lacks.
     """
-    kind = engine_name(settings)
-    if kind == "openai":
-        return _remote(settings)
-    if kind == "embedded":
-        return _embedded(settings, model_folder(settings), inline)
-    if kind == "vllm":
-        return _vllm(settings, model_folder(settings))
-    return engines.get(kind)()
+    engine = _build(engine_name(settings), settings, inline)
+    offered = ("none", *engine.caps.drafting)
+    if settings.draft not in offered:
+        raise SetupError(
+            f"--draft {settings.draft}: this engine drafts by one of: {', '.join(sorted(set(offered)))}"
+        )
+    return engine
 
 
 def engine_name(settings: Settings) -> str:
@@ -92,6 +91,16 @@ def has_gpu() -> bool:
     return any(
         Path(path).exists() for path in ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/kfd", "/dev/dxg")
     )
+
+
+def _build(kind: str, settings: Settings, inline: bool) -> Engine:
+    if kind == "openai":
+        return _remote(settings)
+    if kind == "embedded":
+        return _embedded(settings, model_folder(settings), inline)
+    if kind == "vllm":
+        return _vllm(settings, model_folder(settings))
+    return engines.get(kind)()
 
 
 def _remote(settings: Settings) -> Engine:

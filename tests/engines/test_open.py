@@ -71,6 +71,11 @@ def test_a_misspelt_engine_is_named() -> None:
         open_engine(settings(engine="scriptd"))
 
 
+def test_a_way_to_draft_that_the_engine_lacks_is_named() -> None:
+    with pytest.raises(SetupError, match="--draft eagle:x: this engine drafts by one of: none"):
+        open_engine(settings(engine="scripted", draft="eagle:x"))
+
+
 def test_a_remote_engine_needs_an_address() -> None:
     with pytest.raises(SetupError, match="--upstream-url"):
         open_engine(settings(engine="openai"))
