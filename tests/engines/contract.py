@@ -29,7 +29,14 @@ from reason_engine.types import (
 
 GREEDY = Sampling(max_tokens=12, temperature=0.0, ignore_eos=True)
 WARM = Sampling(max_tokens=12, temperature=1.0, ignore_eos=True, seed=5)
-SCHEMA = '{"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": false}'
+SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
+)
 numbers = count()
 
 
@@ -118,7 +125,9 @@ class EngineContract:
         [cut] = await read(engine, request(prompt_of(engine), replace(GREEDY, stop=("@never@", stop))))
         assert (cut.text, cut.finish, cut.stop_reason) == (whole.text[:at], "stop", stop)
         assert cut.tokens <= whole.tokens
-        [kept] = await read(engine, request(prompt_of(engine), replace(GREEDY, stop=(stop,), include_stop=True)))
+        [kept] = await read(
+            engine, request(prompt_of(engine), replace(GREEDY, stop=(stop,), include_stop=True))
+        )
         assert kept.text == whole.text[:at] + stop
 
     async def test_a_stop_string_that_never_comes_holds_nothing_back(self, engine: Engine) -> None:
@@ -256,7 +265,9 @@ class EngineContract:
     async def test_a_prompt_over_the_context_is_refused(self, engine: Engine) -> None:
         long = tuple(engine.tokenize("word ")) * (engine.info.context + 1)
         with pytest.raises(ContextLengthExceeded) as caught:
-            await read(engine, request(long if engine.caps.continuation else "word " * (engine.info.context + 1)))
+            await read(
+                engine, request(long if engine.caps.continuation else "word " * (engine.info.context + 1))
+            )
         assert str(engine.info.context) in str(caught.value)
         assert caught.value.code == "context_length_exceeded"
 
@@ -285,7 +296,10 @@ class EngineContract:
 
     async def test_nothing_reached_the_engine_from_refused_requests(self, engine: Engine) -> None:
         before = (await engine.health()).generated_tokens
-        for bad in (request(prompt_of(engine), adapter="x"), request(prompt_of(engine), replace(GREEDY, max_tokens=0))):
+        for bad in (
+            request(prompt_of(engine), adapter="x"),
+            request(prompt_of(engine), replace(GREEDY, max_tokens=0)),
+        ):
             with pytest.raises(RequestError):
                 await read(engine, bad)
         health = await engine.health()

@@ -164,7 +164,9 @@ def test_float32_norms_are_folded_and_half_precision_ones_are_not(tiny_qwen3: Pa
         ({"vocab_size": None}, "config.json"),
     ],
 )
-def test_a_config_that_cannot_be_run_is_refused(tiny_qwen3: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_a_config_that_cannot_be_run_is_refused(
+    tiny_qwen3: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     import json
 
     config = json.loads((tiny_qwen3 / "config.json").read_text())
