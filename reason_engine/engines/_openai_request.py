@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from reason_engine.errors import CapabilityMissing
+from reason_engine.errors import CapabilityMissing, RequestError
 from reason_engine.types import GenerateRequest, Message, Sampling, Structured, ToolCall
 
 Dialect = Literal["openai", "vllm"]
@@ -55,9 +55,13 @@ def decode(prompt: str) -> Conversation | None:
 def body(request: GenerateRequest, dialect: Dialect, *, limit_field: str) -> dict[str, Any]:
     """The JSON body of one streamed request, without `model`. `messages` in it tells a chat from a completion.
 
-    Raises CapabilityMissing for what the dialect has no field for.
+    Raises RequestError for what no endpoint takes, CapabilityMissing for what the dialect has no field for.
     """
     sampling = request.sampling
+    if request.n < 1:
+        raise RequestError("n must be at least 1", param="n")
+    if sampling.max_tokens < 1:
+        raise RequestError("max_tokens must be at least 1", param="max_tokens")
     fields: dict[str, Any] = {
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -74,8 +78,7 @@ def body(request: GenerateRequest, dialect: Dialect, *, limit_field: str) -> dic
         limit_field = "max_tokens"
     else:
         fields |= _chat(talk, dialect)
-    if sampling.max_tokens:
-        fields[limit_field] = sampling.max_tokens
+    fields[limit_field] = sampling.max_tokens
     if sampling.stop:
         fields["stop"] = list(sampling.stop)
     if sampling.presence_penalty:

@@ -104,6 +104,8 @@ def engine_arguments(config: VllmConfig, folder: Path, *, release: Release) -> d
         fields |= {"max_loras": config.max_loras, "max_lora_rank": config.max_lora_rank}
     if config.speculative_config and release.number >= (0, 30):
         fields["per_request_spec_decode_metrics"] = "summary"
+    # the grammar engine that the embedded engine uses too; free whitespace would let a weak model pad for ever
+    fields["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
     if release.cpu:
         fields.setdefault("enforce_eager", True)
         if "gpu_memory_utilization" not in fields:

@@ -9,6 +9,7 @@ costs seconds. Both number requests by the caller's ids and end a stream when it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -54,7 +55,7 @@ class ProcessBackend:
 
     async def start(self, arguments: dict[str, Any]) -> int:
         def build() -> Any:
-            made = vllm_module("engine.arg_utils").AsyncEngineArgs(**arguments)
+            made = vllm_module("engine.arg_utils").AsyncEngineArgs(**_typed(arguments))
             return vllm_module("v1.engine.async_llm").AsyncLLM.from_engine_args(made)
 
         # in a thread, so that the loop goes on answering while the weights are loaded
@@ -140,7 +141,9 @@ class ThreadBackend:
         finally:
             self._streams.pop(id, None)
             if not finished:
-                self._post(lambda: self._llm.abort_request([id]))
+                aborted = self._post(lambda: self._llm.abort_request([id]))
+                with contextlib.suppress(EngineDead):
+                    await asyncio.wrap_future(aborted)  # whoever closed the stream finds nothing running
 
     async def abort(self, id: str) -> None:
         """The engine sends no last output for it, so the stream is ended here, after all that was made before."""
@@ -197,7 +200,7 @@ class ThreadBackend:
 
     def _run(self, arguments: dict[str, Any], ready: Future[int]) -> None:
         try:
-            made = vllm_module("engine.arg_utils").EngineArgs(**arguments)
+            made = vllm_module("engine.arg_utils").EngineArgs(**_typed(arguments))
             self._llm = vllm_module("v1.engine.llm_engine").LLMEngine.from_engine_args(made)
         except (
             BaseException
@@ -243,6 +246,12 @@ class ThreadBackend:
                 loop.call_soon_threadsafe(_deliver, due)
             except RuntimeError:  # that loop was closed with its reader
                 continue
+
+
+def _typed(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The one sub-configuration that vLLM does not take as a mapping."""
+    wanted = arguments["structured_outputs_config"]
+    return arguments | {"structured_outputs_config": vllm_module("config").StructuredOutputsConfig(**wanted)}
 
 
 def _deliver(due: list[tuple[asyncio.Queue[Any], Any]]) -> None:

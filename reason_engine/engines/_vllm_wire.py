@@ -28,7 +28,7 @@ def sampling_params(sampling: Sampling, *, n: int, index: int, room: int, eos_id
         return vllm.SamplingParams(
             n=n,
             seed=sampling.seed + index,
-            max_tokens=min(sampling.max_tokens or room, room),
+            max_tokens=min(sampling.max_tokens, room),
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,

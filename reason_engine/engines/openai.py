@@ -211,10 +211,18 @@ class OpenAIEngine:
         return ()
 
     def tokenize(self, text: str) -> list[int]:
-        return self._tokenizer().tokenize(text)
+        """The model's tokens where its `tokenizer` is at hand, else an estimate for room in the context: pieces of
+        three bytes, which `detokenize` turns back. Only `caps.token_ids` promises that the endpoint takes them."""
+        if self._format:
+            return self._format.tokenize(text)
+        raw = text.encode("utf-8", "surrogatepass")
+        return [int.from_bytes(b"\1" + raw[at : at + 3]) for at in range(0, len(raw), 3)]
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
-        return self._tokenizer().detokenize(token_ids)
+        if self._format:
+            return self._format.detokenize(token_ids)
+        raw = b"".join(number.to_bytes(4).lstrip(b"\0")[1:] for number in token_ids)
+        return raw.decode("utf-8", "replace")
 
     def render_chat(
         self,
@@ -237,14 +245,6 @@ class OpenAIEngine:
         if self._client is None:
             raise EngineDead("the engine is not started")
         return self._client
-
-    def _tokenizer(self) -> ChatFormat:
-        if self._format is None:
-            raise CapabilityMissing(
-                "this endpoint's tokens are its own; name a local `tokenizer` folder",
-                code="capability_missing",
-            )
-        return self._format
 
     async def _models(self) -> list[dict[str, Any]]:
         try:

@@ -307,7 +307,7 @@ class VllmEngine:
         sampling = request.sampling
         if request.n < 1:
             raise RequestError("n must be at least 1", param="n")
-        if sampling.max_tokens < 0:
+        if sampling.max_tokens < 1:
             raise RequestError("max_tokens must be at least 1", param="max_tokens")
         if sampling.draft != "default" and sampling.draft not in (self.caps.drafting or ("none",)):
             loaded = self.caps.drafting[0] if self.caps.drafting else "none"

@@ -544,8 +544,7 @@ async def test_other_missing_capabilities_are_named() -> None:
             await read(engine, prompt=engine.render_chat(HELLO, prefill="So"))
         with pytest.raises(CapabilityMissing, match="token ids"):
             await read(engine, prompt=(1, 2))
-        with pytest.raises(CapabilityMissing, match="tokenizer"):
-            engine.tokenize("x")
+        assert not engine.caps.token_ids
         with pytest.raises(CapabilityMissing):
             await engine.score(ScoreRequest("s", ("x",)))
         with pytest.raises(CapabilityMissing):
@@ -553,6 +552,22 @@ async def test_other_missing_capabilities_are_named() -> None:
         with pytest.raises(UnknownModel):
             await engine.unload_adapter("a")
         assert engine.adapters() == ()
+
+
+@pytest.mark.parametrize("text", ["", "a", "abcd", "naïve 数学 😀\0"])
+def test_estimated_tokens_turn_back_into_their_text(text: str) -> None:
+    engine = Endpoint().engine()
+    assert engine.detokenize(engine.tokenize(text)) == text
+    assert len(engine.tokenize("x" * 30)) == 10
+
+
+@pytest.mark.parametrize(("fields", "n"), [({"max_tokens": 0}, 1), ({}, 0)])
+async def test_nothing_to_do_is_refused_before_it_is_sent(fields: dict[str, Any], n: int) -> None:
+    endpoint = Endpoint()
+    async with Running(endpoint.engine()) as engine:
+        with pytest.raises(RequestError):
+            await read(engine, n=n, **fields)
+    assert endpoint.bodies == []
 
 
 async def test_the_model_must_be_listed() -> None:
