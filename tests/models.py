@@ -42,7 +42,13 @@ def write_tokenizer(folder: Path, template: str = TEMPLATE) -> int:
 
 
 def write_model(
-    folder: Path, kind: str = "qwen3", *, seed: int = 0, scale: float = 4.0, **config: Any
+    folder: Path,
+    kind: str = "qwen3",
+    *,
+    seed: int = 0,
+    scale: float = 4.0,
+    dtype: str = "float32",
+    **config: Any,
 ) -> Path:
     """A random causal language model of that kind (`qwen3`, `qwen2`, `llama`) with its tokenizer, in fp32.
 
@@ -73,5 +79,5 @@ def write_model(
             else:
                 parameter.mul_(3.0)
     model.generation_config.eos_token_id = vocabulary - 1
-    model.save_pretrained(folder, safe_serialization=True)
+    model.to(getattr(torch, dtype)).save_pretrained(folder, safe_serialization=True)
     return folder

@@ -82,6 +82,8 @@ class Embedded:
             path=str(folder),
             fingerprint=f"embedded-{fingerprint(folder)}",
         )
+        self.chosen: Ready | None = None
+        """Threads, precision and device, once started."""
         self._link: Link = ThreadLink() if inline else ProcessLink()
         self._streams: dict[str, Stream] = {}
         self._calls: dict[str, asyncio.Future[Choice | None]] = {}
@@ -114,7 +116,7 @@ class Embedded:
         if self._ready is None:
             self._ready = asyncio.get_running_loop().create_future()
             await self._link.open(self._config, self._receive)
-        await asyncio.shield(self._ready)
+        self.chosen = await asyncio.shield(self._ready)
 
     async def close(self) -> None:
         """End the worker; open requests fail with EngineDead."""
