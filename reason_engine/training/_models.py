@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from itertools import islice
@@ -57,9 +58,10 @@ def save_model(model: Any, tokenizer: Any, out: Path) -> None:
     state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
-    before, model.config.dtype = model.config.dtype, torch.bfloat16
     model.save_pretrained(fresh, state_dict=state)
-    model.config.dtype = before
+    settings = json.loads((fresh / "config.json").read_text("utf-8"))
+    settings["dtype"] = "bfloat16"  # the library writes that of the training weights
+    (fresh / "config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     tokenizer.save_pretrained(fresh)
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(fresh.iterdir()):

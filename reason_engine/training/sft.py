@@ -125,7 +125,7 @@ class Sft:
         source, encoder = source_of(config), Encoder(tokenizer, config.max_length)
         checkpoint = Checkpoint(out / "checkpoint", config)
         step, tokens = checkpoint.restore(model, optimisers, source)
-        body = torch.compile(model.model, dynamic=True) if config.compile else model.model
+        body = body_of(model, config.compile)
         model.train()
         log = Log(out / "log.jsonl", config.tokens, tokens, tell)
         metrics: dict[str, Any] = {}
@@ -161,6 +161,19 @@ class Sft:
         return metrics
 
 
+def body_of(model: Any, compiled: bool) -> Any:
+    """Token ids [B, T] to hidden states [B, T, D]. Raises SetupError where the compiled one does not know the model."""
+    if not compiled:
+        return lambda ids_BT: model.model(input_ids=ids_BT, use_cache=False).last_hidden_state
+    if model.config.model_type != "qwen3":
+        raise SetupError(f"compile: written for qwen3 models, this is {model.config.model_type}")
+    from reason_engine.training._compiled import CompiledBody
+
+    body = CompiledBody(model)
+    body.check()
+    return body
+
+
 def answer_loss(body: Any, head: Any, group: list[Any], precision: str) -> Any:
     """Weighted sum of -log p over answer tokens; logits are made at those places only."""
     import torch
@@ -175,7 +188,7 @@ def answer_loss(body: Any, head: Any, group: list[Any], precision: str) -> Any:
     learned_BT = weights_BT[:, 1:] > 0
     device = head.weight.device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        hidden_BTD = body(input_ids=ids_BT.to(device), use_cache=False).last_hidden_state
+        hidden_BTD = body(ids_BT.to(device))
         logits_NV = head(hidden_BTD[:, :-1][learned_BT.to(device)])
     losses_N = cross_entropy(logits_NV.float(), ids_BT[:, 1:][learned_BT].to(device), reduction="none")
     return (losses_N * weights_BT[:, 1:][learned_BT].to(device)).sum()

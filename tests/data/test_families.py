@@ -130,7 +130,9 @@ def test_word_problems_agree_with_their_last_line(steps: int, digits: int) -> No
         assert problem.lines[-1].value == problem.answer >= 0
         assert problem.question.endswith("?")
         assert problem.rationale.splitlines()[-1] == f"Answer: {problem.answer}"
-        assert len(problem.lines) >= steps - steps // 2  # neighbours may be taken together, never more than two
+        assert (
+            len(problem.lines) >= steps - steps // 2
+        )  # neighbours may be taken together, never more than two
 
 
 def test_one_word_problem_has_several_rationales() -> None:
@@ -254,7 +256,12 @@ def test_expressions_are_written_as_they_are_evaluated() -> None:
 
 @pytest.mark.parametrize(
     "name, params",
-    [("words", {"stepz": (1, 2)}), ("value", {"game": 2}), ("countdown", {"highest": "many"}), ("outside", {"steps": -1})],
+    [
+        ("words", {"stepz": (1, 2)}),
+        ("value", {"game": 2}),
+        ("countdown", {"highest": "many"}),
+        ("outside", {"steps": -1}),
+    ],
 )
 def test_families_refuse_wrong_params(name: str, params: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(params))):

@@ -27,8 +27,14 @@ def test_round_trip(tmp_path: Path) -> None:
         ("[]", "messages"),
         ('{"messages": []}', "messages"),
         ('{"messages": [{"role": "user", "content": "a"}]}', "pairs"),
-        ('{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}', r"messages\[0\]"),
-        ('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": 1}]}', r"messages\[1\]"),
+        (
+            '{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}',
+            r"messages\[0\]",
+        ),
+        (
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": 1}]}',
+            r"messages\[1\]",
+        ),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, line: str, said: str) -> None:
@@ -73,7 +79,9 @@ def test_door_draws_families_and_mixtures(tmp_path: Path) -> None:
         ("words", "mixture: []", [], "either"),
     ],
 )
-def test_door_refuses(tmp_path: Path, family: str | None, recipe: str | None, settings: list[str], said: str) -> None:
+def test_door_refuses(
+    tmp_path: Path, family: str | None, recipe: str | None, settings: list[str], said: str
+) -> None:
     file = None
     if recipe is not None:
         file = tmp_path / "r.yaml"
