@@ -19,7 +19,7 @@ from reason_engine.serving.answer import (
     usage_of,
 )
 from reason_engine.serving.body import read_object
-from reason_engine.serving.connection import while_connected
+from reason_engine.serving.connection import ClientGone, while_connected
 from reason_engine.serving.job import Job, prepare, run
 from reason_engine.serving.openapi import CHAT
 from reason_engine.serving.schema import chat_request
@@ -40,7 +40,10 @@ def chat_routes(service: Service) -> APIRouter:
         job = prepare(service, chat_request(await read_object(request)))
         if job.body.stream:
             return _streamed(service, job)
-        outcomes = await while_connected(request.receive, run(service, job))
+        try:
+            outcomes = await while_connected(request.receive, run(service, job))
+        except ClientGone:
+            return Response(status_code=499)  # nobody reads it
         return JSONResponse(answer(job, service.engine.info.fingerprint, outcomes))
 
     return router

@@ -18,19 +18,28 @@ scalars = (
     | some.integers(-3, 40)
     | some.floats(allow_nan=False)
     | some.text(max_size=12)
-    | some.sampled_from(["auto", "none", "required", "text", "json_object", "function", "user", "tool", "\x00", "</s>"])
+    | some.sampled_from(
+        ["auto", "none", "required", "text", "json_object", "function", "user", "tool", "\x00", "</s>"]
+    )
 )
 values = some.recursive(
-    scalars, lambda inner: some.lists(inner, max_size=4) | some.dictionaries(some.text(max_size=8), inner, max_size=4), max_leaves=12
+    scalars,
+    lambda inner: some.lists(inner, max_size=4) | some.dictionaries(some.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
 )
 messages = some.lists(
     some.fixed_dictionaries(
-        {"role": some.sampled_from(["user", "assistant", "tool", "system", "developer", "robot"]), "content": values},
+        {
+            "role": some.sampled_from(["user", "assistant", "tool", "system", "developer", "robot"]),
+            "content": values,
+        },
         optional={"tool_calls": values, "tool_call_id": values, "reasoning": values, "name": values},
     ),
     max_size=4,
 )
-keys = sorted({key for name in strategies for key in strategies.get(name).model_fields} | {"effort", "exclude", "x"})
+keys = sorted(
+    {key for name in strategies for key in strategies.get(name).model_fields} | {"effort", "exclude", "x"}
+)
 reasoning = some.fixed_dictionaries(
     {}, optional={"strategy": some.sampled_from([*strategies, "nonesuch"]), **{key: scalars for key in keys}}
 )
@@ -38,7 +47,12 @@ fields = {name: values for name in [*ChatRequest.model_fields, *REFUSED] if name
 good = some.just([{"role": "user", "content": "What is 2 + 2?"}])
 bodies = some.fixed_dictionaries(
     {"messages": good | messages | values},
-    optional={**fields, "reasoning": reasoning | values, "model": some.just("scripted") | values, "stream": some.booleans()},
+    optional={
+        **fields,
+        "reasoning": reasoning | values,
+        "model": some.just("scripted") | values,
+        "stream": some.booleans(),
+    },
 )
 
 

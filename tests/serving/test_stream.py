@@ -209,7 +209,7 @@ async def test_silence_is_filled_with_comments(live) -> None:
 
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize("strategy", ["direct", "self-consistency", "best-of-n", "tree-of-thoughts"])
-async def test_a_client_that_leaves_stops_every_branch(live, eventually, streamed, strategy) -> None:
+async def test_a_client_that_leaves_stops_every_branch(live, eventually, caplog, streamed, strategy) -> None:
     never = asyncio.Event()
 
     async def gate(request, index, position) -> None:
@@ -235,6 +235,7 @@ async def test_a_client_that_leaves_stops_every_branch(live, eventually, streame
         metrics = (await house.http.get("/metrics")).text
         assert f'reason_requests_total{{outcome="cancelled",strategy="{strategy}"}} 1.0' in metrics
         assert "reason_sequences_running 0.0" in metrics
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], "leaving is no failure"
 
 
 async def test_a_slow_reader_costs_no_more_than_its_text(live) -> None:
