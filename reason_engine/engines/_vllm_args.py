@@ -43,9 +43,9 @@ class VllmConfig(BaseModel):
     """What is loaded and how it is spread over devices.
 
     `mode`: `async` runs the model in processes of its own (AsyncLLM, the way to serve), `inprocess` steps it in a
-    thread of this one (small CPU hosts, tests); `auto` takes `async` where an accelerator is present.
-    `speculative_config` and `reasoning_parser` are vLLM's; reasoning is split by our own parser all the same, so that
-    engines agree.
+    thread of this one (small CPU hosts, tests); `auto` takes `async` where an accelerator is present. `max_loras`
+    adapters may be used in one step, `max_adapters` may be loaded. `speculative_config` and `reasoning_parser` are
+    vLLM's; reasoning is split by our own parser all the same, so that engines agree.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,6 +85,7 @@ class VllmConfig(BaseModel):
     enable_lora: bool = False
     max_loras: int = Field(4, ge=1)
     max_lora_rank: int = Field(64, ge=1)
+    max_adapters: int = Field(16, ge=1)
 
     speculative_config: Mapping[str, Any] | None = None
     reasoning_parser: str | None = None
@@ -96,12 +97,14 @@ def engine_arguments(config: VllmConfig, folder: Path, *, release: Release) -> d
 
     On the CPU an explicit KV size and eager mode skip the warm-up, which is most of the start.
     """
-    own = {"model", "name", "mode", "extra", "max_loras", "max_lora_rank"}
+    own = {"model", "name", "mode", "extra", "max_loras", "max_lora_rank", "max_adapters"}
     fields = {key: value for key, value in config.model_dump(exclude=own).items() if value is not None}
     fields |= {"model": str(folder), "load_format": "safetensors", "disable_log_stats": True}
     fields["use_tqdm_on_load"] = False
     if config.enable_lora:
         fields |= {"max_loras": config.max_loras, "max_lora_rank": config.max_lora_rank}
+        # all of them stay in memory, and one more while it replaces another: a file that vanished would end the engine
+        fields["max_cpu_loras"] = max(config.max_adapters + 1, config.max_loras)
     if config.speculative_config and release.number >= (0, 30):
         fields["per_request_spec_decode_metrics"] = "summary"
     # the grammar engine that the embedded engine uses too; free whitespace would let a weak model pad for ever

@@ -95,6 +95,7 @@ class OpenAIEngine:
             continuation=exact,
             choose=self.config.logprobs > 0,
             structured=True,
+            drafting=("none",),
         )
 
     @property

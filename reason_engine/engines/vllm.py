@@ -82,7 +82,7 @@ class VllmEngine:
             choose=True,
             adapters=self.config.enable_lora,
             structured=True,
-            drafting=(_DRAFTERS.get(drafter, drafter),) if drafter else (),
+            drafting=(_DRAFTERS.get(drafter, drafter),) if drafter else ("none",),
             exact_budget=True,
         )
 
@@ -220,6 +220,10 @@ class VllmEngine:
         if not (FilePath(path) / "adapter_config.json").is_file():
             raise ModelLoadError(f"{path}: no adapter_config.json there")
         weight_files(FilePath(path))
+        if name not in self._loras and len(self._loras) >= self.config.max_adapters:
+            raise RequestError(
+                f"{self.config.max_adapters} adapters are loaded; unload one first", param="name"
+            )
         backend, _ = await self._ready(None, None)
         self._lora_count += 1
         # vLLM keys its prefix cache by the adapter's name, so new weights need a new one
@@ -309,8 +313,8 @@ class VllmEngine:
             raise RequestError("n must be at least 1", param="n")
         if sampling.max_tokens < 1:
             raise RequestError("max_tokens must be at least 1", param="max_tokens")
-        if sampling.draft != "default" and sampling.draft not in (self.caps.drafting or ("none",)):
-            loaded = self.caps.drafting[0] if self.caps.drafting else "none"
+        if sampling.draft not in ("default", *self.caps.drafting):
+            loaded = self.caps.drafting[0]
             raise CapabilityMissing(
                 f"vLLM drafts with what was loaded at start ({loaded}), not with {sampling.draft!r}",
                 param="reasoning.draft",

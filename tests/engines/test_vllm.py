@@ -361,6 +361,21 @@ async def test_choose_refuses_options_it_cannot_tell_apart(
         await engine.choose(ChoiceRequest("c", "hello", options))
 
 
+async def test_drafting_changes_the_speed_and_not_the_text(engine: VllmEngine, folder: Path) -> None:
+    loaded = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+    drafting = VllmEngine(VllmConfig(model=str(folder), dtype="float32", speculative_config=loaded))
+    await drafting.start()
+    assert drafting.caps.drafting == ("ngram",)
+    longer = replace(GREEDY, max_tokens=40)
+    plain, drafted = await run(engine, sampling=longer), await run(drafting, sampling=longer)
+    assert ids(drafted) == ids(plain)
+    assert sum(chunk.draft_accepted + chunk.draft_rejected for chunk in drafted) > 0
+    assert sum(chunk.token_count for chunk in drafted) == 40 == (await drafting.health()).generated_tokens
+    with pytest.raises(CapabilityMissing):
+        await run(drafting, sampling=replace(GREEDY, draft="none"))
+    await drafting.close()
+
+
 async def test_a_failing_step_kills_the_engine_and_says_so(folder: Path) -> None:
     engine = VllmEngine(VllmConfig(model=str(folder), dtype="float32"))
     await engine.start()
@@ -438,7 +453,9 @@ def write_adapter(folder: Path, seed: int) -> Path:
 
 
 async def test_adapters_and_the_base_do_not_mix(folder: Path, tmp_path: Path) -> None:
-    engine = VllmEngine(VllmConfig(model=str(folder), dtype="float32", enable_lora=True, max_loras=2))
+    engine = VllmEngine(
+        VllmConfig(model=str(folder), dtype="float32", enable_lora=True, max_loras=2, max_adapters=2)
+    )
     await engine.start()
     base = ids(await run(engine))
     for name, seed in (("a", 1), ("b", 2)):
@@ -462,11 +479,14 @@ async def test_adapters_and_the_base_do_not_mix(folder: Path, tmp_path: Path) ->
         await engine.unload_adapter("a")
     with pytest.raises(ModelLoadError):
         await engine.load_adapter("c", str(tmp_path / "nowhere"))
-    (tmp_path / "b" / "adapter_config.json").write_text(
-        '{"peft_type": "LORA", "r": 4096, "target_modules": []}'
-    )
+    broken = write_adapter(tmp_path / "broken", 4)
+    (broken / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4096, "target_modules": []}')
     with pytest.raises(ModelLoadError):
-        await engine.load_adapter("d", str(tmp_path / "b"))
+        await engine.load_adapter("c", str(broken))
+    await engine.load_adapter("a", str(tmp_path / "a"))
+    with pytest.raises(RequestError, match="unload one"):
+        await engine.load_adapter("c", str(tmp_path / "new"))
+    assert ids(await run(engine, adapter="a")) == alone["a"]
     assert ids(await run(engine, adapter="b")) == alone["b"]
     await engine.close()
 
