@@ -131,7 +131,10 @@ async def run(
             await check_length(job.problem, service.engine)
             budget = Budget(job.limits)
             async with asyncio.TaskGroup() as group:
+                over = group.create_task(service.gate.over())
                 tasks = [group.create_task(one(index, budget)) for index in range(job.n)]
+                await asyncio.wait(tasks)
+                over.cancel()
         except asyncio.CancelledError:
             metrics.failed(job.picked.name, "cancelled")
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from reason_engine.errors import RequestError
 from reason_engine.serving.errors import RETRY_BUSY, RETRY_DOWN, Refused
@@ -31,6 +32,7 @@ class Gate:
         """Why the engine will not come back, once that is known."""
         self.failed = asyncio.Event()
         self._idle = asyncio.Event()
+        self._over = asyncio.Event()
         self._idle.set()
 
     @property
@@ -80,6 +82,15 @@ class Gate:
             raise Refused(503, "this server is shutting down", "draining", retry_after=RETRY_DOWN)
         if self.loading:
             raise Refused(503, "the model is still loading", "loading", retry_after=RETRY_DOWN)
+
+    def end(self) -> None:
+        """The time to finish is over: what still runs is told so."""
+        self._over.set()
+
+    async def over(self) -> NoReturn:
+        """Raises Refused (503) once the time to finish is over."""
+        await self._over.wait()
+        raise Refused(503, "this server is shutting down", "draining", retry_after=RETRY_DOWN)
 
     async def idle(self) -> None:
         """Wait until no request is running."""

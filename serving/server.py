@@ -59,7 +59,7 @@ class Server(uvicorn.Server):
             async with asyncio.timeout(self._service.settings.drain_seconds):
                 await self._service.gate.idle()
         except TimeoutError:
-            pass
+            self._service.gate.end()
         self.should_exit = True
 
     async def _watch(self) -> None:

@@ -41,7 +41,7 @@ keys = sorted(
     {key for name in strategies for key in strategies.get(name).model_fields} | {"effort", "exclude", "x"}
 )
 reasoning = some.fixed_dictionaries(
-    {}, optional={"strategy": some.sampled_from([*strategies, "nonesuch"]), **{key: scalars for key in keys}}
+    {}, optional={"strategy": some.sampled_from([*strategies, "nonesuch"]), **dict.fromkeys(keys, scalars)}
 )
 fields = {name: values for name in [*ChatRequest.model_fields, *REFUSED] if name not in ("messages", "model")}
 good = some.just([{"role": "user", "content": "What is 2 + 2?"}])

@@ -1,6 +1,7 @@
 """The process around the application: the engine starts behind it, a signal drains it, a dead engine ends it."""
 
 import asyncio
+import json
 import signal
 
 import httpx2
@@ -105,22 +106,25 @@ async def test_the_first_signal_drains_and_nothing_is_truncated(eventually) -> N
     await task
 
 
-async def test_draining_ends_with_its_time(eventually) -> None:
+async def test_what_outlives_the_drain_is_told_so(eventually) -> None:
     never = asyncio.Event()
 
     async def gate(request, index, position) -> None:
-        await never.wait()
+        if position == 1:
+            await never.wait()
 
-    engine = Scripted(gate=gate)
+    engine = Scripted(lambda prompt, seed, index: "a b c", gate=gate)
     server = server_of(engine, drain_seconds=0.0)
     task = asyncio.create_task(server.serve_until_stopped())
     body = {"messages": [{"role": "user", "content": "x"}]}
     async with httpx2.AsyncClient(base_url=await base_of(server)) as http:
         await eventually(lambda: not server._service.gate.loading)
-        asked = asyncio.create_task(http.post("/v1/chat/completions", json=body))
-        await eventually(lambda: engine.running == 1)
-        server.handle_exit(signal.SIGTERM, None)
+        whole = asyncio.create_task(http.post("/v1/chat/completions", json=body))
+        async with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as stream:
+            await eventually(lambda: engine.running == 2)
+            server.handle_exit(signal.SIGTERM, None)
+            data = [line async for line in stream.aiter_lines() if line.startswith("data: ")]
+        assert json.loads(data[-2][6:])["error"]["code"] == "draining" and data[-1] == "data: [DONE]"
+        assert (await whole).status_code == 503
         await task
-        await asyncio.wait([asked])
-        asked.exception()
     assert engine.running == 0
