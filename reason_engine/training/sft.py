@@ -125,7 +125,7 @@ class Sft:
         source, encoder = source_of(config), Encoder(tokenizer, config.max_length)
         checkpoint = Checkpoint(out / "checkpoint", config)
         step, tokens = checkpoint.restore(model, optimisers, source)
-        body = body_of(model, config.compile)
+        body = body_of(model, config.compile, config.precision)
         model.train()
         log = Log(out / "log.jsonl", config.tokens, tokens, tell)
         metrics: dict[str, Any] = {}
@@ -161,7 +161,7 @@ class Sft:
         return metrics
 
 
-def body_of(model: Any, compiled: bool) -> Any:
+def body_of(model: Any, compiled: bool, precision: str = "fp32") -> Any:
     """Token ids [B, T] to hidden states [B, T, D]. Raises SetupError where the compiled one does not know the model."""
     if not compiled:
         return lambda ids_BT: model.model(input_ids=ids_BT, use_cache=False).last_hidden_state
@@ -170,7 +170,7 @@ def body_of(model: Any, compiled: bool) -> Any:
     from reason_engine.training._compiled import CompiledBody
 
     body = CompiledBody(model)
-    body.check()
+    body.check(precision)
     return body
 
 

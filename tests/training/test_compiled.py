@@ -59,9 +59,9 @@ def test_a_wrong_compiler_is_found(model: Any) -> None:
     from reason_engine.training import _compiled
 
     body = _compiled.CompiledBody(model)
-    body._cos = body._cos * 0.5
+    body._cos, body._sin = body._sin, body._cos
     with pytest.raises(SetupError, match="compile: false"):
-        body.check()
+        body.check("fp32")
 
 
 def test_only_qwen3_is_compiled(model: Any) -> None:

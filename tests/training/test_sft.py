@@ -174,4 +174,4 @@ def test_skipped_ranges_and_prompts_teach_nothing(trained: Path) -> None:
     groups = micro_batches(batch, 400)
     assert sorted(len(one.ids) for group in groups for one in group) == sorted(len(one.ids) for one in batch)
     sizes = [len(group) * max(len(one.ids) for one in group) for group in groups]
-    assert len(groups) > 3 and max(sizes) <= 600
+    assert len(groups) > 3 and max(sizes) <= 400 and min(sizes) >= 150
