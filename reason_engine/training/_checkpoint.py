@@ -10,7 +10,7 @@ from typing import Any
 
 from reason_engine.errors import SetupError
 
-FREE = {"out", "mixture", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens"}
+FREE = {"out", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens"}
 
 
 class Checkpoint:

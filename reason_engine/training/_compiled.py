@@ -44,10 +44,14 @@ class CompiledBody(nn.Module):
 
     def check(self, precision: str) -> None:
         """Compare with the model's own forward on a random batch. Raises SetupError where a compiler got it wrong."""
-        ids_BT = torch.randint(0, self._body.config.vocab_size, (32, 40), generator=torch.Generator().manual_seed(0))
+        ids_BT = torch.randint(
+            0, self._body.config.vocab_size, (32, 40), generator=torch.Generator().manual_seed(0)
+        )
         ids_BT = ids_BT.to(device := self._body.norm.weight.device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            compiled = self(ids_BT).detach()  # gradients stay on, as in training, so that one graph serves both
+            compiled = self(
+                ids_BT
+            ).detach()  # gradients stay on, as in training, so that one graph serves both
             own = self._body(input_ids=ids_BT, use_cache=False).last_hidden_state.detach()
         off = ((own - compiled).norm() / own.norm()).item()
         if not off < TOLERANCE:

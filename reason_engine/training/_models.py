@@ -64,7 +64,9 @@ def save_model(model: Any, tokenizer: Any, out: Path) -> None:
     (fresh / "config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     tokenizer.save_pretrained(fresh)
     out.mkdir(parents=True, exist_ok=True)
+    mode = (fresh / "config.json").stat().st_mode
     for file in sorted(fresh.iterdir()):
+        file.chmod(mode)  # the weights are written for their owner alone
         os.replace(file, out / file.name)
     fresh.rmdir()
 

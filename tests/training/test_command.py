@@ -1,0 +1,75 @@
+"""`reason train` and `reason data` on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from reason_engine.cli import data, train
+from reason_engine.errors import SetupError, UnknownName
+
+TINY = """
+out: {out}
+tokens: 300
+batch: 4
+precision: fp32
+threads: 1
+log_every: 1
+architecture: {{width: 32, layers: 1, intermediate: 32, heads: 1, kv_heads: 1, head_dim: 32, vocabulary: 300,
+  tokenizer_examples: 20}}
+mixture: [{{family: value, share: 1}}]
+"""
+
+
+def app() -> typer.Typer:
+    made = typer.Typer()
+    train.add_to(made)
+    data.add_to(made)
+    return made
+
+
+def test_train_writes_a_model_and_json_lines(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(TINY.format(out=tmp_path / "out"))
+    done = CliRunner().invoke(
+        app(), ["train", "sft", "--config", str(recipe), "--set", "tokens=200", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(row) for row in done.stdout.splitlines() if row.startswith("{")]
+    assert rows[-1]["tokens"] >= 200 and rows[-1]["left"] == 0
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "method, settings, error, said",
+    [("stf", [], UnknownName, "sft"), ("sft", ["--set", "tokns=3"], SetupError, "did you mean 'tokens'")],
+)
+def test_train_refuses(
+    tmp_path: Path, method: str, settings: list[str], error: type[Exception], said: str
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(TINY.format(out=tmp_path / "out"))
+    done = CliRunner().invoke(app(), ["train", method, "--config", str(recipe), *settings])
+    assert isinstance(done.exception, error)
+    assert said in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_generate(tmp_path: Path) -> None:
+    runner = CliRunner()
+    listed = runner.invoke(app(), ["data", "generate"])
+    assert listed.exit_code == 0 and "countdown" in listed.stdout
+    drawn = runner.invoke(app(), ["data", "generate", "--family", "value", "-n", "3", "--seed", "2"])
+    assert [json.loads(row)["family"] for row in drawn.stdout.splitlines()] == ["value"] * 3
+    written = runner.invoke(
+        app(), ["data", "generate", "-f", "words", "-n", "4", "-o", str(tmp_path / "w.jsonl")]
+    )
+    assert written.exit_code == 0 and len((tmp_path / "w.jsonl").read_text().splitlines()) == 4
+    assert isinstance(
+        runner.invoke(app(), ["data", "generate", "-f", "value", "--set", "x=1"]).exception, SetupError
+    )
+    assert runner.invoke(app(), ["data", "generate", "-f", "value", "-n", "0"]).exit_code == 2
