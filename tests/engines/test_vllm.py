@@ -361,6 +361,7 @@ async def test_choose_refuses_options_it_cannot_tell_apart(
         await engine.choose(ChoiceRequest("c", "hello", options))
 
 
+@pytest.mark.filterwarnings("ignore::Warning")  # numba compiles with a deprecation of its own
 async def test_drafting_changes_the_speed_and_not_the_text(engine: VllmEngine, folder: Path) -> None:
     loaded = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
     drafting = VllmEngine(VllmConfig(model=str(folder), dtype="float32", speculative_config=loaded))
