@@ -20,6 +20,7 @@ from reason_engine.profile import Profile
 from reason_engine.runtime.trace import TraceRing
 from reason_engine.serving.auth import Keys
 from reason_engine.serving.chat import chat_routes
+from reason_engine.serving.completions import completion_routes
 from reason_engine.serving.errors import on_error, on_status
 from reason_engine.serving.guard import Guard, accepted_hosts
 from reason_engine.serving.limits import Gate
@@ -68,7 +69,7 @@ def create_app(
     )
     app.state.service = service
     app.state.refused = service.metrics.refused
-    for routes in (chat_routes, model_routes, token_routes, state_routes):
+    for routes in (chat_routes, completion_routes, model_routes, token_routes, state_routes):
         app.include_router(routes(service))
     app.include_router(page_routes())
     app.add_exception_handler(ReasonError, on_error)

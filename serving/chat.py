@@ -87,7 +87,7 @@ def _streamed(service: Service, job: Job) -> Response:
         "model": job.model,
         "system_fingerprint": service.engine.info.fingerprint,
     }
-    feed = Feed(job.n, exclude=job.exclude, events=bool(options and options.include_events))
+    feed = Feed[Outcome](job.n, exclude=job.exclude, events=bool(options and options.include_events))
     chunks = Chunks(head, job.n)
 
     def last(index: int, outcome: Outcome) -> bytes:

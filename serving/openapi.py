@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from reason_engine.serving.schema import ChatRequest
+from reason_engine.serving.schema import ChatRequest, CompletionRequest
 
 ERROR: dict[str, Any] = {
     "type": "object",
@@ -82,3 +82,4 @@ def _chat() -> dict[str, Any]:
 
 
 CHAT = _chat()
+COMPLETION = {**CHAT, **body_of(inlined(CompletionRequest))}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 
 from reason_engine.contracts import Capabilities, Engine
 from reason_engine.errors import CapabilityMissing, ContextLengthExceeded, RequestError
-from reason_engine.serving.schema import ChatRequest, stop_strings
+from reason_engine.serving.schema import ChatRequest, Sampled, stop_strings
 from reason_engine.types import Problem, Sampling, Structured
 
 SLICE = 16_384
@@ -18,6 +19,11 @@ def sampling_of(body: ChatRequest, context: int) -> Sampling:
     """The sampling of the final paths. `max_tokens` 0 stands for the rest of the context. Raises RequestError."""
     param = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
     most = body.max_completion_tokens or body.max_tokens or 0
+    return sampled(body, param, most, context, (body.top_logprobs or 0) if body.logprobs else None)
+
+
+def sampled(body: Sampled, param: str, most: int, context: int, logprobs: int | None) -> Sampling:
+    """What chat and plain completions share. Raises RequestError where `most` tokens can never fit."""
     if most > context:
         raise RequestError(
             f"{param}: allowed: >= 1 and <= {context}, the model's context; got {most}; the nearest valid value is "
@@ -35,11 +41,12 @@ def sampling_of(body: ChatRequest, context: int) -> Sampling:
         frequency_penalty=body.frequency_penalty or 0.0,
         repetition_penalty=body.repetition_penalty or 1.0,
         logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
+        seed=(secrets.randbits(31) if body.seed is None else body.seed) % 2**31,
         stop=stop_strings(body),
         include_stop=bool(body.include_stop_str_in_output),
         stop_token_ids=tuple(body.stop_token_ids or ()),
         ignore_eos=bool(body.ignore_eos),
-        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        logprobs=logprobs,
     )
 
 

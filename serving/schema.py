@@ -80,7 +80,7 @@ class Tool(Lenient):
     function: Function
 
 
-class _Sampled(Lenient):
+class Sampled(Lenient):
     """What chat and plain completions share."""
 
     model: str | None = Field(default=None, description="a name from /v1/models, with or without `:strategy`")
@@ -109,7 +109,7 @@ class _Sampled(Lenient):
     budget: Budget | None = None
 
 
-class ChatRequest(_Sampled):
+class ChatRequest(Sampled):
     messages: list[Any] = Field(min_length=1, max_length=4_096)
     max_completion_tokens: int | None = Field(default=None, ge=1, description="bounds each path")
     logprobs: bool | None = None
@@ -122,6 +122,12 @@ class ChatRequest(_Sampled):
     include_reasoning: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     modalities: list[str] | None = None
+
+
+class CompletionRequest(Sampled):
+    prompt: Any = Field(description="a text, a list of texts, or token ids of one or several prompts")
+    echo: bool | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=20)
 
 
 def chat_request(values: Mapping[str, Any]) -> ChatRequest:
@@ -146,7 +152,27 @@ def chat_request(values: Mapping[str, Any]) -> ChatRequest:
     return body
 
 
-def check_sampled(body: _Sampled) -> None:
+def completion_request(values: Mapping[str, Any]) -> CompletionRequest:
+    """The body of `POST /v1/completions`. Raises RequestError (400) that names the field."""
+    for name in ("reasoning", "budget", "suffix", "best_of", "prompt_logprobs"):
+        if values.get(name) is not None:
+            raise RequestError(
+                f"{name}: not offered for plain completions; strategies are asked for at /v1/chat/completions",
+                param=name,
+                code="unsupported_parameter",
+            )
+    body = validated(CompletionRequest, values)
+    check_sampled(body)
+    if body.echo and body.logprobs is not None:
+        raise RequestError(
+            "logprobs: not offered with echo; log-probabilities of the prompt are not told",
+            param="logprobs",
+            code="unsupported_parameter",
+        )
+    return body
+
+
+def check_sampled(body: Sampled) -> None:
     """Rules between fields that chat and plain completions share."""
     stops = stop_strings(body)
     if len(stops) > 4:
@@ -164,7 +190,7 @@ def check_sampled(body: _Sampled) -> None:
             )
 
 
-def stop_strings(body: _Sampled) -> tuple[str, ...]:
+def stop_strings(body: Sampled) -> tuple[str, ...]:
     """`stop` as a tuple, whichever form it came in."""
     return (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from reason_engine.runtime.events import Event, to_json
-from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.split import Piece
 from reason_engine.serving.connection import ClientGone, gone
 from reason_engine.serving.errors import failure, unwrap
@@ -34,14 +33,17 @@ DONE = b"data: [DONE]\n\n"
 _quote = json.encoder.encode_basestring
 
 
-class Feed:
-    """What a run has said and nobody has sent yet, by choice."""
+R = TypeVar("R")
+
+
+class Feed(Generic[R]):
+    """What a run has said and nobody has sent yet, by choice; `R` is what a choice ends with."""
 
     def __init__(self, choices: int, *, exclude: bool, events: bool) -> None:
         self._pieces: list[list[Piece]] = [[] for _ in range(choices)]
         self._events: list[list[Event]] = [[] for _ in range(choices)]
         self._exclude, self._with_events = exclude, events
-        self.ended: list[tuple[int, Outcome]] = []
+        self.ended: list[tuple[int, R]] = []
         self.wake = asyncio.Event()
         self.finished = False
         self.error: BaseException | None = None
@@ -70,7 +72,7 @@ class Feed:
 
         return take
 
-    def end(self, index: int, outcome: Outcome) -> None:
+    def end(self, index: int, outcome: R) -> None:
         self.ended.append((index, outcome))
         self.wake.set()
 
@@ -88,7 +90,7 @@ class Feed:
 class Chunks:
     """Encodes chunks of one response; what does not change is encoded once."""
 
-    def __init__(self, head: dict[str, Any], choices: int, *, field: str = "delta") -> None:
+    def __init__(self, head: dict[str, Any], choices: int) -> None:
         self._head = head
         plain = json.dumps(head)[:-1]
         self._starts = [f'data: {plain}, "choices": [{{"index": {i}, "delta": {{' for i in range(choices)]
@@ -127,7 +129,31 @@ class Chunks:
         return f'{self._starts[index]}}}, "finish_reason": null}}], "reason": {body}}}\n\n'
 
 
-class EventStream(Response):
+class TextChunks:
+    """Encodes the chunks of a plain completion, which has neither roles nor reasoning."""
+
+    first = b""
+
+    def __init__(self, head: dict[str, Any]) -> None:
+        self._head = head
+
+    def chunk(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:
+        return f"data: {json.dumps({**self._head, 'choices': choices, **more})}\n\n".encode()
+
+    def delta(self, index: int, pieces: Sequence[Piece], events: Sequence[Event]) -> bytes:
+        text = "".join(piece.text for piece in pieces)
+        return self.chunk([{"index": index, "text": text, "logprobs": None, "finish_reason": None}])
+
+
+class Encoder(Protocol):
+    """Turns what a choice gained into chunks; `first` opens the stream."""
+
+    @property
+    def first(self) -> bytes: ...
+    def delta(self, index: int, pieces: Sequence[Piece], events: Sequence[Event]) -> bytes: ...
+
+
+class EventStream(Response, Generic[R]):
     """A streamed answer. `work` runs the request and fills the feed; `last` makes a choice's final chunks from its
     outcome, `closing` what follows all of them (usage)."""
 
@@ -135,17 +161,17 @@ class EventStream(Response):
 
     def __init__(
         self,
-        feed: Feed,
-        chunks: Chunks,
-        work: Callable[[], Awaitable[Sequence[Outcome]]],
-        last: Callable[[int, Outcome], bytes],
-        closing: Callable[[Sequence[Outcome]], bytes],
+        feed: Feed[R],
+        chunks: Encoder,
+        work: Callable[[], Awaitable[Sequence[R]]],
+        last: Callable[[int, R], bytes],
+        closing: Callable[[Sequence[R]], bytes],
         keepalive: float,
     ) -> None:
         super().__init__()
         self._feed, self._chunks, self._work = feed, chunks, work
         self._last, self._closing, self._keepalive = last, closing, keepalive
-        self._outcomes: Sequence[Outcome] = ()
+        self._outcomes: Sequence[R] = ()
         self._silent = False
         self._sending: float | None = None
 
