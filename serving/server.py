@@ -14,7 +14,8 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from reason_engine.errors import EngineDead, ReasonError
+from reason_engine.contracts import Health
+from reason_engine.errors import EngineDead, EngineError, ReasonError
 from reason_engine.serving.service import Service
 
 WATCH_SECONDS = 2.0
@@ -74,7 +75,7 @@ class Server(uvicorn.Server):
                 pass
             if gate.loading:
                 continue
-            health = await self._service.engine.health()
+            health = await _health(self._service)
             missed = 0 if health.live else missed + 1
             if missed >= DEAD_CHECKS:
                 gate.fail(EngineDead(health.detail or "the engine has stopped"))
@@ -82,9 +83,15 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(app: FastAPI, host: str, port: int, *, log_level: str = "warning") -> None:
-    """Serve until stopped. Raises SetupError or EngineError where the engine ended it, OSError for a taken port."""
-    service: Service = app.state.service
+async def _health(service: Service) -> Health:
+    try:
+        return await service.engine.health()
+    except EngineError as error:
+        return Health(ready=False, live=False, detail=str(error))
+
+
+def server_for(app: FastAPI, host: str, port: int, *, log_level: str = "warning") -> Server:
+    """A server of this application, not yet running."""
     config = uvicorn.Config(
         app,
         host=host,
@@ -95,4 +102,9 @@ def serve(app: FastAPI, host: str, port: int, *, log_level: str = "warning") -> 
         timeout_graceful_shutdown=2,
         lifespan="on",
     )
-    asyncio.run(Server(config, service).serve_until_stopped())
+    return Server(config, app.state.service)
+
+
+def serve(app: FastAPI, host: str, port: int) -> None:
+    """Serve until stopped. Raises SetupError or EngineError where the engine ended it."""
+    asyncio.run(server_for(app, host, port).serve_until_stopped())

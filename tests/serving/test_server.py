@@ -6,22 +6,17 @@ import signal
 
 import httpx2
 import pytest
-import uvicorn
 
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import EngineDead, ModelLoadError
 from reason_engine.serving import server as module
 from reason_engine.serving.app import create_app
-from reason_engine.serving.server import Server
+from reason_engine.serving.server import Server, server_for
 from reason_engine.settings import Settings
 
 
 def server_of(engine: Scripted, **settings: object) -> Server:
-    app = create_app(engine, None, Settings(**settings))
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1
-    )
-    return Server(config, app.state.service)
+    return server_for(create_app(engine, None, Settings(**settings)), "127.0.0.1", 0, log_level="critical")
 
 
 async def base_of(server: Server) -> str:

@@ -257,3 +257,50 @@ async def test_a_slow_reader_costs_no_more_than_its_text(live) -> None:
                     count += 1
                     text += json.loads(line[6:])["choices"][0]["delta"].get("content") or ""
         assert text == words and count <= 2003
+
+
+async def test_a_reader_who_takes_nothing_is_given_up(local, monkeypatch) -> None:
+    monkeypatch.setattr("reason_engine.serving.stream.SEND_SECONDS", 0.0)
+    never, body = asyncio.Event(), json.dumps({"messages": QUESTION, "stream": True}).encode()
+    incoming = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict:
+        if incoming:
+            return incoming.pop()
+        await never.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message) -> None:
+        if message["type"] == "http.response.body":
+            await never.wait()
+
+    async def gate(request, index, position) -> None:
+        if position == 2:
+            await never.wait()
+
+    engine = Scripted(lambda prompt, seed, index: "a b c d", gate=gate)
+    async with local(engine, settings=Settings(keepalive_seconds=0.01)) as house:
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/chat/completions", "raw_path": b"", "query_string": b"",
+            "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http", "asgi": {"version": "3.0"},
+            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "root_path": "",
+        }  # fmt: skip
+        async with asyncio.timeout(10):
+            await house.app(scope, receive, send)
+        assert engine.running == 0 and engine.aborted == 1 and house.app.state.service.gate.held == 0
+
+
+async def test_many_clients_at_once_get_whole_answers_and_exact_accounts(live) -> None:
+    async with live(settings=Settings(capacity=10_000)) as house:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(stream(house, stream_options={"include_usage": True}, **body))
+                for body in list(BODIES.values()) * 4
+            ]
+        spent = 0
+        for task in tasks:
+            chunks = task.result()
+            ends = [choice for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"]]
+            assert ends and all(end["finish_reason"] == "stop" for end in ends)
+            spent += chunks[-1]["usage"]["completion_tokens"]
+        assert spent == house.engine.generated and house.engine.running == 0
