@@ -41,7 +41,7 @@ check: $(VENV)/.dev ## formatting, lint and types
 	$(BIN)/pyright
 
 bench: $(VENV)/.dev ## the benchmarks of tests/bench, one after the other
-	@set -e; for file in tests/bench/[a-z]*.py; do name=$$(basename $$file .py); \
+	@set -e; for file in tests/bench/bench_*.py; do name=$$(basename $$file .py); \
 		echo "== $$name"; $(BIN)/python -m tests.bench.$$name $(ARGS); done
 
 $(VENV)/bin/python:
