@@ -77,8 +77,8 @@ def pick(
     _check(foreign)
     wanted = effort or foreign.get("effort") or ("none" if foreign.get("enabled") is False else None)
     preset: Mapping[str, Any] = {}
-    if named or suffix:
-        name = str(named or suffix)
+    if named is not None or suffix is not None:
+        name = str(suffix if named is None else named)
     elif wanted:
         name, preset = by_effort(wanted)
     else:
