@@ -6,7 +6,6 @@ import json
 import shlex
 import socket
 import urllib.request
-from pathlib import Path
 
 import pytest
 from openai import OpenAI
@@ -14,12 +13,6 @@ from openai import OpenAI
 from reason_engine.cli._serve import banner
 from reason_engine.settings import Settings
 from tests.cli.conftest import serve, stop
-from tests.models import write_model
-
-
-@pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def test_the_banner_names_the_model_and_the_address(server) -> None:
@@ -81,20 +74,20 @@ def test_adapters_are_loaded_before_it_is_ready() -> None:
         assert stop(running) == 0
 
 
-def test_an_adapter_that_cannot_be_loaded_ends_the_server_with_one_line(tiny_model: Path) -> None:
+def test_an_adapter_that_cannot_be_loaded_ends_the_server_with_one_line() -> None:
     with pytest.raises(AssertionError) as caught:
-        serve(str(tiny_model), "--adapter", "mine=/no/such/adapter")
+        serve("--adapter", "mine=/no/such/adapter")
     (_, line) = str(caught.value).splitlines()
     assert line.startswith("reason: ") and "/no/such/adapter" in line
 
 
-def test_the_embedded_engine_is_served(tiny_model: Path) -> None:
-    running = serve(str(tiny_model), "--threads", "1")
+def test_nothing_named_serves_the_bundled_model_on_the_embedded_engine() -> None:
+    running = serve("--threads", "1", "--engine", "embedded")
     try:
-        assert f"{tiny_model.name} is ready" in running.banner
+        assert "reason-nano is ready" in running.banner and "demonstration model" in running.banner
         with OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
             answer = client.chat.completions.create(
-                model=tiny_model.name,
+                model="reason-nano",
                 messages=[{"role": "user", "content": "Say it"}],
                 extra_body={"reasoning": {"strategy": "self-consistency", "n": 4}, "budget": {"tokens": 40}},
             )
