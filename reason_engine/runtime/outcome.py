@@ -108,9 +108,10 @@ def _content_logprobs(path: Path | None, content: str) -> tuple[TokenLogprob, ..
     start, at = path.text.rfind(content) - len(path.prefill), 0
     kept: list[TokenLogprob] = []
     for token in path.logprobs:
-        if start <= at < start + len(content):
+        end = at + len(token.token)
+        if at < start + len(content) and end > start:
             kept.append(token)
-        at += len(token.token)
+        at = end
     return tuple(kept)
 
 
