@@ -3,7 +3,7 @@
     python -m tests.bench.bench_engine [--rounds 5] [--tokens 128] [--model DIR] [--large]
 
 Rounds alternate engine and baseline; every round gives one ratio of tokens per second. The baseline runs at the better
-of 1 and 2 threads, found first; the engine at its own choice.
+of 1 and 2 threads, found first; the engine at its own choice, in its own process as when serving.
 """
 
 from __future__ import annotations
@@ -74,13 +74,8 @@ class Baseline:
         return speeds
 
 
-async def engine_speed(
-    engine: Embedded, threads: int, ids: list[int], n: int, tokens: int, name: str
-) -> float:
+async def engine_speed(engine: Embedded, ids: list[int], n: int, tokens: int, name: str) -> float:
     """Tokens per second of one request with n samples, read as a stream."""
-    import torch
-
-    torch.set_num_threads(threads)
     sampling = Sampling(max_tokens=tokens, temperature=0.7, ignore_eos=True, seed=len(name))
     start, made = time.perf_counter(), 0
     async with aclosing(engine.generate(GenerateRequest(name, tuple(ids), n, sampling))) as chunks:
@@ -92,7 +87,7 @@ async def engine_speed(
 
 async def compare(path: Path, rounds: int, tokens: int, label: str) -> list[dict[str, Any]]:
     """Paired ratios for one stream and for 16 samples."""
-    engine = Embedded(path, inline=True)
+    engine = Embedded(path)
     await engine.start()
     chosen = engine.chosen
     assert chosen is not None
@@ -101,12 +96,12 @@ async def compare(path: Path, rounds: int, tokens: int, label: str) -> list[dict
     rows: list[dict[str, Any]] = []
     for n in (1, 16):
         speeds = baseline.choose_threads(ids, n, max(16, tokens // 4))
-        await engine_speed(engine, chosen.threads, ids, n, 8, "warm")
+        await engine_speed(engine, ids, n, 8, "warm")
         ours: list[float] = []
         theirs: list[float] = []
         for i in range(rounds):
             theirs.append(baseline.run(ids, n, tokens))
-            ours.append(await engine_speed(engine, chosen.threads, ids, n, tokens, f"{label}-{n}-{i}"))
+            ours.append(await engine_speed(engine, ids, n, tokens, f"{label}-{n}-{i}"))
         ratio = paired([a / b for a, b in zip(ours, theirs, strict=True)])
         row = {
             "model": label, "dtype": chosen.dtype, "n": n, "ratio": ratio.median, "low": ratio.low, "high": ratio.high,

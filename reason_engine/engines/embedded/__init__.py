@@ -33,7 +33,7 @@ from reason_engine.engines.embedded.messages import (
 )
 from reason_engine.engines.embedded.shape import read_shape
 from reason_engine.engines.embedded.stream import Stream
-from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, UnknownModel
+from reason_engine.errors import CapabilityMissing, EngineDead, ReasonError, UnknownModel
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
@@ -214,8 +214,8 @@ class Embedded:
                 self._link.send(Abort(request_id))
             while stream.left:
                 await stream.take()
-        except EngineError:
-            pass
+        except ReasonError:
+            pass  # whoever read the stream has been told, or has left
         finally:
             del self._streams[request_id]
 

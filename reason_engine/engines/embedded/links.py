@@ -78,7 +78,7 @@ class ProcessLink:
             "reason_engine.engines.embedded.worker",
             stdin=PIPE,
             stdout=PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env={"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
         self._write(config)
         self._reader = asyncio.create_task(self._read(self._process, receive))

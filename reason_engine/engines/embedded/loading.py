@@ -18,7 +18,8 @@ from reason_engine.engines.embedded.shape import Shape, read_shape
 from reason_engine.errors import ModelLoadError
 
 SMALL = 20_000_000
-"""Parameters below which one thread and fp32 are the fastest on a CPU."""
+"""Parameters below which one thread and fp32 are the fastest on a CPU. Above, one core is left to the front: a thread
+that waits for its turn on a full machine holds up all others at every operation."""
 
 
 def build(config: Config, chat: ChatFormat, outbox: Outbox) -> tuple[Scheduler, Ready]:
@@ -27,7 +28,7 @@ def build(config: Config, chat: ChatFormat, outbox: Outbox) -> tuple[Scheduler, 
     shape = read_shape(folder)
     device = _device(config.device)
     size = _parameters(shape)
-    threads = config.threads or (1 if size < SMALL else len(os.sched_getaffinity(0)))
+    threads = config.threads or (1 if size < SMALL else max(1, len(os.sched_getaffinity(0)) - 1))
     torch.set_num_threads(threads)
     dtype = _dtype(config.dtype, shape, size, device)
     loaded = weights.load(folder, shape, dtype, device)

@@ -1,8 +1,8 @@
 """Logits to tokens, all rows at once.
 
 One uniform number a row picks from the cumulative distribution in vocabulary order, so the pick does not depend on how
-other rows are drawn. Truncation is a threshold on the logits: top-k, then top-p (Holtzman et al. 2019, arXiv:1904.09751),
-then min-p (arXiv:2407.01082); ties at the threshold stay. Penalties are those of the OpenAI and CTRL conventions.
+other rows are drawn. Truncation is a threshold on the logits: top-k, then top-p (Holtzman et al. 2019,
+arXiv:1904.09751), then min-p (arXiv:2407.01082); ties at the threshold stay. Penalties are those of the OpenAI and CTRL conventions.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.types import Sampling
 
 WIDE = 16384
+"""Vocabulary above which sums are kept in double precision."""
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ class Sampler:
         if self.cut_k or self.top_p is not None or self.min_p is not None:
             hot = hot.masked_fill(hot < self._threshold(hot), float("-inf"))
         precise = torch.float64 if self.vocab > WIDE else torch.float32
-        sums = hot.softmax(-1, dtype=precise).cumsum(-1)
+        sums = hot.softmax(-1).cumsum(-1, dtype=precise)
         u = torch.from_numpy(draws.uniforms(self.streams, self.places)).to(self.device, precise).unsqueeze(1)
         total = sums[:, -1:]
         u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))

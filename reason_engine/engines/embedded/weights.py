@@ -74,7 +74,7 @@ class _Builder:
         embedding = self.take("embed_tokens.weight", s.vocab, s.hidden)
         layers = [self.layer(f"layers.{i}.") for i in range(s.layers)]
         top = embedding if s.tied else self.take("lm_head.weight", s.vocab, s.hidden)
-        head = top.t() if s.tied or not self.input_major else top.t().contiguous()
+        head = top.t().contiguous() if self.input_major else top.t()
         return Weights(embedding, layers, self.take("norm.weight", s.hidden), head)
 
     def layer(self, at: str) -> Layer:
