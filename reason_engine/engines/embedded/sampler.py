@@ -2,7 +2,8 @@
 
 One uniform number a row picks from the cumulative distribution in vocabulary order, so the pick does not depend on how
 other rows are drawn. Truncation is a threshold on the logits: top-k, then top-p (Holtzman et al. 2019,
-arXiv:1904.09751), then min-p (arXiv:2407.01082); ties at the threshold stay. Penalties are those of the OpenAI and CTRL conventions.
+arXiv:1904.09751), then min-p (arXiv:2407.01082); ties at the threshold stay. Penalties are those of the OpenAI and
+CTRL conventions.
 """
 
 from __future__ import annotations
