@@ -61,7 +61,7 @@ async def compare(model: Path, count: int, precision: Precision, max_tokens: int
     asked = questions(count, profile.ask.steps)
     texts: list[list[str]] = []
     engines: list[Engine] = [
-        Embedded(model, dtype=precision),
+        Embedded(model, dtype=precision, inline=True),
         VllmEngine(VllmConfig(model=str(model), dtype=precision)),
     ]
     for engine in engines:

@@ -69,7 +69,9 @@ def test_pickles_are_never_loaded_by_default(folder: Path) -> None:
 
 def test_on_the_cpu_the_cache_has_a_size(folder: Path) -> None:
     token = 2 * 28 * 8 * 128 * 2
-    made = args.engine_arguments(VllmConfig(model="x", max_model_len=8192), folder, release=CPU)
+    made = args.engine_arguments(
+        VllmConfig(model="x", max_model_len=8192, dtype="bfloat16"), folder, release=CPU
+    )
     assert made["enforce_eager"]
     assert made["kv_cache_memory_bytes"] == 2 * token * (8192 + 128)
     assert args.cache_bytes(folder, None) == 2 * token * (40960 + 128)
@@ -78,6 +80,15 @@ def test_on_the_cpu_the_cache_has_a_size(folder: Path) -> None:
     assert "kv_cache_memory_bytes" not in args.engine_arguments(own, folder, release=CPU)
     (folder / "config.json").write_text('{"text_config": {}}')
     assert args.cache_bytes(folder, None) == 2**30
+
+
+def test_a_small_model_computes_in_float32_on_the_cpu(folder: Path) -> None:
+    config = VllmConfig(model="x")
+    assert args.engine_arguments(config, folder, release=CPU)["dtype"] == "float32"
+    assert args.engine_arguments(config, folder, release=GPU)["dtype"] == "auto"
+    with (folder / "model.safetensors").open("wb") as file:
+        file.truncate(2**30)  # sparse
+    assert args.engine_arguments(config, folder, release=CPU)["dtype"] == "auto"
 
 
 @pytest.mark.parametrize(
