@@ -42,10 +42,8 @@ def start(settings: Settings) -> None:
     settings = settings.model_copy(update={"served_name": served_name(settings)})
     print(f"loading {settings.served_name} ({kind} engine) …", file=sys.stderr, flush=True)
 
-    import uvicorn
-
     from reason_engine.serving.app import create_app
-    from reason_engine.serving.server import Server
+    from reason_engine.serving.server import server_for
 
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -54,20 +52,11 @@ def start(settings: Settings) -> None:
     app = create_app(
         engine, profile, settings, profiles={name: read_profile(folder) for name, folder in own.items()}
     )
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-        lifespan="on",
-    )
-    server = Server(config, app.state.service)
+    gate = app.state.service.gate
+    server = server_for(app, settings.host, settings.port)
 
     async def announce() -> None:
-        while not (server.started and (await engine.health()).ready):
+        while not (server.started and gate.open and (await engine.health()).ready):
             await asyncio.sleep(READY_CHECK_SECONDS)
         port = server.servers[0].sockets[0].getsockname()[1]
         print(banner(settings, kind, profile.description, port), flush=True)

@@ -46,7 +46,7 @@ def build() -> typer.Typer:
 def main() -> None:
     """Entry point of the console script."""
     try:
-        build()()
+        build()(prog_name="reason")
     except (SetupError, RequestError) as error:
         _fail(str(error), 2)
     except ReasonError as error:

@@ -100,7 +100,7 @@ def test_a_bad_checkpoint_is_one_line_and_exits_2(
 
 
 def test_a_failure_that_is_not_the_users_exits_1(reason, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> None:
+    def broken(prog_name: str) -> None:
         raise EngineError("it\nbroke")
 
     monkeypatch.setattr(cli_main, "build", lambda: broken)
@@ -109,7 +109,7 @@ def test_a_failure_that_is_not_the_users_exits_1(reason, monkeypatch: pytest.Mon
 
 
 def test_ctrl_c_exits_130(reason, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted() -> None:
+    def interrupted(prog_name: str) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli_main, "build", lambda: interrupted)
