@@ -51,6 +51,23 @@ async def test_more_samples_than_rows_are_served_in_turn(engine: Embedded, tiny_
     await wide.close()
 
 
+async def test_rows_that_end_at_different_steps_leave_the_others_text_alone(
+    engine: Embedded, tiny_qwen3: Path
+) -> None:
+    """A row that leaves makes another one move: its text must be what it is when nothing moves."""
+    asked = [
+        request(f"{chr(97 + i)} prompt of its own", replace(GREEDY, max_tokens=4 + 7 * (i * 5 % 12)))
+        for i in range(12)
+    ]
+    alone = [(await read(engine, one))[0].text for one in asked]
+    wide = Embedded(tiny_qwen3, inline=True)
+    await wide.start()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(read(wide, one)) for one in asked]
+    await wide.close()
+    assert [task.result()[0].text for task in tasks] == alone
+
+
 async def test_rows_set_back_for_memory_go_on_with_the_same_text(engine: Embedded, tiny_qwen3: Path) -> None:
     sampling = replace(WARM, max_tokens=150)
     expected = await read(engine, request("memory", sampling, n=4))

@@ -231,6 +231,7 @@ class Scheduler:
             self.outbox.text(
                 row, text, token, row.logprob(token, logprobs[i]) if wanted and logprobs else None
             )
-            if row.finish is not None and running:
-                self.prefixes.add(row.space, row.ids[:-1], self.batch.save(row))
-                self.batch.leave(row)
+        # Rows leave only after every row has its token: a row that is moved is moved by its length.
+        for row in [row for row in rows if running and row.finish is not None]:
+            self.prefixes.add(row.space, row.ids[:-1], self.batch.save(row))
+            self.batch.leave(row)
