@@ -43,10 +43,9 @@ def test_models_lists_the_bundled_model(reason) -> None:
 
 
 def test_models_of_a_server(reason, server) -> None:
-    found = [
-        json.loads(line)["name"] for line in reason("models", "--url", server.url, "--json").out.splitlines()
-    ]
-    assert found
+    ran = reason("models", "--url", server.url, "--json")
+    assert ran.code == 0, ran.err
+    found = [json.loads(line)["name"] for line in ran.out.splitlines()]
     assert any(name.endswith(":tree-of-thoughts") for name in found)
     assert reason("models", "--url", "http://127.0.0.1:1").code == 1
 
