@@ -100,9 +100,12 @@ class Grower:
         )  # fmt: skip
 
     async def _conclude(self, ctx: Context, thought: Thought) -> list[Thought]:
-        """The steps have reached the goal: draw answer lines, one, then twice as many, until one is right."""
+        """The steps have reached the goal: draw answer lines, one, then twice as many, until one is right.
+
+        Half of k is enough: a model that writes the same wrong line again will go on doing so.
+        """
         drawn, size, found = 0, 1, list[Thought]()
-        while drawn < self._search.k and not any(self._right(end) for end in found):
+        while 2 * drawn < self._search.k and not any(self._right(end) for end in found):
             size = min(size, self._search.k - drawn)
             found += self._legal(self._read(ctx, thought, await self._sample(ctx, thought, size)))
             drawn, size = drawn + size, 2 * size

@@ -5,7 +5,7 @@ Tree of Thoughts, Yao et al. 2023, arXiv:2305.10601, algorithms 1 (breadth first
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reason_engine.types import Path
@@ -53,6 +53,11 @@ def push(stack: Sequence[Thought], children: Sequence[Thought], threshold: float
 def unseen(thoughts: Sequence[Thought], seen: set[str]) -> list[Thought]:
     """Thoughts whose state was not visited before."""
     return [thought for thought in thoughts if thought.done or thought.key not in seen]
+
+
+def widest(visited: Mapping[Thought, int]) -> Thought:
+    """Where to sample again when the stack is empty: the highest value per visit; ties go to the earlier thought."""
+    return max(visited, key=lambda thought: thought.value / visited[thought])
 
 
 def _certainty(thought: Thought) -> float:

@@ -4,7 +4,8 @@ Yao et al. 2023, arXiv:2305.10601: thought generation by sampling or by one prop
 by value or by vote (3.3), breadth first or depth first with pruning and backtracking (3.4).
 Departures: the value is the model's probability of `value_options[0]` against the other option at one token, not a
 sampled word; equal states are merged; where the profile knows the task, its checker drops illegal lines and tells
-whether a finished answer is right (it never proposes or looks ahead), and a right one ends the search.
+whether a finished answer is right (it never proposes or looks ahead), and a right one ends the search; when nothing
+promising is left, depth first samples more steps from the best state it has visited, until `visits` are spent.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydantic import Field
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies._thoughts import Grower
-from reason_engine.strategies._tree import Thought, keep, merge, push, unseen
+from reason_engine.strategies._tree import Thought, keep, merge, push, unseen, widest
 from reason_engine.types import Answer, Problem
 
 
@@ -74,11 +75,12 @@ class TreeOfThoughts(Strategy):
         return ends
 
     async def _depth_first(self, ctx: Context, grower: Grower) -> list[Thought]:
-        stack, ends, seen = [Thought()], list[Thought](), set[str]()
+        stack, ends, visited = [Thought(value=1.0)], list[Thought](), dict[Thought, int]()
         for visit in range(1, self.visits + 1):
-            thought = stack.pop()
-            seen.add(thought.key)
+            thought = stack.pop() if stack else widest(visited)
+            visited[thought] = visited.get(thought, 0) + 1
             async with ctx.span(f"visit {visit}") as here:
+                seen = {known.key for known in visited}
                 children = unseen(merge(await self._expand(here, grower, None, thought)), seen)
                 children = await grower.valued(here, children)
                 here.note(
@@ -91,8 +93,6 @@ class TreeOfThoughts(Strategy):
                 break
             deeper = [child for child in children if not child.done and child.depth < self.depth]
             stack = push(stack, deeper, self.threshold)
-            if not stack:
-                break
         return ends
 
     async def _expand(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reason_engine.strategies._tree import Thought, keep, merge, push, unseen
+from reason_engine.strategies._tree import Thought, keep, merge, push, unseen, widest
 from reason_engine.types import Path, TokenLogprob
 
 
@@ -27,6 +27,13 @@ def test_push_prunes_and_leaves_the_best_on_top() -> None:
     old, low, mid, high = thought("old", 0.5), thought("low", 0.05), thought("mid", 0.4), thought("high", 0.8)
     stack = push([old], [high, low, mid], threshold=0.05)
     assert stack == [old, mid, high]
+
+
+def test_widest_prefers_value_per_visit() -> None:
+    root, good, poor = thought("root", 1.0), thought("good", 0.6), thought("poor", 0.2)
+    assert widest({root: 1, good: 1, poor: 1}) == root
+    assert widest({root: 2, good: 1, poor: 1}) == good
+    assert widest({root: 2, good: 2, poor: 1}) == root
 
 
 def test_unseen_drops_visited_states_but_no_answers() -> None:
