@@ -38,8 +38,9 @@ def countdown(
         while len(end) > 1:
             whole = [move[4] for move in moves(end) if isinstance(move[3], int) and 0 < move[3] <= 4 * top]
             end = rng.choice(whole) if whole else (0,)
-        if 1 < end[0] <= top:
-            return state, int(end[0])
+        target = max(end)  # the one that is left
+        if 1 < target <= top:
+            return state, int(target)
 
 
 def solution(rng: random.Random, state: State, target: Number) -> tuple[list[str], str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config
 from torch.nn.functional import silu
 
 from reason_engine.errors import SetupError
@@ -30,7 +31,7 @@ class CompiledBody(nn.Module):
         turns = torch.arange(config.max_position_embeddings).float()[:, None] / _theta(config) ** half
         self._cos, self._sin = turns.cos(), turns.sin()
         # Sizes that happen to be equal (a length and half a head) must not be taken for one and the same.
-        torch.fx.experimental._config.use_duck_shape = False
+        _config.use_duck_shape = False
         self._layer = torch.compile(_layer, dynamic=True)
 
     def forward(self, ids_BT: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def load_or_build(config: Any) -> tuple[Any, Any]:
             num_key_value_heads=new.kv_heads,
             head_dim=new.head_dim,
             max_position_embeddings=new.context,
-            rope_theta=new.rope_theta,
+            rope_parameters={"rope_type": "default", "rope_theta": new.rope_theta},
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
@@ -42,9 +42,9 @@ def load_or_build(config: Any) -> tuple[Any, Any]:
         )
     )
     tokenizer.model_max_length = new.context
-    for layer in model.model.layers:
-        layer.self_attn.o_proj.weight.data.zero_()
-        layer.mlp.down_proj.weight.data.zero_()
+    for name, parameter in model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            parameter.data.zero_()
     return _quick_attention(model), tokenizer
 
 
