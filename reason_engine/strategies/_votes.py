@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import comb
 
-SMALLEST_WAVE = 4
+SMALLEST_WAVE = 3
 
 
 def lead_probability(first: int, second: int) -> float:
@@ -35,7 +35,7 @@ def settled(counts: Sequence[int], remaining: int, confidence: float) -> bool:
 
 def next_wave(counts: Sequence[int], remaining: int, confidence: float) -> int:
     """How many paths to draw next: the fewest that could settle the vote if all went to the leader, but no fewer than
-    SMALLEST_WAVE, since paths of one wave cost little time and what is not needed is aborted."""
+    SMALLEST_WAVE, since every further wave costs the time of a path."""
     first, second, *_ = [*counts, 0, 0]
     for size in range(1, remaining):
         if settled((first + size, second), remaining - size, confidence):

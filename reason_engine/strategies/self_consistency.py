@@ -2,12 +2,13 @@
 
 Wang et al. 2022, arXiv:2203.11171, section 2: argmax over a of the number of paths whose parsed answer equals a.
 `adaptive` follows Aggarwal et al. 2023, arXiv:2305.11860. Departures: paths come in waves rather than one by one (one
-engine request a wave), and a wave's rest is aborted as soon as the vote is settled.
+engine request a wave), and a wave's rest is aborted once the vote cannot change.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import ClassVar
 
 from pydantic import Field
@@ -29,7 +30,7 @@ class SelfConsistency(Strategy):
     n: int = Field(16, ge=1, le=256, description="paths to sample")
     adaptive: bool = Field(False, description="draw in waves and stop when the vote is settled")
     confidence: float = Field(
-        0.95, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
+        0.8, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
     )
 
     @property
@@ -46,7 +47,8 @@ class SelfConsistency(Strategy):
 
             def closed(new: list[Path], before: tuple[Path, ...] = tuple(paths)) -> bool:
                 seen = [*before, *new]
-                return settled(_counts(seen), self.n - len(seen), self.confidence)
+                # Inside a wave only certainty counts: the first to finish are the shortest, not a fair sample.
+                return settled(_counts(seen), self.n - len(seen), inf)
 
             wave = await ctx.sample(
                 ctx.worded("steps"),

@@ -44,13 +44,14 @@ async def test_no_answer_is_no_vote_and_no_confidence() -> None:
 async def test_adaptive_stops_when_all_agree() -> None:
     engine = Scripted(lambda p, s, i: "Answer: 4")
     outcome = await solve(SelfConsistency(n=16, adaptive=True), Problem("?"), engine)
-    assert engine.samples == 4
+    assert engine.samples == 3
     assert outcome.stopped == "decided"
 
 
 async def test_adaptive_goes_on_while_the_vote_is_open() -> None:
     engine = Scripted(lambda p, s, i: f"Answer: {s % 2}")
-    outcome = await solve(SelfConsistency(n=16, adaptive=True), Problem("?"), engine, seed=1)
+    strategy = SelfConsistency(n=16, adaptive=True, confidence=0.95)
+    outcome = await solve(strategy, Problem("?"), engine, seed=1)
     assert engine.samples > 8
     assert outcome.answer.value in ("0", "1")
 
@@ -61,10 +62,10 @@ async def test_a_settled_wave_aborts_its_rest() -> None:
     voted = asyncio.Event()
 
     async def one_is_slow(request: GenerateRequest, index: int, position: int) -> None:
-        if index == request.n - 1 and request.n == 4 and position:
+        if index == request.n - 1 and position:
             await voted.wait()  # never set: only an abort ends this path
 
-    strategy = SelfConsistency(n=4, adaptive=True, confidence=0.99)
+    strategy = SelfConsistency(n=3, adaptive=True)
     engine = Scripted(lambda p, s, i: "so\nAnswer: 4", gate=one_is_slow)
     outcome = await solve(strategy, Problem("?"), engine)
     assert outcome.answer.value == "4"

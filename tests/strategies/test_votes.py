@@ -35,3 +35,4 @@ def test_waves_are_as_large_as_the_vote_is_open() -> None:
     assert next_wave([4, 2], 10, 0.95) == 4  # 8 against 2: 0.967; 7 against 2: 0.945
     assert next_wave([3, 3], 10, 0.95) > next_wave([4, 2], 10, 0.95)
     assert next_wave([1, 1], 2, 0.95) == 2
+    assert next_wave([2], 14, 0.9) == 3  # one more would do; a wave has at least three
