@@ -1,20 +1,20 @@
 """Every error of the package, named for the boundary that failed.
 
-    ReasonError
-    ├── RequestError (ValueError)      the caller's input; 400 unless said otherwise; names the field in `param`
-    │   ├── UnknownName                a strategy, verifier, task … that is not registered; carries the nearest name
-    │   ├── UnknownModel               404
-    │   ├── ContextLengthExceeded      the prompt does not fit the model
-    │   └── CapabilityMissing          the engine at hand lacks what the strategy needs
-    ├── SetupError                     the operator's input: settings, files, extras; exit code 2
-    │   ├── MissingExtra               a package that an extra installs
-    │   └── ModelLoadError             a model path, checkpoint or tokenizer that cannot be used
-    ├── EngineError                    the engine failed while it worked; 500
-    │   ├── EngineDead                 it will not come back by itself; 503
-    │   └── EngineBusy                 its queue is full; 429
-    ├── VerifierError                  a verifier crashed, hung or returned nonsense; 500
-    ├── StrategyError                  a strategy crashed; 500
-    └── BudgetExhausted                control flow inside a run; `solve` turns it into the best answer so far
+ReasonError
+├── RequestError (ValueError)      the caller's input; 400 unless said otherwise; names the field in `param`
+│   ├── UnknownName                a strategy, verifier, task … that is not registered; carries the nearest name
+│   ├── UnknownModel               404
+│   ├── ContextLengthExceeded      the prompt does not fit the model
+│   └── CapabilityMissing          the engine at hand lacks what the strategy needs
+├── SetupError                     the operator's input: settings, files, extras; exit code 2
+│   ├── MissingExtra               a package that an extra installs
+│   └── ModelLoadError             a model path, checkpoint or tokenizer that cannot be used
+├── EngineError                    the engine failed while it worked; 500
+│   ├── EngineDead                 it will not come back by itself; 503
+│   └── EngineBusy                 its queue is full; 429
+├── VerifierError                  a verifier crashed, hung or returned nonsense; 500
+├── StrategyError                  a strategy crashed; 500
+└── BudgetExhausted                control flow inside a run; `solve` turns it into the best answer so far
 """
 
 from __future__ import annotations
