@@ -26,7 +26,9 @@ from reason_engine.errors import (
     RequestError,
     UnknownModel,
 )
-from reason_engine.types import ChoiceRequest, ScoreRequest, Structured
+from reason_engine.runtime.solve import solve
+from reason_engine.strategies.self_consistency import SelfConsistency
+from reason_engine.types import ChoiceRequest, Limits, Problem, ScoreRequest, Structured
 from tests.engines.contract import GREEDY, WARM, Sample, read, request, together
 from tests.models import write_model
 
@@ -495,3 +497,16 @@ async def test_weights_that_do_not_fit_the_config_fail_the_start(tiny_qwen3: Pat
         with pytest.raises(ModelLoadError, match=message):
             await engine.start()
         await engine.close()
+
+
+async def test_usage_under_a_budget_is_the_engines_own_count(tiny_qwen3: Path) -> None:
+    """Sixty-four paths share 500 tokens: what is reported is what the engine generated, cut paths included."""
+    made = Embedded(tiny_qwen3, inline=True)
+    await made.start()
+    before = (await made.health()).generated_tokens
+    strategy = SelfConsistency(n=64)
+    outcome = await solve(strategy, Problem("How many?"), made, limits=Limits(tokens=500))
+    after = (await made.health()).generated_tokens
+    await made.close()
+    assert outcome.usage.completion == after - before == 500
+    assert outcome.stopped == "budget-tokens"
