@@ -58,7 +58,7 @@ async def test_rows_that_end_at_different_steps_leave_the_others_text_alone(
 ) -> None:
     """A row that leaves makes another one move: its text must be what it is when nothing moves."""
     asked = [
-        request(f"{chr(97 + i)} prompt of its own", replace(GREEDY, max_tokens=4 + 7 * (i * 5 % 12)))
+        request(f"{chr(97 + i)}: of its own length", replace(GREEDY, max_tokens=4 + 7 * (i * 5 % 12)))
         for i in range(12)
     ]
     alone = [(await read(engine, one))[0].text for one in asked]
