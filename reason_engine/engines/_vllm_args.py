@@ -112,6 +112,10 @@ def engine_arguments(config: VllmConfig, folder: Path, *, release: Release) -> d
     fields["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
     if release.cpu:
         fields.setdefault("enforce_eager", True)
+        # A prompt read in parts rewinds its row's generator, which the CPU's cannot: the whole engine would end.
+        context = config.max_model_len or read_json(folder / "config.json").get("max_position_embeddings")
+        fields["enable_chunked_prefill"] = False
+        fields.setdefault("max_num_batched_tokens", max(2048, int(context or 0)))
         small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 1024 * _MIB
         if config.dtype == "auto" and small:
             fields["dtype"] = "float32"

@@ -128,6 +128,18 @@ async def test_sample_i_draws_with_seed_plus_i(engine: VllmEngine) -> None:
     assert len({ids(together, index) for index in range(3)}) == 3
 
 
+async def test_a_crowd_of_seeded_samples_is_read_whole(engine: VllmEngine) -> None:
+    """Sixty new prompts at once are more tokens than one step takes: none may be read in parts on the CPU."""
+    sampling = replace(GREEDY, temperature=1.0, seed=5, max_tokens=4)
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(run(engine, f"crowd {i} " * 12, id=f"crowd{i}", n=16, sampling=sampling))
+            for i in range(4)
+        ]
+    assert all(len(ids(task.result(), 15)) == 4 for task in tasks)
+    assert (await engine.health()).ready
+
+
 async def test_the_end_token_is_counted_and_not_shown(engine: VllmEngine) -> None:
     chunks = await run(engine, sampling=Sampling(temperature=0.0, logit_bias=((EOS, 100.0),)))
     assert (ids(chunks), text(chunks)) == ((EOS,), "")
