@@ -119,7 +119,7 @@ async def _scripted(url: str, words: int) -> int:
         tasks = [
             group.create_task(
                 stream_tokens(
-                    http, {"model": "scripted", "messages": [{"role": "user", "content": question}]}
+                    http, {"model": "reason-nano", "messages": [{"role": "user", "content": question}]}
                 )
             )
             for _ in range(STREAMS)
