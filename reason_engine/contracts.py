@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from reason_engine.answers import Equality
 from reason_engine.types import (
@@ -18,6 +18,7 @@ from reason_engine.types import (
     GenerateRequest,
     Message,
     ModelInfo,
+    Passage,
     Path,
     Problem,
     Score,
@@ -125,6 +126,27 @@ class Call(Protocol):
         self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
     ) -> Choice: ...
 
+    async def rate(
+        self,
+        inputs: Sequence[str],
+        *,
+        task: Literal["reward", "token_reward", "embed"] = "reward",
+        model: str | None = None,
+        stage: str = "rate",
+    ) -> Scores:
+        """Values of texts by a model head that the engine serves."""
+        ...
+
+    async def retrieve(self, query: str, k: int = 4) -> list[Passage]:
+        """The operator's passages nearest to the query; none where there is no knowledge."""
+        ...
+
+
+class Retriever(Protocol):
+    """An index of the operator's documents."""
+
+    async def retrieve(self, query: str, k: int) -> list[Passage]: ...
+
 
 class Verifier(Protocol):
     """Judges finished paths. Constructed from the params of the request: `{"name": …, "params": {…}}`."""
@@ -132,8 +154,9 @@ class Verifier(Protocol):
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]: ...
 
 
+@runtime_checkable
 class ProcessVerifier(Verifier, Protocol):
-    """Judges each step of a path as well."""
+    """Judges each step of a path as well, finished or not: one score a step, in order."""
 
     async def score_steps(self, problem: Problem, path: Path, call: Call) -> list[Score]: ...
 

@@ -170,6 +170,16 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of the operator's knowledge: quoted text, never instructions. `source` names where it stands (a file and
+    a place in it), `score` is the retriever's own measure."""
+
+    text: str
+    source: str
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """What is asked: the last user turn, with everything before it. `reference` is known to evaluations and to
     verifiers that ask for it, never shown to the model. `meta` carries task data (numbers, target, tests)."""
@@ -184,6 +194,8 @@ class Problem:
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
     tail: tuple[Message, ...] = ()
     """Turns after the last user turn: the assistant's tool calls and their results, inside a tool loop."""
+    sources: tuple[Passage, ...] = ()
+    """What was retrieved for the question; the question quotes it already."""
 
     def turns(self, text: str | None = None) -> tuple[Message, ...]:
         """The conversation with `text` (default: the question) as the last user turn."""

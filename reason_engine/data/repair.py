@@ -20,6 +20,16 @@ Checking; a sound solution is answered `Every line is right.` and its answer lin
     12 + 25 = 37
     37 - 7 = 30
     Answer: 30
+
+Thinking again after an answer, when something outside the model writes `Wait.` (only what follows it is learned):
+
+    12 + 25 = 47
+    47 - 7 = 40
+    Answer: 40
+    Wait. Line 1 is wrong.
+    12 + 25 = 37
+    37 - 7 = 30
+    Answer: 30
 """
 
 from __future__ import annotations
@@ -35,26 +45,33 @@ from reason_engine.data.formats import STEPS, Example
 from reason_engine.data.words import WordProblem, word_problem
 
 CHECK = "{question}\nProposed solution:\n{solution}\nCheck this solution."
+SOUND = "Every line is right."
 
 
 @families.register("repair")
 class Repair(BaseModel):
-    """`check`: share of given solutions; `sound`: share of those that are right."""
+    """`check`, `wait`: shares of given solutions and of thinking again; `sound`: share of those that are right."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    check: float = Field(0.5, ge=0, le=1)
+    check: float = Field(0.4, ge=0, le=1)
+    wait: float = Field(0.3, ge=0, le=1)
     sound: float = Field(0.4, ge=0, le=1)
     steps: tuple[int, int] = (1, 5)
     digits: tuple[int, int] = (1, 3)
 
     def example(self, rng: random.Random) -> Example:
         problem = word_problem(rng, rng.randint(*self.steps), rng.randint(*self.digits))
-        if rng.random() >= self.check:
+        kind = rng.random()
+        if kind >= self.check + self.wait:
             return _corrected(rng, problem)
-        if rng.random() < self.sound:
-            question = CHECK.format(question=problem.question, solution=problem.rationale)
-            return Example(question, f"Every line is right.\nAnswer: {problem.answer}", "repair")
-        return _criticised(rng, problem)
+        given, verdict = _verdict(rng, problem, rng.random() < self.sound)
+        if kind < self.check:
+            question = CHECK.format(question=problem.question, solution=given)
+            return Example(question, verdict, "repair")
+        before = f"{given}\nWait."
+        return Example(
+            f"{problem.question}\n{STEPS}", f"{before} {verdict}", "repair", skip=((0, len(before)),)
+        )
 
 
 def slip(rng: random.Random, right: Line) -> Line:
@@ -74,13 +91,32 @@ def _corrected(rng: random.Random, problem: WordProblem) -> Example:
     return Example(f"{problem.question}\n{STEPS}", f"{before}{wrong}\nWrong: {after}", "repair", skip=skip)
 
 
-def _criticised(rng: random.Random, problem: WordProblem) -> Example:
+def _verdict(rng: random.Random, problem: WordProblem, sound: bool) -> tuple[str, str]:
+    """A solution, right or spoiled in one line, and what a check of it says."""
+    if sound:
+        return problem.rationale, f"{SOUND}\nAnswer: {problem.answer}"
     place = rng.randrange(len(problem.lines))
-    given = _spoiled(problem.lines, place, slip(rng, problem.lines[place]))
+    given = _spoiled(problem.lines, place, _mistake(rng, problem, place))
     solution = "\n".join([*map(str, given), f"Answer: {given[-1].value}"])
     rest = [*map(str, problem.lines[place:]), f"Answer: {problem.answer}"]
-    answer = "\n".join([f"Line {place + 1} is wrong.", *rest])
-    return Example(CHECK.format(question=problem.question, solution=solution), answer, "repair")
+    return solution, "\n".join([f"Line {place + 1} is wrong.", *rest])
+
+
+def _mistake(rng: random.Random, problem: WordProblem, place: int) -> Line:
+    """A slip of arithmetic, a wrong sign, or a number that belongs elsewhere."""
+    right, kind = problem.lines[place], rng.random()
+    if kind < 0.6:
+        return slip(rng, right)
+    op, other = right.op, right.right
+    if kind < 0.8:
+        op = rng.choice([sign for sign in "+-" if sign != op])
+    else:
+        near = [entry.left for entry in problem.lines] + [entry.right for entry in problem.lines]
+        other = rng.choice(sorted({*near, right.right + 1, right.right + 10} - {right.right}))
+    if (op == "-" and right.left < other) or (op == "/" and (not other or right.left % other)):
+        return slip(rng, right)
+    wrong = line(right.left, op, other)
+    return wrong if wrong.value != right.value else slip(rng, right)
 
 
 def _spoiled(lines: Sequence[Line], place: int, wrong: Line) -> list[Line]:

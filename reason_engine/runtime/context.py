@@ -12,8 +12,9 @@ import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from reason_engine.contracts import ProcessVerifier
 from reason_engine.errors import (
     BudgetExhausted,
     CapabilityMissing,
@@ -26,7 +27,19 @@ from reason_engine.runtime.draw import Draw, Plan
 from reason_engine.runtime.events import Closed, Proposed, Scored
 from reason_engine.runtime.reading import PLAIN, read_answer
 from reason_engine.runtime.run import Run
-from reason_engine.types import Answer, Choice, ChoiceRequest, Path, Problem, Score, Usage, Vote
+from reason_engine.types import (
+    Answer,
+    Choice,
+    ChoiceRequest,
+    Passage,
+    Path,
+    Problem,
+    Score,
+    ScoreRequest,
+    Scores,
+    Usage,
+    Vote,
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -193,6 +206,53 @@ class Context:
         if not any(scores):
             raise VerifierError(f"verifier {self.run.verifier_name} failed on every path")
         return scores
+
+    async def score_steps(self, path: Path) -> list[Score]:
+        """The chosen process verifier's score of each step of a path, finished or not.
+
+        Raises RequestError where the verifier judges whole answers only, VerifierError where it fails.
+        """
+        run = self.run
+        if not isinstance(run.verifier, ProcessVerifier):
+            raise RequestError(
+                f"strategy {run.strategy} needs a verifier that judges steps; {run.verifier_name or 'none'} does not",
+                param="reasoning.verifier",
+            )
+        try:
+            scores = await run.verifier.score_steps(run.problem, path, replace(self, stage=run.verifier_name))
+        except (BudgetExhausted, RequestError, EngineError, BaseExceptionGroup):
+            raise
+        except Exception as error:  # a boundary: whatever a verifier's own code does wrong ends here
+            raise VerifierError(f"verifier {run.verifier_name}: {type(error).__name__}: {error}") from error
+        if not all(math.isfinite(score.value) for score in scores):
+            raise VerifierError(f"verifier {run.verifier_name} gave a step no usable score")
+        return scores
+
+    async def rate(
+        self,
+        inputs: Sequence[str],
+        *,
+        task: Literal["reward", "token_reward", "embed"] = "reward",
+        model: str | None = None,
+        stage: str = "rate",
+    ) -> Scores:
+        """Values of texts by a model head that the engine serves; generates nothing. Raises CapabilityMissing."""
+        run = self.run
+        if not run.engine.caps.score:
+            raise CapabilityMissing(
+                f"strategy {run.strategy} needs a reward model, and this engine serves none",
+                param="reasoning.verifier",
+                code="capability_missing",
+            )
+        if run.budget.overdue:
+            raise run.budget.exhausted("budget-seconds")
+        scores = await run.engine.score(ScoreRequest(run.request_id(), tuple(inputs), task, model))
+        run.charge(self.stage or stage, Usage(scores.prompt_tokens))
+        return scores
+
+    async def retrieve(self, query: str, k: int = 4) -> list[Passage]:
+        """The operator's passages nearest to the query, best first; none where the server has no knowledge."""
+        return await self.run.knowledge.retrieve(query, k) if self.run.knowledge else []
 
     async def together(
         self, work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]

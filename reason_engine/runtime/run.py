@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reason_engine.answers import Equality
-from reason_engine.contracts import Checker, Engine, Verifier
+from reason_engine.contracts import Checker, Engine, Retriever, Verifier
 from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.events import Event, Opened
@@ -30,6 +30,7 @@ class Run:
     verifier: Verifier | None = None
     verifier_name: str = ""
     checker: Checker | None = None
+    knowledge: Retriever | None = None
     temperature: float | None = None
     adapter: str | None = None
     think: bool | None = None
