@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -31,9 +32,18 @@ def pairs(values: Sequence[str]) -> dict[str, str]:
 
 def start(settings: Settings) -> None:
     """Serve until stopped. Raises SetupError for whatever can be known before the weights are read."""
-    from reason_engine.engines.open import engine_name, open_engine, profile_of, served_name
+    from reason_engine.engines.open import (
+        engine_name,
+        open_engine,
+        process_environment,
+        profile_of,
+        served_name,
+    )
 
     kind = engine_name(settings)
+    if wanted := process_environment(kind):
+        # What is preloaded is decided when a process starts; the new one finds the variables set and goes on.
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **wanted})
     engine = open_engine(settings, inline=False)
     profile = profile_of(settings)
     if settings.strategy:

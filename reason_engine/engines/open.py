@@ -49,6 +49,15 @@ def engine_name(settings: Settings) -> str:
     return "vllm" if has_gpu() and find_spec("vllm") else "embedded"
 
 
+def process_environment(name: str) -> dict[str, str]:
+    """Variables with which this process must be started anew for that engine's full speed; empty: it may go on."""
+    if name != "vllm":
+        return {}
+    from reason_engine.engines._vllm_args import preload_environment
+
+    return preload_environment()
+
+
 def model_folder(settings: Settings) -> Path:
     """The checked checkpoint folder; the bundled model where none is named. Raises ModelLoadError."""
     if settings.model is None or settings.model == NANO:

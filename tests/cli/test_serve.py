@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import socket
+import sys
 import urllib.request
 
 import pytest
 from openai import OpenAI
 
-from reason_engine.cli._serve import banner
+from reason_engine.cli._serve import banner, start
+from reason_engine.engines import _vllm_args
+from reason_engine.engines.open import process_environment
 from reason_engine.settings import Settings
 from tests.cli.conftest import serve, stop
 
@@ -107,3 +111,18 @@ def test_the_banner_is_honest_about_the_bundled_model() -> None:
 def test_the_banner_brackets_an_ipv6_address() -> None:
     assert "http://[::1]:8000/v1" in banner(Settings(host="::1"), "embedded", "", 8000)
     assert "http://127.0.0.1:8000/v1" in banner(Settings(host="::", open=True), "embedded", "", 8000)
+
+
+def test_vllm_is_started_anew_where_its_libraries_are_not_preloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Restarted(Exception):
+        pass
+
+    def restart(path: str, argv: list[str], environment: dict[str, str]) -> None:
+        raise Restarted(path, argv, environment["LD_PRELOAD"])
+
+    monkeypatch.setattr(_vllm_args, "preload_environment", lambda: {"LD_PRELOAD": "/lib/one.so"})
+    monkeypatch.setattr(os, "execve", restart)
+    with pytest.raises(Restarted) as started:
+        start(Settings(engine="vllm"))
+    assert started.value.args == (sys.executable, sys.orig_argv, "/lib/one.so")
+    assert process_environment("embedded") == {}
