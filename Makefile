@@ -17,7 +17,7 @@ ARGS ?=
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-vllm check bench
+.PHONY: help serve test test-vllm test-browser check bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +30,14 @@ test: $(VENV)/.dev ## lint and the fast tests; with VLLM=1 or CI=true the vLLM e
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -q $(ARGS)
 	@if [ "$(VLLM)" = 1 ] || [ "$(CI)" = true ]; then $(MAKE) --no-print-directory test-vllm; fi
+	@if [ "$(CI)" = true ] && command -v chromium > /dev/null; then $(MAKE) --no-print-directory test-browser; fi
 
 test-vllm: $(VENV)/.dev ## the tests of the vLLM engine, in .venv-vllm (made by tests/vllm_env.sh)
 	PYTHON=$(BIN)/python sh tests/vllm_env.sh .venv-vllm
 	.venv-vllm/bin/python -m pytest -q -m vllm tests/engines/test_vllm.py
+
+test-browser: $(VENV)/.dev ## the page in a Chromium, which must be on the PATH
+	$(BIN)/python -m pytest -q -m browser tests/browser
 
 check: $(VENV)/.dev ## formatting, lint and types
 	$(BIN)/ruff format --check .
