@@ -65,7 +65,7 @@ class SuffixAutomaton:
         return found[: found.index(BORDER)] if BORDER in found else found
 
     def _grow(self, token: int) -> None:
-        nexts, links, lengths, ends = self._next, self._link, self._length, self._end
+        nexts, links, lengths = self._next, self._link, self._length
         self.tokens.append(token)
         here = len(self.tokens)
         known = nexts[self._last].get(token)
