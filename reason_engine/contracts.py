@@ -141,6 +141,10 @@ class Call(Protocol):
         """The operator's passages nearest to the query; none where there is no knowledge."""
         ...
 
+    def staged(self, stage: str) -> Call:
+        """The same hands, with every token accounted under this name."""
+        ...
+
 
 class Retriever(Protocol):
     """An index of the operator's documents."""

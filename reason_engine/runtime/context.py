@@ -7,22 +7,14 @@ call draws with that seed + i. So the same request with the same seed makes the 
 from __future__ import annotations
 
 import asyncio
-import math
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
-from reason_engine.contracts import ProcessVerifier
-from reason_engine.errors import (
-    BudgetExhausted,
-    CapabilityMissing,
-    ContextLengthExceeded,
-    EngineError,
-    RequestError,
-    VerifierError,
-)
+from reason_engine.errors import BudgetExhausted, CapabilityMissing, ContextLengthExceeded
+from reason_engine.runtime import scoring
 from reason_engine.runtime.draw import Draw, Plan
 from reason_engine.runtime.events import Closed, Proposed, Scored
 from reason_engine.runtime.reading import PLAIN, read_answer
@@ -35,7 +27,6 @@ from reason_engine.types import (
     Path,
     Problem,
     Score,
-    ScoreRequest,
     Scores,
     Usage,
     Vote,
@@ -168,65 +159,14 @@ class Context:
 
     async def score(self, paths: Sequence[Path]) -> list[Score | None]:
         """The chosen verifier's score of each path; None where it failed on it. Raises VerifierError if on all."""
-        run = self.run
-        if run.verifier is None:
-            raise RequestError(
-                f"strategy {run.strategy} needs a verifier; name one in reasoning.verifier",
-                param="reasoning.verifier",
-            )
-        if not paths:
-            return []
-        call = replace(self, stage=run.verifier_name)
-        try:
-            scores: list[Score | None] = list(await run.verifier.score(run.problem, paths, call))
-        except (BudgetExhausted, RequestError, EngineError, BaseExceptionGroup):
-            raise
-        except Exception as error:  # a boundary: whatever a verifier's own code does wrong ends here
-            if len(paths) == 1:
-                raise VerifierError(
-                    f"verifier {run.verifier_name}: {type(error).__name__}: {error}"
-                ) from error
-            return await self._score_singly(paths)
-        checked = [score if score and math.isfinite(score.value) else None for score in scores]
-        for path, score in zip(paths, checked, strict=True):
-            if score:
-                self.judge(path.node, score.value, by=run.verifier_name, detail=score.detail)
-        if not any(checked):
-            raise VerifierError(f"verifier {run.verifier_name} gave no usable score")
-        return checked
-
-    async def _score_singly(self, paths: Sequence[Path]) -> list[Score | None]:
-        async def one(path: Path) -> Score | None:
-            try:
-                return (await self.score([path]))[0]
-            except VerifierError:
-                return None
-
-        scores = [await one(path) for path in paths]
-        if not any(scores):
-            raise VerifierError(f"verifier {self.run.verifier_name} failed on every path")
-        return scores
+        return await scoring.score(self.run, self.staged(self.run.verifier_name), paths)
 
     async def score_steps(self, path: Path) -> list[Score]:
         """The chosen process verifier's score of each step of a path, finished or not.
 
         Raises RequestError where the verifier judges whole answers only, VerifierError where it fails.
         """
-        run = self.run
-        if not isinstance(run.verifier, ProcessVerifier):
-            raise RequestError(
-                f"strategy {run.strategy} needs a verifier that judges steps; {run.verifier_name or 'none'} does not",
-                param="reasoning.verifier",
-            )
-        try:
-            scores = await run.verifier.score_steps(run.problem, path, replace(self, stage=run.verifier_name))
-        except (BudgetExhausted, RequestError, EngineError, BaseExceptionGroup):
-            raise
-        except Exception as error:  # a boundary: whatever a verifier's own code does wrong ends here
-            raise VerifierError(f"verifier {run.verifier_name}: {type(error).__name__}: {error}") from error
-        if not all(math.isfinite(score.value) for score in scores):
-            raise VerifierError(f"verifier {run.verifier_name} gave a step no usable score")
-        return scores
+        return await scoring.score_steps(self.run, self.staged(self.run.verifier_name), path)
 
     async def rate(
         self,
@@ -237,18 +177,11 @@ class Context:
         stage: str = "rate",
     ) -> Scores:
         """Values of texts by a model head that the engine serves; generates nothing. Raises CapabilityMissing."""
-        run = self.run
-        if not run.engine.caps.score:
-            raise CapabilityMissing(
-                f"strategy {run.strategy} needs a reward model, and this engine serves none",
-                param="reasoning.verifier",
-                code="capability_missing",
-            )
-        if run.budget.overdue:
-            raise run.budget.exhausted("budget-seconds")
-        scores = await run.engine.score(ScoreRequest(run.request_id(), tuple(inputs), task, model))
-        run.charge(self.stage or stage, Usage(scores.prompt_tokens))
-        return scores
+        return await scoring.rate(self.run, inputs, task=task, model=model, stage=self.stage or stage)
+
+    def staged(self, stage: str) -> Context:
+        """This context with every token accounted under one name."""
+        return replace(self, stage=stage)
 
     async def retrieve(self, query: str, k: int = 4) -> list[Passage]:
         """The operator's passages nearest to the query, best first; none where the server has no knowledge."""

@@ -1,0 +1,154 @@
+"""Verifiers and reward models at work: what they may take, what becomes of one that fails.
+
+A verifier that crashes, hangs or returns nonsense ends the path it judged, not the request. It is asked for all paths
+at once; where that fails each path is judged by itself, so that the failure stays with the path that caused it. A call
+gets SECONDS, and never more than the request has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Sequence
+from typing import Literal, TypeVar, cast
+
+from reason_engine.contracts import Call, ProcessVerifier
+from reason_engine.errors import (
+    BudgetExhausted,
+    CapabilityMissing,
+    ContextLengthExceeded,
+    EngineError,
+    RequestError,
+    VerifierError,
+)
+from reason_engine.runtime.events import Scored
+from reason_engine.runtime.run import Run
+from reason_engine.types import Path, Score, ScoreRequest, Scores, Usage
+
+SECONDS = 60.0
+"""Longest that one call of a verifier may take."""
+
+Result = TypeVar("Result")
+
+
+async def score(run: Run, call: Call, paths: Sequence[Path], seconds: float = SECONDS) -> list[Score | None]:
+    """The verifier's score of each path; None where it failed on it. Raises VerifierError if on all."""
+    if run.verifier is None:
+        raise RequestError(
+            f"strategy {run.strategy} needs a verifier; name one in reasoning.verifier",
+            param="reasoning.verifier",
+        )
+    if not paths:
+        return []
+    try:
+        scores = await _judged(run, call, paths, seconds)
+    except VerifierError:
+        if len(paths) == 1:
+            raise
+        scores = await _singly(run, call, paths, seconds)
+    for path, judged in zip(paths, scores, strict=True):
+        if judged:
+            at = run.budget.seconds
+            run.emit(Scored(path.node, judged.value, run.verifier_name, judged.detail, at))
+    if not any(scores):
+        raise VerifierError(f"verifier {run.verifier_name} gave no usable score")
+    return scores
+
+
+async def score_steps(run: Run, call: Call, path: Path, seconds: float = SECONDS) -> list[Score]:
+    """The process verifier's score of each step. Raises RequestError where it judges whole answers only, VerifierError
+    where it fails on this path."""
+    verifier = run.verifier
+    if not isinstance(verifier, ProcessVerifier):
+        raise RequestError(
+            f"strategy {run.strategy} needs a verifier that judges steps; {run.verifier_name or 'none'} does not",
+            param="reasoning.verifier",
+        )
+    scores = await _guarded(run, verifier.score_steps(run.problem, path, call), seconds)
+    if not all(map(_usable, scores)):
+        raise VerifierError(f"verifier {run.verifier_name} gave a step no usable score")
+    return scores
+
+
+async def rate(
+    run: Run,
+    inputs: Sequence[str],
+    *,
+    task: Literal["reward", "token_reward", "embed"],
+    model: str | None,
+    stage: str,
+) -> Scores:
+    """Values of texts by a model head that the engine serves. Raises CapabilityMissing."""
+    if not run.engine.caps.score:
+        raise CapabilityMissing(
+            f"strategy {run.strategy} needs a reward model, and this engine serves none; "
+            "serve one beside the model with --reward-model NAME=PATH",
+            param="reasoning.verifier",
+            code="capability_missing",
+        )
+    if run.budget.overdue:
+        raise run.budget.exhausted("budget-seconds")
+    scores = await run.engine.score(ScoreRequest(run.request_id(), tuple(inputs), task, model))
+    run.charge(stage, Usage(scores.prompt_tokens))
+    return scores
+
+
+async def _judged(run: Run, call: Call, paths: Sequence[Path], seconds: float) -> list[Score | None]:
+    assert run.verifier is not None
+    scores = await _guarded(run, run.verifier.score(run.problem, paths, call), seconds)
+    if len(scores) != len(paths):
+        raise VerifierError(f"verifier {run.verifier_name} gave {len(scores)} scores for {len(paths)} paths")
+    return [judged if _usable(judged) else None for judged in scores]
+
+
+async def _singly(run: Run, call: Call, paths: Sequence[Path], seconds: float) -> list[Score | None]:
+    async def one(path: Path) -> Score | VerifierError | None:
+        try:
+            return (await _judged(run, call, [path], seconds))[0]
+        except VerifierError as error:
+            return error
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(path)) for path in paths]
+    except BaseExceptionGroup as errors:
+        raise _cause(errors) from None
+    found = [task.result() for task in tasks]
+    failed = next((one for one in found if isinstance(one, VerifierError)), None)
+    if failed and not any(isinstance(one, Score) for one in found):
+        raise VerifierError(f"{failed} (and so on every other path)") from failed
+    return [one if isinstance(one, Score) else None for one in found]
+
+
+async def _guarded(run: Run, work: Awaitable[Result], seconds: float) -> Result:
+    """What a verifier gives, in time; its own failures as VerifierError, others' as they are."""
+    budget, name = run.budget, run.verifier_name
+    left = math.inf if budget.deadline is None else budget.deadline - budget.started - budget.seconds
+    limit = asyncio.timeout(max(0.0, min(seconds, left)))
+    try:
+        async with limit:
+            return await work
+    except Exception as error:  # a boundary: whatever a verifier's own code does wrong ends here
+        cause = _cause(error)
+        if limit.expired() and isinstance(cause, TimeoutError):
+            if left <= seconds:
+                raise budget.exhausted("budget-seconds") from None
+            raise VerifierError(f"verifier {name}: no score within {seconds:g} s") from None
+        if isinstance(cause, ContextLengthExceeded):
+            raise VerifierError(f"verifier {name}: {cause}") from cause
+        if isinstance(cause, BudgetExhausted | RequestError | EngineError):
+            raise cause from None
+        raise VerifierError(f"verifier {name}: {type(cause).__name__}: {cause}") from cause
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error of a group that says most: a real one rather than a spent budget."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast(BaseExceptionGroup[BaseException], error)
+    leaves = [_cause(leaf) for leaf in group.exceptions]
+    return next((leaf for leaf in leaves if not isinstance(leaf, BudgetExhausted)), leaves[0])
+
+
+def _usable(score: object) -> bool:
+    return isinstance(score, Score) and isinstance(score.value, int | float) and math.isfinite(score.value)  # pyright: ignore[reportUnnecessaryIsInstance]
