@@ -53,6 +53,8 @@ class Budget:
         self.cut: Stopped | None = None
         """Why something of this run was refused or cut, once it was; the first reason stays."""
         self._pool = pool or Pool()
+        self._bound: int | None = None
+        self._spent = self._held = 0
 
     def share(self) -> Budget:
         """A budget for another run under the same cap and clock."""
@@ -71,7 +73,15 @@ class Budget:
     @property
     def free(self) -> int | None:
         """Tokens neither spent nor leased; None where there is no cap."""
-        return None if self.limits.tokens is None else self.limits.tokens - self._pool.spent - self._pool.held
+        left = None if self.limits.tokens is None else self.limits.tokens - self._pool.spent - self._pool.held
+        if self._bound is None:
+            return left
+        own = max(0, self._bound - self._spent - self._held)
+        return own if left is None else min(left, own)
+
+    def bound(self, tokens: int) -> None:
+        """From now on this run by itself may not pass `tokens` in all, what it has spent included."""
+        self._bound = tokens
 
     @property
     def seconds(self) -> float:
@@ -108,8 +118,10 @@ class Budget:
             if free is None or free > 0:
                 lease = self._share(paths, tokens, free)
                 self._pool.held += lease.paths * lease.tokens
+                self._held += lease.paths * lease.tokens
                 return lease
-            if self._pool.held == 0:
+            used_up = self._bound is not None and self._spent >= self._bound
+            if used_up or self._pool.held == 0:
                 raise self.exhausted("budget-tokens")
             change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._pool.waiters.append(change)
@@ -119,6 +131,8 @@ class Budget:
         """Give back a lease of `leased` tokens of which `used` were generated."""
         self._pool.held -= leased
         self._pool.spent += used
+        self._held -= leased
+        self._spent += used
         if finished:
             self._pool.finished_paths += 1
             self._pool.finished_tokens += used
