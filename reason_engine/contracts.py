@@ -43,6 +43,8 @@ class Capabilities:
     drafting: tuple[str, ...] = ()
     exact_budget: bool = False
     """Token counts are the engine's own and max_tokens is kept exactly."""
+    sample_abort: bool = False
+    """One sample of a request can be aborted while the others go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ class Engine(Protocol):
     """A model that generates. Owns the chat template and the reasoning and tool parsers.
 
     `generate` streams chunks of all n samples interleaved; closing the iterator aborts what still runs, and after
-    `abort(id)` each open sample still gets a final chunk with `finish_reason="abort"`. Errors are EngineError.
+    `abort(id)` each open sample still gets a final chunk with `finish_reason="abort"`. `abort(id, index)` ends that
+    one sample in the same way; CapabilityMissing without `caps.sample_abort`. Errors are EngineError.
     """
 
     @property
@@ -81,7 +84,7 @@ class Engine(Protocol):
     async def close(self) -> None: ...
     async def health(self) -> Health: ...
     def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]: ...
-    async def abort(self, request_id: str) -> None: ...
+    async def abort(self, request_id: str, index: int | None = None) -> None: ...
     async def choose(self, request: ChoiceRequest) -> Choice: ...
     async def score(self, request: ScoreRequest) -> Scores: ...
     async def load_adapter(self, name: str, path: str) -> None: ...

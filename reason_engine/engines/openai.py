@@ -169,7 +169,11 @@ class OpenAIEngine:
             del self._running[request.id]
             await asyncio.wait([stream.task])
 
-    async def abort(self, request_id: str) -> None:
+    async def abort(self, request_id: str, index: int | None = None) -> None:
+        if index is not None:
+            raise CapabilityMissing(
+                "the samples of one call to an endpoint end together", code="capability_missing"
+            )
         if stream := self._running.get(request_id):
             stream.cut()
 

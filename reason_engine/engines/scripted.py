@@ -80,12 +80,13 @@ class Scripted:
             structured=True,
             drafting=("none",),
             exact_budget=True,
+            sample_abort=True,
         )
         self._info = ModelInfo(name, f"scripted:{name}", context, thinks, fingerprint="scripted")
         self._words: list[str] = [EOS]
         self._ids: dict[str, int] = {EOS: 0}
         self._adapters: dict[str, str] = {}
-        self._open: dict[str, asyncio.Event] = {}
+        self._open: dict[str, list[asyncio.Event]] = {}
         self._cut: dict[tuple[int, ...], dict[int, list[int]]] = {}
         self._dead = self._started = False
         self.requests = self.samples = self.chooses = self.prompt_tokens = 0
@@ -105,14 +106,12 @@ class Scripted:
 
     async def close(self) -> None:
         self._started = False
-        for stop in self._open.values():
-            stop.set()
+        self._stop_all()
 
     def die(self) -> None:
         """From now on every request fails with EngineDead, open ones too."""
         self._dead = True
-        for stop in self._open.values():
-            stop.set()
+        self._stop_all()
 
     async def health(self) -> Health:
         return Health(self._started and not self._dead, not self._dead, self.running, 0, self.generated)
@@ -126,11 +125,11 @@ class Scripted:
         self.log.append(request)
         self.running += request.n
         self.peak = max(self.peak, self.running)
-        stop, queue = asyncio.Event(), asyncio.Queue[Chunk | BaseException]()
-        self._open[request.id] = stop
+        stops, queue = [asyncio.Event() for _ in range(request.n)], asyncio.Queue[Chunk | BaseException]()
+        self._open[request.id] = stops
         left = set(range(request.n))
         first = True
-        tasks = [asyncio.create_task(self._sample(request, ids, i, stop, queue)) for i in range(request.n)]
+        tasks = [asyncio.create_task(self._sample(request, ids, *one, queue)) for one in enumerate(stops)]
         try:
             while left:
                 item = await queue.get()
@@ -155,9 +154,10 @@ class Scripted:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def abort(self, request_id: str) -> None:
-        if request_id in self._open:
-            self._open[request_id].set()
+    async def abort(self, request_id: str, index: int | None = None) -> None:
+        for place, stop in enumerate(self._open.get(request_id, ())):
+            if index in (None, place):
+                stop.set()
 
     async def choose(self, request: ChoiceRequest) -> Choice:
         """The given weights, normalised."""
@@ -225,6 +225,10 @@ class Scripted:
         self._check_adapter(request.adapter)
         ids = self.tokenize(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
         return self._check_length(ids)
+
+    def _stop_all(self) -> None:
+        for stop in (stop for stops in self._open.values() for stop in stops):
+            stop.set()
 
     def _check_length(self, ids: list[int]) -> list[int]:
         if len(ids) >= self._info.context:

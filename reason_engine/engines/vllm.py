@@ -84,6 +84,7 @@ class VllmEngine:
             structured=True,
             drafting=(_DRAFTERS.get(drafter, drafter),) if drafter else ("none",),
             exact_budget=True,
+            sample_abort=True,
         )
 
     @property
@@ -143,19 +144,26 @@ class VllmEngine:
         )
         room = self._room(prompt)
         eos = self._format.eos_ids
-        # vLLM refuses several greedy samples in one request
-        width = 1 if sampling.temperature == 0 else request.n
+        # One request of vLLM's a sample, as it would make of them itself: so one sample can be aborted, and several
+        # greedy ones are not refused
         parts = [
-            (list(prompt), wire.sampling_params(sampling, n=width, index=first, room=room, eos_ids=eos))
-            for first in range(0, request.n, width)
+            (list(prompt), wire.sampling_params(sampling, n=1, index=index, room=room, eos_ids=eos))
+            for index in range(request.n)
         ]
         open_samples, told = set(range(request.n)), False
         async with aclosing(self._run(backend, request.id, parts, lora, request.priority)) as outputs:
-            async for part, output in outputs:
+            async for index, output in outputs:
+                if output is None:
+                    if index in open_samples:
+                        open_samples.discard(index)
+                        counted = 0 if told or index else len(prompt)
+                        told = told or not index
+                        yield Chunk(index, finish_reason="abort", prompt_tokens=counted)
+                    continue
                 for sample in output.outputs:
                     chunk = wire.chunk(
                         sample,
-                        index=part * width + sample.index,
+                        index=index,
                         sampling=sampling,
                         eos_ids=eos,
                         text_of=self._words.text_of,
@@ -169,14 +177,12 @@ class VllmEngine:
                     if chunk.finish_reason:
                         open_samples.discard(chunk.index)
                     yield chunk
-        for index in sorted(open_samples):
-            counted = len(prompt) if index == 0 and not told else 0
-            yield Chunk(index, finish_reason="abort", prompt_tokens=counted)
 
-    async def abort(self, request_id: str) -> None:
-        for part in self._live.get(request_id, ()):
-            assert self._backend is not None
-            await self._backend.abort(part)
+    async def abort(self, request_id: str, index: int | None = None) -> None:
+        for place, part in enumerate(self._live.get(request_id, ())):
+            if index in (None, place):
+                assert self._backend is not None
+                await self._backend.abort(part)
 
     async def choose(self, request: ChoiceRequest) -> Choice:
         """Raises RequestError for an empty option, or for two that are the same tokens."""
@@ -195,9 +201,9 @@ class VllmEngine:
         spent = cached = 0
         async with aclosing(self._run(backend, request.id, parts, lora, 0)) as outputs:
             async for at, output in outputs:
-                sample = output.outputs[0]
-                if not sample.token_ids:
+                if output is None or not output.outputs[0].token_ids:
                     continue
+                sample = output.outputs[0]
                 spent += len(sample.token_ids)
                 cached += output.num_cached_tokens or 0
                 for token in forks[starts[at]]:
@@ -277,7 +283,8 @@ class VllmEngine:
         lora: Any,
         priority: int,
     ) -> AsyncGenerator[tuple[int, Any]]:
-        """(number of the part, what vLLM made) of all parts of one request, as it comes; errors are ours."""
+        """(number of the part, what vLLM made) of all parts of one request, as it comes, None at the end of a part;
+        errors are ours."""
         ids = [f"{id}/{number}" for number in range(len(parts))]
         rank = priority if self.config.extra.get("scheduling_policy") == "priority" else 0
         self._live[id] = ids
@@ -337,11 +344,12 @@ class VllmEngine:
 
 
 async def _merged(streams: Sequence[AsyncGenerator[Any]]) -> AsyncGenerator[tuple[int, Any]]:
-    """(number of the stream, its item), as they come. Closing it closes them all."""
+    """(number of the stream, its item), as they come; None ends one. Closing it closes them all."""
     if len(streams) == 1:
         async with aclosing(streams[0]) as only:
             async for item in only:
                 yield 0, item
+        yield 0, None
         return
     items: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
 
@@ -349,6 +357,7 @@ async def _merged(streams: Sequence[AsyncGenerator[Any]]) -> AsyncGenerator[tupl
         async with aclosing(stream):
             async for item in stream:
                 items.put_nowait((number, item))
+        items.put_nowait((number, None))
 
     async def pump_all() -> None:
         try:

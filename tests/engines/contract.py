@@ -15,7 +15,7 @@ from itertools import count
 import pytest
 
 from reason_engine.contracts import Engine
-from reason_engine.errors import ContextLengthExceeded, RequestError, UnknownModel
+from reason_engine.errors import CapabilityMissing, ContextLengthExceeded, RequestError, UnknownModel
 from reason_engine.types import (
     ChoiceRequest,
     Chunk,
@@ -175,6 +175,58 @@ class EngineContract:
         assert (await engine.health()).running == 0
         await engine.abort(asked.id)
         await engine.abort("never seen")
+
+    async def test_one_sample_is_aborted_while_the_others_go_on(self, engine: Engine) -> None:
+        if not engine.caps.sample_abort:
+            with pytest.raises(CapabilityMissing):
+                await engine.abort("any", 0)
+            return
+        before = (await engine.health()).generated_tokens
+        sampling = replace(WARM, max_tokens=100)
+        whole = await read(engine, request(prompt_of(engine), sampling, n=3))
+        for index in (1, 0):
+            asked, samples, told = (
+                request(prompt_of(engine), sampling, n=3),
+                [Sample() for _ in range(3)],
+                False,
+            )
+            async with aclosing(engine.generate(asked)) as chunks:
+                async for chunk in chunks:
+                    if chunk.index == index and not told:
+                        told = True
+                        await engine.abort(asked.id, index)
+                        await engine.abort(asked.id, 7)
+                    samples[chunk.index].add(chunk)
+            assert samples[index].finish == "abort"
+            assert whole[index].text.startswith(samples[index].text)
+            assert 0 < samples[index].tokens < 100
+            others = [i for i in range(3) if i != index]
+            assert [(samples[i].text, samples[i].finish) for i in others] == [
+                (whole[i].text, whole[i].finish) for i in others
+            ]
+            assert sum(s.prompt_tokens for s in samples) == whole[0].prompt_tokens
+            before += sum(s.tokens for s in samples)
+            await engine.abort(asked.id, index)
+        health = await engine.health()
+        assert health.running == 0
+        if engine.caps.exact_budget:
+            assert health.generated_tokens == before + sum(s.tokens for s in whole)
+
+    async def test_a_sample_aborted_before_it_begins_keeps_the_prompt_counted(self, engine: Engine) -> None:
+        self._need(engine.caps.sample_abort and engine.caps.exact_budget)
+        asked, samples = request(prompt_of(engine), WARM, n=3), [Sample() for _ in range(3)]
+
+        async def reader() -> None:
+            async for chunk in engine.generate(asked):
+                samples[chunk.index].add(chunk)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reader())
+            await asyncio.sleep(0)
+            await engine.abort(asked.id, 0)
+        assert samples[0].finish in ("abort", "length")
+        assert [s.finish for s in samples[1:]] == ["length", "length"]
+        assert sum(s.prompt_tokens for s in samples) == len(engine.tokenize(prompt_of(engine)))
 
     async def test_closing_the_stream_leaves_nothing_running(self, engine: Engine) -> None:
         asked = request(prompt_of(engine), replace(GREEDY, max_tokens=200), n=4)

@@ -105,6 +105,7 @@ class Embedded:
             structured=True,
             drafting=("none",),
             exact_budget=True,
+            sample_abort=True,
         )
 
     @property
@@ -149,9 +150,9 @@ class Embedded:
         finally:
             await self._finish(request.id, stream)
 
-    async def abort(self, request_id: str) -> None:
+    async def abort(self, request_id: str, index: int | None = None) -> None:
         if request_id in self._streams:
-            self._link.send(Abort(request_id))
+            self._link.send(Abort(request_id, index))
 
     async def choose(self, request: ChoiceRequest) -> Choice:
         """Probabilities of the options. No token is generated for it."""

@@ -45,6 +45,7 @@ class Choose:
 @dataclass(frozen=True, slots=True)
 class Abort:
     id: str
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ class Row:
     matcher: Matcher | None = None
     adapter: int = 0
     space: object = None
+    tells: bool = False
+    """Whether it reports the prompt's tokens: one row of a request does, the first that is left of it."""
     announced: tuple[int, int] | None = None
     """Prompt and cached tokens, until they have been told."""
     finish: FinishReason | None = None

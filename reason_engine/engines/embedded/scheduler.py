@@ -98,6 +98,7 @@ class Scheduler:
                 matcher.copy() if matcher is not None else None,
                 adapter,
                 space,
+                tells=index == 0,
             )
             for index in range(request.n)
         ]
@@ -110,18 +111,20 @@ class Scheduler:
         """Queue a choice. Raises UnknownModel for an adapter that is not loaded."""
         self._choices.append((request, *self.adapters.find(request.adapter)))
 
-    def abort(self, request_id: str) -> None:
-        """End all that is left of a request; each open sample gets its last piece."""
-        gone = [row for row in self.batch.rows if row.request.id == request_id]
+    def abort(self, request_id: str, index: int | None = None) -> None:
+        """End all that is left of a request, or one sample of it; each gets its last piece."""
+        gone = [row for row in self.batch.rows if row.request.id == request_id and index in (None, row.index)]
         for row in gone:
             self.batch.leave(row)
         for group in [w for w in self._waiting if w[0].request.id == request_id]:
-            self._waiting.remove(group)
-            gone += group
+            gone += drop(group, index)
+            if not group:
+                self._waiting.remove(group)
         for one, (job, _) in list(self._reading.items()):
             if isinstance(job, list) and job[0].request.id == request_id:
-                del self._reading[one]
-                gone += job
+                gone += drop(job, index)
+                if not job:
+                    del self._reading[one]
             elif isinstance(job, tuple) and job[0].id == request_id:
                 del self._reading[one]
         self._choices = deque(c for c in self._choices if c[0].id != request_id)
@@ -199,7 +202,7 @@ class Scheduler:
                 self.outbox.result(choice.id, answer)
                 continue
             self.prefixes.add(job[0].space, tuple(one.ids), one.kv)
-            if job[0].index == 0 and len(job[0].ids) == job[0].prompt:
+            if job[0].tells and len(job[0].ids) == job[0].prompt:
                 job[0].announced = (job[0].prompt, cached)
             rows += job
             sources += [at] * len(job)
@@ -235,3 +238,12 @@ class Scheduler:
         for row in [row for row in rows if running and row.finish is not None]:
             self.prefixes.add(row.space, row.ids[:-1], self.batch.save(row))
             self.batch.leave(row)
+
+
+def drop(rows: list[Row], index: int | None) -> list[Row]:
+    """Take one sample's row, or all, out of rows that wait together. What is left goes on telling the prompt."""
+    gone = [row for row in rows if index in (None, row.index)]
+    rows[:] = [row for row in rows if row not in gone]
+    if rows and any(row.tells for row in gone):
+        rows[0].tells = True
+    return gone

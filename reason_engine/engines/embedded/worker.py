@@ -65,7 +65,7 @@ class Worker:
         self.outbox = Outbox(self.send, self.config.coalesce_seconds)
         self.scheduler, ready = build(self.config, chat, self.outbox)
         self.grammars = Grammars(chat.tokenizer, self.scheduler.decoder.shape.vocab, chat.eos_ids)
-        self._compiling: set[str] = set()
+        self._compiling: dict[str, list[int]] = {}
         self.send(ready)
 
     def _loop(self) -> None:
@@ -96,12 +96,14 @@ class Worker:
                 case Choose():
                     self.scheduler.choose(message)
                 case Abort():
-                    if message.id in self._compiling:
-                        self._compiling.discard(message.id)
+                    if message.id in self._compiling and message.index is not None:
+                        self._compiling[message.id].append(message.index)
+                    elif message.id in self._compiling:
+                        del self._compiling[message.id]
                         self.outbox.error(
                             message.id, RequestError("aborted while its constraint was compiled")
                         )
-                    self.scheduler.abort(message.id)
+                    self.scheduler.abort(message.id, message.index)
                 case LoadAdapter():
                     self.scheduler.adapters.load(
                         message.name, Path(message.path), self.scheduler.used_adapters
@@ -119,7 +121,7 @@ class Worker:
 
     def _compile(self, request: Start) -> None:
         """Compile the constraint beside the loop; whichever comes first, the result or the limit, decides."""
-        self._compiling.add(request.id)
+        self._compiling[request.id] = []
 
         def work() -> None:
             try:
@@ -146,11 +148,13 @@ class Worker:
     def _compiled(self, request: Start, made: Matcher | ReasonError) -> None:
         if request.id not in self._compiling:
             return
-        self._compiling.discard(request.id)
+        left = self._compiling.pop(request.id)
         if isinstance(made, ReasonError):
             self.outbox.error(request.id, made)
-        else:
-            self.scheduler.start(request, made)
+            return
+        self.scheduler.start(request, made)
+        for index in left:
+            self.scheduler.abort(request.id, index)
 
 
 def getattr_id(message: ToWorker | Callable[[], None]) -> str:
