@@ -45,6 +45,15 @@ class Settings(BaseSettings):
     draft: str = Field(default="none", description="none, sam, ngram, suffix, model:PATH or eagle:PATH")
     adapters: Mapping[str, str] = Field(default_factory=dict[str, str], description="LoRA folders by name")
 
+    knowledge: Path | None = Field(
+        default=None, description="folder of documents that requests may retrieve from"
+    )
+    knowledge_model: str | None = Field(
+        default=None,
+        description="model of the engine that embeds passages; none: they are found by words alone",
+    )
+    guard: Path | None = Field(default=None, description="YAML or JSON file of rules on requests and answers")
+
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=0, le=65535)
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(

@@ -285,3 +285,5 @@ class ModelInfo:
     think_end: str = "</think>"
     tool_start: str = "<tool_call>"
     fingerprint: str = ""
+    specials: tuple[str, ...] = ()
+    """Texts that the tokenizer takes for control tokens, where the engine knows them."""

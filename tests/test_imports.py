@@ -20,6 +20,8 @@ BLOCKED = (
     "trl",
     "datasets",
     "openai",
+    "bm25s",
+    "pypdf",
 )
 
 IMPORT_ALL = """

@@ -42,6 +42,7 @@ class ChatFormat:
             key: _text(config.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")
         }
         specials = [t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special]
+        self.specials = tuple(specials)
         self._special = re.compile("|".join(map(re.escape, specials))) if specials else None
         self._developer = "developer" in template
         self._template = environment(ImmutableSandboxedEnvironment).from_string(template)
@@ -66,7 +67,9 @@ class ChatFormat:
 
     def info(self, name: str, context: int) -> ModelInfo:
         """A model's description as far as its format decides it; path and fingerprint are the engine's to add."""
-        return ModelInfo(name, "", context, self.thinks, self.think_start, self.think_end)
+        return ModelInfo(
+            name, "", context, self.thinks, self.think_start, self.think_end, specials=self.specials
+        )
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a prompt, with the beginning-of-sequence token the model was trained with, never twice."""

@@ -1,0 +1,130 @@
+"""A folder of documents, opened once and then searched: the retriever that a server or a command holds.
+
+Reading and indexing run in a thread of their own. Embeddings are made only where a model for them is named and the
+engine scores; without them, and when they fail, words alone decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reason_engine.contracts import Engine
+from reason_engine.errors import EngineError, RequestError, SetupError
+from reason_engine.knowledge.documents import read_folder
+from reason_engine.knowledge.index import DEPTH, Words, fuse, nearest
+from reason_engine.types import Passage, ScoreRequest
+
+log = logging.getLogger("reason_engine.knowledge")
+
+MOST = 200_000
+"""Passages of one library."""
+EVERY = 200
+"""Files between two lines of progress."""
+BATCH = 32
+
+
+class Library:
+    """The documents of one folder. `opened` once `open` is done; before that nothing is found.
+
+    Raises SetupError where there is no such folder.
+    """
+
+    def __init__(self, folder: Path, *, engine: Engine | None = None, model: str | None = None) -> None:
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise SetupError(f"--knowledge {folder}: {what}")
+        self.folder, self.opened = folder, False
+        self.passages: list[Passage] = []
+        self.skipped: list[tuple[str, str]] = []
+        """(file, why) of everything that was left out, in whole or in part."""
+        self._engine, self._model = engine, model
+        self._words: Words | None = None
+        self._vectors: Any = None
+        self._halt = threading.Event()
+
+    async def open(self) -> None:
+        """Read, index and embed everything."""
+        await self.read()
+        await self.embed()
+
+    async def read(self) -> None:
+        """Read and index; what cannot be read is named in a warning. Never fails on a document."""
+        log.info("reading the documents of %s …", self.folder)
+        try:
+            files = await asyncio.to_thread(self._build)
+        except asyncio.CancelledError:
+            self._halt.set()
+            raise
+        tell = log.info if self.passages else log.warning
+        tell(
+            "%d passages of %d files in %s; %d left out",
+            len(self.passages), files, self.folder, len(self.skipped),
+        )  # fmt: skip
+
+    async def embed(self) -> None:
+        """Embed what was read, where a model for it is named and the engine, started by now, has it."""
+        if self._engine and self._model and self._engine.caps.score and self.passages:
+            await self._embed(self._engine)
+        self.opened = True
+
+    async def retrieve(self, query: str, k: int) -> list[Passage]:
+        """The k passages nearest to the query, best first; fewer where fewer have anything in common with it."""
+        index = self._words
+        if index is None or k < 1:
+            return []
+        found = await asyncio.to_thread(index.rank, query, DEPTH)
+        if self._vectors is not None and self._engine:
+            try:
+                [vector] = await self._vectors_of(self._engine, [query])
+            except (EngineError, RequestError) as error:
+                log.warning("the question was not embedded, words alone decide: %s", error)
+            else:
+                near = nearest(self._vectors, vector, DEPTH)
+                found = fuse([[place for place, _ in found], [place for place, _ in near]])
+        chosen = [(self.passages[place], score) for place, score in found[:k]]
+        return [Passage(passage.text, passage.source, score) for passage, score in chosen]
+
+    def _build(self) -> int:
+        files, seen = 0, set[str]()
+        for files, read in enumerate(read_folder(self.folder), 1):
+            if self._halt.is_set():
+                return files
+            warning, room = read.warning, MOST - len(self.passages)
+            fresh = [p for p in read.passages if not (p.text in seen or seen.add(p.text))]
+            if len(fresh) > room:
+                warning = f"only {room} of its passages fit the library's {MOST}"
+            self.passages.extend(fresh[:room])
+            if warning:
+                self.skipped.append((read.name, warning))
+                log.warning("%s: %s", read.name, warning)
+            if files % EVERY == 0:
+                log.info("%d files, %d passages so far", files, len(self.passages))
+        self._words = Words([passage.text for passage in self.passages])
+        return files
+
+    async def _embed(self, engine: Engine) -> None:
+        import numpy as np
+
+        texts = [passage.text for passage in self.passages]
+        try:
+            rows = [
+                row
+                for at in range(0, len(texts), BATCH)
+                for row in await self._vectors_of(engine, texts[at : at + BATCH])
+            ]
+            vectors = np.asarray(rows, dtype=np.float32)
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        except (EngineError, RequestError, ValueError) as error:  # ValueError: rows of different lengths
+            log.warning("%s does not embed, words alone decide: %s", self._model, error)
+            return
+        self._vectors = vectors / np.where(lengths > 0, lengths, 1.0)
+
+    async def _vectors_of(self, engine: Engine, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        name = f"knowledge-{uuid.uuid4().hex}"
+        return (await engine.score(ScoreRequest(name, tuple(texts), "embed", self._model))).values
