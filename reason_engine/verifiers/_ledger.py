@@ -23,9 +23,11 @@ of one beyond those."""
 
 @dataclass
 class Ledger:
-    """The numbers known so far, and how often each was used. `given`: those of the question."""
+    """The numbers known so far, and how often each was used. `given`: those of the question; `beside`: those of texts
+    around it, which need not be used."""
 
     given: tuple[Fraction, ...]
+    beside: tuple[Fraction, ...] = ()
     results: list[Fraction] = field(default_factory=list[Fraction])
     used: dict[Fraction, float] = field(default_factory=dict[Fraction, float])
 
@@ -73,7 +75,7 @@ class Ledger:
         self.used[number] = self.used.get(number, 0.0) + share
 
     def _known(self) -> list[Fraction]:
-        return [*self.given, *self.results]
+        return [*self.given, *self.beside, *self.results]
 
 
 def _parts(number: Fraction) -> tuple[Fraction, ...]:

@@ -20,12 +20,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.contracts import Call
+from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing
 from reason_engine.types import Path, Problem, Score, TokenLogprob
 from reason_engine.verifiers import verifiers
 
 Measure = Literal["mean-logprob", "self-certainty", "entropy"]
+MOST = 20
+"""Alternatives that are read; engines that report fewer give as many as they have."""
 
 
 @verifiers.register("certainty")
@@ -36,22 +38,33 @@ class Certainty(BaseModel):
 
     measure: Measure = Field("mean-logprob", description="what is averaged over the tokens of a path")
 
+    @property
+    def alternatives(self) -> int:
+        """What the measure reads beside the drawn token."""
+        return 0 if self.measure == "mean-logprob" else MOST
+
+    def bind(self, site: Site) -> Certainty:
+        """Raises CapabilityMissing for an engine that reports too little."""
+        if site.caps.logprobs < (0 if self.measure == "mean-logprob" else 1):
+            raise _missing(self.measure, f"{site.field}.params.measure")
+        return self
+
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
         """One score a path; 0 where a path has no tokens. Raises CapabilityMissing where nothing was recorded."""
         of_path = _MEASURES[self.measure]
         values = [of_path(path.logprobs) for path in paths]
         if values and all(value is None for value in values) and any(path.tokens for path in paths):
-            need = (
-                "log-probabilities"
-                if self.measure == "mean-logprob"
-                else "log-probabilities of the alternatives"
-            )
-            raise CapabilityMissing(
-                f"certainty by {self.measure} needs {need}, and the engine reported none",
-                param="reasoning.verifier.params.measure",
-                code="capability_missing",
-            )
+            raise _missing(self.measure, "reasoning.verifier.params.measure")
         return [Score(0.0 if v is None else v, "certainty", self.measure) for v in values]
+
+
+def _missing(measure: Measure, param: str) -> CapabilityMissing:
+    need = "log-probabilities" if measure == "mean-logprob" else "log-probabilities of the alternatives"
+    return CapabilityMissing(
+        f"certainty by {measure} needs {need}, which this engine does not report; the embedded and the vllm engine do",
+        param=param,
+        code="capability_missing",
+    )
 
 
 def mean_logprob(tokens: Sequence[TokenLogprob]) -> float | None:

@@ -68,10 +68,6 @@ class ProcessRules(BaseModel):
     _step_end: str = PrivateAttr("\n")
     _marker: str | None = PrivateAttr("Answer:")
 
-    @property
-    def alternatives(self) -> int:
-        return 0
-
     def bind(self, site: Site) -> ProcessRules:
         """This model's ends of steps and marker of answers."""
         bound = self.model_copy()
@@ -109,7 +105,7 @@ class ProcessRules(BaseModel):
         self, problem: Problem, steps: Sequence[Step], known: Mapping[str, Sequence[Passage]]
     ) -> list[Score]:
         """The steps in order, each seeing what those before it gave."""
-        ledger = Ledger(tuple(numbers("\n".join([m.content for m in problem.history] + [problem.question]))))
+        ledger = _ledger(problem)
         said: set[str] = set()
         scores: list[Score] = []
         for step in steps:
@@ -135,6 +131,11 @@ class ProcessRules(BaseModel):
         heard = {name: value for name, value in parts.items() if value is not None and weights[name] > 0}
         total = sum(weights[name] for name in heard)
         return sum(weights[name] * value for name, value in heard.items()) / total if total else 1.0
+
+
+def _ledger(problem: Problem) -> Ledger:
+    around = [*(turn.content for turn in problem.history), *(passage.text for passage in problem.sources)]
+    return Ledger(tuple(numbers(problem.asked)), tuple(numbers("\n".join(around))))
 
 
 def _account(

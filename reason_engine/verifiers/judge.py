@@ -1,0 +1,168 @@
+"""`judge`: a model judges answers, the served one itself. Each by itself, or two at a time.
+
+Zheng et al. 2023, arXiv:2306.05685, sections 3.1 (single answers, pairs) and 3.4 (both orders, against the liking for
+a place). A verdict is not sampled but read off: with options y and n
+
+    absolute    s_i = P(y | prompt(i)) / (P(y | prompt(i)) + P(n | prompt(i)))
+    pairwise    p_ij = (P(A | i before j) + P(B | j before i)) / 2;   s_i = mean over j of p_ij (`win-rate`), or
+                t_i / (t_i + 1) with the strengths t of Bradley and Terry 1952, P(i beats j) = t_i / (t_i + t_j)
+
+Departures: verdicts are probabilities instead of texts wherever the engine can tell them, else the share of `samples`
+short texts; beyond `rivals` opponents each answer meets its next ones in a ring. A judge of its own answers likes them:
+nothing here corrects for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from reason_engine.contracts import Call, Site
+from reason_engine.errors import BudgetExhausted
+from reason_engine.profile import Profile
+from reason_engine.types import Path, Problem, Score
+from reason_engine.verifiers import verifiers
+from reason_engine.verifiers._pairs import bradley_terry, ring, win_rate
+
+Way = Literal["choice", "sample"]
+Item = TypeVar("Item")
+
+
+@verifiers.register("judge")
+class Judge(BaseModel):
+    """The profile's prompts unless the request names its own; `{problem}`, `{solution}`, `{first}` and `{second}` in
+    them are literal."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["absolute", "pairwise"] = Field(
+        "absolute", description="each answer by itself, or in pairs"
+    )
+    prompt: str | None = Field(None, max_length=20_000, description="what the judge is asked")
+    options: tuple[str, str] | None = Field(
+        None, description="the good verdict, then the bad; in pairs the first, then the second"
+    )
+    verdict: Literal["auto", "choice", "sample"] = Field(
+        "auto", description="read the verdict's probability, or let the judge write"
+    )
+    samples: int = Field(1, ge=1, le=16, description="texts a verdict where the judge writes")
+    max_tokens: int = Field(512, ge=1, le=8192, description="of a text where the judge writes")
+    rank: Literal["bradley-terry", "win-rate"] = Field("bradley-terry", description="what pairs come to")
+    rivals: int = Field(4, ge=1, le=64, description="most opponents of one answer on each side of the ring")
+
+    _profile: Profile = PrivateAttr(Profile())
+    _way: Way = PrivateAttr("choice")
+
+    def bind(self, site: Site) -> Judge:
+        """This model's prompts. An engine that cannot tell probabilities of words lets the judge write."""
+        bound = self.model_copy()
+        bound._profile = site.profile
+        bound._way = self.verdict if self.verdict != "auto" else "choice" if site.caps.choose else "sample"
+        return bound
+
+    async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
+        """In [0, 1]. Not a number for a path whose verdict the budget or the judge did not give."""
+        if self.mode == "absolute" or len(paths) == 1:
+            values = await self._absolute(problem, paths, call)
+        else:
+            values = await self._pairwise(problem, paths, call)
+        return [Score(value, "judge", self.mode) for value in values]
+
+    async def _absolute(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[float]:
+        single = self.mode == "absolute"  # the prompt of pairs does not fit a lone answer
+        prompt = (self.prompt if single else None) or self._profile.judge_prompt or ABSOLUTE
+        options = (self.options if single else None) or self._options(prompt)
+
+        async def one(path: Path) -> float:
+            asked = fill(prompt, {"problem": problem.question, "solution": solution(path)})
+            return await self._verdict(asked, options, call)
+
+        return await _all(one, paths)
+
+    async def _pairwise(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[float]:
+        prompt, options = self.prompt or PAIRWISE, self.options or ("A", "B")
+
+        async def one(pair: tuple[int, int]) -> float:
+            first, second = (solution(paths[i]) for i in pair)
+            asked = {"problem": problem.question, "first": first, "second": second}
+            return await self._verdict(fill(prompt, asked), options, call)
+
+        pairs = ring(len(paths), self.rivals)
+        orders = [order for i, j in pairs for order in ((i, j), (j, i))]
+        found = dict(zip(orders, await _all(one, orders), strict=True))
+        wins = {(i, j): (found[i, j] + 1 - found[j, i]) / 2 for i, j in pairs}
+        known = {pair: value for pair, value in wins.items() if not math.isnan(value)}
+        return (bradley_terry if self.rank == "bradley-terry" else win_rate)(known, len(paths))
+
+    async def _verdict(self, prompt: str, options: tuple[str, str], call: Call) -> float:
+        if self._way == "choice":
+            return (await call.choice(prompt, options)).probabilities[0]
+        texts = await call.sample(prompt, n=self.samples, max_tokens=self.max_tokens)
+        given = [verdict for verdict in (read(path.text, options) for path in texts) if verdict is not None]
+        return sum(given) / len(given) if given else math.nan
+
+    def _options(self, prompt: str) -> tuple[str, str]:
+        return self._profile.judge_options if prompt == self._profile.judge_prompt else ("yes", "no")
+
+
+def fill(prompt: str, values: Mapping[str, str]) -> str:
+    """The prompt with its literal fields; what is filled in is not looked at again."""
+    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), prompt)
+
+
+def solution(path: Path) -> str:
+    """What of a path the judge sees: what follows its thinking, else all of it."""
+    return path.text.rpartition("</think>")[2].strip()
+
+
+def read(text: str, options: tuple[str, str]) -> float | None:
+    """1 for the first option, 0 for the second, by the one said last; None where neither is."""
+    said = re.findall(rf"(?<!\w)(?:{'|'.join(map(re.escape, options))})(?!\w)", text, re.IGNORECASE)
+    return None if not said else float(said[-1].lower() == options[0].lower())
+
+
+async def _all(work: Callable[[Item], Awaitable[float]], items: Sequence[Item]) -> list[float]:
+    """`work` on all at once; not a number where the budget refused. Raises BudgetExhausted if it refused all."""
+    refused: list[BudgetExhausted] = []
+
+    async def one(item: Item) -> float:
+        try:
+            return await work(item)
+        except BudgetExhausted as error:
+            refused.append(error)
+            return math.nan
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(item)) for item in items]
+    if items and len(refused) == len(items):
+        raise refused[0]
+    return [task.result() for task in tasks]
+
+
+ABSOLUTE = """Here is a problem and a proposed solution.
+
+Problem:
+{problem}
+
+Proposed solution:
+{solution}
+
+Check the solution step by step. Is its final answer correct? Reply with one word, yes or no."""
+
+PAIRWISE = """Here is a problem and two proposed solutions.
+
+Problem:
+{problem}
+
+Solution A:
+{first}
+
+Solution B:
+{second}
+
+Which solution is more likely to be correct? Reply with one letter, A or B."""
