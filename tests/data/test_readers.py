@@ -1,0 +1,445 @@
+"""One reader: what it detects, what it gives, and the line and field of what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reason_engine.data.formats import Example, write
+from reason_engine.data.readers import open_source, read_rows
+from reason_engine.data.rows import (
+    Conversation,
+    Labelled,
+    Preference,
+    Reference,
+    Row,
+    Stepwise,
+    Text,
+    answer_text,
+    prompt_text,
+    question_of,
+    to_json,
+    with_question,
+)
+from reason_engine.errors import MissingExtra, SetupError
+from reason_engine.types import Message, ToolCall
+
+Raw = Mapping[str, Any]
+Q, A = Message("user", "q"), Message("assistant", "a")
+U = {"role": "user", "content": "q"}
+V = {"role": "assistant", "content": "a"}
+CALL = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+
+GOOD: dict[str, tuple[str, Raw, Row]] = {
+    "messages": ("messages", {"messages": [U, V]}, Conversation((Q, A))),
+    "messages, all fields": (
+        "messages",
+        {"messages": [U, V], "family": "f", "weight": 2, "skip": [[0, 1]], "tools": [{"type": "function"}]},
+        Conversation((Q, A), "f", 2.0, ((0, 1),), ({"type": "function"},)),
+    ),
+    "messages with a tool": (
+        "messages",
+        {
+            "messages": [
+                {"role": "system", "content": ""},
+                U,
+                {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                {"role": "tool", "content": "3", "tool_call_id": "1"},
+                {"role": "assistant", "content": "a", "reasoning_content": "r"},
+            ]
+        },
+        Conversation(
+            (
+                Message("system"),
+                Q,
+                Message("assistant", tool_calls=(ToolCall("1", "add", '{"a": 1}'),)),
+                Message("tool", "3", tool_call_id="1"),
+                Message("assistant", "a", "r"),
+            )
+        ),
+    ),
+    "parts of text": (
+        "messages",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, V]},
+        Conversation((Q, A)),
+    ),
+    "sharegpt": (
+        "sharegpt",
+        {
+            "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
+            "system": "s",
+        },
+        Conversation((Message("system", "s"), Q, A)),
+    ),
+    "alpaca": ("alpaca", {"instruction": "q", "input": "", "output": "a"}, Conversation((Q, A))),
+    "alpaca, all fields": (
+        "alpaca",
+        {"instruction": "q", "input": "i", "output": "a", "system": "s", "history": [["q", "a"]]},
+        Conversation((Message("system", "s"), Q, A, Message("user", "q\ni"), A)),
+    ),
+    "prompt and completion": (
+        "prompt+completion",
+        {"prompt": "q", "completion": "a"},
+        Conversation((Q, A)),
+    ),
+    "query and response": ("prompt+completion", {"query": "q", "response": "a"}, Conversation((Q, A))),
+    "prompt and completion as messages": (
+        "prompt+completion",
+        {"prompt": [U], "completion": [V]},
+        Conversation((Q, A)),
+    ),
+    "preference": (
+        "preference",
+        {"prompt": "q", "chosen": "a", "rejected": ""},
+        Preference((Q,), "a", ""),
+    ),
+    "preference without a prompt": (
+        "preference",
+        {"chosen": [U, V], "rejected": [U, {"role": "assistant", "content": "b"}]},
+        Preference((Q,), "a", "b"),
+    ),
+    "preference with both": (
+        "preference",
+        {"prompt": [U], "chosen": [U, V], "rejected": [U, {"role": "assistant", "content": "b"}]},
+        Preference((Q,), "a", "b"),
+    ),
+    "preference of sharegpt": (
+        "preference",
+        {
+            "conversations": [{"from": "human", "value": "q"}],
+            "chosen": {"from": "gpt", "value": "a"},
+            "rejected": {"from": "gpt", "value": "b"},
+        },
+        Preference((Q,), "a", "b"),
+    ),
+    "preference of alpaca": (
+        "preference",
+        {"instruction": "q", "input": "i", "chosen": "a", "rejected": "b"},
+        Preference((Message("user", "q\ni"),), "a", "b"),
+    ),
+    "labelled": (
+        "labelled",
+        {"prompt": "q", "completion": "a", "label": False},
+        Labelled((Q,), "a", False),
+    ),
+    "stepwise": (
+        "stepwise",
+        {"prompt": "q", "completions": ["1", "2"], "labels": [True, 0.25]},
+        Stepwise((Q,), ("1", "2"), (1.0, 0.25)),
+    ),
+    "answer": (
+        "prompt+answer",
+        {"problem": "q", "answer": 51.0, "level": 3},
+        Reference((Q,), "51.0", None, {"level": 3}),
+    ),
+    "answer after ####": (
+        "prompt+answer",
+        {"question": "q", "answer": "1 + 1 = 2\n#### 2"},
+        Reference((Q,), "2", "1 + 1 = 2\n#### 2"),
+    ),
+    "answer and solution": (
+        "prompt+answer",
+        {"prompt": "q", "answer": "2", "solution": "s"},
+        Reference((Q,), "2", "s"),
+    ),
+    "text": ("text", {"text": "t"}, Text("t")),
+}
+
+
+def lines(path: Path, rows: Sequence[Any]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_format_is_found_and_read(tmp_path: Path, name: str) -> None:
+    format, raw, row = GOOD[name]
+    source = open_source(lines(tmp_path / "a.jsonl", [raw, raw]))
+    assert source.format.name == format
+    assert source.statement.startswith(f"{tmp_path}/a.jsonl: JSON lines; format {format}, found by ")
+    assert source.statement.endswith("2 of the first 2 rows have its fields")
+    assert [(record.line, record.row) for record in source] == [(1, row), (2, row)]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_written_is_read_again(tmp_path: Path, name: str) -> None:
+    row = GOOD[name][2]
+    source = open_source(lines(tmp_path / "a.jsonl", [to_json(row)]))
+    assert [record.row for record in source] == [row]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_question_can_be_exchanged(name: str) -> None:
+    row = GOOD[name][2]
+    other = with_question(row, "other")
+    assert type(other) is type(row) and question_of(other) == "other" and other != row
+    assert with_question(other, question_of(row)) == row
+    if not isinstance(row, Text):
+        assert "other" in prompt_text(other) and answer_text(other) == answer_text(row)
+
+
+BAD: dict[str, tuple[Raw, str, str, str]] = {
+    # a good row of the format, the bad one, field, words of the message
+    key: (good, *rest)
+    for key, (good, rest) in {
+        "not json": ({"text": "t"}, ("{", "", "not JSON")),
+        "a list": ({"text": "t"}, ("[1]", "", "no object")),
+        "deep": ({"text": "t"}, ("[" * 100_000, "", "nested")),
+        "other format": ({"text": "t"}, ({"prompt": "q"}, "text", "is missing (format text)")),
+        "not text": ({"text": "t"}, ({"text": 3}, "text", "must be text, not a number")),
+        "empty": ({"text": "t"}, ({"text": " "}, "text", "is empty")),
+        "no messages": ({"messages": [U, V]}, ({"messages": []}, "messages", "at least one")),
+        "no mapping": ({"messages": [U, V]}, ({"messages": [1]}, "messages[0]", "must be a message")),
+        "role": (
+            {"messages": [U, V]},
+            ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role", "'bot' is no role"),
+        ),
+        "content": (
+            {"messages": [U, V]},
+            (
+                {"messages": [{"role": "user", "content": {}}]},
+                "messages[0].content",
+                "must be text, not an object",
+            ),
+        ),
+        "image": (
+            {"messages": [U, V]},
+            (
+                {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+                "messages[0].content[0]",
+                "only parts of text",
+            ),
+        ),
+        "order": (
+            {"messages": [U, V]},
+            ({"messages": [U, U, V]}, "messages[1]", "cannot stand after a turn of the user"),
+        ),
+        "begins wrong": ({"messages": [U, V]}, ({"messages": [V]}, "messages[0]", "at the beginning")),
+        "last": ({"messages": [U, V]}, ({"messages": [U, V, U]}, "messages[2]", "must be the assistant's")),
+        "weight": (
+            {"messages": [U, V]},
+            ({"messages": [U, V], "weight": "2"}, "weight", "must be a number"),
+        ),
+        "skip": (
+            {"messages": [U, V]},
+            ({"messages": [U, V], "skip": [[0, 9]]}, "skip[0]", "outside the last message"),
+        ),
+        "from": (
+            {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+            ({"conversations": [{"from": "me", "value": "q"}]}, "conversations[0].from", "'me' is no role"),
+        ),
+        "same": (
+            {"prompt": "q", "chosen": "a", "rejected": "b"},
+            ({"prompt": "q", "chosen": "a", "rejected": "a "}, "rejected", "same as `chosen`"),
+        ),
+        "no shared prompt": (
+            {"chosen": "a", "rejected": "b", "prompt": "q"},
+            ({"chosen": [U, V], "rejected": [V, V]}, "rejected[0]", "at the beginning"),
+        ),
+        "label": (
+            {"prompt": "q", "completion": "a", "label": True},
+            ({"prompt": "q", "completion": "a", "label": 2}, "label", "true or false, not 2"),
+        ),
+        "labels out of range": (
+            {"prompt": "q", "completions": ["1"], "labels": [1]},
+            ({"prompt": "q", "completions": ["1"], "labels": [-1]}, "labels[0]", "from 0 to 1, not -1"),
+        ),
+        "labels not a number": (
+            {"prompt": "q", "completions": ["1"], "labels": [1]},
+            ('{"prompt": "q", "completions": ["1"], "labels": [NaN]}', "labels[0]", "from 0 to 1"),
+        ),
+        "too few labels": (
+            {"prompt": "q", "completions": ["1"], "labels": [1]},
+            ({"prompt": "q", "completions": ["1", "2"], "labels": [1]}, "labels", "2 steps, 1"),
+        ),
+        "step": (
+            {"prompt": "q", "completions": ["1"], "labels": [1]},
+            ({"prompt": "q", "completions": [""], "labels": [1]}, "completions[0]", "not empty"),
+        ),
+        "answer": (
+            {"prompt": "q", "answer": "a"},
+            ({"prompt": "q", "answer": [1]}, "answer", "text or a number"),
+        ),
+        "prompt": ({"prompt": "q", "answer": "a"}, ({"prompt": "", "answer": "a"}, "prompt", "is empty")),
+        "prompt ends": (
+            {"prompt": "q", "answer": "a"},
+            ({"prompt": [U, V], "answer": "a"}, "prompt[1]", "must end with the user's turn"),
+        ),
+        "history": (
+            {"instruction": "q", "output": "a"},
+            ({"instruction": "q", "output": "a", "history": [["q"]]}, "history[0]", "[question, answer]"),
+        ),
+    }.items()
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_row_is_named_by_line_and_field(tmp_path: Path, name: str) -> None:
+    good, bad, field, said = BAD[name]
+    path = lines(tmp_path / "a.jsonl", [good, "", bad, good])
+    records = list(open_source(path))
+    assert [record.line for record in records] == [1, 3, 4]
+    assert [record.fault is None for record in records] == [True, False, True]
+    fault = records[1].fault
+    assert fault and (fault.line, fault.field) == (3, field) and said in fault.message
+    with pytest.raises(SetupError) as refused:
+        list(read_rows(path, open_source(path).format.kind))
+    assert str(refused.value) == str(fault)
+    assert str(fault).startswith(f"{path}:3: ")
+
+
+def write_csv(path: Path, rows: Sequence[Raw]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        cells = [
+            {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
+            for row in rows
+        ]
+        writer.writerows(cells)
+
+
+CONTAINERS: dict[str, tuple[str, Callable[[Path, Sequence[Raw]], object], list[int]]] = {
+    "a.json": ("JSON list", lambda path, rows: path.write_text(json.dumps(rows, indent=1)), [2, 15]),
+    "b.json": ("JSON lines", lines, [1, 2]),
+    "c.jsonl.gz": (
+        "JSON lines",
+        lambda path, rows: path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode())),
+        [1, 2],
+    ),
+    "d.csv": ("CSV", write_csv, [2, 3]),
+    "e.jsonl": (
+        "JSON lines",
+        lambda path, rows: path.write_text("\ufeff" + "\n".join(map(json.dumps, rows)), "utf-8"),
+        [1, 2],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_kind_of_file_is_found_and_read(tmp_path: Path, name: str) -> None:
+    container, put, at = CONTAINERS[name]
+    rows: list[Raw] = [{"messages": [U, V], "family": text} for text in ("one", "two")]
+    put(tmp_path / name, rows)
+    source = open_source(tmp_path / name)
+    assert source.container == container
+    records = list(source)
+    assert [record.fault for record in records] == [None, None]
+    assert [record.line for record in records] == at
+    assert list(read_rows(tmp_path / name, Conversation))[1] == Conversation((Q, A), "two")
+
+
+def test_a_long_json_list_is_read_across_windows(tmp_path: Path) -> None:
+    rows = [{"text": "word " * 9_000 + str(number)} for number in range(9)]
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=0))
+    found = list(open_source(tmp_path / "a.json"))
+    assert [record.row for record in found] == [Text(row["text"]) for row in rows]
+    assert [record.line for record in found] == list(range(2, 29, 3))
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "said"),
+    [
+        ('[{"text": "a"},\n {"text": }]', 2, "nothing after it was read"),
+        ('[{"text": "a"}\n {"text": "b"}]', 2, "a comma or the end of the list"),
+        ('[{"text": "a"},\n {"text": "b"', 2, "is not JSON"),
+        ('[{"text": "a"}\n', 2, "a comma or the end of the list"),
+    ],
+)
+def test_a_broken_list_is_a_fault_where_it_breaks(tmp_path: Path, text: str, at: int, said: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    good, bad = open_source(tmp_path / "a.json")
+    assert good.row == Text("a")
+    assert bad.fault and bad.fault.line == at and said in bad.fault.message
+
+
+def test_csv_faults(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('messages,family\n"[1",f\nx,f,more\n')
+    first, second = open_source(tmp_path / "a.csv", "messages")
+    assert first.fault and (first.fault.line, first.fault.field) == (2, "messages")
+    assert second.fault and "more cells" in second.fault.message
+
+
+def test_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n{"text": "b"}\n')
+    assert [record.fault is None for record in open_source(tmp_path / "a.jsonl")] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b"", "holds no rows"),
+        ("a.jsonl", b"\n \n", "holds no rows"),
+        ("a.json", b"[]", "holds no rows"),
+        ("a.csv", b"text\n", "holds no rows"),
+        ("a.jsonl", b"{\n", r"a\.jsonl:1: is not JSON"),
+        ("a.bin", b"\x00\x01", "neither JSON lines"),
+        ("a.jsonl.gz", b"{}", "Not a gzipped file"),
+        ("a.jsonl", b'{"a": 1}', "fits no format; its fields are 'a'; formats: preference, "),
+        ("a.jsonl", b'{"prompt": "q", "chosen": "a"}', "preference would also need rejected"),
+        ("a.jsonl", b'{"a": 1}\n' * 3, r"a\.jsonl:1: fits no format"),
+    ],
+)
+def test_a_file_that_is_no_data_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SetupError, match=said):
+        open_source(tmp_path / name)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    for path, said in ((tmp_path / "none.jsonl", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(SetupError, match=said):
+            open_source(path)
+
+
+def test_the_format_can_be_told(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [{"prompt": "q", "completion": "a", "answer": "2"}])
+    assert open_source(path).format.name == "prompt+completion"
+    source = open_source(path, "prompt+answer")
+    assert [type(record.row) for record in source] == [Reference]
+    assert "as told" in source.statement
+    with pytest.raises(SetupError, match="did you mean 'preference'"):
+        open_source(path, "preferences")
+
+
+def test_a_file_of_another_kind_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [{"text": "t"}])
+    with pytest.raises(SetupError, match=r"format text does not fit; wanted: messages, sharegpt, alpaca"):
+        read_rows(path, Conversation)
+
+
+def test_pairs_serve_where_labelled_answers_are_wanted(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}])
+    assert list(read_rows(path, Labelled)) == [Labelled((Q,), "a", True), Labelled((Q,), "b", False)]
+    assert list(read_rows(path, Preference, Labelled)) == [Preference((Q,), "a", "b")]
+
+
+def test_files_for_the_present_trainer_are_messages(tmp_path: Path) -> None:
+    example = Example("q", "answer", "f", 2.0, ((0, 2),), (("h", "i"),))
+    write(tmp_path / "a.jsonl", [example])
+    (row,) = read_rows(tmp_path / "a.jsonl", Conversation)
+    assert [turn.content for turn in row.messages] == ["h", "i", "q", "answer"]
+    assert (row.family, row.weight, row.skip) == ("f", 2.0, ((0, 2),))
+
+
+def test_parquet(tmp_path: Path) -> None:
+    if importlib.util.find_spec("pyarrow") is None:
+        (tmp_path / "a.parquet").write_bytes(b"PAR1....PAR1")
+        with pytest.raises(MissingExtra, match=r"reason-engine\[train\]"):
+            open_source(tmp_path / "a.parquet")
+        return
+    from pyarrow import Table  # pyright: ignore[reportMissingImports]
+    from pyarrow.parquet import write_table  # pyright: ignore[reportMissingImports]
+
+    write_table(Table.from_pylist([{"prompt": "q", "chosen": "a", "rejected": "b"}]), tmp_path / "a.parquet")
+    assert list(read_rows(tmp_path / "a.parquet", Preference)) == [Preference((Q,), "a", "b")]
+    (tmp_path / "b.parquet").write_bytes(b"PAR1....PAR1")
+    with pytest.raises(SetupError, match="not a Parquet file"):
+        open_source(tmp_path / "b.parquet")
