@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from reason_engine.errors import ModelLoadError
 from reason_engine.policy import Policy
@@ -56,6 +56,32 @@ class TaskMatch(Frozen):
         return found.groupdict() if found else None
 
 
+class Critique(Frozen):
+    """How the model is asked to check a solution and to put it right. `{problem}`, `{solution}` and, in `revise`,
+    `{critique}` are literal; None: general prompts. `accepts`: a regular expression that finds in a critique that all
+    is right."""
+
+    prompt: str | None = None
+    revise: str | None = None
+    accepts: str = r"(?im)^\W*verdict\W+right\b"
+    revises: bool = False
+    """The critique holds the revised solution already: what follows its first line."""
+    from_line: str | None = None
+    """Finds in a critique, as its first group, the line of the solution, counted from 1, that the revision begins at;
+    the lines before it stay."""
+
+    @field_validator("accepts", "from_line")
+    @classmethod
+    def compiles(cls, value: str | None, info: ValidationInfo) -> str | None:
+        try:
+            groups = re.compile(value).groups if value is not None else 1
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        if info.field_name == "from_line" and not groups:
+            raise ValueError("needs a group that holds the line's number")
+        return value
+
+
 class Profile(Frozen):
     """How a model is asked. `{problem}` and `{state}` in the prompts are literal: no template language."""
 
@@ -66,6 +92,12 @@ class Profile(Frozen):
     propose_prompt: str | None = None
     value_prompt: str | None = None
     value_options: tuple[str, str] = ("yes", "no")
+    judge_prompt: str | None = None
+    """How it is asked whether a solution is right: `{problem}` and `{solution}` are literal too."""
+    judge_options: tuple[str, str] = ("yes", "no")
+    critique: Critique = Critique()
+    wait: str = Field(default="\nWait", min_length=1)
+    """What makes the model think on where it wanted to end."""
     temperature: Mapping[str, float] = Field(default_factory=dict[str, float])
     verifiers: tuple[str, ...] = ()
     tasks: tuple[TaskMatch, ...] = ()
