@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reason_engine.types import Path
+from reason_engine.types import Answer, Path
 
 
 @dataclass(frozen=True, slots=True)
 class Thought:
     """A state of the search: the steps so far. `text` is the model's turn up to here, `key` names the state (equal
-    keys are one state), `path` lets an engine continue on its tokens, `done`: it ended with an answer."""
+    keys are one state), `path` lets an engine continue on its tokens, `done`: it ended with an answer; `likelihood` is
+    the geometric mean probability of the last step's tokens."""
 
     steps: tuple[str, ...] = ()
     text: str = ""
@@ -22,10 +23,16 @@ class Thought:
     value: float = 0.0
     path: Path | None = None
     done: bool = False
+    likelihood: float = 0.0
 
     @property
     def depth(self) -> int:
         return len(self.steps)
+
+    @property
+    def answer(self) -> Answer:
+        """A finished thought as an answer, as sure as its value."""
+        return Answer(self.path, self.path.answer if self.path else None, self.value)
 
 
 def merge(thoughts: Sequence[Thought]) -> list[Thought]:

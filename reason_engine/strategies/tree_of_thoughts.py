@@ -15,10 +15,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from reason_engine.profile import Profile
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies._thoughts import Grower
+from reason_engine.strategies._ends import answered
+from reason_engine.strategies._steps import Steps
+from reason_engine.strategies._thoughts import proposed
 from reason_engine.strategies._tree import Thought, keep, merge, push, unseen, widest
+from reason_engine.strategies._values import Aggregate, By, Values, judge_for
 from reason_engine.types import Answer, Problem
 
 
@@ -41,7 +45,10 @@ class TreeOfThoughts(Strategy):
     generate: Literal["sample", "propose"] = Field(
         "sample", description="sample steps, or ask for a list of them"
     )
-    evaluate: Literal["value", "vote", "likelihood"] = Field("value", description="what ranks states")
+    evaluate: By | None = Field(
+        None, description="what ranks states; unset: the named verifier of steps, else the model's value"
+    )
+    aggregate: Aggregate = Field("min", description="verifier: how the scores of several steps become one")
     step_tokens: int = Field(128, ge=1, le=4096, description="most tokens of one step")
     propose_prompt: str | None = Field(None, max_length=8192, description="literal {problem} and {state}")
     value_prompt: str | None = Field(None, max_length=8192, description="literal {problem} and {state}")
@@ -52,53 +59,86 @@ class TreeOfThoughts(Strategy):
 
     @property
     def wants(self) -> frozenset[str]:
-        return frozenset({"choose"}) if self.evaluate == "value" else frozenset()
+        by_model = self.evaluate == "value" or (self.evaluate is None and self.verifier is None)
+        return frozenset({"choose"}) if by_model else frozenset()
+
+    @property
+    def judges_steps(self) -> bool:
+        return self.evaluate in (None, "verifier")
+
+    def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None:
+        return judge_for(self.evaluate, self.judge, profile, checked=checked)
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Search; the best finished thought is the answer."""
-        grower = Grower(self, ctx)
-        ends = await (self._breadth_first if self.search == "breadth" else self._depth_first)(ctx, grower)
-        return await grower.answer(ctx, ends)
+        steps = Steps(ctx, heat=self.heat(ctx), most=self.step_tokens)
+        judge = self.judge_on(ctx.run.profile, checked=steps.checked)
+        by = self.evaluate or ("verifier" if judge else "value")
+        values = Values(
+            ctx,
+            steps,
+            by,
+            aggregate=self.aggregate,
+            prompt=self.value_prompt,
+            votes=self.k,
+            heat=self.heat(ctx),
+        )
+        ctx.note(evaluate=by, verifier=judge[0] if judge else None)
+        ends = await (self._breadth_first if self.search == "breadth" else self._depth_first)(
+            ctx, steps, values
+        )
+        return await answered(ctx, steps, values.furthest, ends, "best")
 
-    async def _breadth_first(self, ctx: Context, grower: Grower) -> list[Thought]:
+    async def _breadth_first(self, ctx: Context, steps: Steps, values: Values) -> list[Thought]:
         level, ends = [Thought()], list[Thought]()
         for depth in range(1, self.depth + 1):
             async with ctx.span(f"level {depth}") as here:
-                grown = await here.together(lambda t: self._expand(here, grower, *t), list(enumerate(level)))
-                thoughts = await grower.valued(here, merge([t for children in grown for t in children or ()]))
+                grown = await here.together(lambda t: self._expand(here, steps, *t), list(enumerate(level)))
+                valued = await values.of(here, merge([t for children in grown for t in children or ()]))
+                thoughts = [thought for thought in valued if thought]
                 done = [thought for thought in thoughts if thought.done]
                 ends += done
                 level = keep([thought for thought in thoughts if not thought.done], self.breadth)
                 here.note(kept=[thought.key for thought in level])
-            if grower.solved(done) or not level or len(ends) >= self.breadth:
+            if steps.solved(done) or not level or len(ends) >= self.breadth:
                 break
         return ends
 
-    async def _depth_first(self, ctx: Context, grower: Grower) -> list[Thought]:
+    async def _depth_first(self, ctx: Context, steps: Steps, values: Values) -> list[Thought]:
         stack, ends, visited = [Thought(value=1.0)], list[Thought](), dict[Thought, int]()
         for visit in range(1, self.visits + 1):
             thought = stack.pop() if stack else widest(visited)
             visited[thought] = visited.get(thought, 0) + 1
             async with ctx.span(f"visit {visit}") as here:
                 seen = {known.key for known in visited}
-                children = unseen(merge(await self._expand(here, grower, None, thought)), seen)
-                children = await grower.valued(here, children)
+                grown = unseen(merge(await self._expand(here, steps, None, thought)), seen)
+                children = [child for child in await values.of(here, grown) if child]
                 here.note(
                     depth=thought.depth, children=[[child.key, round(child.value, 4)] for child in children]
                 )
             done = [child for child in children if child.done]
             ends += done
             # Without a checker the first finished thought is the end: nothing could tell a better one.
-            if grower.solved(done) or (done and not grower.checked):
+            if steps.solved(done) or (done and not steps.checked):
                 break
             deeper = [child for child in children if not child.done and child.depth < self.depth]
             stack = push(stack, deeper, self.threshold)
         return ends
 
     async def _expand(
-        self, ctx: Context, grower: Grower, number: int | None, thought: Thought
+        self, ctx: Context, steps: Steps, number: int | None, thought: Thought
     ) -> Sequence[Thought]:
-        if number is None:
-            return await grower.grow(ctx, thought)
-        async with ctx.span(f"state {number}") as here:
-            return await grower.grow(here, thought)
+        if number is not None:
+            async with ctx.span(f"state {number}") as here:
+                return await self._expand(here, steps, None, thought)
+        if self.generate == "sample":
+            return await steps.grow(ctx, thought, self.k)
+        return await proposed(
+            ctx,
+            steps,
+            thought,
+            self.k,
+            prompt=self.propose_prompt,
+            heat=self.heat(ctx),
+            most=self.step_tokens,
+        )

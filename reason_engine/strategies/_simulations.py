@@ -1,0 +1,123 @@
+"""The simulations of a Monte Carlo tree search: selection under virtual losses, expansion and evaluation, backup.
+
+Chaslot, Winands and van den Herik 2008, section 3.3, with the workers of one round in place of threads: they choose
+their ways one after the other and work together. The mathematics are in `_uct.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, Protocol
+
+from reason_engine.profile import Profile
+from reason_engine.runtime.context import Context
+from reason_engine.strategies._playouts import Playouts
+from reason_engine.strategies._steps import Steps
+from reason_engine.strategies._tree import Thought, merge
+from reason_engine.strategies._uct import Node, backup, descend, priors, puct, revert, suppose, ucb1
+from reason_engine.strategies._values import Aggregate, Values
+
+
+class Fields(Protocol):
+    """What the simulations depend on."""
+
+    @property
+    def k(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def select(self) -> Literal["ucb", "puct"]: ...
+    @property
+    def exploration(self) -> float: ...
+    @property
+    def widening(self) -> float: ...
+    @property
+    def evaluate(self) -> Literal["value", "verifier", "rollout"] | None: ...
+    @property
+    def aggregate(self) -> Aggregate: ...
+    @property
+    def step_tokens(self) -> int: ...
+    @property
+    def value_prompt(self) -> str | None: ...
+    def heat(self, ctx: Context) -> float: ...
+    def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None: ...
+
+
+class Simulations:
+    """The tree of one run and the answers found in it."""
+
+    def __init__(self, fields: Fields, ctx: Context) -> None:
+        self._fields = fields
+        self.steps = Steps(ctx, heat=fields.heat(ctx), most=fields.step_tokens)
+        judge = fields.judge_on(ctx.run.profile, checked=self.steps.checked)
+        by = fields.evaluate or ("verifier" if judge else "value")
+        ctx.note(evaluate=by, verifier=judge[0] if judge else None)
+        self._playouts = Playouts(self.steps)
+        self._values = (
+            self._playouts
+            if by == "rollout"
+            else Values(ctx, self.steps, by, aggregate=fields.aggregate, prompt=fields.value_prompt)
+        )
+        self._score = partial({"ucb": ucb1, "puct": puct}[fields.select], c=fields.exploration)
+        self._root, self._ends = Node(Thought()), list[Thought]()
+
+    @property
+    def ends(self) -> list[Thought]:
+        """Every answer found, those of playouts included."""
+        return self._ends + self._playouts.ends
+
+    @property
+    def solved(self) -> bool:
+        """Whether an answer is known to be right."""
+        return self.steps.solved(self.ends)
+
+    @property
+    def furthest(self) -> Thought:
+        """The deepest state that is still open."""
+        return self._values.furthest
+
+    async def run(self, ctx: Context, most: int) -> int:
+        """Up to `most` simulations together; returns how many there were."""
+        ways, tried = self._ways(most)
+        grown = await ctx.together(lambda way: self._expanded(ctx, *way), list(enumerate(ways)))
+        valued = iter(await self._values.of(ctx, [thought for group in grown for thought in group or ()]))
+        for way in tried:
+            revert(way)
+        for way, group in zip(ways, grown, strict=True):
+            if group is not None:
+                children = [found for _ in group if (found := next(valued))]
+                self._attach(way[-1], children)
+                backup(way, max((child.value for child in children), default=0.0))
+        return len(ways)
+
+    def first_steps(self) -> list[list[object]]:
+        """What the search thinks of the first steps: step, visits, mean value; most visited first."""
+        children = sorted(self._root.children, key=lambda child: -child.visits)
+        return [[child.thought.steps[-1], child.visits, round(child.mean, 4)] for child in children]
+
+    def _ways(self, most: int) -> tuple[list[list[Node]], list[list[Node]]]:
+        """Ways to different leaves, and all that were tried: each is under a virtual loss."""
+        ways, tried = list[list[Node]](), list[list[Node]]()
+        while len(ways) < most and len(tried) < 2 * most:
+            way = descend(self._root, self._score, self._fields.widening)
+            suppose(way)
+            tried.append(way)
+            if all(way[-1] is not other[-1] for other in ways):
+                ways.append(way)
+        return ways, tried
+
+    async def _expanded(self, ctx: Context, number: int, way: Sequence[Node]) -> list[Thought]:
+        leaf = way[-1]
+        async with ctx.span(f"simulation {number}") as here:
+            here.note(state=list(leaf.thought.steps), visits=leaf.visits, mean=round(leaf.mean, 4))
+            grown = merge(await self.steps.grow(here, leaf.thought, self._fields.k))
+            known = {(child.thought.key, child.thought.done) for child in leaf.children}
+            return [thought for thought in grown if (thought.key, thought.done) not in known]
+
+    def _attach(self, leaf: Node, group: Sequence[Thought]) -> None:
+        leaf.expansions += 1
+        for thought, prior in zip(group, priors(group), strict=True):
+            leaf.add(thought, prior=prior, closed=thought.done or thought.depth >= self._fields.depth)
+            if thought.done:
+                self._ends.append(thought)

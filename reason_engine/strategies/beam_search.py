@@ -1,0 +1,116 @@
+"""Beam search over steps, guided by a verifier that judges steps.
+
+Snell et al. 2024, arXiv:2408.03314, section 5.1 and appendix F: draw n first steps, score them, keep the best n / m,
+draw m next steps from each of these, and so on until they end. `diverse` keeps the n / m beams apart: DVTS, in which
+each of n / m subtrees keeps the best of its own m steps (Beeching, Tunstall and Rush 2024, "Scaling test-time compute
+with open models").
+
+    value of a beam = aggregate over t of s_t,   s_t the verifier's score of step t
+    answer          = argmax_a sum_i [answer_i = a] value_i   (`vote`), or the beam of highest value (`best`)
+
+Departures: equal states are one candidate; a beam that ends keeps its place, so that later levels draw fewer; where the
+profile knows the task, its checker drops illegal lines and a right answer ends the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from pydantic import Field
+
+from reason_engine.profile import Profile
+from reason_engine.runtime.context import Context
+from reason_engine.runtime.judges import usual_step_judge
+from reason_engine.strategies import Strategy, strategies
+from reason_engine.strategies._ends import Choose, answered, decided, settled_by
+from reason_engine.strategies._steps import Steps
+from reason_engine.strategies._tree import Thought, keep, merge
+from reason_engine.strategies._values import Aggregate, Values
+from reason_engine.types import Answer, Problem
+
+
+@strategies.register("beam-search")
+class BeamSearch(Strategy):
+    """n beams of width m; the steps from one beam are one engine request, all beams run together."""
+
+    summary: ClassVar[str] = "Beams over steps, guided by a verifier that judges steps"
+    paper: ClassVar[str] = "arXiv:2408.03314"
+    usual_temperature: ClassVar[float] = 0.8
+
+    n: int = Field(16, ge=1, le=256, description="steps drawn at each level, over all beams")
+    m: int = Field(
+        4, ge=1, le=64, description="beam width: steps drawn from each beam that is kept; n / m are kept"
+    )
+    diverse: bool = Field(False, description="n / m independent subtrees, each keeping its own best (DVTS)")
+    depth: int = Field(40, ge=1, le=256, description="most steps of a solution, its answer line included")
+    aggregate: Aggregate = Field("min", description="how the scores of a beam's steps become one")
+    choose: Choose = Field("vote", description="vote weighted by value, or the beam of highest value")
+    adaptive: bool = Field(False, description="vote: stop when no beam left could change it")
+    confidence: float = Field(
+        0.8, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
+    )
+    step_tokens: int = Field(256, ge=1, le=4096, description="most tokens of one step")
+
+    @property
+    def width(self) -> int:
+        return max(self.n, self._kept * self.m)
+
+    @property
+    def judges_steps(self) -> bool:
+        return True
+
+    def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None:
+        return self.judge or (usual_step_judge(profile), {})
+
+    async def run(self, problem: Problem, ctx: Context) -> Answer:
+        """Draw, score, keep; the answer is chosen among the beams that ended."""
+        steps = Steps(ctx, heat=self.heat(ctx), most=self.step_tokens)
+        values = Values(ctx, steps, "verifier", aggregate=self.aggregate)
+        beams, ends, places, settled = [Thought()], list[Thought](), self._kept, False
+        for depth in range(1, self.depth + 1):
+            async with ctx.span(f"step {depth}") as here:
+                groups = await self._expanded(here, steps, beams, root=depth == 1)
+                valued = iter(await values.of(here, [thought for group in groups for thought in group]))
+                groups = [[found for _ in group if (found := next(valued))] for group in groups]
+                kept = self._best(groups, places)
+                done = [thought for group in groups for thought in group if thought.done]
+                here.note(kept=[[thought.steps[-1], round(thought.value, 4)] for thought in kept])
+            beams = [thought for thought in kept if not thought.done]
+            places -= len(kept) - len(beams)
+            ends += done
+            if done:
+                answer = await decided(ctx, steps, ends, self.choose)
+                settled = self._settled(answer, len(beams))
+            if settled or not beams or steps.solved(done):
+                break
+        return replace(await answered(ctx, steps, values.furthest, ends, self.choose), decided=settled)
+
+    async def _expanded(
+        self, ctx: Context, steps: Steps, beams: Sequence[Thought], *, root: bool
+    ) -> list[list[Thought]]:
+        """The children of all beams as groups of which some are kept: one group, or one for each subtree."""
+
+        async def grow(beam: tuple[int, Thought]) -> list[Thought]:
+            async with ctx.span(f"beam {beam[0]}") as here:
+                return merge(await steps.grow(here, beam[1], self.n if root else self.m))
+
+        grown = [children or [] for children in await ctx.together(grow, list(enumerate(beams)))]
+        if not self.diverse:
+            return [merge([child for children in grown for child in children])]
+        return [grown[0][i :: self._kept] for i in range(self._kept)] if root else grown
+
+    @property
+    def _kept(self) -> int:
+        return max(1, self.n // self.m)
+
+    def _best(self, groups: Sequence[Sequence[Thought]], places: int) -> list[Thought]:
+        if self.diverse:
+            return [keep(group, 1)[0] for group in groups if group]
+        return keep(groups[0], places)
+
+    def _settled(self, answer: Answer, beams: int) -> bool:
+        """Whether the vote stands although beams are left, each of which may give m answers more."""
+        voted = self.adaptive and self.choose == "vote" and beams > 0
+        return voted and settled_by(answer, beams * self.m, self.confidence)

@@ -1,0 +1,103 @@
+"""Monte Carlo tree search over steps: UCT with a language model as policy.
+
+Kocsis and Szepesvari 2006 (UCT) over a tree whose edges are steps of a solution, as in RAP, Hao et al. 2023,
+arXiv:2305.14992, section 3.3. A simulation goes down by upper confidence bounds (`_uct.py`), draws k steps from where
+it ends (expansion), values them, and adds the best of these values to every node on its way (backup). `parallel`
+simulations go down one after the other, each under the virtual losses of those before (Chaslot et al. 2008), and are
+expanded together, batched in the engine.
+
+    value of a state: by a process verifier; by the model's own judgement of the value prompt; or by playouts
+    (`rollout`): taken to its end, the end judged by a checker, else the verifier, else the model's certainty
+
+Departures: the evaluation of a new state is its first visit; a backup is the best child's value, as the step that a
+greedy simulation would take first; states that ended are not visited again; equal states below one node are one; a node
+is expanded again as its visits grow (progressive widening), and where all that follows it has ended. Where the profile
+knows the task, its checker drops illegal lines and a right answer ends the search.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from reason_engine.profile import Profile
+from reason_engine.runtime.context import Context
+from reason_engine.strategies import Strategy, strategies
+from reason_engine.strategies._ends import Choose, answered, decided, settled_by
+from reason_engine.strategies._simulations import Simulations
+from reason_engine.strategies._values import Aggregate, judge_for
+from reason_engine.types import Answer, Problem
+
+
+@strategies.register("mcts")
+class MCTS(Strategy):
+    """UCT over steps; `parallel` simulations at a time."""
+
+    summary: ClassVar[str] = "Monte Carlo tree search over steps"
+    paper: ClassVar[str] = "arXiv:2305.14992"
+    usual_temperature: ClassVar[float] = 1.0
+
+    simulations: int = Field(24, ge=1, le=1024, description="most simulations")
+    k: int = Field(4, ge=1, le=64, description="steps to draw at an expansion")
+    parallel: int = Field(4, ge=1, le=64, description="simulations that run together")
+    depth: int = Field(16, ge=1, le=256, description="most steps of a solution, its answer line included")
+    select: Literal["ucb", "puct"] = Field("ucb", description="the bound that leads down the tree")
+    exploration: float = Field(
+        1.0, ge=0, le=100, description="c of the bound: weight of what is little visited"
+    )
+    widening: float = Field(
+        0.5, ge=0, le=1, description="how fast a visited state gains more steps; 0: never"
+    )
+    evaluate: Literal["value", "verifier", "rollout"] | None = Field(
+        None, description="what values states; unset: the named verifier of steps, else the model's value"
+    )
+    aggregate: Aggregate = Field("min", description="verifier: how the scores of several steps become one")
+    choose: Choose = Field(
+        "vote", description="vote weighted by value, or the finished path of highest value"
+    )
+    adaptive: bool = Field(False, description="vote: stop when the vote is settled")
+    confidence: float = Field(
+        0.8, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
+    )
+    step_tokens: int = Field(256, ge=1, le=4096, description="most tokens of one step")
+    value_prompt: str | None = Field(None, max_length=8192, description="literal {problem} and {state}")
+
+    @property
+    def width(self) -> int:
+        return self.parallel * self.k
+
+    @property
+    def wants(self) -> frozenset[str]:
+        by_model = self.evaluate == "value" or (self.evaluate is None and self.verifier is None)
+        return frozenset({"choose"}) if by_model else frozenset()
+
+    @property
+    def judges_steps(self) -> bool:
+        return self.evaluate in (None, "verifier")
+
+    def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None:
+        if self.evaluate == "rollout":
+            return self.judge or ("certainty", {})
+        return judge_for(self.evaluate, self.judge, profile, checked=checked)
+
+    async def run(self, problem: Problem, ctx: Context) -> Answer:
+        """Simulate until the simulations are spent, an answer is known to be right, or the vote is settled."""
+        search = Simulations(self, ctx)
+        answer, settled, spent, rounds = Answer(), False, 0, 0
+        while spent < self.simulations and not settled and not search.solved:
+            rounds, before = rounds + 1, len(search.ends)
+            async with ctx.span(f"round {rounds}") as here:
+                spent += await search.run(here, min(self.parallel, self.simulations - spent))
+            if len(search.ends) > before:
+                answer = await decided(ctx, search.steps, search.ends, self.choose)
+            settled = self._settled(answer, (self.simulations - spent) * self.k)
+        ctx.note(simulations=spent, first_steps=search.first_steps())
+        final = await answered(ctx, search.steps, search.furthest, search.ends, self.choose)
+        return replace(final, decided=settled)
+
+    def _settled(self, answer: Answer, left: int) -> bool:
+        """Whether the vote stands although so many answers may still come."""
+        voted = self.adaptive and self.choose == "vote" and left > 0
+        return voted and settled_by(answer, left, self.confidence)
