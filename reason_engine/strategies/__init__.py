@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from reason_engine.profile import Profile
 from reason_engine.registry import Registry
 from reason_engine.runtime.context import Context
 from reason_engine.types import Answer, Problem
@@ -59,7 +60,8 @@ class Strategy(BaseModel, ABC):
 
     @property
     def wants(self) -> frozenset[str]:
-        """Engine capabilities without which it cannot run: `choose`, `continuation`, `score`."""
+        """Engine capabilities without which it cannot run: `choose`, `continuation`, `score`, `logprobs` (of the
+        alternatives at each token)."""
         return frozenset()
 
     @property
@@ -75,6 +77,18 @@ class Strategy(BaseModel, ABC):
         if isinstance(self.verifier, str):
             return self.verifier, {}
         return self.verifier.name, dict(self.verifier.params)
+
+    def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None:
+        """The verifier it uses on a model of that profile. `checked`: the question is of a task with a checker.
+
+        Raises RequestError where it needs one and none is named.
+        """
+        return self.judge
+
+    @property
+    def judges_steps(self) -> bool:
+        """Whether its verifier is to judge single steps."""
+        return False
 
     @property
     def drafter(self) -> str:
@@ -92,7 +106,7 @@ class Strategy(BaseModel, ABC):
         if profiled is not None:
             return profiled
         body = ctx.run.temperature
-        if body == 0 and self.votes:
+        if body == 0 and self.votes and self.width > 1:
             ctx.note(temperature=f"0 would make all paths equal; {self.usual_temperature} is used")
             return self.usual_temperature
         return self.usual_temperature if body is None else body

@@ -17,10 +17,29 @@ from reason_engine.types import GenerateRequest, Limits
 from tests.strategies.puzzle import PROFILE, hope, play, player, problem
 
 VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "auto": ({}, {"effort": "none"}, {"effort": "medium"}, {"verifier": "countdown"}),
     "self-consistency": ({}, {"adaptive": True}),
-    "best-of-n": ({}, {"verifier": "countdown"}),
+    "best-of-n": (
+        {},
+        {"verifier": "countdown"},
+        {"choose": "vote"},
+        {"choose": "vote", "adaptive": True, "confidence": 0.9},
+        {"verifier": "countdown", "adaptive": True},
+    ),
+    "self-refine": ({}, {"n": 3, "rounds": 2}, {"verifier": "certainty"}),
+    "budget-forcing": ({}, {"rounds": 2, "min_tokens": 30, "max_thinking": 40}, {"max_thinking": 9}),
+    "confidence": ({}, {"adaptive": False, "keep": 0.5}, {"n": 4, "window": 3, "k": 1}),
+    "beam-search": ({}, {"diverse": True, "n": 8}, {"choose": "best", "aggregate": "product"}, {"adaptive": True}),
+    "mcts": (
+        {},
+        {"parallel": 1, "select": "puct"},
+        {"evaluate": "verifier"},
+        {"evaluate": "rollout", "k": 2},
+        {"adaptive": True, "choose": "best"},
+    ),
     "tree-of-thoughts": (
         {},
+        {"evaluate": "verifier", "verifier": "process-rules"},
         {"search": "breadth", "breadth": 2},
         {"evaluate": "likelihood"},
         {"search": "breadth", "evaluate": "vote"},
