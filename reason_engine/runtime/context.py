@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from reason_engine.errors import BudgetExhausted, CapabilityMissing, ContextLengthExceeded
 from reason_engine.runtime import scoring
-from reason_engine.runtime.draw import Draw, Plan
+from reason_engine.runtime.draw import Draw, Drop, Plan, continued
 from reason_engine.runtime.events import Closed, Proposed, Scored
 from reason_engine.runtime.reading import PLAIN, read_answer
 from reason_engine.runtime.run import Run
@@ -82,13 +82,15 @@ class Context:
         logprobs: int | None = None,
         stage: str = "sample",
         until: Until | None = None,
+        drop: Drop | None = None,
         final: bool = False,
         live: bool = False,
     ) -> list[Path]:
         """Up to n paths of one prompt, together, as one engine request; fewer only when the budget ran out.
 
         `prompt` is the user's turn (default: the question), `prefill` the beginning of the model's. `until` sees the
-        finished paths and aborts the rest by returning True. `final`: the path is the answer, so the request's own
+        finished paths and aborts the rest by returning True; `drop` sees the new log-probabilities of path i and ends
+        that path by returning True. `final`: the path is the answer, so the request's own
         tools, format and logprobs apply. `live`: its text may be shown as it is made.
         Raises BudgetExhausted if not one path could be started, ContextLengthExceeded if the prompt does not fit.
         """
@@ -96,13 +98,14 @@ class Context:
         sent = self.render(prompt, prefill=prefill, final=final) if prefill else base
         ids = tuple(self.run.engine.tokenize(sent))
         plan = self._plan(sent, base, ids, n, max_tokens, temperature, stop, logprobs, stage, final)
-        plan = replace(plan, prefill=prefill, until=until, live=live)
+        plan = replace(plan, prefill=prefill, until=until, drop=drop, live=live)
         return await Draw(self.run, plan, self._reader(final)).run()
 
     async def extend(
         self,
         path: Path,
         *,
+        insert: str = "",
         n: int = 1,
         max_tokens: int | None = None,
         temperature: float | None = None,
@@ -113,6 +116,7 @@ class Context:
     ) -> list[Path]:
         """Up to n continuations of a partial path, exactly where its tokens ended; its prefix is in the cache.
 
+        `insert` is put between: given text, not generated. What ended the path (an end of sequence) is left out.
         Raises CapabilityMissing on an engine that cannot continue token ids.
         """
         if not self.run.engine.caps.continuation:
@@ -122,13 +126,10 @@ class Context:
                 param="reasoning.strategy",
                 code="strategy_not_available",
             )
-        engine, sent = self.run.engine, path.prompt + path.text
-        ids = (*path.prompt_ids, *path.token_ids)
-        # A stop string may end inside a token; then only the text says where the path ends.
-        if engine.detokenize(path.token_ids) != path.text[len(path.prefill) :]:
-            ids = tuple(engine.tokenize(sent))
+        text = path.text + insert
+        sent, ids = path.prompt + text, continued(self.run.engine, path, insert)
         plan = self._plan(sent, path.prompt, ids, n, max_tokens, temperature, stop, logprobs, stage, final)
-        plan = replace(plan, prefill=path.text, by_ids=True)
+        plan = replace(plan, prefill=text, by_ids=True)
         return await Draw(self.run, plan, self._reader(final)).run()
 
     async def choice(
@@ -214,24 +215,21 @@ class Context:
             for i, path in enumerate(paths)
             if path.answer is not None
         ]
-        names = [answer for answer, _ in voters]
-        # Answers of a task with a checker are texts that its rule tells apart: (10-4)*4 is not the vote 24.
-        if self.run.checker is None and not self.problem.tools:
-            names = await self.run.equality.cluster(names)
+        names = await self._joined([answer for answer, _ in voters])
         counted: dict[str, Vote] = {}
         for name, (_, weight) in zip(names, voters, strict=True):
             vote = counted.get(name, Vote(name, 0))
             counted[name] = Vote(name, vote.count + 1, vote.weight + weight)
         return tuple(sorted(counted.values(), key=lambda vote: -vote.weight))
 
-    async def voter(self, paths: Sequence[Path], answer: str) -> Path:
-        """The most certain path (the first where nothing is known) that gave this answer."""
-        same = [p for p in paths if p.answer == answer]
-        if not same:
-            named = [p for p in paths if p.answer is not None]
-            canon = await self.run.equality.cluster([p.answer or "" for p in named])
-            same = [p for p, name in zip(named, canon, strict=True) if name == answer]
-        return max(same, key=lambda p: p.mean_logprob)
+    async def voter(
+        self, paths: Sequence[Path], answer: str, rank: Callable[[Path], float] = lambda path: 0.0
+    ) -> Path:
+        """The path of highest rank, then the most certain one, then the first, that gave this answer."""
+        named = [p for p in paths if p.answer is not None]
+        names = await self._joined([p.answer or "" for p in named])
+        same = [p for p, name in zip(named, names, strict=True) if answer in (name, p.answer)]
+        return max(same, key=lambda p: (rank(p), p.mean_logprob))
 
     def propose(self, answer: Answer, score: float) -> Answer:
         """Record the best answer so far: streamed, and the result if the run is cut. Returns it."""
@@ -249,14 +247,15 @@ class Context:
         """Anything else for the trace: votes, values, reasons."""
         self.place.notes.update(data)
 
-    def worded(self, mode: str) -> str:
-        """The question, with what the profile appends to ask for `steps` or a `direct` answer.
+    def worded(self, mode: str, text: str | None = None) -> str:
+        """The question (or `text`), with what the profile appends to ask for `steps` or a `direct` answer.
 
         A model that thinks by itself is asked plainly for steps too.
         """
         ask = self.run.profile.ask
         suffix = ask.direct if mode == "direct" else ("" if self.run.engine.info.thinks else ask.steps)
-        return f"{self.problem.question}\n{suffix}" if suffix else self.problem.question
+        asked = self.problem.question if text is None else text
+        return f"{asked}\n{suffix}" if suffix else asked
 
     def render(
         self, prompt: str | None = None, *, prefill: str = "", final: bool = False, plain: bool = False
@@ -266,6 +265,15 @@ class Context:
         think = False if plain and run.engine.info.thinks else run.think
         tools = problem.tools if final else ()
         return run.engine.render_chat(problem.turns(prompt), tools=tools, think=think, prefill=prefill)
+
+    async def _joined(self, answers: list[str]) -> list[str]:
+        """Each answer as the first of those that it equals."""
+        problem = self.problem
+        # Answers of a task with a checker are texts that its rule tells apart: (10-4)*4 is not the vote 24. Tool calls
+        # and JSON are canonical already.
+        if self.run.checker or problem.tools or problem.structured:
+            return answers
+        return await self.run.equality.cluster(answers)
 
     def _stop(self, stop: tuple[str, ...], final: bool) -> tuple[str, ...]:
         """A step's own stop, else the request's where the whole text of the path is content."""

@@ -2,24 +2,29 @@
 
 One engine request carries as many samples as the first lease allows (normally all n). A path that reaches the end of
 its lease before its own limit goes on with another lease as a request of its own, whose prompt is the tokens so far
-(their prefix is cached). Whatever ends a draw (deadline, decision, cancellation), the engine is told to abort and the
+(their prefix is cached). A path that `drop` finds wanting is aborted alone, while the others run; where the engine
+cannot do that, it runs on. Whatever ends a draw (deadline, decision, cancellation), the engine is told to abort and the
 tokens it had made by then are counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
+from reason_engine.contracts import Engine
 from reason_engine.errors import BudgetExhausted, EngineError
 from reason_engine.runtime.budget import Lease
 from reason_engine.runtime.events import Delta, Sampled
 from reason_engine.runtime.run import Run
 from reason_engine.types import Chunk, FinishReason, GenerateRequest, Path, Sampling, TokenLogprob, Usage
 
-DRAIN_SECONDS = 5.0
+LONGEST_END = 8
+"""Tokens of the longest mark that may be cut off the end of a path."""
+Drop = Callable[[int, Sequence[TokenLogprob]], bool]
+"""Sees the log-probabilities that path i of a draw has gained; True ends that path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Plan:
     candidate: bool = True
     by_ids: bool = False
     until: Callable[[list[Path]], bool] | None = None
+    drop: Drop | None = None
 
 
 @dataclass
@@ -56,6 +62,7 @@ class Draft:
     leased: int = 0
     used: int = 0
     turns: int = 0
+    dropped: bool = False
     finish: FinishReason | None = None
     stop_reason: str | int | None = None
     path: Path | None = None
@@ -115,7 +122,8 @@ class Draw:
                 self._settle(draft)
         again: list[Draft] = []
         for draft in drafts:
-            if draft.finish == "length" and draft.tokens < plan.limit and not self._decided.is_set():
+            cut = draft.dropped or self._decided.is_set()
+            if draft.finish == "length" and draft.tokens < plan.limit and not cut:
                 again.append(draft)
             else:
                 self._close(draft)
@@ -147,6 +155,8 @@ class Draw:
             try:
                 async for chunk in chunks:
                     self._take(drafts[chunk.index], chunk, counted=request)
+                    if self._dropped(drafts[chunk.index], chunk):
+                        await self._run.engine.abort(request.id, chunk.index)
             finally:
                 stop.cancel()
 
@@ -164,6 +174,13 @@ class Draw:
         except TimeoutError:
             self._run.budget.note("budget-seconds")
         await self._run.engine.abort(request_id)
+
+    def _dropped(self, draft: Draft, chunk: Chunk) -> bool:
+        """Whether this chunk is what a path that still runs is ended for."""
+        if not self._plan.drop or draft.dropped or not chunk.logprobs:
+            return False
+        draft.dropped = self._plan.drop(draft.index, chunk.logprobs)
+        return draft.dropped and not chunk.finish_reason and self._run.engine.caps.sample_abort
 
     def _take(self, draft: Draft, chunk: Chunk, counted: GenerateRequest) -> None:
         run, count = self._run, chunk.token_count
@@ -192,7 +209,7 @@ class Draw:
         if chunk.finish_reason:
             draft.finish, draft.stop_reason = chunk.finish_reason, chunk.stop_reason
             self._settle(draft)
-            if draft.finish != "length" or draft.tokens >= self._plan.limit:
+            if draft.finish != "length" or draft.dropped or draft.tokens >= self._plan.limit:
                 self._close(draft)
 
     def _open(self) -> Draft:
@@ -227,3 +244,17 @@ class Draw:
         self._done.append(path)
         if plan.until and not self._decided.is_set() and plan.until(list(self._done)):
             self._decided.set()
+
+
+def continued(engine: Engine, path: Path, insert: str = "") -> tuple[int, ...]:
+    """What a continuation of a path begins with: its tokens as they were drawn, then those of `insert`.
+
+    Tokens that ended it without being part of its text (an end of sequence, a mark that was cut off) go. A text that
+    ends inside a token is read anew, since then only the text says where the path ends.
+    """
+    drawn, ids = path.text[len(path.prefill) :], path.token_ids
+    for end in range(len(ids), max(len(ids) - LONGEST_END, 0) - 1, -1):
+        if engine.detokenize(ids[:end]) == drawn:
+            first = len(engine.tokenize(""))  # a beginning of sequence, where the model has one
+            return (*path.prompt_ids, *ids[:end], *(engine.tokenize(insert)[first:] if insert else ()))
+    return tuple(engine.tokenize(path.prompt + path.text + insert))

@@ -82,8 +82,10 @@ async def draw(run: Run, plan: Plan, read: Callable[[str], str | None], stock: S
 def capable(run: Run, strategy: Admissible) -> None:
     """Raises CapabilityMissing where the engine cannot do what the strategy needs."""
     caps = run.engine.caps
+    known = {"choose": caps.choose, "continuation": caps.continuation, "score": caps.score}
+    known["logprobs"] = caps.logprobs > 1
     for want in sorted(strategy.wants):
-        if not {"choose": caps.choose, "continuation": caps.continuation, "score": caps.score}[want]:
+        if not known[want]:
             raise CapabilityMissing(
                 f"strategy {strategy.title} needs the capability {want!r}, which this engine has not; "
                 "the embedded and the vllm engine have it",

@@ -41,8 +41,9 @@ def fallback(run: Run, answer: Answer | None) -> Answer:
         answer = run.best[1]
     if answer and answer.path:
         return answer
-    # A step that ended where it was told to end is no finished answer.
-    finished = [path for path in run.candidates if path.finished and path.stop_reason != run.profile.step_end]
+    # A step or a thought that ended where it was told to end is no finished answer.
+    ends = (run.profile.step_end, run.engine.info.think_end)
+    finished = [path for path in run.candidates if path.finished and path.stop_reason not in ends]
     # Ties (no log-probabilities known) go to the first path drawn.
     if finished:
         path = max(finished, key=lambda p: p.mean_logprob)

@@ -1,28 +1,44 @@
-"""Best of n: sample n whole answers, keep the one a verifier likes best.
+"""Best of n: sample n whole answers and let a verifier choose: the path it likes best, or the answer it likes most.
 
-Cobbe et al. 2021, arXiv:2110.14168, section 4 (verifier re-ranking). Without a verifier the model's own certainty
-ranks: the mean log-probability of the path. Ties go to the more certain path.
+Cobbe et al. 2021, arXiv:2110.14168, section 4 (re-ranking by a verifier, and its vote among the ranked); the weighted
+vote is Li et al. 2023, arXiv:2206.02336, section 3.2:  argmax_a sum_i [answer_i = a] score_i. Without a verifier the
+model's own certainty ranks: the mean log-probability of the path. Ties go to the more certain path.
+Departures: scores outside [0, 1] weigh by their logistic, 1 / (1 + e^-s); `adaptive` draws in waves and ends once the
+vote is settled (`_votes.py`), or at a score of 1, which no path can pass.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import replace
+from math import exp
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.types import Answer, Problem
+from reason_engine.strategies._votes import SMALLEST_WAVE, Ballot
+from reason_engine.types import Answer, Path, Problem
 
 
 @strategies.register("best-of-n")
 class BestOfN(Strategy):
-    """The path with the highest score of n; all in one engine request."""
+    """The path with the highest score of n, or the answer with the highest sum; one request unless `adaptive`."""
 
     summary: ClassVar[str] = "The best of n answers by a verifier or by the model's certainty"
     paper: ClassVar[str] = "arXiv:2110.14168"
+    votes: ClassVar[bool] = True
 
     n: int = Field(16, ge=1, le=256, description="answers to sample")
+    choose: Literal["best", "vote"] = Field(
+        "best", description="the path of the highest score, or the answer with the highest sum of scores"
+    )
+    adaptive: bool = Field(
+        False, description="draw in waves; stop at a full score, or when the vote is settled"
+    )
+    confidence: float = Field(
+        0.8, gt=0.5, lt=1, description="adaptive vote: certainty of the lead that settles it"
+    )
 
     @property
     def width(self) -> int:
@@ -33,17 +49,51 @@ class BestOfN(Strategy):
         return super().judge or ("certainty", {})
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
-        """Sample, score, take the best."""
-        paths = await ctx.sample(ctx.worded("steps"), n=self.n, temperature=self.heat(ctx), final=True)
-        finished = [path for path in paths if path.finished]
-        if not finished:
+        """Sample, score, choose; waves of these if adaptive."""
+        scores = dict[int, float]()
+        ballot = Ballot(
+            self.n,
+            self.confidence if self.adaptive and self.choose == "vote" else None,
+            lambda path: _weight(scores, path) if self.choose == "vote" else float(path.node in scores),
+        )
+        heat, answer = self.heat(ctx), Answer()
+        while size := self._wave(ballot):
+            wave = await ctx.sample(ctx.worded("steps"), n=size, temperature=heat, final=True)
+            finished = [path for path in wave if path.finished]
+            judged = await ctx.score(finished) if finished else []
+            scores |= {p.node: s.value for p, s in zip(finished, judged, strict=True) if s is not None}
+            await ballot.count(ctx, wave)
+            answer = await self._chosen(ctx, ballot, scores)
+            if len(wave) < size or self._over(ballot, scores):
+                break
+        return replace(answer, decided=len(ballot.paths) < self.n and self._over(ballot, scores))
+
+    def _wave(self, ballot: Ballot) -> int:
+        if self.adaptive and self.choose == "best":
+            return min(SMALLEST_WAVE, ballot.wave)
+        return ballot.wave
+
+    def _over(self, ballot: Ballot, scores: dict[int, float]) -> bool:
+        if self.choose == "vote":
+            return ballot.decided
+        return self.adaptive and max(scores.values(), default=0.0) == 1.0
+
+    async def _chosen(self, ctx: Context, ballot: Ballot, scores: dict[int, float]) -> Answer:
+        ranked = [path for path in ballot.paths if path.node in scores]
+        if not ranked:
             return Answer()
-        scored = [
-            (score.value, path)
-            for score, path in zip(await ctx.score(finished), finished, strict=True)
-            if score is not None
-        ]
-        best = max(scored, key=lambda pair: (pair[0], pair[1].mean_logprob))
-        votes = await ctx.votes(finished)
-        confidence = best[0] if 0 <= best[0] <= 1 else None
-        return ctx.propose(Answer(best[1], best[1].answer, confidence, votes), best[0])
+        if self.choose == "vote" and ballot.votes:
+            return await ballot.answer(ctx)
+        best = max(ranked, key=lambda path: (scores[path.node], path.mean_logprob))
+        value = scores[best.node]
+        return ctx.propose(Answer(best, best.answer, value if 0 <= value <= 1 else None, ballot.votes), value)
+
+
+def _weight(scores: dict[int, float], path: Path) -> float:
+    """What a path's vote weighs: its score, or a logistic of it where not all scores lie in [0, 1]."""
+    if path.node not in scores:
+        return 0.0
+    value = scores[path.node]
+    if all(0 <= score <= 1 for score in scores.values()):
+        return value
+    return 1 / (1 + exp(-max(min(value, 500.0), -500.0)))
