@@ -38,6 +38,13 @@ class Countdown(BaseModel):
             for index in range(limit or 1000)
         ]
 
+    def development(self, limit: int | None, seed: int) -> list[Problem]:
+        """Of other seeds than the problems of an evaluation."""
+        return [
+            self._problem(index, random.Random(f"dev-countdown-{seed}-{index}"))
+            for index in range(limit or 200)
+        ]
+
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
         """By exact arithmetic."""
         checker = Checker(numbers=problem.meta["numbers"], target=problem.meta["target"])

@@ -9,12 +9,14 @@ their wording. An answer counts only if its expression uses each number exactly 
 from __future__ import annotations
 
 import csv
+import random
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from reason_engine.answers import Equality
+from reason_engine.data._numbers import games
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
 from reason_engine.evals.load import chosen, find_file, read_text
@@ -45,6 +47,14 @@ class Game24(BaseModel):
             self._problem(path, index, puzzles[index])
             for index in map(span.__getitem__, chosen(len(span), limit, seed))
         ]
+
+    def development(self, limit: int | None, seed: int) -> list[Problem]:
+        """Puzzles that neither training nor the test set uses."""
+        rng = random.Random(f"dev-game24-{seed}")
+        states = games(13, development=True)
+        drawn = rng.sample(range(len(states)), min(limit or len(states), len(states)))
+        puzzles = [(index, " ".join(map(str, rng.sample(states[index], 4)))) for index in sorted(drawn)]
+        return [self._problem(Path("development"), index, puzzle) for index, puzzle in puzzles]
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
         """By exact arithmetic."""

@@ -14,7 +14,8 @@ Key = tuple[str, str, int, int]
 @dataclass(frozen=True, slots=True)
 class Record:
     """`completion_tokens`: every generated token of the problem. `internal_prompt_tokens`: prompt tokens of its calls
-    to the engine that no prefix cache held. `error`: why there is no answer, where the problem was refused."""
+    to the engine that no prefix cache held. `error`: why there is no answer, where the problem was refused. `part`: of
+    a mixed task."""
 
     task: str
     strategy: str
@@ -29,6 +30,7 @@ class Record:
     stopped: str
     samples: int = 0
     error: str | None = None
+    part: str | None = None
 
     @property
     def key(self) -> Key:
@@ -57,7 +59,13 @@ class RecordFile:
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 row = json.loads(line)
-                record = Record(**{field.name: row[field.name] for field in fields(Record)})
+                record = Record(
+                    **{
+                        field.name: row[field.name]
+                        for field in fields(Record)
+                        if field.name in row or field.name != "part"
+                    }
+                )
             except (ValueError, KeyError, TypeError) as error:
                 raise SetupError(f"{self.path}:{number}: not a record of an evaluation: {error!r}") from None
             found[record.key] = record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -58,9 +58,10 @@ class Report:
 
 
 def summarise(records: Sequence[Record], about: Mapping[str, object]) -> Report:
-    """Tasks and strategies in the order of their first record."""
+    """Tasks and strategies in the order of their first record, then the parts of mixed tasks as tasks of their own."""
     groups: dict[tuple[str, str], dict[tuple[int, int], Record]] = {}
-    for record in records:
+    mixed = [replace(record, task=f"{record.task} · {record.part}") for record in records if record.part]
+    for record in [*records, *mixed]:
         groups.setdefault((record.task, record.strategy), {})[record.index, record.seed] = record
     pairs = [
         _pair(task, first, second, groups[task, first], groups[task, second])

@@ -126,6 +126,7 @@ async def _one(job: Job, seed: int, solver: Solver, equality: Equality) -> Recor
         stopped=reply.stopped,
         samples=reply.samples,
         error=error,
+        part=job.problem.meta.get("part"),
     )
 
 

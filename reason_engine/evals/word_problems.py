@@ -28,17 +28,19 @@ class WordProblems(BaseModel):
 
     def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
         """1,000 without a limit. Problem i depends on the seed and i alone."""
-        found: list[Problem] = []
-        for index in range(limit or 1000):
-            rng = random.Random(f"eval-words-{seed}-{index}")
-            steps, digits = rng.randint(*self.steps), rng.randint(*self.digits)
-            problem = word_problem(rng, steps, digits)
-            meta = {"index": index, "steps": steps, "digits": digits}
-            found.append(
-                Problem(problem.question, reference=str(problem.answer), task="word-problems", meta=meta)
-            )
-        return found
+        return [self._problem(index, f"eval-words-{seed}-{index}") for index in range(limit or 1000)]
+
+    def development(self, limit: int | None, seed: int) -> list[Problem]:
+        """Of other seeds than the problems of an evaluation."""
+        return [self._problem(index, f"dev-words-{seed}-{index}") for index in range(limit or 200)]
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
         """By equality of values."""
         return answer is not None and await equality.same(answer, problem.reference or "")
+
+    def _problem(self, index: int, seed: str) -> Problem:
+        rng = random.Random(seed)
+        steps, digits = rng.randint(*self.steps), rng.randint(*self.digits)
+        problem = word_problem(rng, steps, digits)
+        meta = {"index": index, "steps": steps, "digits": digits}
+        return Problem(problem.question, reference=str(problem.answer), task="word-problems", meta=meta)

@@ -66,6 +66,11 @@ class Budget:
         return self._pool.spent
 
     @property
+    def own(self) -> int:
+        """Tokens that this run generated, whatever shares its cap."""
+        return self._spent
+
+    @property
     def samples(self) -> int:
         """Sequences begun so far."""
         return self._pool.samples

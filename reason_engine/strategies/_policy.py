@@ -79,7 +79,7 @@ def usual_plans(run: Run, verifier: Stage | None) -> list[Plan]:
 
 def certainty(answer: Answer) -> float:
     """How sure an answer is, in [0, 1]; 0 where there is none."""
-    if answer.path is None or answer.value is None or not answer.path.finished:
+    if answer.path is None or not answer.path.finished:
         return 0.0
     if answer.confidence is not None:
         return min(1.0, max(0.0, answer.confidence))

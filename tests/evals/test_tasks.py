@@ -17,8 +17,8 @@ from reason_engine.evals.word_problems import WordProblems
 from reason_engine.types import Problem
 from reason_engine.verifiers.countdown import Countdown as Checker
 
-SMALL = {"game24": {"first": 0, "last": 2}, "game24-tot": {"first": 0, "last": 2}}
-READ = ("game24", "game24-tot", "gsm8k", "math500", "svamp")
+SMALL = {name: {"first": 0, "last": 2} for name in ("game24", "game24-tot", "mix")}
+READ = ("game24", "game24-tot", "gsm8k", "math500", "mix", "svamp")
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ async def test_every_task_repeats_itself_and_takes_no_abstention(
     assert not await kind(**SMALL.get(name, {})).grade(found[0], None, "24", equality)
 
 
-@pytest.mark.parametrize("name", ["countdown", "word-problems"])
+@pytest.mark.parametrize("name", ["arithmetic", "countdown", "judgement", "word-problems"])
 def test_generated_problems_depend_on_seed_and_index_alone(name: str, data: Path) -> None:
     longer = problems(name, data, limit=5)
     assert longer[:2] == problems(name, data, limit=2)

@@ -1,0 +1,108 @@
+"""`reason calibrate`: measure every strategy on development problems and fit the policy that `auto` follows."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reason_engine.cli._options import AsJson, EngineName, Model, Seed, Threads, show
+
+if TYPE_CHECKING:
+    from reason_engine.policy import Policy
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("calibrate", help="Measure the strategies on a model and fit what `auto` does with it.")(
+        calibrate
+    )
+
+
+Tasks = Annotated[list[str], typer.Argument(help="Tasks, as mix or word-problems:steps=3-5.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="Development problems of each task.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--strategies", "-s", help="Only these, with commas between; default: all."),
+]
+Within = Annotated[
+    float, typer.Option("--within", min=0, max=100, help="Points of success that a cheaper plan may lack.")
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Write the profile here, not into the model's folder.")
+]
+Concurrency = Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Problems at once.")]
+
+
+def calibrate(
+    task: Tasks,
+    model: Model = None,
+    engine: EngineName = "auto",
+    strategies: Only = None,
+    limit: Limit = 100,
+    seed: Seed = 0,
+    within: Within = 1.0,
+    out: Out = None,
+    concurrency: Concurrency = 4,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Calibrate."""
+    import asyncio
+
+    from reason_engine.evals.spec import parse_specs
+    from reason_engine.loop.calibrate import Wish
+    from reason_engine.loop.calibrate import calibrate as fit
+
+    wish = Wish(
+        tasks=tuple(parse_specs(task, "task")),
+        model=model,
+        engine=engine,
+        threads=threads,
+        limit=limit,
+        seed=seed,
+        only=tuple(name.strip() for text in strategies or () for name in text.split(",")),
+        within=within / 100,
+        concurrency=concurrency,
+        out=out,
+        command=shlex.join(["reason", *sys.argv[1:]]),
+    )
+    policy = asyncio.run(fit(wish, _progress(as_json)))
+    if as_json:
+        show({"policy": policy.model_dump(mode="json")})
+    else:
+        print(table(policy))
+
+
+def table(policy: Policy) -> str:
+    """The curves and the plans as Markdown."""
+    lines: list[str] = []
+    for case in policy.cases:
+        lines += [f"## {case.label}", "", "| strategy | success % | new tokens |", "|---|---:|---:|"]
+        points = sorted((p for p in policy.curves if p.case == case.label), key=lambda point: point.tokens)
+        lines += [f"| {p.strategy} | {100 * p.success:.1f} | {p.tokens:,.1f} |" for p in points]
+        lines += ["", "| plan of auto | success % | new tokens |", "|---|---:|---:|"]
+        for plan in case.plans:
+            names = ", then ".join(
+                s.strategy
+                + "".join(f" {k}={v}" for k, v in s.fields.items())
+                + (f" (from {s.accept:.3g})" if s.accept is not None else "")
+                for s in plan.stages
+            )
+            lines.append(f"| {names} | {100 * (plan.success or 0):.1f} | {plan.tokens:,.1f} |")
+        lines.append("")
+    left_out: dict[str, str] = policy.made.get("left_out") or {}
+    return "\n".join([*lines, *(f"Left out: {name}: {why}" for name, why in left_out.items())])
+
+
+def _progress(as_json: bool):
+    def tell(task: str, strategy: str, done: int, total: int) -> None:
+        if as_json:
+            show({"done": done, "total": total, "task": task, "strategy": strategy})
+        elif sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(f"\r\x1b[K{done}/{total}  {task}  {strategy}", end=end, file=sys.stderr, flush=True)
+
+    return tell

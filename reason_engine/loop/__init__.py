@@ -1,0 +1,1 @@
+"""Where measurements become settings: `calibrate` fits the policy of `auto` to a model."""

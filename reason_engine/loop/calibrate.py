@@ -1,0 +1,242 @@
+"""What `reason calibrate` does once its options are read: measure every arm on development problems, fit, write.
+
+The policy goes into the `auto` entry of the model's `reason.json`, or of a copy of it at `out`, under the hash of the
+weights. Everything that can be wrong with tasks, model and place to write is found before a token is generated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from reason_engine.answers import Equality
+from reason_engine.contracts import Engine
+from reason_engine.engines.open import bundled_model, model_folder, open_engine, profile_of
+from reason_engine.errors import ContextLengthExceeded, RequestError, SetupError, VerifierError
+from reason_engine.evals.development import Developed, developed
+from reason_engine.evals.run import seed_of
+from reason_engine.evals.spec import Spec
+from reason_engine.loop.fit import Measured, Sample, buckets, fit
+from reason_engine.loop.grid import Arm, arms
+from reason_engine.loop.pool import Pool, View
+from reason_engine.policy import Case, Curve, Policy, weights_of
+from reason_engine.profile import FILE, Profile
+from reason_engine.runtime.outcome import Outcome
+from reason_engine.runtime.solve import solve
+from reason_engine.settings import load_settings
+from reason_engine.strategies import strategies
+from reason_engine.strategies._policy import certainty
+from reason_engine.types import Problem, Sampling
+
+Progress = Callable[[str, str, int, int], None]
+"""Hears task, strategy, how many measurements are done, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be calibrated. `limit`: problems of each task; `only`: strategies, none for all; `within`: how much
+    success a cheaper plan may lack, in points of 1."""
+
+    tasks: tuple[Spec, ...]
+    model: str | None = None
+    engine: str = "auto"
+    threads: int | None = None
+    limit: int = 100
+    seed: int = 0
+    only: tuple[str, ...] = ()
+    within: float = 0.01
+    concurrency: int = 4
+    out: Path | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A development problem with the task that grades it."""
+
+    task: Developed
+    label: str
+    problem: Problem
+
+
+@dataclass
+class Group:
+    """Questions of one task that the profile knows, or of none, and what each arm did on each of them."""
+
+    task: str | None
+    arms: list[Arm]
+    questions: list[Question] = field(default_factory=list[Question])
+    samples: dict[tuple[str, int], Sample] = field(default_factory=dict[tuple[str, int], Sample])
+    left_out: dict[str, str] = field(default_factory=dict[str, str])
+    """Arms that cannot run on this model or engine, and why."""
+
+
+async def calibrate(wish: Wish, progress: Progress) -> Policy:
+    """Measure, fit and write. Raises SetupError or RequestError before a token is spent where something is wrong."""
+    settings = load_settings({"model": wish.model, "engine": wish.engine, "threads": wish.threads})
+    profile = profile_of(settings)
+    groups = grouped(_questions(wish), profile, wish.only)
+    out = _target(wish, model_folder(settings) if settings.engine not in ("openai", "scripted") else None)
+    engine = open_engine(settings, inline=True)
+    await engine.start()
+    try:
+        await measure(groups, engine, profile, wish, progress)
+        policy = fitted(groups, weights_of(engine.info.fingerprint), wish)
+    finally:
+        await engine.close()
+    _write(out, profile.model_copy(update={"auto": policy}))
+    return policy
+
+
+def grouped(questions: list[Question], profile: Profile, only: tuple[str, ...] = ()) -> list[Group]:
+    """The questions by the task that the profile sees in them: that is what `auto` will see."""
+    groups: dict[str | None, Group] = {}
+    for question in questions:
+        found = profile.task_of(question.problem.question)
+        name, checker = (found[0].task, found[0].checker) if found else (None, None)
+        groups.setdefault(name, Group(name, arms(checker, only))).questions.append(question)
+    return list(groups.values())
+
+
+async def measure(
+    groups: list[Group], engine: Engine, profile: Profile, wish: Wish, progress: Progress
+) -> None:
+    """Every arm on every question; arms that draw whole paths share them. An arm that cannot run is left out."""
+    equality, total, done = Equality(), sum(len(g.arms) * len(g.questions) for g in groups), 0
+    work = iter([(group, place) for group in groups for place in range(len(group.questions))])
+
+    async def worker() -> None:
+        nonlocal done
+        for group, place in work:
+            question = group.questions[place]
+            pool = Pool(engine, f"{wish.seed} {question.label} {place}")
+            for arm in group.arms:
+                if arm.label not in group.left_out:
+                    await _one(
+                        group, place, arm, View(pool) if arm.pooled else engine, profile, wish, equality
+                    )
+                done += 1
+                progress(question.label, arm.label, done, total)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(wish.concurrency):
+                tasks.create_task(worker())
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from None
+    finally:
+        await equality.close()
+
+
+def fitted(groups: list[Group], weights: str, wish: Wish) -> Policy:
+    """The policy. Raises SetupError where no strategy could run."""
+    cases: list[Case] = []
+    curves: list[Curve] = []
+    for group in groups:
+        usable = [arm for arm in group.arms if arm.label not in group.left_out]
+        if not usable:
+            raise SetupError(f"no strategy can run on this model: {next(iter(group.left_out.values()))}")
+        words = [len(question.problem.question.split()) for question in group.questions]
+        for most, places in buckets(words):
+            measured = [
+                Measured(arm.stage, tuple(group.samples[arm.label, i] for i in places)) for arm in usable
+            ]
+            case, points = fit(group.task, most, measured, wish.within)
+            cases.append(case)
+            curves += points
+    # Questions of a known task are told apart first; within a task the shorter come first.
+    cases.sort(key=lambda case: case.task is None)
+    made = {
+        "command": wish.command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "tasks": [spec.label for spec in wish.tasks],
+        "problems": wish.limit,
+        "seed": wish.seed,
+        "within": wish.within,
+        "left_out": {name: why for group in groups for name, why in group.left_out.items()},
+    }
+    return Policy(weights=weights, cases=tuple(cases), curves=tuple(curves), made=made)
+
+
+async def _one(
+    group: Group, place: int, arm: Arm, engine: Engine, profile: Profile, wish: Wish, equality: Equality
+) -> None:
+    question = group.questions[place]
+    try:
+        outcome = await solve(
+            strategies.get(arm.stage.strategy).model_validate(arm.stage.fields),
+            question.problem,
+            engine,
+            profile=profile,
+            sampling=Sampling(max_tokens=0),
+            seed=seed_of(wish.seed, place),
+            equality=equality,
+        )
+    except ContextLengthExceeded:
+        group.samples[arm.label, place] = Sample(False, 0.0, {})
+        return
+    except (RequestError, VerifierError) as error:
+        group.left_out[arm.label] = str(error)
+        return
+    right = await question.task.grade(question.problem, outcome.answer.value, outcome.content, equality)
+    group.samples[arm.label, place] = Sample(right, certainty(outcome.answer), _spent(arm, engine, outcome))
+
+
+def _spent(arm: Arm, engine: Engine, outcome: Outcome) -> Mapping[str, int]:
+    """Tokens by the kind of path; what is no shared path is the arm's own."""
+    shared = dict(engine.spent) if isinstance(engine, View) else {}
+    own = outcome.usage.completion - sum(shared.values())
+    return {**shared, **({arm.label: own} if own > 0 else {})}
+
+
+def _questions(wish: Wish) -> list[Question]:
+    if wish.limit < 1:
+        raise SetupError("--limit must be at least 1")
+    found: list[Question] = []
+    for spec in wish.tasks:
+        task = developed(spec)
+        found += [Question(task, spec.label, p) for p in task.development(wish.limit, wish.seed)]
+    return found
+
+
+def _target(wish: Wish, folder: Path | None) -> Path:
+    """Where the profile is written. Raises SetupError where that cannot be."""
+    if wish.out is None and (folder is None or folder == bundled_model()):
+        raise SetupError("the profile of this model is not ours to write; name a file with --out FILE")
+    path = wish.out or (folder or Path()) / FILE
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(21, "is a folder, not a file")
+        with _beside(path).open("w"):
+            pass
+        _beside(path).unlink()
+        if path.exists():
+            with path.open("a"):
+                pass
+    except OSError as error:
+        raise SetupError(
+            f"{path}: cannot be written: {error.strerror}; name a file with --out FILE"
+        ) from None
+    return path
+
+
+def _write(path: Path, profile: Profile) -> None:
+    """The whole profile, in place of the old one at once."""
+    text = json.dumps(profile.model_dump(mode="json", exclude_defaults=True), indent=2, ensure_ascii=False)
+    _beside(path).write_text(text + "\n", "utf-8")
+    os.replace(_beside(path), path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".new")
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
