@@ -1,6 +1,6 @@
 """Makes one answer of the finished thoughts of a search.
 
-`best`: the thought of highest value. `vote`: the answer whose thoughts' values sum to most (best-of-n weighted, Li et
+`best`: the thought of highest value. `vote`: the answer whose draws' values sum to most (best-of-n weighted, Li et
 al. 2023, arXiv:2206.02336, section 3.2; the final selection of Snell et al. 2024, arXiv:2408.03314, section 5.1).
 """
 
@@ -26,8 +26,8 @@ async def decided(ctx: Context, steps: Steps, ends: Sequence[Thought], choose: C
     best = max(named, key=lambda end: end.value)
     if choose == "best" or steps.solved(named):
         return ctx.propose(best.answer, best.value)
-    paths = [end.path for end in named if end.path]
-    weights = [max(0.0, end.value) for end in named]
+    voters = [(end.path, max(0.0, end.value)) for end in named if end.path for _ in range(end.draws)]
+    paths, weights = [path for path, _ in voters], [weight for _, weight in voters]
     votes = await ctx.votes(paths, weights)
     ctx.note(votes=[[vote.answer, vote.count, round(vote.weight, 4)] for vote in votes])
     total = sum(weights)

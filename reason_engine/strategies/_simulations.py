@@ -14,7 +14,7 @@ from reason_engine.profile import Profile
 from reason_engine.runtime.context import Context
 from reason_engine.strategies._playouts import Playouts
 from reason_engine.strategies._steps import Steps
-from reason_engine.strategies._tree import Thought, merge
+from reason_engine.strategies._tree import Thought, merge, unseen
 from reason_engine.strategies._uct import Node, backup, descend, priors, puct, revert, suppose, ucb1
 from reason_engine.strategies._values import Aggregate, Values
 
@@ -110,10 +110,9 @@ class Simulations:
     async def _expanded(self, ctx: Context, number: int, way: Sequence[Node]) -> list[Thought]:
         leaf = way[-1]
         async with ctx.span(f"simulation {number}") as here:
-            here.note(state=list(leaf.thought.steps), visits=leaf.visits, mean=round(leaf.mean, 4))
+            here.note(state=list(leaf.thought.steps), visits=leaf.visits, total=round(leaf.total, 4))
             grown = merge(await self.steps.grow(here, leaf.thought, self._fields.k))
-            known = {(child.thought.key, child.thought.done) for child in leaf.children}
-            return [thought for thought in grown if (thought.key, thought.done) not in known]
+            return unseen(grown, {child.thought.key for child in leaf.children})
 
     def _attach(self, leaf: Node, group: Sequence[Thought]) -> None:
         leaf.expansions += 1

@@ -191,7 +191,8 @@ class Steps:
 def _joined(thought: Thought, path: Path) -> Path:
     """A path through a thought as one that was drawn in one go, so that whoever judges it sees all its tokens."""
     before = thought.path
-    if before is None or before.text != path.prefill:
+    # Where a stop string ended inside a token, the tokens so far say more than the text.
+    if before is None or path.prompt_ids != (*before.prompt_ids, *before.token_ids):
         return path
     return replace(
         path,

@@ -6,7 +6,7 @@ Tree of Thoughts, Yao et al. 2023, arXiv:2305.10601, algorithms 1 (breadth first
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reason_engine.types import Answer, Path
 
@@ -15,7 +15,7 @@ from reason_engine.types import Answer, Path
 class Thought:
     """A state of the search: the steps so far. `text` is the model's turn up to here, `key` names the state (equal
     keys are one state), `path` lets an engine continue on its tokens, `done`: it ended with an answer; `likelihood` is
-    the geometric mean probability of the last step's tokens."""
+    the geometric mean probability of the last step's tokens, `draws` how many samples led here."""
 
     steps: tuple[str, ...] = ()
     text: str = ""
@@ -24,6 +24,7 @@ class Thought:
     path: Path | None = None
     done: bool = False
     likelihood: float = 0.0
+    draws: int = 1
 
     @property
     def depth(self) -> int:
@@ -37,12 +38,13 @@ class Thought:
 
 def merge(thoughts: Sequence[Thought]) -> list[Thought]:
     """One thought a state: the most certain path to it stays, in the order of first appearance."""
-    best: dict[tuple[str, bool], Thought] = {}
+    best, drawn = dict[tuple[str, bool], Thought](), dict[tuple[str, bool], int]()
     for thought in thoughts:
         key = (thought.key, thought.done)
+        drawn[key] = drawn.get(key, 0) + thought.draws
         if key not in best or _certainty(thought) > _certainty(best[key]):
             best[key] = thought
-    return list(best.values())
+    return [replace(thought, draws=drawn[key]) for key, thought in best.items()]
 
 
 def keep(thoughts: Sequence[Thought], breadth: int) -> list[Thought]:

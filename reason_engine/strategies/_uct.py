@@ -14,7 +14,7 @@ visits to the power of `widening` exceed the expansions it had.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf, log, sqrt
 
@@ -52,12 +52,6 @@ class Node:
         child = Node(thought, self, prior, closed, visits=1, total=thought.value)
         self.children.append(child)
         return child
-
-    def __iter__(self) -> Iterator[Node]:
-        """All nodes of the subtree."""
-        yield self
-        for child in self.children:
-            yield from child
 
 
 def ucb1(node: Node, c: float) -> float:

@@ -68,6 +68,7 @@ class BeamSearch(Strategy):
         """Draw, score, keep; the answer is chosen among the beams that ended."""
         steps = Steps(ctx, heat=self.heat(ctx), most=self.step_tokens)
         values = Values(ctx, steps, "verifier", aggregate=self.aggregate)
+        ctx.note(verifier=ctx.run.verifier_name)
         beams, ends, places, settled = [Thought()], list[Thought](), self._kept, False
         for depth in range(1, self.depth + 1):
             async with ctx.span(f"step {depth}") as here:

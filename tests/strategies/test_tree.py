@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reason_engine.strategies._tree import Thought, keep, merge, push, unseen, widest
 from reason_engine.types import Path, TokenLogprob
 
@@ -19,7 +21,7 @@ def test_keep_takes_the_best_in_order() -> None:
 
 def test_merge_keeps_the_most_certain_way_to_a_state() -> None:
     sure, unsure, other = thought("a", certainty=-0.1), thought("a", certainty=-2.0), thought("b")
-    assert merge([unsure, other, sure]) == [sure, other]
+    assert merge([unsure, other, sure]) == [replace(sure, draws=2), other]
     assert merge([thought("a"), thought("a", done=True)]) == [thought("a"), thought("a", done=True)]
 
 
