@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from reason_engine.errors import EngineDead, EngineError, RequestError
+from reason_engine.errors import EngineDead, EngineError, RequestError, SetupError
 from reason_engine.runtime.events import Event, from_json
 from reason_engine.runtime.split import Piece
 from reason_engine.runtime.trace import Trace
@@ -16,7 +17,8 @@ from reason_engine.types import Limits, Message, Problem
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-    from reason_engine.contracts import Engine
+    from reason_engine.contracts import Engine, Powers
+    from reason_engine.knowledge import Library
     from reason_engine.profile import Profile
 
 
@@ -60,26 +62,50 @@ class Asker(Protocol):
     ) -> Reply: ...
 
 
-def asker(model: str | None, url: str | None, engine: str, threads: int | None) -> Asker:
-    """The server at `url`, else an engine of one's own. Raises SetupError before anything heavy is loaded."""
+def asker(
+    model: str | None, url: str | None, engine: str, threads: int | None, knowledge: Path | None = None
+) -> Asker:
+    """The server at `url`, else an engine of one's own, with the documents of `knowledge`. Raises SetupError before
+    anything heavy is loaded."""
     if url:
+        if knowledge:
+            raise SetupError("--knowledge and --url exclude each other: a server has its own documents")
         return Remote(url)
 
     from reason_engine.engines.open import open_engine, profile_of
     from reason_engine.settings import load_settings
 
-    settings = load_settings({"model": model, "engine": engine, "threads": threads})
-    return Local(open_engine(settings, inline=True), profile_of(settings))
+    settings = load_settings({"model": model, "engine": engine, "threads": threads, "knowledge": knowledge})
+    from reason_engine.contracts import Powers
+    from reason_engine.verifiers.code import Sandbox
+
+    powers = Powers(Sandbox() if settings.code_execution else None, settings.satisfaction)
+    local = open_engine(settings, inline=True)
+    library = None
+    if settings.knowledge:
+        from reason_engine.knowledge import Library
+
+        library = Library(settings.knowledge, engine=local, model=settings.knowledge_model)
+    return Local(local, profile_of(settings), powers, library)
 
 
 class Local:
-    """An engine in this process."""
+    """An engine in this process. Documents are used unless the strategy's `knowledge` is set to false."""
 
-    def __init__(self, engine: Engine, profile: Profile) -> None:
-        self._engine, self._profile = engine, profile
+    def __init__(
+        self,
+        engine: Engine,
+        profile: Profile,
+        powers: Powers | None = None,
+        library: Library | None = None,
+    ) -> None:
+        self._engine, self._profile, self._powers = engine, profile, powers
+        self._library = library
 
     async def __aenter__(self) -> Local:
         await self._engine.start()
+        if self._library:
+            await self._library.open()
         return self
 
     async def __aexit__(self, *why: object) -> None:
@@ -97,7 +123,8 @@ class Local:
         from reason_engine.runtime.solve import solve
         from reason_engine.serving.answer import reason_of, usage_of
 
-        picked = pick_strategy(wish.strategy, wish.options)
+        options = {"knowledge": True, **wish.options} if self._library else wish.options
+        picked = pick_strategy(wish.strategy, options)
         outcome = await solve(
             picked,
             Problem(turns[-1].content, tuple(turns[:-1])),
@@ -105,6 +132,8 @@ class Local:
             profile=self._profile,
             limits=wish.limits,
             seed=wish.seed,
+            powers=self._powers,
+            knowledge=self._library,
             publish=publish,
             say=say,
         )

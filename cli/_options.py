@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,6 +35,12 @@ Tokens = Annotated[
 ]
 Seconds = Annotated[float | None, typer.Option("--seconds", min=0.001, help="Budget: seconds.")]
 Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Budget: generated sequences.")]
+Knowledge = Annotated[
+    Path | None,
+    typer.Option(
+        "--knowledge", metavar="DIR", help="Documents to retrieve from: Markdown, text, PDF, triples."
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Torch threads of the embedded engine.")
 ]

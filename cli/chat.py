@@ -8,6 +8,7 @@ import typer
 
 from reason_engine.cli._options import (
     EngineName,
+    Knowledge,
     Model,
     Seed,
     Sets,
@@ -40,6 +41,7 @@ def chat(
     sets: Sets = None,
     seed: Seed = 0,
     threads: Threads = None,
+    knowledge: Knowledge = None,
 ) -> None:
     """Chat until the input ends."""
     import asyncio
@@ -53,7 +55,7 @@ def chat(
     wish = Wish(strategy, parse_sets(sets), seed=seed)
     if not url:
         pick_strategy(wish.strategy, wish.options)
-    source = asker(model, url, engine, threads)
+    source = asker(model, url, engine, threads, knowledge)
     console = Console()
 
     async def run() -> None:

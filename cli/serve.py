@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reason_engine.cli._options import Threads
+from reason_engine.cli._options import Knowledge, Threads
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,6 +24,14 @@ def serve(
     adapter: Annotated[
         list[str] | None, typer.Option(metavar="NAME=PATH", help="A LoRA adapter; repeatable.")
     ] = None,
+    reward_model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="A reward model, a folder or a pooling URL; repeatable."),
+    ] = None,
+    knowledge: Knowledge = None,
+    guard: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rules on requests and answers, YAML or JSON.")
+    ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to bind; beyond this machine only with a key.")
     ] = None,
@@ -35,6 +43,9 @@ def serve(
     name: Annotated[str | None, typer.Option("--served-name", help="Name that clients ask for.")] = None,
     upstream_url: Annotated[str | None, typer.Option(help="The endpoint behind --engine openai.")] = None,
     context: Annotated[int | None, typer.Option(min=16, help="Tokens of prompt and answer together.")] = None,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let the verifier `code` run programs, in a sandbox.")
+    ] = False,
     threads: Threads = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with any setting: reason_engine.settings.")
@@ -50,6 +61,9 @@ def serve(
         "strategy": strategy,
         "draft": draft,
         "adapters": pairs(adapter) if adapter else None,
+        "reward_models": pairs(reward_model, "--reward-model") if reward_model else None,
+        "knowledge": knowledge,
+        "guard": guard,
         "host": host,
         "port": port,
         "api_keys": tuple(api_key) if api_key else None,
@@ -57,6 +71,7 @@ def serve(
         "served_name": name,
         "upstream_url": upstream_url,
         "context": context,
+        "code_execution": allow_code or None,
         "threads": threads,
     }
     start(load_settings(flags, config))

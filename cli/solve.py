@@ -9,6 +9,7 @@ import typer
 from reason_engine.cli._options import (
     AsJson,
     EngineName,
+    Knowledge,
     Model,
     Samples,
     Seconds,
@@ -41,6 +42,7 @@ def solve(
     samples: Samples = None,
     seed: Seed = 0,
     threads: Threads = None,
+    knowledge: Knowledge = None,
     trace: bool = typer.Option(False, "--trace", help="Print the search as a tree."),
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +57,7 @@ def solve(
     wish = Wish(strategy, parse_sets(sets), limits(tokens, seconds, samples), seed)
     if not url:
         pick_strategy(wish.strategy, wish.options)
-    source = asker(model, url, engine, threads)
+    source = asker(model, url, engine, threads, knowledge)
     text = sys.stdin.read().strip() if question == "-" else question
 
     async def run() -> Reply:
@@ -76,6 +78,8 @@ def solve(
         print(draw(reply.trace), end="\n\n")
     print(printable(reply.content) if sys.stdout.isatty() else reply.content)
     print(printable(summary(reply.reason, reply.usage)), file=sys.stderr)
+    for source in reply.reason.get("sources", ()):
+        print(printable(f"[{source['n']}] {source['source']}"), file=sys.stderr)
 
 
 def summary(reason: object, usage: object) -> str:

@@ -5,16 +5,20 @@ The strategy contract is the pydantic class in `reason_engine.strategies`, since
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from reason_engine.answers import Equality
+from reason_engine.profile import Profile
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
     Chunk,
+    CodeLimits,
+    CodeResult,
+    CodeTest,
     GenerateRequest,
     Message,
     ModelInfo,
@@ -38,6 +42,8 @@ class Capabilities:
     continuation: bool = False
     choose: bool = False
     score: bool = False
+    rewards: tuple[tuple[str, Literal["outcome", "process"]], ...] = ()
+    """Reward models that `score` takes by name, and whether each judges whole answers or single steps."""
     adapters: bool = False
     structured: bool = False
     drafting: tuple[str, ...] = ()
@@ -108,6 +114,30 @@ class Engine(Protocol):
         ...
 
 
+class CodeSandbox(Protocol):
+    """Runs programs that nobody trusts, each in processes of its own that can reach nothing."""
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing may run on this machine, as far as is known; empty where it may."""
+        ...
+
+    async def run(
+        self, source: str, tests: Sequence[CodeTest], limits: CodeLimits, entry_point: str | None = None
+    ) -> list[CodeResult]:
+        """One result a test, in order. Raises VerifierError where the sandbox itself failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Powers:
+    """What the operator lets requests do on the server's machine besides generating. As shipped: nothing."""
+
+    code: CodeSandbox | None = None
+    satisfaction: Mapping[str, FilePath] = field(default_factory=dict[str, FilePath])
+    """Fitted files by the name under which requests ask for them."""
+
+
 class Call(Protocol):
     """A verifier's only way to generate, choose, score with a model or retrieve: budgeted, traced and aborted like
     everything else. The strategies' context implements it."""
@@ -136,8 +166,10 @@ class Call(Protocol):
         task: Literal["reward", "token_reward", "embed"] = "reward",
         model: str | None = None,
         stage: str = "rate",
+        turns: Sequence[Message] = (),
+        ends: Sequence[tuple[int, ...]] = (),
     ) -> Scores:
-        """Values of texts by a model head that the engine serves."""
+        """Values of texts by a model head that the engine serves; `turns` and `ends` as in `ScoreRequest`."""
         ...
 
     async def retrieve(self, query: str, k: int = 4) -> list[Passage]:
@@ -166,6 +198,38 @@ class ProcessVerifier(Verifier, Protocol):
     """Judges each step of a path as well, finished or not: one score a step, in order."""
 
     async def score_steps(self, problem: Problem, path: Path, call: Call) -> list[Score]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a verifier is to work. `build(name, params, param)` makes another verifier for the same place; `param` is
+    the request's field that an error names. `field` is that of this verifier."""
+
+    profile: Profile
+    caps: Capabilities
+    problem: Problem
+    build: Callable[[str, Mapping[str, object], str], Verifier]
+    field: str = "reasoning.verifier"
+    powers: Powers = Powers()
+
+
+@runtime_checkable
+class Bindable(Verifier, Protocol):
+    """A verifier that needs something of its place."""
+
+    def bind(self, site: Site) -> Verifier:
+        """Itself, ready to work there. Raises RequestError kinds for whatever is missing, before a token is spent."""
+        ...
+
+
+@runtime_checkable
+class ReadsAlternatives(Verifier, Protocol):
+    """A verifier that reads the likeliest alternatives of each token of a path."""
+
+    @property
+    def alternatives(self) -> int:
+        """How many of them are to be recorded; 0: the drawn token's own probability is enough."""
+        ...
 
 
 class Checker(Protocol):

@@ -133,12 +133,17 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """Score texts with a model head: one value a text (`reward`), one a token (`token_reward`), or a vector."""
+    """Score texts with a model head: one value a text (`reward`), one at each of its places (`token_reward`), or a
+    vector. `turns`: the conversation that every input answers, in the chat format of the model that scores; without
+    them inputs are scored as they stand. `ends[i]`: the places of input i, as numbers of characters before them, each
+    read at the last token that begins before it; none: every token of the input."""
 
     id: str
     inputs: tuple[str, ...]
     task: Literal["reward", "token_reward", "embed"] = "reward"
     model: str | None = None
+    turns: tuple[Message, ...] = ()
+    ends: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +201,13 @@ class Problem:
     """Turns after the last user turn: the assistant's tool calls and their results, inside a tool loop."""
     sources: tuple[Passage, ...] = ()
     """What was retrieved for the question; the question quotes it already."""
+    bare: str | None = None
+    """The question without the sources that it quotes; None where nothing was to be retrieved."""
+
+    @property
+    def asked(self) -> str:
+        """The question in the client's words."""
+        return self.question if self.bare is None else self.bare
 
     def turns(self, text: str | None = None) -> tuple[Message, ...]:
         """The conversation with `text` (default: the question) as the last user turn."""
@@ -228,6 +240,32 @@ class Path:
     def mean_logprob(self) -> float:
         """Mean log-probability of the generated tokens; minus infinity where none were recorded."""
         return sum(t.logprob for t in self.logprobs) / len(self.logprobs) if self.logprobs else float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class CodeTest:
+    """A test of a program: `check` is Python that raises where it fails; else a run that reads `input` is to print
+    `output`, or, where a function is named, to be called with the list `input` and to return `output`."""
+
+    check: str | None = None
+    input: Any = ""
+    output: Any = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeLimits:
+    """What a program may use: seconds over all its tests, memory of each of its processes."""
+
+    seconds: float = 5.0
+    memory_mb: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class CodeResult:
+    """Whether a test passed, and where not, why."""
+
+    passed: bool
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from reason_engine.runtime.inform import cited
 from reason_engine.runtime.outcome import Outcome
 from reason_engine.types import TokenLogprob, ToolCall, Usage
 
@@ -30,6 +31,8 @@ def reason_of(outcome: Outcome, strategy: str) -> dict[str, Any]:
             for stage, used in outcome.usage_by_stage.items()
         },
         "trace": outcome.id,
+        **({"filtered": outcome.filtered} if outcome.filtered else {}),
+        **({} if outcome.sources is None else {"sources": cited(outcome.sources)}),
     }
 
 

@@ -14,22 +14,26 @@ from starlette.exceptions import HTTPException
 
 from reason_engine import __version__
 from reason_engine.answers import Equality
-from reason_engine.contracts import Engine
+from reason_engine.contracts import Engine, Powers
 from reason_engine.errors import ReasonError
+from reason_engine.knowledge import Library
 from reason_engine.profile import Profile
 from reason_engine.runtime.trace import TraceRing
 from reason_engine.serving.auth import Keys
 from reason_engine.serving.chat import chat_routes
 from reason_engine.serving.completions import completion_routes
-from reason_engine.serving.errors import on_error, on_status
+from reason_engine.serving.content_guard import NO_RULES, ContentGuard
+from reason_engine.serving.errors import on_error, on_status, unwrap
 from reason_engine.serving.guard import Guard, accepted_hosts
 from reason_engine.serving.limits import Gate
 from reason_engine.serving.metrics import Metrics
 from reason_engine.serving.openapi import ERRORS
 from reason_engine.serving.pages import page_routes
 from reason_engine.serving.routes import model_routes, state_routes, token_routes
+from reason_engine.serving.rules import read_rules
 from reason_engine.serving.service import Service
 from reason_engine.settings import Settings
+from reason_engine.verifiers.code import Sandbox
 
 LAG_SECONDS = 1.0
 DESCRIPTION = "OpenAI-compatible chat with test-time reasoning that the caller chooses per request."
@@ -44,18 +48,26 @@ def create_app(
 ) -> FastAPI:
     """The application. `profiles`: of adapters that have their own. `app.state.service` is what the routes share.
 
-    An engine that is not ready yet is started by the lifespan, and then closed by it too.
+    An engine that is not ready yet is started by the lifespan, and then closed by it too; the operator's documents are
+    read meanwhile. Raises SetupError where the settings name a folder that is none, or rules that cannot be followed.
     """
     settings = settings or Settings()
+    metrics = Metrics()
+    rules = read_rules(settings.guard) if settings.guard else NO_RULES
     service = Service(
         engine,
         profile or Profile(),
         settings,
         Gate(settings.capacity),
-        Metrics(),
+        metrics,
         TraceRing(settings.traces),
         Equality(),
         profiles or {},
+        Library(settings.knowledge, engine=engine, model=settings.knowledge_model)
+        if settings.knowledge
+        else None,
+        Powers(Sandbox() if settings.code_execution else None, settings.satisfaction),
+        guard=ContentGuard(rules, engine, metrics.stopped),
     )
     app = FastAPI(
         title="Reason Engine",
@@ -90,10 +102,10 @@ def create_app(
 async def _lifespan(service: Service) -> AsyncGenerator[None]:
     """Start what needs time, and stop everything that was started."""
     gate, ours = service.gate, not (await service.engine.health()).ready
-    gate.loading = ours
+    gate.loading = ours or (service.knowledge is not None and not service.knowledge.opened)
     tasks = [asyncio.create_task(_measure_lag(service))]
-    if ours:
-        tasks.append(asyncio.create_task(_start(service)))
+    if gate.loading:
+        tasks.append(asyncio.create_task(_start(service, ours)))
     try:
         yield
     finally:
@@ -105,16 +117,26 @@ async def _lifespan(service: Service) -> AsyncGenerator[None]:
             await service.engine.close()
 
 
-async def _start(service: Service) -> None:
-    gate = service.gate
+async def _start(service: Service, ours: bool) -> None:
+    gate, knowledge = service.gate, service.knowledge
     try:
-        await service.engine.start()
-        for name, path in service.settings.adapters.items():
-            await service.engine.load_adapter(name, path)
+        async with asyncio.TaskGroup() as group:
+            if knowledge:
+                group.create_task(knowledge.read())
+            if ours:
+                await _start_engine(service)
+        if knowledge:
+            await knowledge.embed()
     except Exception as error:  # a boundary: whatever keeps an engine from starting is told by /health
-        gate.fail(error)
+        gate.fail(unwrap(error))
     finally:
         gate.loading = False
+
+
+async def _start_engine(service: Service) -> None:
+    await service.engine.start()
+    for name, path in service.settings.adapters.items():
+        await service.engine.load_adapter(name, path)
 
 
 async def _measure_lag(service: Service) -> None:

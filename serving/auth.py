@@ -24,11 +24,16 @@ class Keys:
         """Whether a request for this (normalised) path may pass."""
         if not self._digests or path in EXEMPT:
             return True
-        given = hashlib.sha256(_key(headers)).digest()
+        given = digest_of(headers)
         found = False
         for digest in self._digests:
             found |= hmac.compare_digest(given, digest)
         return found
+
+
+def digest_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """SHA-256 of the key that a request came with."""
+    return hashlib.sha256(_key(headers)).digest()
 
 
 def _key(headers: Sequence[tuple[bytes, bytes]]) -> bytes:

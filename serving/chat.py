@@ -37,7 +37,8 @@ def chat_routes(service: Service) -> APIRouter:
     async def chat(request: Request) -> Response:
         """OpenAI's chat completions, with `reasoning` and `budget`; see /v1/strategies for the strategies."""
         service.gate.check()
-        job = prepare(service, chat_request(await read_object(request)))
+        body = chat_request(await read_object(request))
+        job = prepare(service, body, service.guard.caller(request.scope["headers"]))
         if job.body.stream:
             return _streamed(service, job)
         try:

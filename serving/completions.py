@@ -22,6 +22,7 @@ from reason_engine.errors import CapabilityMissing, ContextLengthExceeded, Reque
 from reason_engine.runtime.split import Piece
 from reason_engine.serving.body import as_list, read_object
 from reason_engine.serving.connection import ClientGone, while_connected
+from reason_engine.serving.content_guard import Screen
 from reason_engine.serving.errors import unwrap
 from reason_engine.serving.openapi import COMPLETION
 from reason_engine.serving.pick import split_model
@@ -29,7 +30,7 @@ from reason_engine.serving.prompts import check_length, sampled
 from reason_engine.serving.schema import CompletionRequest, completion_request
 from reason_engine.serving.service import Service
 from reason_engine.serving.stream import EventStream, Feed, TextChunks
-from reason_engine.types import GenerateRequest, Problem, Sampling, TokenLogprob, Usage
+from reason_engine.types import Chunk, GenerateRequest, Problem, Sampling, TokenLogprob, Usage
 
 DEFAULT_TOKENS = 16
 
@@ -54,6 +55,7 @@ class Job:
     echo: bool
     sampling: Sampling
     adapter: str | None
+    caller: str | None
 
 
 def completion_routes(service: Service) -> APIRouter:
@@ -65,7 +67,7 @@ def completion_routes(service: Service) -> APIRouter:
         """OpenAI's plain completions; no strategy runs here."""
         service.gate.check()
         body = completion_request(await read_object(request))
-        job = _prepare(service, body)
+        job = _prepare(service, body, service.guard.caller(request.scope["headers"]))
         if body.stream:
             return _streamed(service, job, bool(body.stream_options and body.stream_options.include_usage))
         try:
@@ -80,7 +82,7 @@ def completion_routes(service: Service) -> APIRouter:
     return router
 
 
-def _prepare(service: Service, body: CompletionRequest) -> Job:
+def _prepare(service: Service, body: CompletionRequest, caller: str | None) -> Job:
     engine, settings = service.engine, service.settings
     adapter, _ = split_model(body.model, service.name, engine.adapters())
     prompts, n = _prompts(body.prompt, engine), body.n or 1
@@ -110,7 +112,7 @@ def _prepare(service: Service, body: CompletionRequest) -> Job:
         "system_fingerprint": engine.info.fingerprint,
     }
     sampling = sampled(body, "max_tokens", most, engine.info.context, body.logprobs)
-    return Job(head, prompts, n, bool(body.echo), sampling, adapter)
+    return Job(head, prompts, n, bool(body.echo), sampling, adapter, caller)
 
 
 def _prompts(value: object, engine: Engine) -> tuple[str, ...]:
@@ -147,50 +149,98 @@ async def _run(
     say: Callable[[int], Callable[[Piece], None]],
     end: Callable[[int, Draft], None] = lambda index, draft: None,
 ) -> list[Draft]:
-    """Continue every prompt, together. The operator's time limit cuts what still runs."""
+    """Continue every prompt, together. The operator's time limit cuts what still runs, and the rules what they stop."""
+    guard = service.guard
     drafts = [Draft() for _ in range(job.n * len(job.prompts))]
+    screens = [guard.screen(job.caller, say(index), None) for index in range(len(drafts))]
 
     async def one(place: int, prompt: str) -> None:
-        for index in range(place * job.n, (place + 1) * job.n):
-            if job.echo:
+        here = range(place * job.n, (place + 1) * job.n)
+        if job.echo:
+            for index in here:
                 drafts[index].text = prompt
-                say(index)(Piece("content", prompt))
+                screens[index].say(Piece("content", prompt))
         # Each prompt's first sample has a seed of its own.
-        sampling = replace(job.sampling, seed=(job.sampling.seed + place * job.n) % 2**31)
-        request = GenerateRequest(f"{job.head['id']}-{place}", prompt, job.n, sampling, job.adapter)
+        seed = job.sampling.seed + place * job.n
+        if not screens[here[0]].active:
+            await some(f"{place}", prompt, here, seed)
+            return
+        # A sample that a rule stops is aborted alone, so each is a request of its own.
+        async with asyncio.TaskGroup() as group:
+            for index in here:
+                group.create_task(
+                    some(f"{place}-{index}", prompt, range(index, index + 1), seed + index - here[0])
+                )
+
+    async def some(name: str, prompt: str, indices: range, seed: int) -> None:
+        sampling = replace(job.sampling, seed=seed % 2**31)
+        request = GenerateRequest(f"{job.head['id']}-{name}", prompt, len(indices), sampling, job.adapter)
         chunks = service.engine.generate(request)
         async with aclosing(chunks):  # pyright: ignore[reportArgumentType]
             async for chunk in chunks:
-                index = place * job.n + chunk.index
-                draft = drafts[index]
-                draft.text += chunk.text
-                draft.logprobs.extend(chunk.logprobs)
-                draft.usage += Usage(
-                    chunk.prompt_tokens,
-                    chunk.cached_tokens,
-                    chunk.token_count,
-                    chunk.draft_accepted,
-                    chunk.draft_rejected,
-                )
+                index = indices[chunk.index]
+                draft, screen = drafts[index], screens[index]
+                _take(draft, chunk, counted=index % job.n == 0 or not screen.active)
                 if chunk.text:
-                    say(index)(Piece("content", chunk.text))
-                if chunk.finish_reason:
+                    screen.say(Piece("content", chunk.text))
+                if chunk.finish_reason or screen.halted():
                     draft.finish = "stop" if chunk.finish_reason == "stop" else "length"
+                    await _close(draft, screen)
                     end(index, draft)
+                    if screen.halted():
+                        return
 
     with service.gate.hold(len(drafts)):
         try:
             for prompt in job.prompts:
                 await check_length(Problem(prompt), service.engine)
+            if await guard.stops(job.caller, [*job.prompts, *job.sampling.stop]):
+                return _refused(drafts, guard.message, say, end)
             async with asyncio.timeout(service.settings.max_seconds), asyncio.TaskGroup() as group:
                 for place, prompt in enumerate(job.prompts):
                     group.create_task(one(place, prompt))
         except TimeoutError:
-            pass
+            for draft, screen in zip(drafts, screens, strict=True):
+                await _close(draft, screen)
         except BaseExceptionGroup as error:
             raise _of_prompt(unwrap(error)) from None
         except ContextLengthExceeded as error:
             raise _of_prompt(error) from None
+    return drafts
+
+
+async def _close(draft: Draft, screen: Screen) -> None:
+    """The draft as the client may have it; a second time changes nothing."""
+    if await screen.end():
+        draft.text, draft.finish = screen.shown("content"), "content_filter"
+        draft.logprobs.clear()
+
+
+def _take(draft: Draft, chunk: Chunk, *, counted: bool) -> None:
+    """Add a chunk to its draft. `counted`: this draft's request accounts for the prompt."""
+    draft.text += chunk.text
+    draft.logprobs.extend(chunk.logprobs)
+    draft.usage += Usage(
+        chunk.prompt_tokens if counted else 0,
+        chunk.cached_tokens if counted else 0,
+        chunk.token_count,
+        chunk.draft_accepted,
+        chunk.draft_rejected,
+    )
+
+
+def _refused(
+    drafts: list[Draft],
+    message: str,
+    say: Callable[[int], Callable[[Piece], None]],
+    end: Callable[[int, Draft], None],
+) -> list[Draft]:
+    """Every choice of a request that a rule stopped."""
+    for index, draft in enumerate(drafts):
+        draft.text, draft.finish = message, "content_filter"
+        if message:
+            say(index)(Piece("content", message))
+        end(index, draft)
     return drafts
 
 

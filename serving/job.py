@@ -16,8 +16,9 @@ from reason_engine.errors import CapabilityMissing
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.events import Event
 from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.solve import ignore, solve
+from reason_engine.runtime.solve import solve
 from reason_engine.runtime.split import Piece
+from reason_engine.serving.content_guard import asked_texts, unasked
 from reason_engine.serving.errors import failure, unwrap
 from reason_engine.serving.limits import check_width, limits_of
 from reason_engine.serving.messages import read_messages
@@ -48,11 +49,13 @@ class Job:
     seed: int
     think: bool | None
     exclude: bool
+    caller: str | None = None
+    """The label that the operator's rules give the key."""
     created: int = field(default_factory=lambda: int(time.time()))  # noqa: TID251 - a date
 
 
-def prepare(service: Service, body: ChatRequest) -> Job:
-    """Everything that is known before the engine is asked. Raises RequestError."""
+def prepare(service: Service, body: ChatRequest, caller: str | None = None) -> Job:
+    """Everything that is known before the engine is asked. `caller`: whose rules hold. Raises RequestError."""
     engine, settings = service.engine, service.settings
     adapter, suffix = split_model(body.model, service.name, engine.adapters())
     picked = pick(body.reasoning, suffix, body.reasoning_effort, settings.strategy)
@@ -91,6 +94,7 @@ def prepare(service: Service, body: ChatRequest) -> Job:
         seed=secrets.randbits(31) if body.seed is None else body.seed,
         think=picked.think if picked.think is not None else switch,
         exclude=picked.exclude or body.include_reasoning is False,
+        caller=caller,
     )
 
 
@@ -105,6 +109,7 @@ async def run(
     strategy, metrics = job.picked.strategy, service.metrics
 
     async def one(index: int, budget: Budget) -> Outcome:
+        screen = service.guard.screen(job.caller, say(index), publish(index))
         outcome = await solve(
             strategy,
             job.problem,
@@ -117,18 +122,34 @@ async def run(
             adapter=job.adapter,
             think=job.think,
             equality=service.equality,
-            run_id=job.id if index == 0 else f"{job.id}-{index}",
-            publish=publish(index) or ignore,
-            say=say(index) or ignore,
+            knowledge=service.guard.sifted(job.caller, service.knowledge),
+            powers=service.powers,
+            run_id=_run_id(job, index),
+            publish=screen.publish,
+            say=screen.say,
+            halted=screen.halted,
         )
+        return finished(index, await screen.close(outcome, service.engine))
+
+    def finished(index: int, outcome: Outcome) -> Outcome:
         service.traces.put(outcome.id, outcome.trace)
         end(index, outcome)
         return outcome
+
+    def refused(index: int, rule: str) -> Outcome:
+        message = service.guard.message
+        if message and (tell := say(index)):
+            tell(Piece("content", message))
+        return finished(index, unasked(_run_id(job, index), rule, message))
 
     with service.gate.hold(job.width):
         started = time.monotonic()
         try:
             await check_length(job.problem, service.engine)
+            asked = asked_texts(job.problem, job.body.model_dump(exclude_none=True))
+            if rule := await service.guard.stops(job.caller, asked):
+                metrics.failed(job.picked.name, "filtered")
+                return [refused(index, rule) for index in range(job.n)]
             budget = Budget(job.limits)
             async with asyncio.TaskGroup() as group:
                 over = group.create_task(service.gate.over())
@@ -140,9 +161,13 @@ async def run(
             raise
         except Exception as error:  # ungroup: what failed first is what the client hears of
             cause = unwrap(error)
-            refused = failure(cause).status < 500
-            metrics.failed(job.picked.name, "refused" if refused else "error")
+            wrong = failure(cause).status < 500
+            metrics.failed(job.picked.name, "refused" if wrong else "error")
             raise cause from None
         outcomes = [task.result() for task in tasks]
         metrics.done(job.picked.name, outcomes, time.monotonic() - started)
         return outcomes
+
+
+def _run_id(job: Job, index: int) -> str:
+    return job.id if index == 0 else f"{job.id}-{index}"

@@ -48,6 +48,12 @@ class Metrics:
         self.rejections = Counter(
             "reason_rejections", "requests refused before any work", ("reason",), registry=own
         )
+        self.stops = Counter(
+            "reason_guard_stops",
+            "requests and answers that a rule of the operator's stopped",
+            ("rule", "where"),
+            registry=own,
+        )
         self.trace_dropped = Gauge("reason_trace_dropped", "traces that left the ring", registry=own)
         self.running = Gauge("reason_sequences_running", "sequences running in the engine", registry=own)
         self.waiting = Gauge("reason_sequences_waiting", "sequences waiting in the engine", registry=own)
@@ -75,6 +81,10 @@ class Metrics:
     def refused(self, code: str) -> None:
         """Account for a request that was turned away; `code` is the error's code."""
         self.rejections.labels(code).inc()
+
+    def stopped(self, rule: str, where: str) -> None:
+        """Account for a request or an answer that a rule stopped; rules are named by the operator."""
+        self.stops.labels(rule, where).inc()
 
     def text(self, health: Health, held: int, traces: TraceRing) -> bytes:
         """The exposition, with the process-wide series (Python, process, the engine's own `vllm:*`) after ours."""

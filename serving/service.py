@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reason_engine.answers import Equality
-from reason_engine.contracts import Engine
+from reason_engine.contracts import Engine, Powers
+from reason_engine.knowledge import Library
 from reason_engine.profile import Profile
 from reason_engine.runtime.trace import TraceRing
+from reason_engine.serving.content_guard import ContentGuard
 from reason_engine.serving.limits import Gate
 from reason_engine.serving.metrics import Metrics
 from reason_engine.settings import Settings
@@ -28,6 +30,11 @@ class Service:
     equality: Equality
     profiles: Mapping[str, Profile] = field(default_factory=dict[str, Profile])
     """Profiles of adapters that have their own."""
+    knowledge: Library | None = None
+    """The operator's documents."""
+    powers: Powers = field(default_factory=Powers)
+    """What the operator lets verifiers do on this machine."""
+    guard: ContentGuard = field(kw_only=True)
     created: int = field(default_factory=lambda: _now())
 
     @property

@@ -14,19 +14,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from reason_engine.errors import BudgetExhausted, CapabilityMissing, ContextLengthExceeded
+from reason_engine.knowledge.quoting import fetch
 from reason_engine.runtime import scoring
 from reason_engine.runtime.draw import Draw, Drop, Plan, continued
 from reason_engine.runtime.events import Closed, Proposed, Scored
+from reason_engine.runtime.nest import Stock, draw
 from reason_engine.runtime.reading import PLAIN, read_answer
 from reason_engine.runtime.run import Run
 from reason_engine.types import (
     Answer,
     Choice,
     ChoiceRequest,
+    Message,
     Passage,
     Path,
     Problem,
     Score,
+    ScoreRequest,
     Scores,
     Usage,
     Vote,
@@ -55,6 +59,10 @@ class Context:
     place: Place = field(default_factory=Place)
     stage: str | None = None
     """Set while a verifier works: its tokens are accounted under its name."""
+    stock: Stock | None = None
+    """Inside another strategy: paths of the same prompt that were drawn already."""
+    live: bool = True
+    """Whether text may be shown as it is made."""
 
     @property
     def problem(self) -> Problem:
@@ -98,8 +106,8 @@ class Context:
         sent = self.render(prompt, prefill=prefill, final=final) if prefill else base
         ids = tuple(self.run.engine.tokenize(sent))
         plan = self._plan(sent, base, ids, n, max_tokens, temperature, stop, logprobs, stage, final)
-        plan = replace(plan, prefill=prefill, until=until, drop=drop, live=live)
-        return await Draw(self.run, plan, self._reader(final)).run()
+        plan = replace(plan, prefill=prefill, until=until, drop=drop, live=live and self.live)
+        return await draw(self.run, plan, self._reader(final), self.stock)
 
     async def extend(
         self,
@@ -145,6 +153,8 @@ class Context:
             )
         if budget.overdue:
             raise budget.exhausted("budget-seconds")
+        if self.run.halted():
+            raise BudgetExhausted("cancelled")
         rendered = self.render(prompt, prefill=prefill, plain=True)
         lease = await budget.lease(1, 1)
         used = 0
@@ -176,9 +186,12 @@ class Context:
         task: Literal["reward", "token_reward", "embed"] = "reward",
         model: str | None = None,
         stage: str = "rate",
+        turns: Sequence[Message] = (),
+        ends: Sequence[tuple[int, ...]] = (),
     ) -> Scores:
         """Values of texts by a model head that the engine serves; generates nothing. Raises CapabilityMissing."""
-        return await scoring.rate(self.run, inputs, task=task, model=model, stage=self.stage or stage)
+        request = ScoreRequest(self.run.request_id(), tuple(inputs), task, model, tuple(turns), tuple(ends))
+        return await scoring.rate(self.run, request, self.stage or stage)
 
     def staged(self, stage: str) -> Context:
         """This context with every token accounted under one name."""
@@ -186,7 +199,8 @@ class Context:
 
     async def retrieve(self, query: str, k: int = 4) -> list[Passage]:
         """The operator's passages nearest to the query, best first; none where the server has no knowledge."""
-        return await self.run.knowledge.retrieve(query, k) if self.run.knowledge else []
+        run = self.run
+        return await fetch(run.knowledge, query, k, run.engine.info.specials) if run.knowledge else []
 
     async def together(
         self, work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]
@@ -305,7 +319,9 @@ class Context:
             )
         # The request's own limit bounds each path; a step's limit bounds the step.
         limit = min(room, max_tokens or room, run.sampling.max_tokens or room)
-        wanted = max((k for k in (logprobs, run.sampling.logprobs) if k is not None), default=None)
+        wanted = max(
+            (k for k in (logprobs, run.sampling.logprobs, run.alternatives) if k is not None), default=None
+        )
         place, self.place.calls = self.place.calls, self.place.calls + 1
         seed = zlib.crc32(repr((run.seed, self.names, place)).encode()) % 2**31
         sampling = replace(

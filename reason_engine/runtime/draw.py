@@ -81,6 +81,8 @@ class Draw:
         """Draw. Raises BudgetExhausted if not one path could be started."""
         plan = self._plan
         refused: BudgetExhausted | None = None
+        if self._run.halted():
+            raise BudgetExhausted("cancelled")
         granted = self._run.budget.admit(plan.n)
         self._run.samples += granted
         async with asyncio.TaskGroup() as group:
@@ -202,6 +204,8 @@ class Draw:
         if chunk.text:
             draft.parts.append(chunk.text)
             run.emit(Delta(draft.node, chunk.text, run.budget.seconds))
+        if run.halted():
+            self._decided.set()
         if chunk.finish_reason == "error":
             raise EngineError(
                 f"the engine failed on request {counted.id}: {chunk.stop_reason or 'no reason given'}"

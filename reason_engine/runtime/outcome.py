@@ -9,7 +9,7 @@ from typing import cast
 from reason_engine.runtime.narrate import Narrator
 from reason_engine.runtime.run import Run
 from reason_engine.runtime.trace import Trace
-from reason_engine.types import Answer, FinishReason, Path, Stopped, TokenLogprob, ToolCall, Usage
+from reason_engine.types import Answer, FinishReason, Passage, Path, Stopped, TokenLogprob, ToolCall, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Outcome:
     seconds: float
     trace: Trace
     logprobs: tuple[TokenLogprob, ...] = ()
+    sources: tuple[Passage, ...] | None = None
+    """What was retrieved, in the order of its numbers; None where nothing was to be."""
+    filtered: str = ""
+    """The operator's rule that stopped the answer."""
 
 
 def fallback(run: Run, answer: Answer | None) -> Answer:
@@ -71,7 +75,7 @@ def conclude(run: Run, answer: Answer, narrator: Narrator, stopped: Stopped, pro
         "model": run.engine.info.name,
         "strategy": run.strategy,
         "seed": run.seed,
-        "question": run.problem.question,
+        "question": run.problem.asked,
         "answer": answer.value,
         "stopped": stopped,
         "seconds": round(seconds, 6),
@@ -92,6 +96,7 @@ def conclude(run: Run, answer: Answer, narrator: Narrator, stopped: Stopped, pro
         seconds=seconds,
         trace=Trace.from_events(run.log, meta),
         logprobs=_content_logprobs(path, content) if run.sampling.logprobs is not None else (),
+        sources=None if run.problem.bare is None else run.problem.sources,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from reason_engine.answers import Equality
-from reason_engine.contracts import Checker, Engine, Retriever, Verifier
+from reason_engine.contracts import Checker, Engine, Powers, Retriever, Verifier
 from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.events import Event, Opened
@@ -29,8 +29,13 @@ class Run:
     equality: Equality
     verifier: Verifier | None = None
     verifier_name: str = ""
+    alternatives: int | None = None
+    """Likeliest alternatives to record at each token, where the verifier reads them."""
     checker: Checker | None = None
     knowledge: Retriever | None = None
+    halted: Callable[[], bool] = lambda: False
+    """Whether the client is to get nothing more of it."""
+    powers: Powers = field(default_factory=Powers)
     temperature: float | None = None
     adapter: str | None = None
     think: bool | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Sequence
-from typing import Literal, TypeVar, cast
+from typing import TypeVar, cast
 
 from reason_engine.contracts import Call, ProcessVerifier
 from reason_engine.errors import (
@@ -70,14 +70,7 @@ async def score_steps(run: Run, call: Call, path: Path, seconds: float = SECONDS
     return scores
 
 
-async def rate(
-    run: Run,
-    inputs: Sequence[str],
-    *,
-    task: Literal["reward", "token_reward", "embed"],
-    model: str | None,
-    stage: str,
-) -> Scores:
+async def rate(run: Run, request: ScoreRequest, stage: str) -> Scores:
     """Values of texts by a model head that the engine serves. Raises CapabilityMissing."""
     if not run.engine.caps.score:
         raise CapabilityMissing(
@@ -88,7 +81,7 @@ async def rate(
         )
     if run.budget.overdue:
         raise run.budget.exhausted("budget-seconds")
-    scores = await run.engine.score(ScoreRequest(run.request_id(), tuple(inputs), task, model))
+    scores = await run.engine.score(request)
     run.charge(stage, Usage(scores.prompt_tokens))
     return scores
 

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from reason_engine.answers import Equality
-from reason_engine.contracts import Engine
+from reason_engine.contracts import Engine, Powers, Retriever
 from reason_engine.errors import (
     BudgetExhausted,
-    CapabilityMissing,
     ContextLengthExceeded,
     ReasonError,
     StrategyError,
@@ -24,8 +23,10 @@ from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.events import Closed, Event
-from reason_engine.runtime.judges import checker_of, verifier_of
+from reason_engine.runtime.inform import cited, informed
+from reason_engine.runtime.judges import alternatives_of, appointed, checker_of
 from reason_engine.runtime.narrate import Narrator
+from reason_engine.runtime.nest import capable
 from reason_engine.runtime.outcome import Outcome, conclude, fallback, stopped_by
 from reason_engine.runtime.reading import borders_of
 from reason_engine.runtime.run import Run
@@ -44,9 +45,12 @@ class Solvable(Protocol):
     @property
     def wants(self) -> frozenset[str]: ...
     @property
-    def judge(self) -> tuple[str, dict[str, object]] | None: ...
+    def judges_steps(self) -> bool: ...
+    def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None: ...
     @property
     def drafter(self) -> str: ...
+    @property
+    def knowledge(self) -> bool: ...
     async def run(self, problem: Problem, ctx: Context) -> Answer: ...
 
 
@@ -68,14 +72,19 @@ async def solve(
     think: bool | None = None,
     equality: Equality | None = None,
     run_id: str | None = None,
+    powers: Powers | None = None,
+    knowledge: Retriever | None = None,
+    halted: Callable[[], bool] = lambda: False,
     publish: Callable[[Event], None] = ignore,
     say: Callable[[Piece], None] = ignore,
 ) -> Outcome:
     """Answer `problem` by `strategy` on `engine`.
 
     `sampling` carries the request's own parameters (`max_tokens` 0: the rest of the context), `temperature` the
-    request's own where it named one. `publish` gets every event, `say` every piece of `reasoning` and `content` as it
-    becomes certain; joined they equal the outcome's fields. A `Budget` in place of limits is shared with other runs.
+    request's own where it named one. `powers`: what verifiers may do on this machine; none given: nothing. `knowledge`:
+    the operator's documents. `publish` gets every event, `say` every piece of `reasoning` and `content` as it becomes
+    certain; joined they equal the outcome's fields. Once `halted` is true, whatever runs is aborted and nothing new
+    begins. A `Budget` in place of limits is shared with other runs.
     Raises RequestError (nothing was generated), EngineError, VerifierError, StrategyError.
     """
     budget = limits if isinstance(limits, Budget) else Budget(limits or Limits())
@@ -94,6 +103,9 @@ async def solve(
         temperature=temperature,
         adapter=adapter,
         think=think,
+        powers=powers or Powers(),
+        knowledge=knowledge,
+        halted=halted,
     )
     narrator = Narrator(lambda prompt: borders_of(run, prompt), say)
 
@@ -103,6 +115,8 @@ async def solve(
 
     run.publish = tell
     try:
+        if strategy.knowledge:
+            run.problem = await informed(problem, knowledge, engine, run.profile)
         prompt_tokens = _admit(run, strategy)
         answer = await _run(run, strategy)
         answer = fallback(run, answer)
@@ -114,27 +128,11 @@ async def solve(
 
 def _admit(run: Run, strategy: Solvable) -> int:
     """Everything that can be refused before a token is spent. Returns the tokens of the client's prompt."""
-    caps = run.engine.caps
-    for want in sorted(strategy.wants):
-        if not {"choose": caps.choose, "continuation": caps.continuation, "score": caps.score}[want]:
-            raise CapabilityMissing(
-                f"strategy {run.strategy} needs the capability {want!r}, which this engine has not; "
-                "the embedded and the vllm engine have it",
-                param="reasoning.strategy",
-                code="strategy_not_available",
-            )
-    if strategy.drafter not in ("default", *caps.drafting):
-        raise CapabilityMissing(
-            f"this engine cannot draft by {strategy.drafter!r}; it offers: {', '.join(('default', *caps.drafting))}",
-            param="reasoning.draft",
-            code="strategy_not_available",
-        )
+    capable(run, strategy)
     run.checker = checker_of(run.profile, run.problem)
-    if strategy.judge:
-        run.verifier_name, run.verifier = (
-            strategy.judge[0],
-            verifier_of(*strategy.judge, run.profile, run.problem),
-        )
+    if named := appointed(run, strategy):
+        run.verifier_name, run.verifier = named
+        run.alternatives = alternatives_of(run.verifier)
     prompt = run.engine.render_chat(run.problem.turns(), tools=run.problem.tools, think=run.think)
     count = len(run.engine.tokenize(prompt))
     if count >= run.engine.info.context:
@@ -150,6 +148,8 @@ async def _run(run: Run, strategy: Solvable) -> Answer | None:
     """The strategy's answer, or None where the budget ended it first."""
     root = run.open(None, run.strategy)
     ctx = Context(run, root)
+    if run.problem.bare is not None:
+        ctx.note(sources=cited(run.problem.sources))
     left = (
         None if run.budget.deadline is None else run.budget.deadline - run.budget.started - run.budget.seconds
     )

@@ -48,9 +48,9 @@ class Countdown(BaseModel):
         """This checker with what is unset from the problem's `meta`, else from its wording. Raises RequestError."""
         numbers, target = self.numbers or problem.meta.get("numbers"), self.target
         target = problem.meta.get("target") if target is None else target
-        if not numbers and (found := _NUMBERS.search(problem.question)):
+        if not numbers and (found := _NUMBERS.search(problem.asked)):
             numbers = _integers(found[1])
-        if target is None and (found := _TARGET.search(problem.question)):
+        if target is None and (found := _TARGET.search(problem.asked)):
             target = int(found[1])
         if not numbers or target is None:
             raise RequestError(
