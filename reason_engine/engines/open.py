@@ -123,7 +123,7 @@ def _remote(settings: Settings) -> Engine:
         "api_key": settings.upstream_key,
         "context": settings.context,
     }
-    return OpenAIEngine(OpenAIConfig.model_validate(config))
+    return OpenAIEngine(OpenAIConfig.model_validate(config), rewards=settings.reward_models)
 
 
 def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
@@ -138,6 +138,7 @@ def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
         device=settings.device,
         threads=settings.threads or 0,
         max_rows=settings.max_rows,
+        rewards=settings.reward_models,
     )
 
 
@@ -155,7 +156,7 @@ def _vllm(settings: Settings, folder: Path) -> Engine:
         "extra": extra,
     }
     try:
-        return VllmEngine(VllmConfig.model_validate({**own, **known}))
+        return VllmEngine(VllmConfig.model_validate({**own, **known}), rewards=settings.reward_models)
     except ValidationError as error:
         first = error.errors()[0]
         raise SetupError(f"vllm.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -25,6 +25,7 @@ from reason_engine.engines import _openai_request as wire
 from reason_engine.engines import engines
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._openai_stream import THINK_END, THINK_START, Fold, mapped, parse
+from reason_engine.engines._rewards import Endpoints
 from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, RequestError, UnknownModel
 from reason_engine.types import (
     Choice,
@@ -72,10 +73,18 @@ class OpenAIConfig(BaseModel):
 
 @engines.register("openai")
 class OpenAIEngine:
-    """Constructing it contacts nobody; `start` asks the endpoint for its models. `http_client` serves tests."""
+    """Constructing it contacts nobody; `start` asks the endpoint for its models. `http_client` serves tests, `rewards`
+    are reward models behind endpoints, by name."""
 
-    def __init__(self, config: OpenAIConfig, *, http_client: AsyncClient | None = None) -> None:
+    def __init__(
+        self,
+        config: OpenAIConfig,
+        *,
+        http_client: AsyncClient | None = None,
+        rewards: Mapping[str, str] | None = None,
+    ) -> None:
         self.config = config
+        self._rewards = Endpoints(rewards or {})
         self._http_client = http_client
         self._client: AsyncOpenAI | None = None
         self._dialect: wire.Dialect = "vllm" if config.dialect == "vllm" else "openai"
@@ -94,6 +103,8 @@ class OpenAIEngine:
             token_ids=exact,
             continuation=exact,
             choose=self.config.logprobs > 0,
+            score=bool(self._rewards.kinds),
+            rewards=tuple(self._rewards.kinds.items()),
             structured=True,
             drafting=("none",),
         )
@@ -135,6 +146,7 @@ class OpenAIEngine:
         """End all streams and close the connection; again: no effect."""
         for stream in tuple(self._running.values()):
             stream.cut()
+        await self._rewards.close()
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -204,7 +216,8 @@ class OpenAIEngine:
         return Choice(probabilities, min(1.0, mass), prompt, cached, spent)
 
     async def score(self, request: ScoreRequest) -> Scores:
-        raise CapabilityMissing("a remote endpoint has no scoring head", code="capability_missing")
+        """By an endpoint of its own: a generating one has no head that scores. Raises RequestError kinds."""
+        return await self._rewards.score(request)
 
     async def load_adapter(self, name: str, path: str) -> None:
         raise CapabilityMissing("adapters of a remote endpoint are its own models", code="capability_missing")

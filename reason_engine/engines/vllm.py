@@ -22,6 +22,7 @@ from reason_engine.engines import _vllm_wire as wire
 from reason_engine.engines import engines
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
+from reason_engine.engines._rewards import Endpoints
 from reason_engine.engines._text import Vocabulary
 from reason_engine.engines._vllm_args import (
     VllmConfig,
@@ -62,8 +63,10 @@ _DRAFTERS = {"custom_class": "sam"}
 class VllmEngine:
     """Constructing it loads nothing; `start` checks the folder, then loads the weights."""
 
-    def __init__(self, config: VllmConfig) -> None:
+    def __init__(self, config: VllmConfig, *, rewards: Mapping[str, str] | None = None) -> None:
+        """`rewards`: reward models behind endpoints, by name. Raises SetupError for one that is a folder."""
         self.config = config
+        self._rewards = Endpoints(rewards or {})
         self._backend: Backend | None = None
         self._format: ChatFormat
         self._words: Vocabulary
@@ -80,6 +83,8 @@ class VllmEngine:
             token_ids=True,
             continuation=True,
             choose=True,
+            score=bool(self._rewards.kinds),
+            rewards=tuple(self._rewards.kinds.items()),
             adapters=self.config.enable_lora,
             structured=True,
             drafting=(_DRAFTERS.get(drafter, drafter),) if drafter else ("none",),
@@ -123,6 +128,7 @@ class VllmEngine:
 
     async def close(self) -> None:
         """End all requests and the engine; again: no effect."""
+        await self._rewards.close()
         if self._backend is not None:
             await self._backend.close()
 
@@ -217,7 +223,8 @@ class VllmEngine:
         return Choice(probabilities, min(mass, 1.0), asked, cached, spent)
 
     async def score(self, request: ScoreRequest) -> Scores:
-        raise CapabilityMissing("this engine serves a generating model", code="capability_missing")
+        """By an endpoint: vLLM serves one model a process, and this one generates. Raises RequestError kinds."""
+        return await self._rewards.score(request)
 
     async def load_adapter(self, name: str, path: str) -> None:
         """A LoRA folder under a name; loading a name anew replaces it. Raises CapabilityMissing, ModelLoadError."""

@@ -17,7 +17,9 @@ from reason_engine.contracts import Capabilities, Health, Parsed
 from reason_engine.engines import engines
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
+from reason_engine.engines._rewards import Endpoints, Kind, beside, choose, is_url, read_reward
 from reason_engine.engines.embedded import admission
+from reason_engine.engines.embedded.judging import Judging
 from reason_engine.engines.embedded.links import Link, ProcessLink, ThreadLink
 from reason_engine.engines.embedded.messages import (
     Abort,
@@ -26,6 +28,7 @@ from reason_engine.engines.embedded.messages import (
     Failed,
     FromWorker,
     LoadAdapter,
+    Rate,
     Ready,
     Start,
     Step,
@@ -33,7 +36,7 @@ from reason_engine.engines.embedded.messages import (
 )
 from reason_engine.engines.embedded.shape import read_shape
 from reason_engine.engines.embedded.stream import Stream
-from reason_engine.errors import CapabilityMissing, EngineDead, ReasonError, UnknownModel
+from reason_engine.errors import EngineDead, ReasonError, UnknownModel
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
@@ -52,7 +55,8 @@ class Embedded:
 
     `name` is what the model is called (default: the folder's name). `context` lowers the model's own limit. `dtype`,
     `device` and `threads` are chosen by size and machine unless given. `max_rows` samples run at once; `cache_bytes`
-    bounds their keys and values, `prefix_bytes` those kept for reuse (0: by the machine's memory).
+    bounds their keys and values, `prefix_bytes` those kept for reuse (0: by the machine's memory). `rewards`: reward
+    models by name, folders or URLs, besides the heads that ship with the model.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Embedded:
         max_rows: int = 64,
         cache_bytes: int = 0,
         prefix_bytes: int = 0,
+        rewards: Mapping[str, str] | None = None,
     ) -> None:
         """Read and check the folder's files. Raises ModelLoadError."""
         folder = resolve(str(path))
@@ -76,7 +81,14 @@ class Embedded:
         self._chat = ChatFormat.load(folder)
         self._vocab = shape.vocab
         limit = min(context, shape.context) if context else shape.context
-        self._config = Config(str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit)
+        given = {**beside(folder), **(rewards or {})}
+        files = {name: read_reward(name, path) for name, path in given.items() if not is_url(path)}
+        self._judging = Judging(files, self._chat, limit, shape.vocab)
+        self._endpoints = Endpoints({name: url for name, url in given.items() if is_url(url)})
+        self._config = Config(
+            str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
+            rewards=tuple(files.values()),
+        )  # fmt: skip
         self._info = replace(
             self._chat.info(name or folder.resolve().name, limit),
             path=str(folder),
@@ -86,7 +98,7 @@ class Embedded:
         """Threads, precision and device, once started."""
         self._link: Link = ThreadLink() if inline else ProcessLink()
         self._streams: dict[str, Stream] = {}
-        self._calls: dict[str, asyncio.Future[Choice | None]] = {}
+        self._calls: dict[str, asyncio.Future[Choice | Scores | None]] = {}
         self._numbers = count()
         self._adapters: list[str] = []
         self._ready: asyncio.Future[Ready] | None = None
@@ -101,6 +113,8 @@ class Embedded:
             token_ids=True,
             continuation=True,
             choose=True,
+            score=bool(self._rewards),
+            rewards=tuple(self._rewards.items()),
             adapters=True,
             structured=True,
             drafting=("none",),
@@ -123,6 +137,7 @@ class Embedded:
         """End the worker; open requests fail with EngineDead."""
         self._closing = True
         await self._link.close()
+        await self._endpoints.close()
         self._end(EngineDead("the engine was closed"))
 
     async def health(self) -> Health:
@@ -164,13 +179,21 @@ class Embedded:
         self._check_adapter(request.adapter)
         identity = f"choice-{next(self._numbers)}"
         made = await self._call(identity, Choose(identity, ids, options, request.adapter))
-        assert made is not None
+        assert isinstance(made, Choice)
         return made
 
     async def score(self, request: ScoreRequest) -> Scores:
-        raise CapabilityMissing(
-            "this engine has no scoring models; use --engine vllm", code="capability_missing"
-        )
+        """By a head of its own or an endpoint. Nothing is generated. Raises RequestError kinds, EngineError."""
+        if self._rewards and choose(request, self._rewards) in self._endpoints.kinds:
+            return await self._endpoints.score(request)
+        identity = f"score-{next(self._numbers)}"
+        made = await self._call(identity, self._judging.message(identity, request))
+        assert isinstance(made, Scores)
+        return made
+
+    @property
+    def _rewards(self) -> dict[str, Kind]:
+        return {**self._judging.kinds, **self._endpoints.kinds}
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Load a PEFT LoRA folder under a name; a loaded one of that name is replaced. Raises ModelLoadError."""
@@ -220,7 +243,9 @@ class Embedded:
         finally:
             del self._streams[request_id]
 
-    async def _call(self, identity: str, message: Choose | LoadAdapter | UnloadAdapter) -> Choice | None:
+    async def _call(
+        self, identity: str, message: Choose | Rate | LoadAdapter | UnloadAdapter
+    ) -> Choice | Scores | None:
         self._alive()
         future = self._calls[identity] = asyncio.get_running_loop().create_future()
         self._link.send(message)
@@ -228,7 +253,7 @@ class Embedded:
             return await future
         finally:
             del self._calls[identity]
-            if future.cancelled() and isinstance(message, Choose):
+            if future.cancelled() and isinstance(message, Choose | Rate):
                 self._link.send(Abort(identity))
 
     def _alive(self) -> None:

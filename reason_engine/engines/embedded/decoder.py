@@ -1,12 +1,14 @@
 """The forward pass: tokens and their positions in, hidden states out.
 
 Shape suffixes: N tokens of this pass, H hidden, Q query heads, K key-value heads, D head size, B rows, V vocabulary.
-Few operations per layer, since for small models the time goes into calling them: RMSNorm is a vector norm and a
-product, rotary positions are one complex product, residuals are added inside the matrix product.
+Few operations per layer, since for small models much of the time goes into calling them: RMSNorm is a vector norm and
+a quotient, rotary positions are one complex product, residuals are added inside the matrix product, and what a layer
+makes is written where the layer before wrote.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -26,8 +28,9 @@ class Decoder:
 
     def __init__(self, shape: Shape, weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
         self.shape, self.weights, self.dtype, self.device = shape, weights, dtype, device
-        self._eps = torch.tensor(shape.eps, device=device)
-        self._per_hidden, self._per_head = 1 / shape.hidden, 1 / shape.head_dim
+        self._hidden = _Floor(shape.eps, shape.hidden, device)
+        self._head = _Floor(shape.eps, shape.head_dim, device)
+        self._buffers: _Buffers | None = None
         self._rotations = self._rotation_table(min(shape.context, 4096))
 
     def forward(
@@ -40,59 +43,64 @@ class Decoder:
     ) -> Tensor:
         """Hidden states after the last layer, (N, H), not yet normalised. `longest`: the highest position plus one."""
         s, n = self.shape, tokens_N.shape[0]
-        queries_keys = s.heads + s.kv_heads
+        b = self._buffers
+        if b is None or b.tokens != n:
+            b = self._buffers = _Buffers(n, self)
         if longest > self._rotations.shape[0]:
             self._rotations = self._rotation_table(min(s.context, 2 * longest))
         turn = self._rotations.index_select(0, positions_N)
         x = self.weights.embedding.index_select(0, tokens_N)
         for i, layer in enumerate(self.weights.layers):
             h = self._norm(x, layer.norm_in)
-            qkv = (
-                torch.mm(h, layer.qkv)
-                if layer.qkv_bias is None
-                else torch.addmm(layer.qkv_bias, h, layer.qkv)
-            )
+            if layer.qkv_bias is None:
+                torch.mm(h, layer.qkv, out=b.qkv)
+            else:
+                torch.addmm(layer.qkv_bias, h, layer.qkv, out=b.qkv)
             if patch is not None:
-                patch.add(i, "qkv", h, qkv)
-            qkv = qkv.view(n, queries_keys + s.kv_heads, s.head_dim)
-            self._rotate(qkv[:, :queries_keys], layer.head_norm, turn)
-            a = attend(i, qkv[:, : s.heads], qkv[:, s.heads :])
-            x = torch.addmm(x, a, layer.out)
+                patch.add(i, "qkv", h, b.qkv)
+            self._rotate(b, layer.head_norm, turn)
+            a = attend(i, b.q, b.kv)
+            x.addmm_(a, layer.out)
             if patch is not None:
                 patch.add(i, "out", a, x)
             h = self._norm(x, layer.norm_mlp)
-            up = torch.mm(h, layer.gate_up)
+            torch.mm(h, layer.gate_up, out=b.gate_up)
             if patch is not None:
-                patch.add(i, "gate_up", h, up)
-            gate, up = up.chunk(2, -1)
-            g = F.silu(gate).mul_(up)
-            x = torch.addmm(x, g, layer.down)
+                patch.add(i, "gate_up", h, b.gate_up)
+            g = F.silu(b.gate).mul_(b.up)
+            x.addmm_(g, layer.down)
             if patch is not None:
                 patch.add(i, "down", g, x)
         return x
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
         """Next-token logits in fp32, (N, vocabulary)."""
-        return torch.mm(self._norm(hidden_NH, self.weights.norm), self.weights.head).float()
+        return torch.mm(self.states(hidden_NH), self.weights.head).float()
+
+    def states(self, hidden_NH: Tensor) -> Tensor:
+        """Hidden states as a head sees them, normalised."""
+        return self._norm(hidden_NH, self.weights.norm)
 
     def _norm(self, x: Tensor, weight: Tensor | None) -> Tensor:
-        """RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x²) + eps) * w, in fp32."""
+        """RMSNorm (Zhang & Sennrich 2019): x / sqrt(mean(x²) + eps) * w, in fp32.
+
+        Without a weight sqrt(H) is left out too: the matrix that comes next holds both.
+        """
         if weight is not None and x.is_cuda:
             return F.rms_norm(x, (x.shape[-1],), weight, self.shape.eps)
-        x32 = x.float()
-        length = torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
-        out = x32 * torch.addcmul(self._eps, length, length, value=self._per_hidden).rsqrt_()
-        return out if weight is None else out.to(x.dtype).mul_(weight)
+        out = self._hidden.unit(x.float())
+        return out if weight is None else out.mul_(self._hidden.root).to(x.dtype).mul_(weight)
 
-    def _rotate(self, qk_NAD: Tensor, weight: Tensor | None, turn_N1D: Tensor) -> None:
-        """Normalise the heads where the model does, then rotate by position, in place."""
-        x = qk_NAD.float()
+    def _rotate(self, b: _Buffers, weight: Tensor | None, turn_N1D: Tensor) -> None:
+        """Normalise the heads where the model does (the weight holds sqrt(D)), then rotate by position, in place."""
+        x = b.qk.float()
         if weight is not None:
-            length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-            x = x * torch.addcmul(self._eps, length, length, value=self._per_head).rsqrt_()
-            x.mul_(weight)
-        turned = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turn_N1D
-        qk_NAD.copy_(torch.view_as_real(turned).flatten(-2))
+            x = self._head.unit(x).mul_(weight)
+        pairs = _pairs(x)
+        if b.pairs is not None:
+            torch.mul(pairs, turn_N1D, out=b.pairs)
+        else:
+            b.qk.copy_(torch.view_as_real(pairs * turn_N1D).flatten(-2))
 
     def _rotation_table(self, positions: int) -> Tensor:
         """exp(i m f) per position m and frequency f, (positions, 1, D / 2), complex."""
@@ -100,3 +108,33 @@ class Decoder:
         angles = torch.outer(torch.arange(positions, dtype=torch.float64), frequencies)
         scale = torch.full_like(angles, self.shape.rotary_scale)
         return torch.polar(scale, angles).to(torch.complex64).unsqueeze(1).to(self.device)
+
+
+class _Floor:
+    """x / sqrt(|x|² + size * eps): RMSNorm but for the factor sqrt(size), `root`."""
+
+    def __init__(self, eps: float, size: int, device: torch.device) -> None:
+        self.root = math.sqrt(size)
+        self._least = torch.tensor(math.sqrt(eps * size), device=device)
+
+    def unit(self, x: Tensor) -> Tensor:
+        return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(self._least)
+
+
+class _Buffers:
+    """Where each layer writes its wide products, and the views of them that it needs; for one number of tokens."""
+
+    def __init__(self, tokens: int, decoder: Decoder) -> None:
+        s, layer = decoder.shape, decoder.weights.layers[0]
+        self.tokens = tokens
+        self.qkv = layer.qkv.new_empty(tokens, layer.qkv.shape[1])
+        heads = self.qkv.view(tokens, s.heads + 2 * s.kv_heads, s.head_dim)
+        self.qk, self.q, self.kv = heads[:, : s.heads + s.kv_heads], heads[:, : s.heads], heads[:, s.heads :]
+        self.pairs = _pairs(self.qk) if decoder.dtype == torch.float32 else None
+        self.gate_up = layer.gate_up.new_empty(tokens, layer.gate_up.shape[1])
+        self.gate, self.up = self.gate_up.chunk(2, -1)
+
+
+def _pairs(x: Tensor) -> Tensor:
+    """The last dimension as complex numbers, a view."""
+    return torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reason_engine.engines.embedded.shape import Shape
 
-STEP = 32
+STEP = 16
 """Cells attended over are rounded up to this, so that views of the store last for many steps."""
 
 
@@ -98,7 +98,7 @@ class KeyValues:
         """Write the new cell of each row, then attend; queries that share a key head go as one block of queries."""
         self._flat[layer].index_copy_(0, self.cells_B, kv_B2KD)
         k, v = self._views[layer]
-        q = q_BQD.unflatten(1, (self.shape.kv_heads, -1))
+        q = q_BQD.view(q_BQD.shape[0], self.shape.kv_heads, -1, q_BQD.shape[2])
         return F.scaled_dot_product_attention(q, k, v, self._mask_view).flatten(1)
 
     def _new(self, rows: int, cells: int) -> Tensor:

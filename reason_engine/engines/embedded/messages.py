@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reason_engine.types import Choice, FinishReason, Sampling, TokenLogprob
+from reason_engine.engines._rewards import RewardFile
+from reason_engine.types import Choice, FinishReason, Sampling, Scores, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Config:
     prefill_tokens: int = 512
     coalesce_seconds: float = 0.004
     compile_seconds: float = 5.0
+    rewards: tuple[RewardFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,16 @@ class Choose:
     ids: tuple[int, ...]
     options: tuple[tuple[int, ...], ...]
     adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Read these texts by a reward model: `places[i]` are the tokens of input i whose values are wanted."""
+
+    id: str
+    model: str
+    inputs: tuple[tuple[int, ...], ...]
+    places: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +78,7 @@ class Stop:
     """End the worker."""
 
 
-ToWorker = Start | Choose | Abort | LoadAdapter | UnloadAdapter | Stop
+ToWorker = Start | Choose | Rate | Abort | LoadAdapter | UnloadAdapter | Stop
 
 Delta = tuple[
     str,  # request id
@@ -95,7 +107,7 @@ class Step:
     """What one or a few steps gave: text for samples, results for other requests, errors, and the counters."""
 
     deltas: list[Delta]
-    results: list[tuple[str, Choice | None]]
+    results: list[tuple[str, Choice | Scores | None]]
     errors: list[tuple[str, Exception]]
     running: int
     waiting: int

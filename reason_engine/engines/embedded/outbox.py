@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from reason_engine.engines.embedded.messages import Delta, Step
 from reason_engine.engines.embedded.row import Row
-from reason_engine.types import Choice, TokenLogprob
+from reason_engine.types import Choice, Scores, TokenLogprob
 
 
 class Outbox:
@@ -16,7 +16,7 @@ class Outbox:
     def __init__(self, send: Callable[[Step], None], seconds: float) -> None:
         self._send, self._seconds = send, seconds
         self._texts: dict[Row, tuple[list[str], list[int], list[TokenLogprob]]] = {}
-        self._results: list[tuple[str, Choice | None]] = []
+        self._results: list[tuple[str, Choice | Scores | None]] = []
         self._errors: list[tuple[str, Exception]] = []
         self._due = 0.0
         self._urgent = False
@@ -36,7 +36,7 @@ class Outbox:
             held[2].append(logprob)
         self._urgent = self._urgent or row.finish is not None or row.announced is not None
 
-    def result(self, request_id: str, value: Choice | None = None) -> None:
+    def result(self, request_id: str, value: Choice | Scores | None = None) -> None:
         self._results.append((request_id, value))
         self._urgent = True
 

@@ -8,11 +8,12 @@ CTRL conventions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from reason_engine.engines.embedded import draws
@@ -21,6 +22,9 @@ from reason_engine.types import Sampling
 
 WIDE = 16384
 """Vocabulary above which sums are kept in double precision."""
+
+AHEAD = 32
+"""Steps whose random numbers are worked out at once."""
 
 
 @dataclass(slots=True)
@@ -49,8 +53,8 @@ class Sampler:
         heat = [s.temperature for s in samplings]
         self.greedy = all(t <= 0 for t in heat)
         self.mixed = not self.greedy and any(t <= 0 for t in heat)
-        self.places = np.array([len(i) for i in ids], dtype=np.uint64)
-        self.streams = draws.streams(seeds)
+        self.precise = torch.float64 if vocab > WIDE else torch.float32
+        self._uniforms = self._ahead(draws.streams(seeds), np.array([len(i) for i in ids], dtype=np.uint64))
         self.matchers = [(row, m) for row, m in enumerate(matchers) if m is not None]
         self.inverse_B1 = self._column([1 / t if t > 0 else 1.0 for t in heat])
         self.greedy_B = torch.tensor([t <= 0 for t in heat], device=device)
@@ -77,7 +81,6 @@ class Sampler:
             logits_BV = self._shape(logits_BV.clone())
         tokens = logits_BV.argmax(-1) if self.greedy else self._pick(logits_BV)
         drawn = Drawn(tokens, tokens.tolist())
-        self.places += np.uint64(1)
         if self.penalties is not None:
             self.penalties.count(tokens)
         if self.logprobs is not None:
@@ -88,13 +91,18 @@ class Sampler:
         hot = logits_BV if self.even else logits_BV * self.inverse_B1
         if self.cut_k or self.top_p is not None or self.min_p is not None:
             hot = hot.masked_fill(hot < self._threshold(hot), float("-inf"))
-        precise = torch.float64 if self.vocab > WIDE else torch.float32
-        sums = hot.softmax(-1).cumsum(-1, dtype=precise)
-        u = torch.from_numpy(draws.uniforms(self.streams, self.places)).to(self.device, precise).unsqueeze(1)
-        total = sums[:, -1:]
-        u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-        picked = torch.searchsorted(sums, u, right=True).squeeze(1)
+        sums = hot.softmax(-1).cumsum(-1, dtype=self.precise)
+        picked = torch.searchsorted(sums, next(self._uniforms) * sums[:, -1:], right=True).squeeze(1)
         return torch.where(self.greedy_B, logits_BV.argmax(-1), picked) if self.mixed else picked
+
+    def _ahead(self, streams: NDArray[np.uint64], places: NDArray[np.uint64]) -> Iterator[Tensor]:
+        """Each row's number for this step, the next, and so on, (B, 1); below 1 by enough that u * total < total."""
+        below = 1 - torch.finfo(self.precise).eps
+        while True:
+            steps = np.arange(AHEAD, dtype=np.uint64)[:, None]
+            table = torch.from_numpy(draws.uniforms(streams, places + steps)).to(self.precise)
+            yield from table.clamp_(max=below).to(self.device).unsqueeze(2)
+            places = places + np.uint64(AHEAD)
 
     def _threshold(self, hot_BV: Tensor) -> Tensor:
         """The least logit that each row keeps, (B, 1)."""

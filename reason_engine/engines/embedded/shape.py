@@ -7,6 +7,7 @@ Llama, Mistral, Qwen2 and Qwen3 share one layer: RMSNorm, grouped-query attentio
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, cast
 from reason_engine.engines._checkpoint import read_json
 from reason_engine.errors import ModelLoadError
 
+HEADS = re.compile(r"For(SequenceClassification|TokenClassification|ProcessRewardModel)$")
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
@@ -42,12 +44,13 @@ class Shape:
         return self.architecture == "Qwen3ForCausalLM"
 
 
-def read_shape(folder: Path) -> Shape:
-    """Read `config.json`. Raises ModelLoadError naming the file and the field."""
+def read_shape(folder: Path, *, heads: bool = False) -> Shape:
+    """Read `config.json`. `heads`: also of a checkpoint with a classification head. Raises ModelLoadError naming the
+    file and the field."""
     path = folder / "config.json"
     config = read_json(path)
     named = config.get("architectures") or ["?"]
-    architecture = str(named[0])
+    architecture = HEADS.sub("ForCausalLM", str(named[0])) if heads else str(named[0])
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ModelLoadError(

@@ -1,11 +1,12 @@
 """Safetensors to the matrices that the decoder multiplies with: q, k and v in one, gate and up in one.
 
 A matrix is kept so that `x @ M` is one product. In fp32 it is laid out input-major, which is faster for few rows, and
-the norm before it is folded in (`(x * w) @ M = x @ (w[:, None] * M)`); in half precision neither pays.
+the norm before it is folded in with its sqrt(size) (`(x * w) @ M = x @ (w[:, None] * M)`); in half precision neither pays.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from reason_engine.errors import ModelLoadError
 
 @dataclass(slots=True)
 class Layer:
-    """One decoder layer. A norm is None where it is folded into the matrix after it."""
+    """One decoder layer. A norm is None where it is folded into the matrix after it; `head_norm` holds sqrt(D)."""
 
     norm_in: Tensor | None
     qkv: Tensor
@@ -80,8 +81,9 @@ class _Builder:
     def layer(self, at: str) -> Layer:
         s = self.shape
         wide, narrow = s.heads * s.head_dim, s.kv_heads * s.head_dim
-        norm_in = self.take(at + "input_layernorm.weight", s.hidden)
-        norm_mlp = self.take(at + "post_attention_layernorm.weight", s.hidden)
+        root = math.sqrt(s.hidden) if self.fold else 1.0
+        norm_in = self.take(at + "input_layernorm.weight", s.hidden) * root
+        norm_mlp = self.take(at + "post_attention_layernorm.weight", s.hidden) * root
         attention = at + "self_attn."
         parts = [
             interleave(self.take(attention + "q_proj.weight", wide, s.hidden), s.head_dim),
@@ -119,13 +121,14 @@ class _Builder:
         )
 
     def head_norm(self, at: str) -> Tensor:
-        """One weight a head of q and k, (heads + kv_heads, head_dim), kept in fp32."""
+        """One weight a head of q and k, (heads + kv_heads, head_dim), times sqrt(head_dim), kept in fp32."""
         s = self.shape
         q, k = (
             interleave(self.take(f"{at}{name}_norm.weight", s.head_dim)[:, None], s.head_dim)[:, 0]
             for name in "qk"
         )
-        return torch.cat([q.expand(s.heads, -1), k.expand(s.kv_heads, -1)]).float().contiguous()
+        both = torch.cat([q.expand(s.heads, -1), k.expand(s.kv_heads, -1)]).float()
+        return both * math.sqrt(s.head_dim)
 
     def take(self, name: str, *shape: int) -> Tensor:
         found = self.tensors[name]

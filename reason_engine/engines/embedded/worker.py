@@ -27,6 +27,7 @@ from reason_engine.engines.embedded.messages import (
     Failed,
     FromWorker,
     LoadAdapter,
+    Rate,
     Start,
     Stop,
     ToWorker,
@@ -60,11 +61,14 @@ class Worker:
     def _load(self) -> None:
         from reason_engine.engines.embedded.loading import build
         from reason_engine.engines.embedded.outbox import Outbox
+        from reason_engine.engines.embedded.rating import Rater, load_heads
 
         chat = ChatFormat.load(Path(self.config.path))
         self.outbox = Outbox(self.send, self.config.coalesce_seconds)
         self.scheduler, ready = build(self.config, chat, self.outbox)
         self.grammars = Grammars(chat.tokenizer, self.scheduler.decoder.shape.vocab, chat.eos_ids)
+        heads = load_heads(self.config.rewards, self.scheduler.decoder)
+        self.rater = Rater(heads, self.scheduler.prefixes, self.outbox, self.scheduler.prefill_tokens)
         self._compiling: dict[str, list[int]] = {}
         self.send(ready)
 
@@ -72,19 +76,26 @@ class Worker:
         while True:
             while True:
                 try:
-                    message = self.inbox.get(block=not self.scheduler.busy)
+                    message = self.inbox.get(block=not self._busy)
                 except Empty:
                     break
                 if isinstance(message, Stop):
                     return
                 self._handle(message)
-                if not self.scheduler.busy:
+                if not self._busy:
                     self._flush()
-            self.scheduler.step()
+            if self.rater.busy:
+                self.rater.step()
+            if self.scheduler.busy:
+                self.scheduler.step()
             self._flush()
 
+    @property
+    def _busy(self) -> bool:
+        return self.scheduler.busy or self.rater.busy
+
     def _flush(self) -> None:
-        self.outbox.flush(self.scheduler.running, self.scheduler.waiting, now=not self.scheduler.busy)
+        self.outbox.flush(self.scheduler.running, self.scheduler.waiting, now=not self._busy)
 
     def _handle(self, message: ToWorker | Callable[[], None]) -> None:
         try:
@@ -95,6 +106,8 @@ class Worker:
                     self.scheduler.start(message)
                 case Choose():
                     self.scheduler.choose(message)
+                case Rate():
+                    self.rater.add(message)
                 case Abort():
                     if message.id in self._compiling and message.index is not None:
                         self._compiling[message.id].append(message.index)
@@ -103,6 +116,7 @@ class Worker:
                         self.outbox.error(
                             message.id, RequestError("aborted while its constraint was compiled")
                         )
+                    self.rater.abort(message.id)
                     self.scheduler.abort(message.id, message.index)
                 case LoadAdapter():
                     self.scheduler.adapters.load(
@@ -158,7 +172,9 @@ class Worker:
 
 
 def getattr_id(message: ToWorker | Callable[[], None]) -> str:
-    return message.id if isinstance(message, Start | Choose | Abort | LoadAdapter | UnloadAdapter) else ""
+    return (
+        message.id if isinstance(message, Start | Choose | Rate | Abort | LoadAdapter | UnloadAdapter) else ""
+    )
 
 
 def write(stream: BinaryIO, message: object) -> None:

@@ -1,0 +1,210 @@
+"""Reward models as files and as endpoints: what an operator's `NAME=PATH` or `NAME=URL` stands for. Never loads torch.
+
+A path is a checkpoint folder with a classification head (`…ForSequenceClassification`, one label or two: an outcome
+model, read at the last token; `…ForTokenClassification`, `…ForProcessRewardModel`: a process model, read where steps
+end), or a folder with `head.json` and safetensors: a small head over the served model's own hidden states, of which
+those in `heads/` beside the weights are found by themselves. A URL is an endpoint with vLLM's pooling API
+(`vllm serve MODEL --runner pooling`); `process+http://…` where its model judges steps; `#model` names the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urldefrag
+
+from reason_engine.engines._checkpoint import read_json, weight_files
+from reason_engine.errors import (
+    CapabilityMissing,
+    EngineError,
+    ModelLoadError,
+    RequestError,
+    SetupError,
+    UnknownModel,
+)
+from reason_engine.types import ScoreRequest, Scores
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+Kind = Literal["outcome", "process"]
+HEAD = "head.json"
+FOLDER = "heads"
+SUFFIXES: Mapping[str, Kind] = {
+    "ForSequenceClassification": "outcome",
+    "ForTokenClassification": "process",
+    "ForProcessRewardModel": "process",
+}
+AT_ONCE = 8
+"""Requests to one endpoint at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardFile:
+    """A reward model in a folder. `own`: a head over the served model's hidden states."""
+
+    name: str
+    path: str
+    kind: Kind
+    own: bool
+
+
+def is_url(text: str) -> bool:
+    """Whether this names an endpoint."""
+    return text.removeprefix("process+").startswith(("http://", "https://"))
+
+
+def beside(folder: Path) -> dict[str, str]:
+    """The heads that ship with a model."""
+    home = folder / FOLDER
+    return {path.parent.name: str(path.parent) for path in sorted(home.glob(f"*/{HEAD}"))}
+
+
+def read_reward(name: str, path: str) -> RewardFile:
+    """What a folder holds. Raises ModelLoadError naming the file at fault."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise ModelLoadError(f"reward model {name!r}: {folder}: no such folder")
+    weight_files(folder)
+    if (folder / HEAD).is_file():
+        stated = read_json(folder / HEAD).get("kind")
+        if stated not in ("outcome", "process"):
+            raise ModelLoadError(f"{folder / HEAD}: kind must be 'outcome' or 'process', not {stated!r}")
+        return RewardFile(name, str(folder), "process" if stated == "process" else "outcome", own=True)
+    named = str((read_json(folder / "config.json").get("architectures") or ["?"])[0])
+    kinds: list[Kind] = [kind for suffix, kind in SUFFIXES.items() if named.endswith(suffix)]
+    if not kinds:
+        raise ModelLoadError(
+            f"{folder / 'config.json'}: {named} has no head that scores: {', '.join(SUFFIXES)} have"
+        )
+    return RewardFile(name, str(folder), kinds[0], own=False)
+
+
+def choose(request: ScoreRequest, kinds: Mapping[str, Kind]) -> str:
+    """The reward model that a request means. Raises UnknownModel, or RequestError where it does not say which."""
+    names = ", ".join(kinds)
+    if request.model is None and len(kinds) != 1:
+        raise RequestError(f"which reward model? one of: {names}", param="reasoning.verifier.params.model")
+    name = next(iter(kinds)) if request.model is None else request.model
+    if name not in kinds:
+        raise UnknownModel(
+            f"no reward model named {name!r}; one of: {names}",
+            param="reasoning.verifier.params.model",
+            code="model_not_found",
+        )
+    if request.task == "embed" or (request.task == "token_reward" and kinds[name] == "outcome"):
+        raise RequestError(
+            f"the reward model {name!r} judges whole answers only", param="reasoning.verifier.params.model"
+        )
+    return name
+
+
+class Endpoints:
+    """Reward models behind vLLM's pooling API, each by its URL. `client` serves tests."""
+
+    def __init__(self, urls: Mapping[str, str], *, client: AsyncOpenAI | None = None) -> None:
+        for name, url in urls.items():
+            if not is_url(url):
+                raise SetupError(
+                    f"reward model {name!r}: this engine serves one model; serve {url} beside it "
+                    f"(vllm serve {url} --runner pooling --port 8001) and name it {name}=http://127.0.0.1:8001"
+                )
+        self._urls = dict(urls)
+        self._given = client
+        self._clients: dict[str, AsyncOpenAI] = {}
+        self._turn = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """Of each by name."""
+        return {
+            name: "process" if url.startswith("process+") else "outcome" for name, url in self._urls.items()
+        }
+
+    async def close(self) -> None:
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+
+    async def score(self, request: ScoreRequest) -> Scores:
+        """Raw values, before any squashing: one a text, or one an end. Raises EngineError where the endpoint fails."""
+        if not self._urls:
+            raise CapabilityMissing(
+                "no reward model is served; serve one beside the model (vllm serve MODEL --runner pooling --port 8001) "
+                "and name it with --reward-model NAME=http://127.0.0.1:8001",
+                param="reasoning.verifier",
+                code="capability_missing",
+            )
+        name = choose(request, self.kinds)
+        process = self.kinds[name] == "process"
+        ends = request.ends if request.task == "token_reward" else tuple((len(t),) for t in request.inputs)
+        if len(ends) != len(request.inputs):
+            raise RequestError("a remote process model needs the places to read", param="ends")
+        wanted = [text[:end] for text, its in zip(request.inputs, ends, strict=True) for end in its]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._one(name, request, text, process)) for text in wanted]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        made = [task.result() for task in tasks]
+        values, at = list[tuple[float, ...]](), 0
+        for its in ends:
+            values.append(tuple(value for value, _ in made[at : at + len(its)]))
+            at += len(its)
+        return Scores(tuple(values), sum(tokens for _, tokens in made))
+
+    async def _one(self, name: str, request: ScoreRequest, text: str, process: bool) -> tuple[float, int]:
+        """(the value at the text's last token, tokens read)."""
+        from openai import OpenAIError
+
+        body: dict[str, Any] = {
+            "task": "token_classify" if process else "classify",
+            "use_activation": False,
+        }
+        if model := urldefrag(self._urls[name]).fragment:
+            body["model"] = model
+        if request.turns:
+            turns = [{"role": turn.role, "content": turn.content} for turn in request.turns]
+            body |= {"messages": [*turns, {"role": "assistant", "content": text}]}
+            body |= {"add_generation_prompt": False, "continue_final_message": process}
+        else:
+            body["input"] = text
+        async with self._turn:
+            try:
+                reply = await self._client(name).post("/pooling", body=body, cast_to=object)
+            except OpenAIError as error:
+                raise EngineError(f"reward model {name!r}: {error}") from None
+        return _value(name, reply, process)
+
+    def _client(self, name: str) -> AsyncOpenAI:
+        from openai import AsyncOpenAI
+
+        if name not in self._clients:
+            base = urldefrag(self._urls[name].removeprefix("process+")).url.rstrip("/")
+            client = self._given or AsyncOpenAI(base_url=base, api_key="none", timeout=60)
+            self._clients[name] = client.with_options(base_url=base)
+        return self._clients[name]
+
+
+def _value(name: str, reply: object, process: bool) -> tuple[float, int]:
+    """The one logit, or the log-odds of the second of two, at the last place."""
+    try:
+        found = cast("Mapping[str, Any]", reply)
+        data: Any = found["data"][0]["data"]
+        row: Sequence[Any] = data[-1] if process or isinstance(data[0], list) else data
+        tokens = int((found.get("usage") or {}).get("prompt_tokens") or 0)
+        return logit([float(value) for value in row]), tokens
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise EngineError(
+            f"reward model {name!r}: the endpoint's reply is not a pooling response: {error}"
+        ) from None
+
+
+def logit(row: Sequence[float]) -> float:
+    """One label: its value; two: the log-odds of the second. Raises ValueError for more."""
+    if len(row) not in (1, 2):
+        raise ValueError(f"a reward model has one label or two, not {len(row)}")
+    return row[0] if len(row) == 1 else row[1] - row[0]

@@ -1,0 +1,150 @@
+"""Reward models in the worker: a linear head, or a small stack of them, over the hidden states of a decoder.
+
+    r(t) = W_k relu(... relu(W_1 h_t + b_1)) + b_k          h_t the normalised state after the last layer
+
+The decoder is the served one, whose cached prefixes are then used again, or one of the head's own checkpoint. With two
+labels the value is the log-odds of the second. A step is one pass over the texts that fit `limit` tokens, so that a
+long batch does not hold up what is being generated for longer than a prompt would.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from reason_engine.engines._checkpoint import weight_files
+from reason_engine.engines._rewards import RewardFile
+from reason_engine.engines.embedded import weights
+from reason_engine.engines.embedded.decoder import Decoder
+from reason_engine.engines.embedded.messages import Rate
+from reason_engine.engines.embedded.outbox import Outbox
+from reason_engine.engines.embedded.prefill import Segment, advance, segment
+from reason_engine.engines.embedded.prefix import PrefixCache
+from reason_engine.engines.embedded.shape import read_shape
+from reason_engine.errors import ModelLoadError
+from reason_engine.types import Scores
+
+NAMES = ("score.", "classifier.")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Linear layers in order, each (weight, bias or None), over a decoder. `own`: over the served model."""
+
+    decoder: Decoder
+    layers: tuple[tuple[Tensor, Tensor | None], ...]
+    own: bool
+
+    def values(self, hidden_NH: Tensor) -> Tensor:
+        """One value a state, (N)."""
+        x = self.decoder.states(hidden_NH).float()
+        for number, (weight, bias) in enumerate(self.layers):
+            x = F.linear(F.relu(x) if number else x, weight, bias)
+        return x[:, 0] if x.shape[1] == 1 else x[:, 1] - x[:, 0]
+
+
+@dataclass(slots=True)
+class Job:
+    """A request on its way; `values[i]` is None until input i was read."""
+
+    request: Rate
+    values: list[tuple[float, ...] | None]
+
+    def next(self) -> int:
+        return self.values.index(None)
+
+
+class Rater:
+    """Reads texts by heads, first come first served."""
+
+    def __init__(self, heads: Mapping[str, Head], prefixes: PrefixCache, outbox: Outbox, limit: int) -> None:
+        self.heads, self.prefixes, self.outbox, self.limit = heads, prefixes, outbox, limit
+        self._jobs: deque[Job] = deque()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._jobs)
+
+    def add(self, request: Rate) -> None:
+        """Queue a request."""
+        if not request.inputs:
+            self.outbox.result(request.id, Scores(()))
+            return
+        self._jobs.append(Job(request, [None] * len(request.inputs)))
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request that nobody waits for."""
+        self._jobs = deque(job for job in self._jobs if job.request.id != request_id)
+
+    def step(self) -> None:
+        """One pass."""
+        job = self._jobs[0]
+        head = self.heads[job.request.model]
+        first, parts = job.next(), list[Segment]()
+        for ids, places in zip(job.request.inputs[first:], job.request.places[first:], strict=True):
+            part = self._segment(head, ids, len(ids) - min(places, default=len(ids) - 1))
+            if parts and sum(p.left for p in parts) + part.left > self.limit:
+                break
+            parts.append(part)
+        done = dict(advance(head.decoder, parts, sum(p.left for p in parts), None))
+        for number, part in enumerate(parts, first):
+            values = head.values(done[part])
+            start = len(part.ids) - part.keep
+            job.values[number] = tuple(float(values[p - start]) for p in job.request.places[number])
+        if None not in job.values:
+            self._jobs.popleft()
+            read = sum(map(len, job.request.inputs))
+            self.outbox.result(job.request.id, Scores(tuple(v for v in job.values if v is not None), read))
+
+    def _segment(self, head: Head, ids: Sequence[int], keep: int) -> Segment:
+        known, shared = self.prefixes.find(0, ids) if head.own else (None, 0)
+        return segment(head.decoder, ids, known, shared, keep=keep)
+
+
+def load_heads(files: Sequence[RewardFile], served: Decoder) -> dict[str, Head]:
+    """Raises ModelLoadError naming the folder and what is wrong."""
+    return {file.name: _load(file, served) for file in files}
+
+
+def _load(file: RewardFile, served: Decoder) -> Head:
+    folder, decoder = Path(file.path), served
+    if not file.own:
+        # A checkpoint with another head has no output embedding; none is asked for.
+        shape = replace(read_shape(folder, heads=True), tied=True)
+        loaded = weights.load(folder, shape, served.dtype, served.device)
+        decoder = Decoder(shape, loaded, served.dtype, served.device)
+    layers = _layers(folder, decoder)
+    width = decoder.shape.hidden
+    for weight, _ in layers:
+        if weight.shape[1] != width:
+            raise ModelLoadError(
+                f"{folder}: a head over {weight.shape[1]} values where the model has {width}"
+            )
+        width = weight.shape[0]
+    if width not in (1, 2):
+        raise ModelLoadError(f"{folder}: a reward model has one label or two, not {width}")
+    return Head(decoder, layers, file.own)
+
+
+def _layers(folder: Path, decoder: Decoder) -> tuple[tuple[Tensor, Tensor | None], ...]:
+    """`score.weight`, or `score.0.weight`, `score.2.weight` and so on, with their biases."""
+    found: dict[str, Tensor] = {}
+    try:
+        for path in weight_files(folder):
+            with safe_open(str(path), framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118  (not a mapping)
+                    if name.startswith(NAMES):
+                        found[name] = file.get_tensor(name).to(decoder.device, torch.float32)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ModelLoadError(f"{folder}: {str(error).splitlines()[0]}") from None
+    matrices = sorted(name for name, tensor in found.items() if name.endswith("weight") and tensor.dim() == 2)
+    if not matrices:
+        raise ModelLoadError(f"{folder}: no head found: no tensor score.weight")
+    return tuple((found[name], found.get(name.removesuffix("weight") + "bias")) for name in matrices)
