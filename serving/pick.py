@@ -17,7 +17,8 @@ from reason_engine.serving.schema import Effort
 from reason_engine.strategies import Strategy, strategies
 
 EFFORTS: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-SAMPLES = {"low": 2, "medium": 4, "high": 16, "xhigh": 64, "max": 64}
+WIDE = ("xhigh", "max")
+"""Efforts that may run 64 paths at once."""
 FOREIGN = {
     "effort": str,
     "summary": str,
@@ -60,7 +61,7 @@ def by_effort(effort: str) -> tuple[str, Mapping[str, Any]]:
     """The strategy that stands for a `reasoning_effort`, with its settings."""
     if effort in ("none", "minimal"):
         return "direct", {}
-    return "self-consistency", {"n": SAMPLES[effort], "adaptive": True}
+    return "auto", {"effort": effort, "n": 64 if effort in WIDE else 16}
 
 
 def pick(
@@ -84,6 +85,8 @@ def pick(
     else:
         name = default or "direct"
     kind = strategies.get(name, param="reasoning.strategy")
+    if wanted and not preset and "effort" in kind.model_fields:
+        preset = {"effort": wanted}
     for key in foreign:
         # A strategy may have an option of the same name; then it is meant for the strategy.
         if key not in kind.model_fields:

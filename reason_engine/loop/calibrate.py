@@ -26,6 +26,7 @@ from reason_engine.loop.grid import Arm, arms
 from reason_engine.loop.pool import Pool, View
 from reason_engine.policy import Case, Curve, Policy, weights_of
 from reason_engine.profile import FILE, Profile
+from reason_engine.runtime.judges import checker_of
 from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.solve import solve
 from reason_engine.settings import load_settings
@@ -184,7 +185,8 @@ async def _one(
         group.left_out[arm.label] = str(error)
         return
     right = await question.task.grade(question.problem, outcome.answer.value, outcome.content, equality)
-    group.samples[arm.label, place] = Sample(right, certainty(outcome.answer), _spent(arm, engine, outcome))
+    sure = certainty(outcome.answer, checker_of(profile, question.problem))
+    group.samples[arm.label, place] = Sample(right, sure, _spent(arm, engine, outcome))
 
 
 def _spent(arm: Arm, engine: Engine, outcome: Outcome) -> Mapping[str, int]:

@@ -56,4 +56,6 @@ def arms(checker: str | None, only: Iterable[str] = ()) -> list[Arm]:
         for fields in GRID.get(name, ({},)) if name != "auto" else ():
             extra = {"verifier": checker} if checker and name == "best-of-n" else {}
             found.append(Arm(Stage(strategy=name, fields={**fields, **extra})))
+        if checker and name == "best-of-n":
+            found.append(Arm(Stage(strategy=name, fields={"n": 16, "adaptive": True, "verifier": checker})))
     return found

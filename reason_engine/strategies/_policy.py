@@ -5,15 +5,16 @@ Where no calibrated policy fits, the usual plans hold, their price in direct ans
     a question of a task with a checker     16: tree-of-thoughts    4: best of 4 by the checker    1: direct
     any other       64, 16: direct, three paths, a vote that stops early    4: direct, three paths    2: direct, steps
 
-The certainty of an answer is the strategy's own (the share of the votes, the verifier's score); of a single path it is
-the probability of its whole text, exp of the sum of its tokens' log-probabilities: close to 1 only where nothing else
-was likely to be said.
+The certainty of an answer is 1 or 0 where the question's task has a checker, else the strategy's own (the share of the
+votes, the verifier's score); of a single path it is the probability of its whole text, exp of the sum of its tokens'
+log-probabilities: close to 1 only where nothing else was likely to be said.
 """
 
 from __future__ import annotations
 
 import math
 
+from reason_engine.contracts import Checker
 from reason_engine.policy import Features, Plan, Policy, Stage, weights_of
 from reason_engine.runtime.run import Run
 from reason_engine.types import Answer
@@ -77,10 +78,12 @@ def usual_plans(run: Run, verifier: Stage | None) -> list[Plan]:
     ]
 
 
-def certainty(answer: Answer) -> float:
+def certainty(answer: Answer, checker: Checker | None = None) -> float:
     """How sure an answer is, in [0, 1]; 0 where there is none."""
     if answer.path is None or not answer.path.finished:
         return 0.0
+    if checker:
+        return float(answer.value is not None and checker.solved(answer.value))
     if answer.confidence is not None:
         return min(1.0, max(0.0, answer.confidence))
     return (

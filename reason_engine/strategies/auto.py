@@ -59,7 +59,7 @@ class Auto(Strategy):
             alone = len(way.plan.stages) == 1
             async with inner(ctx, f"{number + 1} {stage.strategy}", strategy, stock, live=alone) as here:
                 answer = await strategy.run(problem, here)
-                sure = certainty(answer)
+                sure = certainty(answer, ctx.run.checker)
                 here.note(fields=dict(stage.fields), certainty=round(sure, 4), accept=stage.accept)
             answers.append(answer)
             done = (*done, stage)

@@ -31,7 +31,7 @@ def reply(prompt: str, seed: int, index: int) -> str:
     question = prompt.split("\n")[1]
     right = str(len(question.split()))
     if "step by step" in prompt:
-        return f"one two three four five six seven eight\nAnswer: {right if seed % 4 else 'no'}"
+        return f"one two three four five six seven eight\nAnswer: {right if seed % 4 else -1}"
     return f"Answer: {right if len(question.split()) < 9 else seed % 50}"
 
 

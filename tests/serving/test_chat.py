@@ -72,7 +72,9 @@ async def test_reasoning_has_both_names_and_can_be_left_out(local) -> None:
         ({"model": "scripted:self-consistency", "reasoning_effort": "none"}, "self-consistency"),
         ({"model": "scripted:self-consistency", "reasoning": {"n": 3}}, "self-consistency"),
         ({"reasoning_effort": "minimal"}, "direct"),
-        ({"reasoning": {"effort": "low"}}, "self-consistency"),
+        ({"reasoning": {"effort": "low"}}, "auto"),
+        ({"reasoning": {"strategy": "auto", "effort": "high"}}, "auto"),
+        ({"model": "scripted:auto", "reasoning_effort": "none"}, "auto"),
         ({"reasoning": {"enabled": False}}, "direct"),
         ({"model": None}, "direct"),
     ],
@@ -89,10 +91,13 @@ async def test_the_first_source_that_names_a_strategy_wins(local, body, strategy
 @pytest.mark.parametrize(
     ("effort", "most"), [("low", 2), ("medium", 4), ("high", 16), ("xhigh", 64), ("max", 64)]
 )
-async def test_an_effort_bounds_the_samples(local, effort, most) -> None:
-    async with local(Scripted(lambda prompt, seed, index: f"Answer: {seed}")) as house:
-        reason = (await house.chat(reasoning_effort=effort)).json()["reason"]
-        assert reason["samples"] == most, "answers that never agree use the whole allowance"
+async def test_an_effort_is_a_number_of_direct_answers(local, effort, most) -> None:
+    engine = Scripted(lambda prompt, seed, index: f"Answer: {seed}", logprob=lambda p, t: -1.0)
+    async with local(engine) as house:
+        answer = (await house.chat(reasoning_effort=effort)).json()
+        assert answer["reason"]["strategy"] == "auto"
+        assert answer["reason"]["samples"] == most, "answers that never agree use the whole allowance"
+        assert answer["usage"]["completion_tokens"] == 3 * most
 
 
 async def test_the_servers_default_strategy(local) -> None:

@@ -102,6 +102,29 @@ async def test_a_task_with_a_checker_goes_straight_to_the_search() -> None:
     assert notes(outcome)["question"]["task"] == "countdown"
 
 
+async def test_a_checker_says_whether_an_answer_stands() -> None:
+    first = Stage(strategy="chain-of-thought", accept=0.9)
+    profile = PROFILE.model_copy(
+        update={
+            "auto": Policy(
+                weights="scripted",
+                cases=(
+                    Case(
+                        task="countdown",
+                        direct_tokens=9,
+                        plans=(Plan(stages=(first, Stage(strategy="tree-of-thoughts")), tokens=300),),
+                    ),
+                ),
+            )
+        }
+    )
+    tried = {
+        tuple(stages(await solve(Auto(), problem(), player(), profile=profile, seed=seed)))
+        for seed in range(6)
+    }
+    assert tried == {("1 chain-of-thought",), ("1 chain-of-thought", "2 tree-of-thoughts")}
+
+
 async def test_without_probabilities_of_words_it_takes_the_best_of_n() -> None:
     engine = player()
     engine = Scripted(engine.reply, caps=Capabilities(logprobs=0, token_ids=True, continuation=True))
