@@ -125,6 +125,8 @@ def _same_cheaply(a: str, b: str) -> bool | None:
         return x == y and (not unit_x or not unit_y or unit_x == unit_y)
     if _prose(a) or _prose(b):
         return a.casefold() == b.casefold()
+    if len(a) == len(b) == 1 and (a + b).isalpha():  # choices, or the names of two unknowns
+        return False
     if (len(a) == 1 and a.isalpha() and y is not None) or (len(b) == 1 and b.isalpha() and x is not None):
         return False
     return None

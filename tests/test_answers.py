@@ -149,6 +149,7 @@ def test_not_rational(value: str) -> None:
         ("dear", "read", False),
         ("Paris", "18", False),
         ("B", "18", False),
+        ("B", "C", False),
         ("", "0", False),
         ("9" * 400, "9" * 400, True),
         ("9" * 400, "9" * 401, False),

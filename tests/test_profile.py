@@ -54,6 +54,9 @@ def test_the_first_matching_task_wins_with_its_groups() -> None:
         ('{"step_end": ""}', "step_end"),
         ('{"tasks": [{"task": "t", "match": "(", "checker": "c"}]}', "tasks.0.match"),
         ('{"value_options": ["yes"]}', "value_options"),
+        ('{"wait": ""}', "wait"),
+        ('{"critique": {"accepts": "("}}', "critique.accepts"),
+        ('{"critique": {"from_line": "Line [0-9]+"}}', "critique.from_line"),
     ],
 )
 def test_bad_files_are_named_with_the_place(tmp_path: Path, text: str, where: str) -> None:

@@ -1,8 +1,9 @@
 """Splits a path's text into reasoning and content, at once or while it streams; both give the same.
 
 Content is what follows the end of thinking (`</think>`), else what starts at the answer marker (its line included),
-else all of it. White space around the border belongs to neither. Where a marker was waited for and never came, the
-whole text is the content and, since it has been shown by then, the reasoning as well.
+else all of it; what stands before a tool call that came without a marker is reasoning. White space around the border
+belongs to neither. Where a marker was waited for and never came, the whole text is the content and, since it has been
+shown by then, the reasoning as well.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Splitter:
         self._whole: list[str] = []
         self._state: State = "thought" if borders.thinking else "start"
         self._said = False
+        self._unmarked = False  # a tool call came where the marker was waited for
         self._fresh = False  # content has begun after reasoning, but nothing of it was seen yet
         self.stopped = False
         """Whether a stop string ended the content."""
@@ -72,7 +74,7 @@ class Splitter:
             self._emit(out, "reasoning", held)
             self._emit(out, "content", "".join(self._whole))
         elif self._state == "content" or (self._state == "call" and not called):
-            self._emit(out, "content", held)
+            self._emit(out, "content", "".join(self._whole) if self._unmarked else held)
         self._state = "done"
         return out
 
@@ -93,9 +95,14 @@ class Splitter:
         if self._state == "steps":
             # `^` may match only where the text really begins.
             begin = r"\s*\n" if self._said else r"(?:^|\s*\n)"
-            return self._until(
-                out, rf"{begin}[ \t]*(?={re.escape(borders.marker or '')})", borders.marker or ""
-            )
+            pattern = rf"{begin}[ \t]*(?={re.escape(borders.marker or '')})"
+            at = self._held.find(borders.calls) if borders.calls else -1
+            if at >= 0 and not re.search(pattern, self._held[:at]):
+                shown = self._held[:at].rstrip()
+                self._emit(out, "reasoning", shown)
+                self._held, self._state, self._unmarked = self._held[len(shown) :], "call", True
+                return False
+            return self._until(out, pattern, borders.marker or "")
         if self._state == "content":
             self._content(out)
         return False
@@ -110,6 +117,8 @@ class Splitter:
             self._fresh = True
             return True
         keep = _possible_start(self._held, word)
+        if self._state == "steps" and self._borders.calls:
+            keep = min(keep, _possible_start(self._held, self._borders.calls))
         self._emit(out, "reasoning", self._held[:keep])
         self._held = self._held[keep:]
         return False

@@ -83,7 +83,6 @@ class SelfRefine(Strategy):
     async def _refine(self, ctx: Context, heat: float, number: int, version: Version) -> Version:
         """One draft through its rounds."""
         async with ctx.span(f"draft {number}") as draft:
-            why = "all rounds done"
             for turn in range(1, self.rounds + 1):
                 async with draft.span(f"round {turn}") as here:
                     try:
@@ -95,10 +94,12 @@ class SelfRefine(Strategy):
                         )
                     here.note(outcome=why)
                 if better is None:
+                    draft.note(ended=why)
                     break
                 version = better
                 _propose(draft, version)
-            draft.note(ended=why)
+            else:
+                draft.note(ended="all rounds done")
         return version
 
     async def _round(self, ctx: Context, heat: float, now: Version) -> tuple[Version | None, str]:

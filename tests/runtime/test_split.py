@@ -49,6 +49,30 @@ def test_a_tool_call_is_held_until_the_end_tells() -> None:
         assert "".join(piece.text for piece in pieces) == content
 
 
+@pytest.mark.parametrize(
+    ("text", "called", "reasoning", "content"),
+    [
+        ("I look.\n<tool_call>{}", True, "I look.", ""),
+        ("<tool_call>{}", True, "", ""),
+        ("I look.\n<tool_call>{", False, "I look.", "I look.\n<tool_call>{"),
+        ("so\nAnswer: 8\n<tool_call>{}", True, "so", "Answer: 8"),
+        ("a < b", False, "a < b", "a < b"),
+    ],
+)
+def test_a_tool_call_may_come_where_a_marker_was_waited_for(
+    text: str, called: bool, reasoning: str, content: str
+) -> None:
+    for size in (1, 3, 100):
+        splitter = Splitter(Borders(marker="Answer:", calls="<tool_call>"))
+        pieces = [
+            piece for i in range(0, len(text), size) for piece in splitter.feed(text[i : i + size])
+        ] + splitter.finish(called=called)
+        said = {
+            field: "".join(p.text for p in pieces if p.field == field) for field in ("reasoning", "content")
+        }
+        assert said == {"reasoning": reasoning, "content": content}
+
+
 @given(
     st.lists(
         st.sampled_from(["<think>", "</think>", "Answer:", "STOP", " ", "\n", "a", "Ans", "</th"]),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reason_engine.strategies._votes import lead_probability, next_wave, settled
+from reason_engine.strategies._votes import Ballot, lead_probability, next_wave, settled
+from reason_engine.types import Path, Vote
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,43 @@ def test_a_lead_that_cannot_be_caught_settles() -> None:
 def test_certainty_settles() -> None:
     assert settled([4], remaining=12, confidence=0.95)  # 31/32
     assert not settled([4, 1], remaining=12, confidence=0.95)  # 57/64
+
+
+def test_weighted_votes_never_overstate_a_lead() -> None:
+    assert lead_probability(3.9, 0.2) == lead_probability(3, 1)
+    assert lead_probability(4 - 1e-12, 1 + 1e-12) == lead_probability(4, 1)
+    assert settled([2.5, 0.9], remaining=1.5, confidence=0.9999)
+    assert not settled([2.5, 0.9], remaining=1.7, confidence=0.9999)
+
+
+def path(node: int, answer: str | None) -> Path:
+    return Path(node, "", "", answer=answer)
+
+
+def test_a_ballot_counts_weights_and_asks_for_the_next_wave() -> None:
+    weights = {0: 2.0, 1: 1.0, 2: 0.0}
+    ballot = Ballot(16, 0.8, lambda p: weights.get(p.node, 1.0))
+    assert ballot.wave == 3
+    closed = ballot.until
+    assert closed is not None
+    assert not closed([path(0, "a"), path(1, "b"), path(2, "b")])
+    ballot.paths += [path(0, "a"), path(1, "b"), path(2, "b")]
+    ballot.votes = (Vote("a", 1, 2.0), Vote("b", 1, 1.0))
+    assert not ballot.decided
+    assert Ballot(16, None, lambda p: 1.0).until is None
+    assert Ballot(5, None, lambda p: 1.0, [path(0, "a")]).wave == 4
+
+
+def test_a_wave_is_closed_only_where_no_path_to_come_can_turn_the_vote() -> None:
+    three = [path(0, "a"), path(1, "a"), path(2, "b"), path(3, "a")]
+    even = Ballot(5, 0.8, lambda p: 1.0).until
+    assert even is not None
+    assert even(three)
+    assert not even(three[:3])
+    # One path to come may be as heavy as the heaviest so far: 3 against 2 + 2.
+    uneven = Ballot(5, 0.8, lambda p: 2.0 if p.node == 2 else 1.0).until
+    assert uneven is not None
+    assert not uneven(three)
 
 
 def test_no_votes_settle_nothing_while_paths_remain() -> None:

@@ -1,0 +1,114 @@
+"""A draw: single paths that are ended while they run, and paths that go on after given text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reason_engine.contracts import Capabilities
+from reason_engine.engines.scripted import Scripted
+from reason_engine.runtime.context import Context
+from reason_engine.runtime.draw import continued
+from reason_engine.runtime.outcome import Outcome
+from reason_engine.runtime.solve import solve
+from reason_engine.strategies import Strategy
+from reason_engine.types import Answer, Limits, Path, Problem, TokenLogprob
+
+WORDS = " ".join(f"w{i}" for i in range(50))
+
+
+async def drawn(
+    engine: Scripted, work: Callable[[Context], Any], limits: Limits | None = None
+) -> tuple[Any, Outcome]:
+    """What `work` gives inside a run, and the run's outcome."""
+    found: list[Any] = []
+
+    class Probe(Strategy):
+        async def run(self, problem: Problem, ctx: Context) -> Answer:
+            found.append(await work(ctx))
+            return Answer()
+
+    outcome = await solve(Probe(), Problem("?"), engine, limits=limits)
+    return found[0] if found else None, outcome
+
+
+def third(index: int, tokens: Sequence[TokenLogprob]) -> bool:
+    return index == 2
+
+
+@pytest.mark.parametrize("limits", [None, Limits(tokens=1000), Limits(tokens=100)])
+async def test_a_dropped_path_ends_alone_and_is_accounted(limits: Limits | None) -> None:
+    made = Scripted(lambda p, s, i: WORDS)
+    paths, outcome = await drawn(made, lambda ctx: ctx.sample(n=4, drop=third), limits)
+    assert made.aborted == 1
+    assert (paths[2].finish_reason, paths[2].finished) == ("length", False)
+    assert 0 < paths[2].tokens < 16
+    if limits is None or limits.tokens == 1000:
+        assert [path.tokens for path in paths if path is not paths[2]] == [51] * 3
+    assert outcome.usage.completion == made.generated == sum(path.tokens for path in paths)
+    assert limits is None or made.generated <= (limits.tokens or 0)
+
+
+async def test_drop_hears_each_token_once_and_no_more_after_it_said_so() -> None:
+    heard: dict[int, list[str]] = {0: [], 1: []}
+
+    def drop(index: int, tokens: Sequence[TokenLogprob]) -> bool:
+        heard[index] += [token.token for token in tokens]
+        return index == 1 and len(heard[1]) == 3
+
+    made = Scripted(lambda p, s, i: WORDS)
+    paths, _ = await drawn(made, lambda ctx: ctx.sample(n=2, drop=drop), Limits(tokens=90))
+    assert heard[1] == ["w0", " w1", " w2"]
+    assert "".join(heard[0]).removesuffix("</s>") == paths[0].text
+
+
+async def test_without_the_capability_a_dropped_path_runs_on_but_takes_no_further_lease() -> None:
+    caps = Capabilities(logprobs=20, token_ids=True, continuation=True, exact_budget=True)
+    made = Scripted(lambda p, s, i: WORDS, caps=caps)
+    paths, _ = await drawn(made, lambda ctx: ctx.sample(n=4, drop=third))
+    assert [path.tokens for path in paths] == [51] * 4
+    assert made.aborted == 0
+    made = Scripted(lambda p, s, i: WORDS, caps=caps)
+    paths, outcome = await drawn(made, lambda ctx: ctx.sample(n=4, drop=third), Limits(tokens=120))
+    assert paths[2].tokens < 51
+    assert outcome.usage.completion == made.generated <= 120
+
+
+async def test_given_text_is_prompt_and_stands_between_the_tokens_of_a_path_and_its_continuation() -> None:
+    made = Scripted(lambda p, s, i: "one two" if "now" not in p else " four")
+
+    async def work(ctx: Context) -> list[Path]:
+        (first,) = await ctx.sample()
+        return [first, *await ctx.extend(first, insert=" now three")]
+
+    (first, more), outcome = await drawn(made, work)
+    assert (more.text, more.prefill, more.tokens) == ("one two now three four", "one two now three", 2)
+    # The end-of-sequence token is left out; everything else is as it was drawn.
+    assert made.log[1].prompt == (*first.prompt_ids, *first.token_ids[:-1], *made.tokenize(" now three"))
+    assert outcome.usage.completion == made.generated == 5
+    assert outcome.trace.nodes[2].prefill == "one two now three"
+
+
+class Bytes:
+    """A tokenizer of one token a letter, that opens every text with token 0 and writes token 1 as `</t>`."""
+
+    def tokenize(self, text: str) -> list[int]:
+        return [0, *map(ord, text)]
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        return "".join("</t>" if i == 1 else chr(i) for i in ids)
+
+
+def test_what_a_continuation_begins_with() -> None:
+    engine: Any = Bytes()
+    path = Path(0, "p", "pre" + "abc</t>", (97, 98, 99, 1), (0, 112), prefill="pre")
+    assert continued(engine, path) == (0, 112, 97, 98, 99, 1)
+    # A mark that was cut off goes with its token; what is given is told without a second beginning of sequence.
+    cut = replace(path, text="preabc")
+    assert continued(engine, cut, "!") == (0, 112, 97, 98, 99, 33)
+    # A text that ends inside a token is read anew.
+    inside = replace(path, text="preabc</")
+    assert continued(engine, inside, "!") == tuple(engine.tokenize("ppreabc</!"))
