@@ -13,6 +13,7 @@ import typer
 from reason_engine.cli._options import (
     AsJson,
     EngineName,
+    Knowledge,
     Model,
     Samples,
     Seconds,
@@ -76,6 +77,7 @@ def eval_(
     seconds: Seconds = None,
     samples: Samples = None,
     threads: Threads = None,
+    knowledge: Knowledge = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate. With --url, --model names one of the server's models."""
@@ -100,7 +102,7 @@ def eval_(
         concurrency=concurrency,
     )
     key = os.environ.get("REASON_API_KEY")
-    target = Target(model, url, engine, threads, limits(tokens, seconds, samples), max_tokens, key)
+    target = Target(model, url, engine, threads, limits(tokens, seconds, samples), max_tokens, key, knowledge)
     command = shlex.join(["reason", *sys.argv[1:]])
     report = asyncio.run(run(plan, target, out, command, _progress(as_json)))
     if as_json:

@@ -11,12 +11,14 @@ from typing import Any
 
 from reason_engine.answers import Equality
 from reason_engine.engines.open import open_engine, profile_of, served_name
+from reason_engine.errors import SetupError
 from reason_engine.evals.folder import Folder
 from reason_engine.evals.record import Record
 from reason_engine.evals.report import Report
 from reason_engine.evals.run import Plan, evaluate, jobs
 from reason_engine.evals.solvers import InProcess, OverHttp, Solver
 from reason_engine.evals.spec import build
+from reason_engine.knowledge import Library
 from reason_engine.settings import load_settings
 from reason_engine.strategies import strategies
 from reason_engine.types import Limits
@@ -24,7 +26,8 @@ from reason_engine.types import Limits
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model in this process, or with `url` a running server. `limits` bound each problem, `max_tokens` each path."""
+    """A model in this process, or with `url` a running server. `limits` bound each problem, `max_tokens` each path;
+    `knowledge` is the folder of documents that strategies with `knowledge=true` retrieve from."""
 
     model: str | None = None
     url: str | None = None
@@ -33,6 +36,7 @@ class Target:
     limits: Limits = field(default_factory=Limits)
     max_tokens: int = 0
     api_key: str | None = None
+    knowledge: Path | None = None
 
 
 async def run(
@@ -54,6 +58,8 @@ async def run(
 
 @asynccontextmanager
 async def _solver(target: Target, equality: Equality) -> AsyncIterator[Solver]:
+    if target.url and target.knowledge:
+        raise SetupError("--knowledge and --url exclude each other: a server has its own documents")
     if target.url:
         remote = OverHttp(
             target.url,
@@ -65,12 +71,18 @@ async def _solver(target: Target, equality: Equality) -> AsyncIterator[Solver]:
         async with remote:
             yield remote
         return
-    settings = load_settings({"model": target.model, "engine": target.engine, "threads": target.threads})
+    given = {"model": target.model, "engine": target.engine, "threads": target.threads}
+    settings = load_settings({**given, "knowledge": target.knowledge})
     profile = profile_of(settings)
     engine = open_engine(settings, inline=True)
+    folder, model = settings.knowledge, settings.knowledge_model
+    library = Library(folder, engine=engine, model=model) if folder else None
     await engine.start()
     try:
-        yield InProcess(engine, profile, equality, target.limits, target.max_tokens, served_name(settings))
+        if library:
+            await library.open()
+        name = served_name(settings)
+        yield InProcess(engine, profile, equality, target.limits, target.max_tokens, name, library)
     finally:
         await engine.close()
 
@@ -89,4 +101,5 @@ def _setup(plan: Plan, target: Target, solver: Solver) -> dict[str, Any]:
         "max_tokens": target.max_tokens,
         "budget": {key: value for key, value in budget.items() if value is not None},
         "version": version("reason-engine"),
+        **({"knowledge": str(target.knowledge)} if target.knowledge else {}),
     }

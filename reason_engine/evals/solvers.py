@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from reason_engine.answers import Equality, find, normalise
-from reason_engine.contracts import Engine
+from reason_engine.contracts import Engine, Retriever
 from reason_engine.errors import (
     ContextLengthExceeded,
     EngineBusy,
@@ -61,8 +61,9 @@ class InProcess:
         limits: Limits | None = None,
         max_tokens: int = 0,
         name: str | None = None,
+        knowledge: Retriever | None = None,
     ) -> None:
-        self.engine, self.profile, self.equality = engine, profile, equality
+        self.engine, self.profile, self.equality, self.knowledge = engine, profile, equality, knowledge
         self.limits, self.sampling = limits or Limits(), Sampling(max_tokens=max_tokens)
         self.name = name or engine.info.name
 
@@ -78,6 +79,7 @@ class InProcess:
             sampling=self.sampling,
             seed=seed,
             equality=self.equality,
+            knowledge=self.knowledge,
         )
         used = outcome.usage
         seconds = time.monotonic() - began
