@@ -1,7 +1,8 @@
 """Safetensors to the matrices that the decoder multiplies with: q, k and v in one, gate and up in one.
 
 A matrix is kept so that `x @ M` is one product. In fp32 it is laid out input-major, which is faster for few rows, and
-the norm before it is folded in with its sqrt(size) (`(x * w) @ M = x @ (w[:, None] * M)`); in half precision neither pays.
+the norm before it is folded in, sqrt(size) included (`(x * w) @ M = x @ (w[:, None] * M)`); in half precision neither
+pays.
 """
 
 from __future__ import annotations
