@@ -2,7 +2,7 @@
 
 Can 4 4 10 make 24?      ->      yes
 
-States are drawn as for training, under other seeds: this measures reasoning within the family.
+States are what lines from puzzles lead to that neither training nor the test set of Game of 24 begins with.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from reason_engine.answers import Equality
-from reason_engine.data.value import Value
+from reason_engine.data._numbers import State, games, moves, reachable
+from reason_engine.data._puzzles import show
 from reason_engine.evals import tasks
 from reason_engine.evals.spec import Range
 from reason_engine.types import Problem
+
+LARGEST = 60
+"""Of the numbers that a line may lead to: larger ones are seldom proposed."""
 
 
 @tasks.register("judgement")
@@ -31,8 +35,8 @@ class Judgement(BaseModel):
     @field_validator("size")
     @classmethod
     def drawn(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if value[1] > 4:
-            raise ValueError("states hold at most 4 numbers")
+        if value[1] > 3:
+            raise ValueError("states hold at most 3 numbers")
         return value
 
     def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
@@ -49,6 +53,20 @@ class Judgement(BaseModel):
         return found is not None and found[0] == problem.reference
 
     def _problem(self, index: int, seed: str) -> Problem:
-        sizes = dict.fromkeys(range(self.size[0], self.size[1] + 1), 1.0)
-        example = Value.model_validate({"sizes": sizes}).example(random.Random(seed))
-        return Problem(example.question, reference=example.answer, task="judgement", meta={"index": index})
+        rng = random.Random(seed)
+        wanted, size = rng.random() < 0.5, rng.randint(*self.size)
+        state = _state(rng, size)
+        while (24 in reachable(state)) != wanted:
+            state = _state(rng, size)
+        reference = "yes" if wanted else "no"
+        return Problem(
+            f"Can {show(state)} make 24?", reference=reference, task="judgement", meta={"index": index}
+        )
+
+
+def _state(rng: random.Random, size: int) -> State:
+    """What some lines from a puzzle lead to, as a search meets it."""
+    state = rng.choice(games(13, development=True))
+    while len(state) > size:
+        state = rng.choice([after for _, _, _, value, after in moves(state) if value <= LARGEST])
+    return state

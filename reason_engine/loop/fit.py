@@ -26,6 +26,9 @@ QUANTILES = (0.02, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85)
 DEAREST_PROBE = 0.6
 """A stage is worth trying first only if it takes no more of the next one's tokens than this."""
 
+STEP = 0.75
+"""A plan is kept beside the next better one if it takes no more of its tokens than this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -98,7 +101,16 @@ def frontier(plans: Sequence[Plan], within: float = 0.01) -> list[Plan]:
             found.append(plan)
     enough = (found[-1].success or 0) - within - 1e-9
     last = next(i for i, plan in enumerate(found) if (plan.success or 0) >= enough)
-    return found[: last + 1]
+    return _thinned(found[: last + 1])
+
+
+def _thinned(plans: Sequence[Plan]) -> list[Plan]:
+    """Without those that the next one costs little more than; the cheapest and the best stay."""
+    kept = list(plans[-1:])
+    for plan in reversed(plans[1:-1]):
+        if plan.tokens <= STEP * kept[0].tokens:
+            kept.insert(0, plan)
+    return [*plans[:1], *kept] if len(plans) > 1 else kept
 
 
 def candidates(measured: Sequence[Measured]) -> list[Plan]:

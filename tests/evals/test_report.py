@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+from reason_engine.evals.plot import frontier, plot
 from reason_engine.evals.record import Record
 from reason_engine.evals.report import markdown, summarise
 
@@ -40,6 +44,27 @@ def test_markdown_shows_command_rates_and_costs() -> None:
     assert "`reason eval t -s a,b`" in text
     assert "| a | 1 | 100.0 | 20.7 to 100.0 | 0 | 10 | 20 | 0.50 | done 1 |" in text
     assert "| a | b | +100.0 |" in text
+
+
+def test_parts_of_a_mix_have_rows_of_their_own() -> None:
+    mixed = [replace(record("a", i, i > 0), part="easy" if i < 2 else "hard") for i in range(4)]
+    rows = summarise(mixed, {}).rows
+    assert [(row.task, row.problems, row.right) for row in rows] == [
+        ("t", 4, 3),
+        ("t · easy", 2, 1),
+        ("t · hard", 2, 2),
+    ]
+
+
+def test_the_frontier_is_what_nothing_cheaper_reaches() -> None:
+    points = [(100.0, 80.0), (10.0, 20.0), (50.0, 80.0), (40.0, 10.0), (200.0, 90.0)]
+    assert frontier(points) == [(10.0, 20.0), (50.0, 80.0), (200.0, 90.0)]
+    assert frontier([]) == []
+
+
+def test_a_report_of_auto_alone_can_be_drawn(tmp_path: Path) -> None:
+    plot(summarise([record("auto", 0, True)], {}), tmp_path / "report.png")
+    assert (tmp_path / "report.png").stat().st_size > 1000
 
 
 def test_nothing_to_report() -> None:

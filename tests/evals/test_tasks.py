@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from reason_engine.answers import Equality
+from reason_engine.data._numbers import held_out, is_development
 from reason_engine.errors import SetupError, UnknownName
 from reason_engine.evals import tasks
 from reason_engine.evals.countdown import Countdown
+from reason_engine.evals.development import Developed, developed
 from reason_engine.evals.game24 import Game24, Game24Tot
 from reason_engine.evals.load import chosen
+from reason_engine.evals.mix import Mix
+from reason_engine.evals.spec import Spec, build
 from reason_engine.evals.word_problems import WordProblems
 from reason_engine.types import Problem
 from reason_engine.verifiers.countdown import Countdown as Checker
@@ -149,3 +153,46 @@ def test_chosen_takes_a_reproducible_sample() -> None:
     sample = chosen(1000, 10, 3)
     assert sample == chosen(1000, 10, 3) == sorted(sample)
     assert sample != chosen(1000, 10, 4)
+
+
+@pytest.mark.parametrize("name", [name for name in tasks if issubclass(tasks.get(name), Developed)])
+def test_development_problems_are_no_test_problems(name: str, data: Path) -> None:
+    task = developed(Spec(name))
+    found = task.development(30, 0)
+    assert found == task.development(30, 0) != task.development(30, 1)
+    assert len({problem.meta["index"] for problem in found}) == len(found) > 1
+    if name not in READ:
+        tested = {problem.question for problem in tasks.get(name)().problems(200, 0, data)}
+        assert len({problem.question for problem in found} - tested) > len(found) / 2
+
+
+def test_development_puzzles_are_of_the_development_sets() -> None:
+    for problem in developed(Spec("game24")).development(None, 0):
+        state = tuple(sorted(problem.meta["numbers"]))
+        assert is_development(state) and state not in held_out()
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math500", "svamp"])
+def test_nothing_is_fitted_to_test_problems(name: str) -> None:
+    with pytest.raises(SetupError, match=f"'{name}' has test problems only.*word-problems"):
+        developed(Spec(name))
+
+
+async def test_a_mix_has_equal_parts_and_their_grades(data: Path, equality: Equality) -> None:
+    mix = Mix(first=0, last=2)
+    found = mix.problems(9, 0, data)
+    assert [problem.meta["part"] for problem in found] == ["judgement", "word-problems", "game24"] * 3
+    assert [problem.meta["index"] for problem in found] == list(range(9))
+    judged, words, game = found[:3]
+    assert await mix.grade(judged, None, f"Answer: {judged.reference}", equality)
+    assert not await mix.grade(judged, None, "perhaps", equality)
+    assert await mix.grade(words, words.reference, "", equality)
+    assert not await mix.grade(game, "24", "", equality)
+    assert len(mix.problems(1, 0, data)) == 3
+    sums = Mix(direct="arithmetic", first=0, last=2).problems(3, 0, data)[0]
+    assert sums.task == "arithmetic" and sums.reference
+
+
+def test_a_judgement_holds_no_more_than_three_numbers() -> None:
+    with pytest.raises(SetupError, match="at most 3"):
+        build(tasks, Spec("judgement", {"size": "2-4"}))

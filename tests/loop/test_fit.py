@@ -74,6 +74,12 @@ def test_the_frontier_drops_what_is_dearer_and_no_better() -> None:
     assert [(p.tokens, p.success) for p in frontier(plans)] == [(10, 0.5), (39, 0.9)]
 
 
+def test_a_plan_that_is_little_cheaper_than_the_next_better_one_is_dropped() -> None:
+    plans = [plan(10, 0.1), plan(12, 0.2), plan(76, 0.3), plan(74, 0.25), plan(100, 0.9)]
+    assert [p.tokens for p in frontier(plans)] == [10, 12, 74, 100]
+    assert [p.tokens for p in frontier([plan(90, 0.1), plan(100, 0.9)])] == [90, 100]
+
+
 @pytest.mark.parametrize(("within", "last"), [(0.0, 400), (0.01, 100), (0.1, 40), (1.0, 10)])
 def test_the_last_plan_is_the_cheapest_that_is_good_enough(within: float, last: float) -> None:
     plans = [plan(10, 0.5), plan(40, 0.85), plan(100, 0.9), plan(400, 0.905)]
