@@ -22,12 +22,12 @@ from reason_engine.errors import CapabilityMissing, ContextLengthExceeded, Reque
 from reason_engine.runtime.split import Piece
 from reason_engine.serving.body import as_list, read_object
 from reason_engine.serving.connection import ClientGone, while_connected
-from reason_engine.serving.content_guard import Screen
 from reason_engine.serving.errors import unwrap
 from reason_engine.serving.openapi import COMPLETION
 from reason_engine.serving.pick import split_model
 from reason_engine.serving.prompts import check_length, sampled
 from reason_engine.serving.schema import CompletionRequest, completion_request
+from reason_engine.serving.screen import Screen
 from reason_engine.serving.service import Service
 from reason_engine.serving.stream import EventStream, Feed, TextChunks
 from reason_engine.types import Chunk, GenerateRequest, Problem, Sampling, TokenLogprob, Usage

@@ -1,23 +1,19 @@
 r"""The operator's rules on what is asked and answered, as a YAML or JSON file declares them.
 
-    message: This server does not speak of that.
-    keys:                                # who is who: SHA-256 of an API key, never the key itself
-      kiosk: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
-    rules:
-      - {name: card numbers, kind: pattern, pattern: '\b\d{4}( ?\d{4}){3}\b', longest: 19}
-      - {name: rivals, kind: list, file: rivals.txt, on: answers, keys: [kiosk]}
-      - {name: medical, kind: classifier, by: model, on: requests,
-         prompt: "Is this a medical question?\n\n{text}", threshold: 0.8}
-
-A text is compared without its invisible characters and in its compatibility form, so `ｂａｄ` is `bad`.
+message: This server does not speak of that.
+keys:                                # who is who: SHA-256 of an API key, never the key itself
+  kiosk: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+rules:
+  - {name: card numbers, kind: pattern, pattern: '\b\d{4}( ?\d{4}){3}\b', longest: 19}
+  - {name: rivals, kind: list, file: rivals.txt, on: answers, keys: [kiosk]}
+  - {name: medical, kind: classifier, by: model, on: requests,
+     prompt: "Is this a medical question?\n\n{text}", threshold: 0.8}
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,13 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from reason_engine.errors import SetupError
 from reason_engine.serving.explain import nearest
-
-SECONDS = 0.5
-"""A pattern that needs longer for one search counts as found: what cannot be checked is not let through."""
-
-
-ALONE = 10_000
-"""Characters from which on a search lets the other threads go on."""
+from reason_engine.serving.matcher import Matcher, plain, search
 
 
 class _Strict(BaseModel):
@@ -68,7 +58,7 @@ class PatternRule(_Rule):
             found = regex.compile(value)
         except (regex.error, RecursionError) as error:
             raise ValueError(f"not a regular expression: {error}") from None
-        if _caught(found, ""):
+        if search(found, ""):
             raise ValueError("matches the empty text, so it would stop everything")
         return value
 
@@ -124,19 +114,6 @@ class Rules(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Matcher:
-    """A rule that looks for text. `reach`: the most characters of a match; None where that is not known."""
-
-    name: str
-    pattern: regex.Pattern[str]
-    reach: int | None
-
-    def find(self, text: str, start: int = 0) -> tuple[int, int] | None:
-        """(begin, end) of the first match at or after `start`; all the rest where the search takes too long."""
-        return _caught(self.pattern, text, start)
-
-
-@dataclass(frozen=True, slots=True)
 class Compiled:
     """A rule file that has been read: its rules, and the matchers of those that look for text, by name."""
 
@@ -188,16 +165,6 @@ def compiled(rules: Rules, folder: Path = Path()) -> Compiled:
     return Compiled(rules, matchers)
 
 
-def plain(text: str) -> str:
-    """The text as rules read it."""
-    return text if text.isascii() else "".join(map(_plain, text))
-
-
-@lru_cache(maxsize=4096)
-def _plain(sign: str) -> str:
-    return "" if unicodedata.category(sign) == "Cf" else unicodedata.normalize("NFKC", sign)
-
-
 def _of_words(rule: ListRule, where: str, folder: Path) -> Matcher:
     given = list(rule.words)
     if rule.file:
@@ -217,17 +184,9 @@ def _of_words(rule: ListRule, where: str, folder: Path) -> Matcher:
     # An empty set would match the empty text.
     whole = "|".join([r"\L<single>"] * bool(single) + phrases)
     either = "|".join([rf"(?<!\w)(?:{whole})(?!\w)"] * bool(whole) + [r"\L<dense>"] * bool(dense))
-    sets = {name: words for name, words in (("single", single), ("dense", dense)) if words}
+    sets: dict[str, Any] = {name: words for name, words in (("single", single), ("dense", dense)) if words}
     made = regex.compile(either, regex.IGNORECASE, **sets)
     return Matcher(rule.name, made, max(len(word) + 3 * word.count(" ") for word in known))
-
-
-def _caught(pattern: regex.Pattern[str], text: str, start: int = 0) -> tuple[int, int] | None:
-    try:
-        found = pattern.search(text, start, timeout=SECONDS, concurrent=len(text) > ALONE)
-    except TimeoutError:
-        return start, len(text)
-    return found.span() if found else None
 
 
 def _explain(error: ValidationError) -> str:

@@ -11,10 +11,10 @@ import regex
 from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
-from reason_engine.serving import rules as module
 from reason_engine.serving.app import create_app
-from reason_engine.serving.rules import Matcher, Rules, compiled, plain, read_rules
-from reason_engine.serving.screen import Tail
+from reason_engine.serving.matcher import Matcher, plain, search
+from reason_engine.serving.rules import Rules, compiled, read_rules
+from reason_engine.serving.tail import Tail
 from reason_engine.settings import Settings
 
 
@@ -146,7 +146,7 @@ def test_a_search_that_takes_too_long_counts_as_found(monkeypatch: pytest.Monkey
         def search(self, *_: object, **__: object) -> None:
             raise TimeoutError
 
-    assert module._caught(Slow(), "abc", 1) == (1, 3)  # pyright: ignore[reportArgumentType, reportPrivateUsage]
+    assert search(Slow(), "abc", 1) == (1, 3)  # pyright: ignore[reportArgumentType]
 
 
 def test_no_rules_are_no_rules() -> None:
