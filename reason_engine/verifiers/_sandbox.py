@@ -82,7 +82,7 @@ class Sandbox:
     ) -> list[CodeResult]:
         pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", "-B", "-X", "utf8", str(CHILD), mode),
+            *(sys.executable, "-I", "-S", "-X", "utf8", str(CHILD), mode),
             stdin=pipe,
             stdout=pipe,
             stderr=null,
@@ -195,6 +195,19 @@ async def _end(process: asyncio.subprocess.Process) -> None:
                 async with asyncio.timeout(END_SECONDS):
                     await process.wait()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        killed = process.returncode != 0 and _kill(process.pid)
     await process.communicate()  # reads to the end, so that no transport is left open
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            while killed:  # orphans are dead, and the system's to bury
+                await asyncio.sleep(0.005)
+                killed = _kill(process.pid)
+
+
+def _kill(group: int) -> bool:
+    """Kill a process group; whether there was any of it."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True

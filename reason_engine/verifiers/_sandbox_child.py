@@ -1,4 +1,4 @@
-"""The program of the sandbox's process: `python -I -S -B _sandbox_child.py spaces|plain`.
+"""The program of the sandbox's process: `python -I -S _sandbox_child.py spaces|plain`.
 
 Loads the few files that it needs without the package around them, whose imports are heavy, and starts the warden.
 """

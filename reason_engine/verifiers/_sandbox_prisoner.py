@@ -6,9 +6,7 @@ The judge and the code under test are two processes. The code never sees a test,
 from __future__ import annotations
 
 import builtins
-import re
 import sys
-import traceback
 import types
 from typing import Any
 
@@ -27,7 +25,7 @@ def run_program(source: str) -> int:
             print(code, file=sys.stderr)
         return code if isinstance(code, int) else int(code is not None)
     except BaseException as error:
-        print("".join(traceback.format_exception_only(error))[-_DETAIL:], file=sys.stderr)
+        print(explain(error), file=sys.stderr)
         return 1
     finally:
         sys.stdout.flush()
@@ -70,8 +68,12 @@ def judge(test: dict[str, Any], entry_point: str | None, reader: int, writer: in
 
 def explain(error: BaseException) -> str:
     """An error in one line, with the line of the program or test that raised it."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _FILE]
-    where = f" (line {lines[-1]})" if lines else ""
+    line, frame = 0, error.__traceback__
+    while frame:
+        if frame.tb_frame.f_code.co_filename == _FILE:
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    where = f" (line {line})" if line else ""
     return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:_DETAIL] + where
 
 
@@ -102,7 +104,8 @@ def _check(text: str, entry_point: str | None, names: dict[str, Any]) -> None:
     space = {"__name__": "__test__", "__builtins__": builtins, **names}
     exec(compile(text, _FILE, "exec"), space)
     check = space.get("check")  # tests in the style of HumanEval define a function of the candidate
-    if entry_point is not None and isinstance(check, types.FunctionType) and not _CALLED.search(text):
+    called = any(line.startswith("check(") for line in text.splitlines())
+    if entry_point is not None and isinstance(check, types.FunctionType) and not called:
         check(names["candidate"])
 
 
@@ -133,4 +136,3 @@ def _base(kind: type) -> str:
 
 _FILE = "<text>"
 _DETAIL = 300
-_CALLED = re.compile(r"^check\(", re.MULTILINE)

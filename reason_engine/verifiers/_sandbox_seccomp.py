@@ -13,7 +13,7 @@ import errno
 import os
 import struct
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, FILTER_MODE = 38, 22, 2
 KILL, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
@@ -22,8 +22,7 @@ PROT_EXEC, MAP_ANONYMOUS = 4, 0x20
 DUPLICATING = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     """One architecture: its audit name and the numbers of the calls by name."""
 
     audit: int

@@ -9,32 +9,24 @@ by name only where `library` is set: a judge who called one that the code chose 
 
 from __future__ import annotations
 
-import datetime
 import sys
-from collections import deque
 from collections.abc import Callable
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 SMALL = 1 << 53
-BUILT: dict[str, tuple[type, Callable[[Any], list[Any]]]] = {
-    "complex": (complex, lambda x: [x.real, x.imag]),
-    "range": (range, lambda x: [x.start, x.stop, x.step]),
-    "Fraction": (Fraction, lambda x: [x.numerator, x.denominator]),
-    "Decimal": (Decimal, lambda x: [str(x)]),
-    "deque": (deque, lambda x: [list(x), x.maxlen]),
-    "date": (datetime.date, lambda x: [x.year, x.month, x.day]),
-    "time": (datetime.time, lambda x: [x.hour, x.minute, x.second, x.microsecond]),
-    "timedelta": (datetime.timedelta, lambda x: [x.days, x.seconds, x.microseconds]),
-    "datetime": (
-        datetime.datetime,
-        lambda x: [x.year, x.month, x.day, x.hour, x.minute, x.second, x.microsecond],
-    ),
+BUILT = {
+    ("builtins", "complex"): "real imag",
+    ("builtins", "range"): "start stop step",
+    ("fractions", "Fraction"): "numerator denominator",
+    ("decimal", "Decimal"): "__str__",
+    ("collections", "deque"): "__iter__ maxlen",
+    ("datetime", "date"): "year month day",
+    ("datetime", "time"): "hour minute second microsecond",
+    ("datetime", "timedelta"): "days seconds microseconds",
+    ("datetime", "datetime"): "year month day hour minute second microsecond",
 }
-"""Values of the library that are rebuilt from a few numbers, by exact type (times without a zone)."""
+"""Values of the library, by exact type, and the attributes that rebuild them (times without a zone)."""
 CONTAINERS: dict[str, Any] = {"l": list, "t": tuple, "e": set, "f": frozenset}
-NAME_OF = {kind: name for name, (kind, _) in BUILT.items()}
 
 
 def pack(value: Any, other: Callable[[Any], Any], library: bool = False) -> Any:
@@ -57,11 +49,15 @@ def pack(value: Any, other: Callable[[Any], Any], library: bool = False) -> Any:
         return {
             "d": [[pack(key, other, library), pack(item, other, library)] for key, item in dict.items(value)]
         }
-    if name := NAME_OF.get(type(value)):
-        if getattr(value, "tzinfo", None) is None:
-            return {"b": [name, [pack(part, other, library) for part in BUILT[name][1](value)]]}
-    elif (home := library_name(value)) is not None and (library or _plain_class(value)):
-        return {"n": home}
+    home = (type(value).__module__, type(value).__qualname__)
+    if home in BUILT and getattr(value, "tzinfo", None) is None:
+        parts: list[Any] = [getattr(value, name) for name in BUILT[home].split()]
+        made: list[Any] = [part() if callable(part) else part for part in parts]
+        if home[1] == "deque":
+            made[0] = list(made[0])
+        return {"b": [home, [pack(part, other, library) for part in made]]}
+    if (name := library_name(value)) is not None and (library or _plain_class(value)):
+        return {"n": name}
     return {"o": other(value)}
 
 
@@ -82,7 +78,10 @@ def unpack(data: Any, others: Callable[[Any], Any], library: bool = False) -> An
         raw = bytes.fromhex(body)
         return raw.decode("utf-8", "surrogatepass") if tag == "s" else raw if tag == "y" else bytearray(raw)
     if tag == "b":
-        return BUILT[body[0]][0](*(unpack(part, others, library) for part in body[1]))
+        (module, name), parts = body
+        if (module, name) not in BUILT:
+            raise LookupError(f"{name} is not rebuilt")
+        return from_library(module, name)(*(unpack(part, others, library) for part in parts))
     if tag == "n":
         found = from_library(*body)
         if not (library or _plain_class(found)):

@@ -17,7 +17,6 @@ import resource
 import signal
 import struct
 import sys
-import sysconfig
 from collections.abc import Iterable, Mapping
 
 from reason_engine.verifiers import _sandbox_landlock as landlock
@@ -55,7 +54,7 @@ def system() -> ctypes.CDLL:
 def library() -> dict[str, int]:
     """The folders that a running interpreter reads, opened: the standard library and the system's shared ones."""
     wanted = (
-        sysconfig.get_paths()["stdlib"],
+        os.path.dirname(os.path.realpath(os.__file__)),
         "/usr/lib",
         "/usr/lib64",
         "/lib",

@@ -41,9 +41,8 @@ def main(*, spaces: bool) -> None:
     children: set[int] = set()
     signal.signal(signal.SIGTERM, lambda *_: _end(children))
     if spaces:
-        inner = os.fork()  # the first process of the new name space: when it ends, all in it do
+        inner = _fork(children)  # the first process of the new name space: when it ends, all in it do
         if inner:
-            children.add(inner)
             for handle in (0, 1):
                 os.dup2(null, handle)
             os.waitpid(inner, 0)
@@ -137,13 +136,13 @@ class Warden:
         self, handles: dict[int, int], work: Callable[[], int], first: Callable[[], None] = lambda: None
     ) -> int:
         """A process that locks itself in, with these handles and no others, and does that work."""
-        child = os.fork()
+        child = _fork(self._children)
         if child:
-            self._children.add(child)
             return child
         status = 1
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             first()
             out_of_the_way = {place: walls.above(os.dup(handle)) for place, handle in handles.items()}
             for place, handle in out_of_the_way.items():
@@ -231,6 +230,16 @@ def _verdict(word: bytes, why: str) -> dict[str, Any]:
     finally:
         _close(reader)
         _close(writer)
+
+
+def _fork(children: set[int]) -> int:
+    """A child that is on the list before this process can be ended; in the child, the signal that ends it waits."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    child = os.fork()
+    if child:
+        children.add(child)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    return child
 
 
 def _end(children: set[int]) -> NoReturn:
