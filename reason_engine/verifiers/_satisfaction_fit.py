@@ -44,12 +44,13 @@ class Fitted:
 def fit_file(rows: Path, out: Path) -> dict[str, float]:
     """Fit to a JSON-lines file of {question, answer, rating} and write `out`; returns what was read.
 
-    A rating is true or false, a number (above 0 is content; of 1 to 5 stars 4 and 5 are), or a word such as `up`.
-    Raises SetupError naming the line at fault, or where all ratings are alike.
+    A rating is true or false, a word such as `up`, or a number: above 0 is content, and 4 and 5 are in a file whose
+    numbers go beyond 1, which are stars. Raises SetupError naming the line at fault, or where all ratings are alike.
     """
-    found = list(_read(rows))
-    fitted = fit([(question, answer, good) for question, answer, good in found])
-    save(fitted, out)
+    read = list(_read(rows))
+    stars = any(rating > 1 for _, _, rating in read)
+    found = [(question, answer, rating >= 4 if stars else rating > 0) for question, answer, rating in read]
+    save(fit(found), out)
     return {"rows": len(found), "content": sum(good for _, _, good in found)}
 
 
@@ -105,7 +106,7 @@ def load(file: Path) -> Fitted:
     return Fitted(weights, bias)
 
 
-def _read(path: Path) -> Iterable[tuple[str, str, bool]]:
+def _read(path: Path) -> Iterable[tuple[str, str, float]]:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -122,17 +123,15 @@ def _read(path: Path) -> Iterable[tuple[str, str, bool]]:
         yield _row(cast("Mapping[str, Any]", row), f"{path}, line {number}")
 
 
-def _row(row: Mapping[str, Any], where: str) -> tuple[str, str, bool]:
+def _row(row: Mapping[str, Any], where: str) -> tuple[str, str, float]:
     for key in ("question", "answer"):
         if not isinstance(row.get(key), str):
             raise SetupError(f"{where}: {key} must be a text")
     rating = row.get("rating")
     if isinstance(rating, str) and rating.lower() in GOOD:
         return row["question"], row["answer"], GOOD[rating.lower()]
-    if isinstance(rating, bool):
+    if isinstance(rating, int | float) and -1 <= rating <= 5:  # true and false among them
         return row["question"], row["answer"], rating
-    if isinstance(rating, int | float) and -1 <= rating <= 5:
-        return row["question"], row["answer"], rating >= 4 if rating > 1 else rating > 0
     raise SetupError(
         f"{where}: rating must be true, false, a number of at most 5 or one of {', '.join(GOOD)}"
     )

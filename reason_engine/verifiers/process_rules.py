@@ -1,6 +1,7 @@
 """`process-rules`: each step judged by rules and by the model's own likelihood; no second model.
 
-After the process reward of ReasonChain-like step scoring: a weighted sum over what can be said of a step t,
+Rewards for steps instead of outcomes: Uesato et al. 2022, arXiv:2211.14275, section 2; there they are learned, here
+they follow from rules. A weighted sum over what can be said of a step t,
 
     r_t = 0.3 syntax_t + 0.5 coherence_t + 0.2 fact_t,     R = product over t of r_t (or their least, or their mean)
 
@@ -63,7 +64,7 @@ class ProcessRules(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weights: Weights = Field(default_factory=Weights, description="of syntax, coherence and fact")
-    aggregate: Aggregate = Field("product", description="how the steps' scores make the path's")
+    aggregate: Aggregate = Field(default="product", description="how the steps' scores make the path's")
 
     _step_end: str = PrivateAttr("\n")
     _marker: str | None = PrivateAttr("Answer:")

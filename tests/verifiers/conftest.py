@@ -1,11 +1,16 @@
-"""A call that must not be made: for verifiers that need no model."""
+"""A call that must not be made: for verifiers that need no model. Knowledge is empty."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
 import pytest
 
-from reason_engine.contracts import Call
-from reason_engine.types import Choice, Path
+from reason_engine.contracts import Call, Capabilities, Powers, Site, Verifier
+from reason_engine.profile import Profile
+from reason_engine.runtime.judges import verifier_of
+from reason_engine.types import Choice, Message, Passage, Path, Problem, Scores, TokenLogprob
 
 
 class NoCall:
@@ -30,7 +35,76 @@ class NoCall:
     ) -> Choice:
         raise AssertionError("this verifier must not ask")
 
+    async def rate(
+        self,
+        inputs: Sequence[str],
+        *,
+        task: Literal["reward", "token_reward", "embed"] = "reward",
+        model: str | None = None,
+        stage: str = "rate",
+        turns: Sequence[Message] = (),
+        ends: Sequence[tuple[int, ...]] = (),
+    ) -> Scores:
+        raise AssertionError("this verifier must not rate")
+
+    @property
+    def powers(self) -> Powers:
+        return Powers()
+
+    async def retrieve(self, query: str, k: int = 4) -> list[Passage]:
+        return []
+
+    def staged(self, stage: str) -> Call:
+        return self
+
+
+class Library(NoCall):
+    """A call whose knowledge holds these texts."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = texts
+
+    async def retrieve(self, query: str, k: int = 4) -> list[Passage]:
+        return [Passage(text, "notes.md") for text in self.texts][:k]
+
 
 @pytest.fixture
 def no_call() -> Call:
     return NoCall()
+
+
+Build = Callable[..., Verifier]
+
+
+@pytest.fixture
+def build() -> Build:
+    """`verifier_of` on an engine that can do everything, unless `caps` says otherwise."""
+
+    def made(
+        name: str,
+        params: Mapping[str, object] | None = None,
+        *,
+        caps: Capabilities | None = None,
+        profile: Profile | None = None,
+        problem: Problem | None = None,
+        powers: Powers | None = None,
+    ) -> Verifier:
+        able = caps or Capabilities(logprobs=20, choose=True, continuation=True)
+        return verifier_of(
+            name, params or {}, profile or Profile(), problem or Problem("?"), able, powers=powers or Powers()
+        )
+
+    return made
+
+
+def path(text: str, *, logprob: float | None = None, node: int = 0, prefill: str = "") -> Path:
+    """A finished path of words, each with this log-probability; the answer is what follows `Answer:`."""
+    words = [piece for piece in text.replace("\n", "\n\0").replace(" ", " \0").split("\0") if piece]
+    logprobs = tuple(TokenLogprob(0, word, logprob) for word in words) if logprob is not None else ()
+    answer = text.rpartition("Answer:")[2].strip() if "Answer:" in text else None
+    return Path(
+        node, "", prefill + text, logprobs=logprobs, tokens=len(words), answer=answer, prefill=prefill
+    )
+
+
+__all__ = ["Build", "Library", "NoCall", "Site", "path"]

@@ -5,10 +5,14 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from reason_engine.contracts import Call
+from reason_engine.contracts import Call, Capabilities
+from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing
+from reason_engine.runtime.solve import solve
+from reason_engine.strategies.best_of_n import BestOfN
 from reason_engine.types import Path, Problem, TokenLogprob
 from reason_engine.verifiers.certainty import Certainty, entropy, mean_logprob, self_certainty
+from tests.verifiers.conftest import Build
 
 
 def token(*probabilities: float) -> TokenLogprob:
@@ -76,3 +80,22 @@ async def test_no_paths_no_scores(no_call: Call) -> None:
 def test_bad_params(params: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Certainty.model_validate(params)
+
+
+@pytest.mark.parametrize(("measure", "enough"), [("mean-logprob", 0), ("self-certainty", 1), ("entropy", 1)])
+def test_what_the_engine_lacks_is_said_before_a_token_is_spent(
+    measure: str, enough: int, build: Build
+) -> None:
+    build("certainty", {"measure": measure}, caps=Capabilities(logprobs=enough))
+    with pytest.raises(CapabilityMissing, match=measure) as caught:
+        build("certainty", {"measure": measure}, caps=Capabilities(logprobs=enough - 1))
+    assert caught.value.param == "reasoning.verifier.params.measure"
+
+
+@pytest.mark.parametrize("measure", ["self-certainty", "entropy"])
+async def test_alternatives_are_drawn_where_the_measure_reads_them(measure: str) -> None:
+    engine = Scripted(lambda prompt, seed, index: "Answer: 1")
+    strategy = {"n": 2, "verifier": {"name": "certainty", "params": {"measure": measure}}}
+    outcome = await solve(BestOfN.model_validate(strategy), Problem("?"), engine)
+    assert outcome.answer.value == "1"
+    assert [request.sampling.logprobs for request in engine.log] == [20]

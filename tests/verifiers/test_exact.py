@@ -7,6 +7,7 @@ from reason_engine.contracts import Call
 from reason_engine.errors import RequestError
 from reason_engine.types import Path, Problem
 from reason_engine.verifiers.exact import Exact
+from tests.verifiers.conftest import Build
 
 
 def paths(*answers: str | None) -> list[Path]:
@@ -38,3 +39,11 @@ async def test_without_a_reference_it_refuses(no_call: Call) -> None:
 def test_bad_params(params: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Exact.model_validate(params)
+
+
+def test_without_a_reference_it_refuses_before_a_token_is_spent(build: Build) -> None:
+    with pytest.raises(RequestError) as caught:
+        build("exact")
+    assert caught.value.param == "reasoning.verifier.params.reference"
+    build("exact", {"reference": "1"})
+    build("exact", problem=Problem("?", reference="1"))
