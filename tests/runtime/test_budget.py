@@ -105,3 +105,28 @@ async def test_many_paths_together_never_pass_the_cap(seed: int) -> None:
         for _ in range(40):
             group.create_task(path(rng.randint(1, 60)))
     assert budget.spent == generated <= cap
+
+
+async def test_a_run_may_be_bound_below_the_cap_that_it_shares() -> None:
+    budget = Budget(Limits(tokens=100))
+    other = budget.share()
+    budget.bound(30)
+    assert (budget.free, other.free) == (30, 100)
+    first = await budget.lease(1, 50)
+    assert (first.tokens, budget.free, other.free) == (30, 0, 70)
+    budget.settle(30, 30)
+    theirs = await other.lease(1, 20)
+    with pytest.raises(BudgetExhausted):  # at once, though another run still holds tokens
+        await budget.lease(1, 1)
+    assert budget.cut == "budget-tokens" and other.cut is None
+    other.settle(theirs.tokens, 20)
+    assert (budget.own, other.own, budget.spent) == (30, 20, 50)
+
+
+async def test_a_bound_without_a_cap() -> None:
+    budget = Budget(Limits())
+    budget.settle((await budget.lease(1, 40)).tokens, 40)
+    budget.bound(60)
+    assert budget.free == 20
+    budget.bound(10)
+    assert budget.free == 0
