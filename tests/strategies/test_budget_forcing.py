@@ -94,6 +94,13 @@ async def test_the_requests_own_limit_bounds_the_whole_path() -> None:
     assert outcome.answer.value == "3"
 
 
+async def test_the_requests_own_limit_bounds_the_forced_answer() -> None:
+    made = Scripted(lambda p, s, i: " 2, and so on" if p.endswith("Answer:") else "1 + 1 = 2 is so")
+    asked = BudgetForcing(max_thinking=3)
+    outcome = await solve(asked, Problem("?"), made, sampling=Sampling(max_tokens=4))
+    assert (outcome.usage.completion, outcome.content) == (4, "Answer: 2,")
+
+
 async def test_a_round_without_an_answer_leaves_the_one_before() -> None:
     made = Scripted(lambda p, s, i: "hmm" if "Wait" in p else "Answer: 3")
     outcome = await solve(BudgetForcing(rounds=3), Problem("?"), made)

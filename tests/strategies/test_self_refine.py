@@ -157,6 +157,14 @@ async def test_a_spent_budget_keeps_the_draft() -> None:
     assert outcome.usage.completion == made.generated == 8
 
 
+async def test_drafts_whose_critique_the_budget_refuses_still_vote() -> None:
+    made = model("Answer: 5", "Every line is right.")
+    outcome = await solve(SelfRefine(n=3), Problem("?"), made, profile=NANO, limits=Limits(samples=4))
+    assert [(vote.answer, vote.count) for vote in outcome.answer.votes] == [("5", 3)]
+    assert outcomes(outcome).count("no budget left") == 2
+    assert outcome.stopped == "budget-samples"
+
+
 async def test_a_full_context_keeps_the_draft() -> None:
     made = model("so it is " * 20 + "\nAnswer: 5", "Verdict: right", context=90)
     outcome = await solve(SelfRefine(), Problem("?"), made)

@@ -57,10 +57,18 @@ def test_a_wave_is_closed_only_where_no_path_to_come_can_turn_the_vote() -> None
     assert even is not None
     assert even(three)
     assert not even(three[:3])
-    # One path to come may be as heavy as the heaviest so far: 3 against 2 + 2.
-    uneven = Ballot(5, 0.8, lambda p: 2.0 if p.node == 2 else 1.0).until
-    assert uneven is not None
-    assert not uneven(three)
+    # One path to come may be as heavy as the heaviest so far: 4 against 2.5 + 2.5.
+    uneven = Ballot(6, 0.8, lambda p: 2.5 if p.node == 2 else 1.0)
+    assert uneven.until is not None
+    assert not uneven.until([*three, path(4, "a")])
+
+
+def test_a_ballot_is_decided_only_where_no_path_to_come_can_turn_it_or_the_lead_is_certain() -> None:
+    ballot = Ballot(6, 0.99, lambda p: 2.5 if p.node == 2 else 1.0, [path(i, "a") for i in range(5)])
+    ballot.votes = (Vote("a", 4, 4.0), Vote("b", 1, 2.5))
+    assert not ballot.decided
+    ballot.votes = (Vote("a", 4, 5.5), Vote("b", 1, 2.5))
+    assert ballot.decided
 
 
 def test_no_votes_settle_nothing_while_paths_remain() -> None:
