@@ -36,6 +36,7 @@ from reason_engine.types import (
 from tests.engines.contract import EngineContract, prompt_of, request
 from tests.engines.contract import read as contract_read
 from tests.models import write_model
+from tests.strategies.reuse import SEARCHES, reads_its_prompt_once, search
 
 pytestmark = [
     pytest.mark.vllm,
@@ -200,6 +201,13 @@ async def test_a_long_prefix_is_read_once(engine: VllmEngine) -> None:
     assert (first[0].prompt_tokens, first[0].cached_tokens) == (700, 0)
     assert second[0].prompt_tokens == 701
     assert sum(chunk.cached_tokens for chunk in second) == 640  # blocks of 128
+
+
+@pytest.mark.parametrize(("name", "fields"), SEARCHES)
+async def test_a_search_over_steps_reads_its_prompt_once(
+    engine: VllmEngine, name: str, fields: dict[str, object]
+) -> None:
+    await reads_its_prompt_once(engine, search(name, fields), f"{name} {sorted(fields)}")
 
 
 class Endless:
