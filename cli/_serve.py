@@ -19,13 +19,13 @@ READY_CHECK_SECONDS = 0.05
 EXAMPLE = "Use the numbers 4 5 6 10 and + - * / to make 24."
 
 
-def pairs(values: Sequence[str]) -> dict[str, str]:
+def pairs(values: Sequence[str], option: str = "--adapter") -> dict[str, str]:
     """`name=path` options as a mapping. Raises SetupError."""
     found: dict[str, str] = {}
     for value in values:
         name, equals, path = value.partition("=")
         if not name or not equals or not path:
-            raise SetupError(f"--adapter {value!r}: expected NAME=PATH")
+            raise SetupError(f"{option} {value!r}: expected NAME=PATH")
         found[name] = path
     return found
 
@@ -49,6 +49,8 @@ def start(settings: Settings) -> None:
     if settings.strategy:
         _check_strategy(settings.strategy)
     _check_port(settings.host, settings.port)
+    if settings.code_execution:
+        _check_sandbox()
     settings = settings.model_copy(update={"served_name": served_name(settings)})
     print(f"loading {settings.served_name} ({kind} engine) …", file=sys.stderr, flush=True)
 
@@ -118,6 +120,16 @@ def _check_strategy(name: str) -> None:
         strategies.get(name)
     except RequestError as error:
         raise SetupError(f"--strategy: {error}") from None
+
+
+def _check_sandbox() -> None:
+    from reason_engine.verifiers.code import Sandbox
+
+    async def probe() -> str:
+        return await Sandbox().probe()
+
+    if reason := asyncio.run(probe()):
+        raise SetupError(f"--allow-code: programs cannot be limited on this machine: {reason}")
 
 
 def _check_port(host: str, port: int) -> None:

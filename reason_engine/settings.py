@@ -44,6 +44,14 @@ class Settings(BaseSettings):
     )
     draft: str = Field(default="none", description="none, sam, ngram, suffix, model:PATH or eagle:PATH")
     adapters: Mapping[str, str] = Field(default_factory=dict[str, str], description="LoRA folders by name")
+    reward_models: Mapping[str, str] = Field(
+        default_factory=dict[str, str],
+        description="reward models by name: folders, or URLs of endpoints with vLLM's pooling API",
+    )
+    satisfaction: Mapping[str, Path] = Field(
+        default_factory=dict[str, Path],
+        description="files fitted to users' feedback, by the name under which requests ask for them",
+    )
 
     knowledge: Path | None = Field(
         default=None, description="folder of documents that requests may retrieve from"
@@ -65,6 +73,10 @@ class Settings(BaseSettings):
     open: bool = Field(default=False, description="serve beyond this machine without a key")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Host headers accepted besides those of the bound address; `*` accepts any"
+    )
+
+    code_execution: bool = Field(
+        default=False, description="the verifier `code` may run programs that models write, in a sandbox"
     )
 
     max_tokens: int = Field(default=65_536, ge=1, description="most generated tokens of one request")
