@@ -9,6 +9,7 @@ Seccomp and one of the two ways to confine reading are needed; without them noth
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import math
@@ -80,10 +81,7 @@ def surround(libc: ctypes.CDLL, folders: Mapping[str, int], *, spaces: bool) -> 
     """The walls around everything. Raises OSError naming the one that cannot be had."""
     os.chdir(next(iter(folders)))
     if os.geteuid() == 0 and (spaces or _reachable()) and _world_readable():
-        os.setgroups([])
-        os.setresgid(*(namespaces.NOBODY,) * 3)
-        os.setresuid(*(namespaces.NOBODY,) * 3)
-        libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # otherwise /proc/self belongs to root
+        _become_nobody(libc)
     if spaces:
         namespaces.enter(libc, folders)
     elif not landlock.version(libc):
@@ -123,6 +121,15 @@ def lock_in(libc: ctypes.CDLL, folders: Iterable[int], seconds: float, memory_mb
     if here is None:
         raise OSError(missing())
     seccomp.lock(libc, here)
+
+
+def _become_nobody(libc: ctypes.CDLL) -> None:
+    """Where there is such a user: some containers have root alone, who then goes on without capabilities."""
+    with contextlib.suppress(OSError):
+        os.setgroups([])
+        os.setresgid(*(namespaces.NOBODY,) * 3)
+        os.setresuid(*(namespaces.NOBODY,) * 3)
+        libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # otherwise /proc/self belongs to root
 
 
 def _world_readable() -> bool:

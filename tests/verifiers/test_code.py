@@ -12,9 +12,10 @@ import httpx2
 import pytest
 from pydantic import ValidationError
 
+from reason_engine.cli._serve import start
 from reason_engine.contracts import Call, Capabilities, CodeSandbox, Powers, Site
 from reason_engine.engines.scripted import Scripted
-from reason_engine.errors import RequestError, VerifierError
+from reason_engine.errors import RequestError, SetupError, VerifierError
 from reason_engine.profile import Profile
 from reason_engine.serving.app import create_app
 from reason_engine.settings import Settings
@@ -397,3 +398,10 @@ async def test_over_http_nothing_is_generated_for_what_is_refused(
     error = reply.json()["error"]
     assert (reply.status_code, error["param"]) == (400, param) and said in error["message"]
     assert (await engine.health()).generated_tokens == 0
+
+
+def test_a_server_that_cannot_limit_does_not_start(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused(tmp_path / "child.py", "landlock: Function not implemented")
+    monkeypatch.setattr(_sandbox, "CHILD", tmp_path / "child.py")
+    with pytest.raises(SetupError, match=r"--allow-code: .*landlock: Function not implemented"):
+        start(Settings(engine="scripted", code_execution=True, port=0))
