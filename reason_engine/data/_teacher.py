@@ -1,0 +1,211 @@
+"""The model that writes: any engine of the package, or an endpoint, under one budget of tokens for the whole run."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from reason_engine.answers import Equality
+from reason_engine.contracts import Engine
+from reason_engine.engines.open import open_engine, profile_of
+from reason_engine.errors import (
+    CapabilityMissing,
+    ContextLengthExceeded,
+    RequestError,
+    SetupError,
+    VerifierError,
+)
+from reason_engine.profile import Profile
+from reason_engine.runtime.budget import Budget
+from reason_engine.runtime.context import Context
+from reason_engine.runtime.solve import solve
+from reason_engine.settings import load_settings
+from reason_engine.strategies import Strategy, VerifierChoice, strategies
+from reason_engine.types import Answer, Limits, Path, Problem, Sampling
+from reason_engine.verifiers import verifiers
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which model writes. With `url`, `model` names one of the endpoint's."""
+
+    model: str | None = None
+    url: str | None = None
+    engine: str = "auto"
+    threads: int | None = None
+    max_tokens: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One text. `cut`: the run's budget ended it, so that it is to be made again; `failed`: why there is none."""
+
+    content: str = ""
+    reasoning: str | None = None
+    answer: str | None = None
+    tokens: int = 0
+    finish: str = "stop"
+    cut: bool = False
+    failed: str = ""
+    path: Path | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """What the journal keeps."""
+        kept = {
+            "content": self.content,
+            "reasoning": self.reasoning,
+            "answer": self.answer,
+            "finish": self.finish,
+            "failed": self.failed,
+        }
+        return {"tokens": self.tokens, **{key: value for key, value in kept.items() if value}}
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A started engine and what is left of the budget."""
+
+    engine: Engine
+    profile: Profile
+    equality: Equality
+    max_tokens: int = 1024
+    budget: Budget | None = None
+
+    def within(self, tokens: int | None, spent: int) -> Teacher:
+        """This teacher for a run that may generate `tokens` in all and has generated `spent`."""
+        left = None if tokens is None else max(0, tokens - spent)
+        return replace(self, budget=Budget(Limits(tokens=left)))
+
+    async def say(self, prompt: str, seed: int, temperature: float) -> Said:
+        """One text for an instruction, asked plainly."""
+        return await self.solve(
+            Instruction.model_validate({"temperature": temperature}), Problem(prompt), seed
+        )
+
+    async def solve(self, strategy: Strategy, problem: Problem, seed: int) -> Said:
+        """A problem solved by a strategy. Raises EngineError, RequestError, StrategyError."""
+        try:
+            outcome = await solve(
+                strategy,
+                problem,
+                self.engine,
+                profile=self.profile,
+                limits=self.budget.share() if self.budget else None,
+                sampling=Sampling(max_tokens=self.max_tokens),
+                seed=seed,
+                equality=self.equality,
+            )
+        except ContextLengthExceeded:
+            return Said(failed="too-long")
+        tokens, path = outcome.usage.completion, outcome.answer.path
+        if outcome.stopped == "budget-tokens":
+            return Said(tokens=tokens, cut=True)
+        if path is None:
+            return Said(tokens=tokens, failed="no-text")
+        parsed = self.engine.parse(path.text, prompt=path.prompt)
+        return Said(
+            parsed.content.strip(),
+            (parsed.reasoning or "").strip() or None,
+            outcome.answer.value,
+            tokens,
+            path.finish_reason,
+            path=path,
+        )
+
+    async def judge(
+        self, verifier: str, params: Mapping[str, Any], problem: Problem, path: Path, seed: int
+    ) -> tuple[float | None, str, int]:
+        """A verifier's score of one path (None: it cannot judge it), what it says, and the tokens it took."""
+        named = VerifierChoice(name=verifier, params=params)
+        strategy = _Judgement.model_validate({"verifier": named, "path": replace(path, node=0)})
+        try:
+            outcome = await solve(
+                strategy,
+                problem,
+                self.engine,
+                profile=self.profile,
+                limits=self.budget.share() if self.budget else None,
+                seed=seed,
+                equality=self.equality,
+            )
+        except CapabilityMissing:
+            raise
+        except (RequestError, VerifierError) as error:
+            return None, str(error), 0
+        scores = [score for node in outcome.trace.nodes for score in node.scores]
+        detail = str(scores[-1].get("detail", "")) if scores else ""
+        return outcome.answer.confidence, detail, outcome.usage.completion
+
+
+class Instruction(Strategy):
+    """One path, asked plainly; all of its text counts, as with `direct`, whose name it bears for that."""
+
+    name: ClassVar[str] = "direct"
+
+    async def run(self, problem: Problem, ctx: Context) -> Answer:
+        """Sample once."""
+        (path,) = await ctx.sample(temperature=self.heat(ctx), final=True)
+        return Answer(path, path.answer)
+
+
+class _Judgement(Strategy):
+    """A verifier asked about a path that another run made."""
+
+    name: ClassVar[str] = "judgement"
+    path: Path
+
+    async def run(self, problem: Problem, ctx: Context) -> Answer:
+        (score,) = await ctx.score([self.path])
+        return Answer(self.path, self.path.answer, score.value if score else None)
+
+
+@asynccontextmanager
+async def open_teacher(target: Target) -> AsyncIterator[Teacher]:
+    """The engine, started, and closed in the end. Raises SetupError before anything heavy is loaded."""
+    flags: dict[str, Any] = {"model": target.model, "engine": target.engine, "threads": target.threads}
+    if target.url:
+        parts = urlsplit(target.url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise SetupError(f"--url {target.url!r} is no address; one looks like http://127.0.0.1:8000")
+        base = target.url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+        key = os.environ.get("REASON_API_KEY")
+        flags |= {"engine": "openai", "upstream_url": base, "upstream_key": key}
+    settings = load_settings(flags)
+    profile, engine, equality = profile_of(settings), open_engine(settings, inline=True), Equality()
+    try:
+        await engine.start()
+        yield Teacher(engine, profile, equality, target.max_tokens)
+    finally:
+        await equality.close()
+        await engine.close()
+
+
+def build_strategy(name: str, options: Mapping[str, Any]) -> Strategy:
+    """The strategy of that name. Raises UnknownName, or SetupError naming the option at fault."""
+    return cast(Strategy, _build(strategies.get(name, param="--strategy"), f"strategy {name!r}", options))
+
+
+def check_verifier(name: str, params: Mapping[str, Any]) -> None:
+    """Raises UnknownName, or SetupError naming the param at fault."""
+    _build(verifiers.get(name, param="--verifier"), f"verifier {name!r}", params)
+
+
+def seed_of(seed: int, key: str) -> int:
+    """A seed by place, so that neither order nor concurrency changes it."""
+    return zlib.crc32(f"{seed}/{key}".encode()) % 2**31
+
+
+def _build(kind: Any, what: str, values: Mapping[str, Any]) -> Any:
+    try:
+        return cast(type[BaseModel], kind).model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "(all)"
+        raise SetupError(f"{what}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
