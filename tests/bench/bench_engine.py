@@ -2,8 +2,10 @@
 
     python -m tests.bench.bench_engine [--rounds 5] [--tokens 128] [--model DIR] [--large]
 
-Rounds alternate engine and baseline; every round gives one ratio of tokens per second. The baseline runs at the better
-of 1 and 2 threads, found first; the engine at its own choice, in its own process as when serving.
+Rounds alternate engine and baseline; every round gives one ratio of tokens per second, and one of tokens per second of
+processor time (all threads, front and worker), which a busy machine moves less. The baseline runs at the better of 1
+and 2 threads, found first; the engine at its own choice, in its own process as when serving. An allocator to preload
+is preloaded for both (`LD_PRELOAD=... python -m ...`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from reason_engine.engines.embedded import Embedded
 from reason_engine.types import GenerateRequest, Sampling
@@ -93,27 +97,43 @@ async def compare(path: Path, rounds: int, tokens: int, label: str) -> list[dict
     assert chosen is not None
     ids = engine.tokenize(engine.render_chat([]) + PROMPT)
     baseline = Baseline(path, chosen.dtype)
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
     rows: list[dict[str, Any]] = []
     for n in (1, 16):
         speeds = baseline.choose_threads(ids, n, max(16, tokens // 4))
         await engine_speed(engine, ids, n, 8, "warm")
         ours: list[float] = []
         theirs: list[float] = []
+        work: list[float] = []
         for i in range(rounds):
+            marks = [_cpu(processes)]
             theirs.append(baseline.run(ids, n, tokens))
+            marks.append(_cpu(processes))
             ours.append(await engine_speed(engine, ids, n, tokens, f"{label}-{n}-{i}"))
-        ratio = paired([a / b for a, b in zip(ours, theirs, strict=True)])
+            marks.append(_cpu(processes))
+            work.append((marks[1] - marks[0]) / (marks[2] - marks[1]))
+        ratio, cpu = paired([a / b for a, b in zip(ours, theirs, strict=True)]), paired(work)
         row = {
             "model": label, "dtype": chosen.dtype, "n": n, "ratio": ratio.median, "low": ratio.low, "high": ratio.high,
+            "cpu_ratio": cpu.median, "cpu_low": cpu.low, "cpu_high": cpu.high,
             "engine_tokens_per_s": sorted(ours)[rounds // 2], "generate_tokens_per_s": sorted(theirs)[rounds // 2],
             "engine_threads": chosen.threads, "generate_threads": baseline.threads,
             "generate_by_threads": {str(k): round(v) for k, v in speeds.items()},
         }  # fmt: skip
         rows.append(row)
-        print(f"{label}, {chosen.dtype}, n={n}: engine / generate {ratio}", file=sys.stderr, flush=True)
+        print(
+            f"{label}, {chosen.dtype}, n={n}: engine / generate {ratio}; by processor time {cpu}",
+            file=sys.stderr,
+            flush=True,
+        )
         print(json.dumps(row), flush=True)
     await engine.close()
     return rows
+
+
+def _cpu(processes: list[psutil.Process]) -> float:
+    """Processor seconds that these have used."""
+    return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
 
 
 def main() -> None:
