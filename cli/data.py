@@ -1,24 +1,41 @@
-"""`reason data`: training data as files."""
+"""`reason data`: training data as files: made, checked, filtered, multiplied, written by a teacher."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Make training data.")
+from reason_engine.cli._options import (
+    AsJson,
+    EngineName,
+    Model,
+    Seed,
+    Threads,
+    Tokens,
+    Url,
+    parse_sets,
+    show,
+)
+from reason_engine.errors import SetupError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from reason_engine.data._account import Account
+    from reason_engine.data._teacher import Target
+
+    Config = TypeVar("Config", bound=BaseModel)
+
+app = typer.Typer(no_args_is_help=True, help="Make, check, filter and multiply training data.")
 
 
 def add_to(root: typer.Typer) -> None:
     root.add_typer(app, name="data")
-
-
-@app.callback()
-def data() -> None:
-    """Keeps `generate` a subcommand while it is the only one."""
 
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Examples to write.")]
@@ -28,7 +45,25 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A knob of the family.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="A .jsonl file; none: standard output.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Same seed, same examples.")]
+Format = Annotated[
+    str | None, typer.Option("--format", help="The rows' format, where it should not be detected.")
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="Checkpoint folder or tokenizer.json that counts tokens; none given: reason-nano's.",
+    ),
+]
+Options = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the strategy.")
+]
+Target_ = Annotated[Path, typer.Argument(metavar="OUT", help="A .jsonl file; its account stands beside it.")]
+Rows = Annotated[Path, typer.Argument(metavar="IN", help="A file in any format.")]
+Strategy = Annotated[str, typer.Option("--strategy", "-s", help="How the model solves: reason strategies.")]
+Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=1024, help="Rows at once.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Bound on each text.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on with the journal.")]
 
 
 @app.command("generate")
@@ -36,7 +71,7 @@ def generate(
     family: Family = None,
     config: Recipe = None,
     count: Count = 1000,
-    seed: SeedOption = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same examples.")] = 0,
     settings: Settings = None,
     out: Out = None,
 ) -> None:
@@ -48,3 +83,279 @@ def generate(
         return
     for row in draw(family, config, count, seed, settings or (), out):
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+@app.command("check")
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSON lines or list, CSV, Parquet.")],
+    format: Format = None,
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="As below; the word none: count no tokens.")
+    ] = None,
+    shown: Annotated[int, typer.Option("--show", min=0, help="Bad rows listed, of each file.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Say what each file is, which rows cannot be used and why, how long rows are, how many are doubles.
+
+    Exits 2 where a row is bad.
+    """
+    from reason_engine.data.check import check, describe
+
+    found = check(files, format=format, tokenizer=tokenizer, shown=shown)
+    for one in found:
+        if as_json:
+            show(one.to_json())
+        else:
+            typer.echo(describe(one))
+    if any(one.bad for one in found):
+        raise typer.Exit(2)
+
+
+@app.command("filter")
+def filter_(
+    paths: Annotated[list[Path], typer.Argument(metavar="IN OUT", help="Files to read, the one to write.")],
+    format: Format = None,
+    exact: Annotated[bool, typer.Option("--exact/--no-exact", help="Drop doubles.")] = True,
+    near: Annotated[
+        float, typer.Option("--near", help="Drop rows this similar (Jaccard of 5-word runs); 0: none.")
+    ] = 0.8,
+    numbers: Annotated[
+        bool, typer.Option("--numbers/--no-numbers", help="Similar rows with other numbers are no doubles.")
+    ] = True,
+    by: Annotated[str, typer.Option("--by", help="Doubles have the same: row, or only prompt.")] = "row",
+    min_chars: Annotated[int | None, typer.Option("--min-chars")] = None,
+    max_chars: Annotated[int | None, typer.Option("--max-chars")] = None,
+    min_tokens: Annotated[int | None, typer.Option("--min-tokens")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens")] = None,
+    tokenizer: Tokenizer = None,
+    language: Annotated[
+        list[str] | None, typer.Option("--language", "-l", help="Keep this one, as en; may be repeated.")
+    ] = None,
+    unknown: Annotated[
+        str, typer.Option("--unknown-language", help="keep or drop rows whose language cannot be told.")
+    ] = "keep",
+    rules: Annotated[
+        str | None, typer.Option("--rules", help="YAML file of ethics and safety rules, or starter.")
+    ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option("--against", help="A test set; rows that share a run with it go.")
+    ] = None,
+    ngram: Annotated[int, typer.Option("--ngram", help="Words of such a run.")] = 13,
+    as_json: AsJson = False,
+) -> None:
+    """Write the rows that pass every gate; beside OUT the dropped ones with reason and evidence, and the counts."""
+    from reason_engine.data.filter import FilterConfig, describe, filter_files
+
+    if len(paths) < 2:
+        raise SetupError("filter needs at least one file to read and one to write: IN... OUT")
+    values: dict[str, Any] = {
+        "format": format,
+        "exact": exact,
+        "near": near or None,
+        "numbers": numbers,
+        "by": by,
+        "min_chars": min_chars,
+        "max_chars": max_chars,
+        "min_tokens": min_tokens,
+        "max_tokens": max_tokens,
+        "tokenizer": tokenizer,
+        "languages": tuple(language or ()),
+        "unknown_language": unknown,
+        "rules": rules,
+        "against": tuple(against or ()),
+        "ngram": ngram,
+    }
+    config = _config(FilterConfig, values, {"languages": "language"})
+    count = _counter("rows")
+    found = filter_files(paths[:-1], paths[-1], config, lambda read, kept: count(read))
+    _done()
+    if as_json:
+        show(found.to_json())
+    else:
+        typer.echo(describe(found))
+
+
+@app.command("augment")
+def augment(
+    rows: Rows,
+    out: Target_,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="synonyms, paraphrase, back-translation; may be repeated."),
+    ] = None,
+    copies: Annotated[int, typer.Option("--copies", help="Attempts a row and method.")] = 1,
+    keep_originals: Annotated[bool, typer.Option("--keep-originals", help="Write the old rows too.")] = False,
+    check_answer: Annotated[
+        bool, typer.Option("--check-answer", help="The model must still reach the known answer.")
+    ] = False,
+    strategy: Strategy = "chain-of-thought",
+    sets: Options = None,
+    lexicon: Annotated[Path | None, typer.Option("--lexicon", help="YAML: word: [synonym, ...].")] = None,
+    rate: Annotated[float, typer.Option("--rate", help="Share of listed words exchanged.")] = 0.2,
+    pivot: Annotated[str, typer.Option("--pivot", help="Language to translate into and back.")] = "German",
+    temperature: Annotated[float, typer.Option("--temperature", help="Of the rewriting.")] = 0.7,
+    format: Format = None,
+    model: Model = None,
+    url: Url = None,
+    engine: EngineName = "auto",
+    threads: Threads = None,
+    max_tokens: MaxTokens = 1024,
+    tokens: Tokens = None,
+    concurrency: Concurrency = 8,
+    seed: Seed = 0,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say the same questions in other words; numbers, code and answers stay. A broken-off run goes on.
+
+    With --url, --model names one of the endpoint's models.
+    """
+    from reason_engine.data._teacher import Target, Teacher
+    from reason_engine.data.augment import AugmentConfig, augment
+
+    values: dict[str, Any] = {
+        "methods": tuple(methods or ("paraphrase",)),
+        "copies": copies,
+        "keep_originals": keep_originals,
+        "check_answer": check_answer,
+        "strategy": strategy,
+        "options": parse_sets(sets),
+        "lexicon": lexicon,
+        "rate": rate,
+        "pivot": pivot,
+        "temperature": temperature,
+        "format": format,
+        "seed": seed,
+    }
+    config = _config(AugmentConfig, values, {"methods": "method"})
+
+    async def work(teacher: Teacher | None) -> Account:
+        return await augment(
+            rows, out, config, teacher,
+            tokens=tokens, concurrency=concurrency, fresh=fresh, progress=_counter("attempts", as_json),
+        )  # fmt: skip
+
+    target = Target(model, url, engine, threads, max_tokens) if config.needs_model else None
+    _run(work, target, as_json)
+
+
+@app.command("synthesize")
+def synthesize(
+    problems: Annotated[Path, typer.Argument(metavar="IN", help="Problems, with or without their answers.")],
+    out: Target_,
+    write: Annotated[int, typer.Option("--write", help="Problems to write like those of IN, to solve.")] = 0,
+    shots: Annotated[int, typer.Option("--shots", help="Examples shown for each of them.")] = 3,
+    attempts: Annotated[int, typer.Option("--attempts", help="Solutions a problem, at most.")] = 4,
+    keep: Annotated[int, typer.Option("--keep", help="Right solutions kept of each problem.")] = 1,
+    hints: Annotated[
+        int, typer.Option("--hints", help="STaR: attempts with the answer as a hint, where none was right.")
+    ] = 0,
+    strategy: Strategy = "chain-of-thought",
+    sets: Options = None,
+    verifier: Annotated[
+        str | None,
+        typer.Option("--verifier", help="Says what is right; none: the known answer, else a vote."),
+    ] = None,
+    params: Annotated[
+        list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the verifier.")
+    ] = None,
+    threshold: Annotated[float, typer.Option("--threshold", help="Its score from which on it is.")] = 0.5,
+    agree: Annotated[float, typer.Option("--agree", help="Share of attempts that a vote needs.")] = 0.6,
+    suffix: Annotated[str, typer.Option("--suffix", help="Last line of each row's question.")] = "",
+    temperature: Annotated[float, typer.Option("--temperature", help="Of the problems' writing.")] = 1.0,
+    format: Format = None,
+    model: Model = None,
+    url: Url = None,
+    engine: EngineName = "auto",
+    threads: Threads = None,
+    max_tokens: MaxTokens = 1024,
+    tokens: Tokens = None,
+    concurrency: Concurrency = 8,
+    seed: Seed = 0,
+    fresh: Fresh = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a teacher solve problems, or write and solve them, and keep what is right. A broken-off run goes on.
+
+    With --url, --model names one of the endpoint's models.
+    """
+    from reason_engine.data._teacher import Target, Teacher
+    from reason_engine.data.synthesize import SynthesizeConfig, synthesize
+
+    values: dict[str, Any] = {
+        "write": write,
+        "shots": shots,
+        "attempts": attempts,
+        "keep": keep,
+        "hints": hints,
+        "strategy": strategy,
+        "options": parse_sets(sets),
+        "verifier": verifier,
+        "params": parse_sets(params),
+        "threshold": threshold,
+        "agree": agree,
+        "suffix": suffix,
+        "temperature": temperature,
+        "format": format,
+        "seed": seed,
+    }
+    config = _config(SynthesizeConfig, values, {"params": "param", "options": "set"})
+
+    async def work(teacher: Teacher | None) -> Account:
+        assert teacher is not None
+        return await synthesize(
+            problems, out, config, teacher,
+            tokens=tokens, concurrency=concurrency, fresh=fresh, progress=_counter("problems", as_json),
+        )  # fmt: skip
+
+    _run(work, Target(model, url, engine, threads, max_tokens), as_json)
+
+
+def _run(work: Callable[[Any], Any], target: Target | None, as_json: bool) -> None:
+    """Run with the model that is named, and print the account."""
+    import asyncio
+
+    from reason_engine.data._teacher import open_teacher
+
+    async def go() -> Account:
+        if target is None:
+            return await work(None)
+        async with open_teacher(target) as teacher:
+            return await work(teacher)
+
+    account = asyncio.run(go())
+    _done()
+    if as_json:
+        show(account.to_json())
+    else:
+        typer.echo(account.describe())
+
+
+def _config(kind: type[Config], values: dict[str, Any], names: dict[str, str]) -> Config:
+    """The validated config. Raises SetupError naming the option at fault."""
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        option = f"--{names.get(key, key).replace('_', '-')}: " if key else ""
+        raise SetupError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _counter(unit: str, as_json: bool = False) -> Callable[[int], None]:
+    """Tells how far it is: on a terminal, and as JSON lines before the account where those are wanted."""
+
+    def tell(done: int) -> None:
+        if as_json:
+            show({"done": done, "of": unit})
+        elif sys.stderr.isatty() and (unit != "rows" or done % 100 == 0):
+            print(f"\r\x1b[K{done} {unit}", end="", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def _done() -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

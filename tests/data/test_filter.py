@@ -359,6 +359,19 @@ def test_bands_find_a_pair_at_the_threshold() -> None:
         assert 1 - (1 - threshold**rows) ** (128 // rows) >= 0.99
         assert 1 - (1 - threshold ** (rows + 1)) ** (128 // (rows + 1)) < 0.99
     index, hashes = NearIndex(0.8), MinHash()
+    base = [f"w{n}" for n in range(200)]
+    index.add(hashes.signature(base))
+    shares = [
+        (index.near(other), float((other == hashes.signature(base)).mean()))
+        for other in (
+            hashes.signature([*base[:cut], *(f"x{n}" for n in range(200 - cut))]) for cut in (160, 170, 195)
+        )
+    ]
+    assert [found for found, _ in shares] == [[], [], [(0, shares[2][1])]], (
+        "a shared band alone is not enough"
+    )
+    assert shares[1][1] > 0.6
+    index = NearIndex(0.8)
     for number in range(300):  # beyond the first block of signatures
         index.add(hashes.signature([f"{number}-{n}" for n in range(30)]))
     assert index.near(hashes.signature([f"77-{n}" for n in range(30)])) == [(77, 1.0)]
