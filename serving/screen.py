@@ -120,11 +120,12 @@ class Screen:
         if not self.active or not (rule := await self.end([*calls, *values])):
             return outcome
         content = self.shown("content")
+        own = content and content != self._message  # of the model's making
         return replace(
             stopped(outcome, rule),
             content=content,
             reasoning=self.shown("reasoning") or None,
-            content_tokens=min(outcome.usage.completion, len(engine.tokenize(content)) if content else 0),
+            content_tokens=min(outcome.usage.completion, len(engine.tokenize(content)) if own else 0),
             stopped="cancelled" if cut else outcome.stopped,
         )
 

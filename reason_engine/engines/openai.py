@@ -117,6 +117,7 @@ class OpenAIEngine:
             self._context,
             thinks=self._format.thinks if self._format else False,
             fingerprint=f"openai:{self._model}",
+            specials=self._format.specials if self._format else (),
         )
 
     async def start(self) -> None:

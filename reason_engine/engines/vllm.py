@@ -123,6 +123,7 @@ class VllmEngine:
             think_start=self._format.think_start,
             think_end=self._format.think_end,
             fingerprint=f"vllm-{release.version}-{fingerprint(folder)}",
+            specials=self._format.specials,
         )
         self._backend = backend
 

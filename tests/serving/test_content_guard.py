@@ -10,10 +10,14 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+import regex
 
 from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
+from reason_engine.runtime.events import Closed, Opened, Proposed, Sampled, Scored
 from reason_engine.serving.auth import digest_of
+from reason_engine.serving.matcher import Matcher
+from reason_engine.serving.screen import Screen
 from reason_engine.settings import Settings
 from reason_engine.strategies import strategies
 from reason_engine.types import ScoreRequest, Scores
@@ -155,6 +159,27 @@ async def test_reasoning_comes_before_content_though_it_is_held_back(guarded) ->
     async with guarded([WORDS], Scripted(lambda *_: "one\ntwo\nAnswer: 3")) as house:
         _, _, raw = await streamed(house, reasoning={"strategy": "chain-of-thought"})
         assert raw.rindex('"reasoning": "') < raw.index('"content": "Answer')
+
+
+@pytest.mark.parametrize("reach", [20, None])
+@pytest.mark.parametrize(
+    "event",
+    [
+        Scored(1, 0.5, "judge", "it says code xyzzy"),
+        Proposed(1, "code xyzzy", 1.0),
+        Closed(0, {"votes": [{"answer": "code xyzzy"}]}),
+        Sampled(1, "the code xyzzy", "stop", 3),
+    ],
+    ids=lambda event: event.kind,
+)
+async def test_no_event_tells_what_was_not_said(event, reach) -> None:
+    told, said = [], []
+    matcher = Matcher("secret", regex.compile(r"code xyz\w+"), reach)
+    screen = Screen([matcher], None, None, said.append, lambda *stop: told.append(stop), "")
+    screen.publish(Opened(0, None, "run", prompt="the client's own code xyzzy"))
+    screen.publish(event)
+    assert await screen.end() == "secret" and told == [("secret", "answers")]
+    assert event not in said and all(kept.kind == "opened" for kept in said)
 
 
 async def test_choices_are_stopped_one_by_one(guarded) -> None:
