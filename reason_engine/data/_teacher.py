@@ -180,7 +180,10 @@ async def open_teacher(target: Target) -> AsyncIterator[Teacher]:
     settings = load_settings(flags)
     profile, engine, equality = profile_of(settings), open_engine(settings, inline=True), Equality()
     try:
-        await engine.start()
+        try:
+            await engine.start()
+        except EngineDead as error:
+            raise EngineDead(f"{target.url}: {error}" if target.url else str(error)) from None
         yield Teacher(engine, profile, equality, target.max_tokens)
     finally:
         await equality.close()
