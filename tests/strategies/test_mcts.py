@@ -61,17 +61,22 @@ async def test_simulations_of_one_round_run_together_on_different_states() -> No
 
 
 async def test_parallel_simulations_leave_no_virtual_loss_behind() -> None:
-    outcome = await solve(MCTS(simulations=8, parallel=4), ASKED, Scripted(tell), profile=PROFILE)
+    engine = Scripted(lambda p, s, i: f"step {s % 97}\n" * 3)
+    outcome = await solve(MCTS(simulations=12, parallel=4), ASKED, engine, profile=PROFILE)
     first = outcome.trace.nodes[0].notes["first_steps"]
     # Each simulation below the root adds one visit to a first step; its own evaluation is one more.
     below = [n for n in outcome.trace.nodes if n.name.startswith("simulation") and n.notes["state"]]
+    assert len(below) > 4
     assert sum(visits for _, visits, _ in first) == len(below) + len(first)
+    assert {mean for _, _, mean in first} == {
+        0.2
+    }  # what every state is worth here: no loss is left in a mean
 
 
 async def test_playouts_are_judged_at_their_ends_and_count_as_answers() -> None:
-    fields = MCTS(evaluate="rollout", simulations=1, k=6, choose="best", verifier="steps-judge")
+    fields = MCTS(evaluate="rollout", simulations=1, k=6, verifier="steps-judge")
     outcome = await solve(fields, ASKED, Scripted(tell), profile=PROFILE)
-    assert outcome.answer.value == "5"
+    assert [(vote.answer, vote.count) for vote in outcome.answer.votes] == [("5", 1), ("6", 1)]
     assert {node.stage for node in outcome.trace.nodes if node.role == "path"} == {"propose", "finish"}
     checked = await solve(MCTS(evaluate="rollout", k=4), problem(), player(), profile=PUZZLE)
     assert checked.content == SOLUTION[-1]

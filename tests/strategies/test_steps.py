@@ -35,12 +35,18 @@ async def search(
     return await solve(strategy, problem, engine, profile=PROFILE, sampling=sampling), engine
 
 
+def searched(outcome: Outcome) -> bool:
+    """Whether the search itself found the answer, so that no path had to be finished in one go."""
+    return "finish" not in {node.stage for node in outcome.trace.nodes}
+
+
 async def test_empty_lines_are_no_steps() -> None:
     text = "\n\nFirst we add.\n\n\n3 + 4 = 7\n\nAnswer: 7"
     outcome, _ = await search(text, depth=3)
     assert outcome.answer.path is not None
     assert outcome.answer.path.text == text
     assert outcome.content == "Answer: 7"
+    assert searched(outcome)
 
 
 async def test_a_model_that_only_breaks_lines_is_left_alone() -> None:
@@ -53,6 +59,7 @@ async def test_an_end_after_the_last_line_break_is_an_end() -> None:
     outcome, _ = await search("3 + 4 = 7\n**Answer: 7**\n")
     assert outcome.answer.value == "7"
     assert outcome.finish_reason == "stop"
+    assert searched(outcome)
 
 
 async def test_a_step_longer_than_its_limit_goes_on_in_the_next() -> None:
