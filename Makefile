@@ -35,7 +35,7 @@ test: $(VENV)/.dev ## lint and the fast tests; with VLLM=1 or CI=true the vLLM e
 
 test-vllm: $(VENV)/.dev ## the tests of the vLLM engine, in .venv-vllm (made by tests/vllm_env.sh)
 	PYTHON=$(BIN)/python sh tests/vllm_env.sh .venv-vllm
-	.venv-vllm/bin/python -m pytest -q -m vllm tests/engines/test_vllm.py
+	.venv-vllm/bin/python -m pytest -q -m vllm tests/engines/vllm
 
 test-browser: $(VENV)/.dev ## the page in a Chromium, which must be on the PATH
 	$(BIN)/python -m pytest -q -m browser tests/browser
