@@ -18,6 +18,7 @@ from reason_engine.engines.open import open_engine, profile_of
 from reason_engine.errors import (
     CapabilityMissing,
     ContextLengthExceeded,
+    EngineDead,
     RequestError,
     SetupError,
     VerifierError,
