@@ -66,6 +66,16 @@ async def test_a_subtree_keeps_its_best_however_bad() -> None:
     assert [request.n for request in engine.log] == [6, 3, 3, 3, 3]
 
 
+async def test_a_beam_that_ended_keeps_its_place() -> None:
+    def reply(prompt: str, seed: int, index: int) -> str:
+        first = prompt.endswith("<assistant>\n")
+        return RIGHT[-1] if first and index == 0 else f"way {index}\non\non\non"
+
+    engine = Scripted(reply)
+    await solve(BeamSearch(n=4, m=2, depth=4), ASKED, engine, profile=PROFILE)
+    assert [request.n for request in engine.log] == [4, 2, 2, 2]
+
+
 async def test_adaptive_stops_when_no_beam_left_matters() -> None:
     def early(prompt: str, seed: int, index: int) -> str:
         """Half of the ways end at once with one answer; the other half would go on for long."""
