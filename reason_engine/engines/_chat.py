@@ -29,8 +29,7 @@ from reason_engine.types import Message, ModelInfo, ToolCall
 class ChatFormat:
     """Tokenizer and conversation format of a checkpoint folder.
 
-    `eos_ids` end a generation, `eos` is the text of the one that ends a turn. `thinks` tells whether the model reasons
-    by itself under the template's default.
+    `eos_ids` end a generation. `thinks` tells whether the model reasons by itself under the template's default.
     """
 
     think_start, think_end = "<think>", "</think>"
@@ -45,7 +44,6 @@ class ChatFormat:
         specials = [t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special]
         self.specials = tuple(specials)
         self._special = re.compile("|".join(map(re.escape, specials))) if specials else None
-        self.eos = self._tokens["eos_token"]
         self._developer = "developer" in template
         self._template = environment(ImmutableSandboxedEnvironment).from_string(template)
         self._bos_ids = tuple(tokenizer.encode("", add_special_tokens=True).ids)
@@ -94,9 +92,13 @@ class ChatFormat:
         tools: Sequence[Mapping[str, Any]] = (),
         think: bool | None = None,
         prefill: str = "",
+        closed: bool = False,
     ) -> str:
-        """The prompt text, generation mark included, then `prefill`. Raises RequestError where the template refuses."""
-        names: dict[str, Any] = {**self._tokens, "tools": list(tools) or None, "add_generation_prompt": True}
+        """The prompt text, generation mark included unless `closed`, then `prefill`. Raises RequestError where the
+        template refuses."""
+        names: dict[str, Any] = {
+            **self._tokens, "tools": list(tools) or None, "add_generation_prompt": not closed
+        }  # fmt: skip
         if think is not None:
             names |= {"enable_thinking": think, "thinking": think}
         try:

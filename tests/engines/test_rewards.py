@@ -83,7 +83,7 @@ async def test_an_outcome_model_equals_transformers(engine: Embedded, folders: d
 
 
 async def test_turns_stand_in_the_models_own_format(engine: Embedded) -> None:
-    whole = engine.render_chat(TURNS) + "5<|im_end|>"
+    whole = engine.render_chat(TURNS) + "5<|im_end|>\n"
     ((asked,),) = (await engine.score(ask("5", model="outcome", turns=TURNS))).values
     ((plain,),) = (await engine.score(ask(whole, model="outcome"))).values
     assert asked == pytest.approx(plain, abs=1e-5)

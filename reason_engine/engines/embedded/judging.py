@@ -12,7 +12,7 @@ from reason_engine.engines.embedded.admission import check_prompt
 from reason_engine.engines.embedded.messages import Rate
 from reason_engine.engines.embedded.shape import read_shape
 from reason_engine.errors import CapabilityMissing, RequestError
-from reason_engine.types import ScoreRequest
+from reason_engine.types import Message, ScoreRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,10 @@ def _tokens(
     chat = reader.chat
     before = chat.render_chat(request.turns) if request.turns else ""
     # A model with a format of its own has seen finished turns; a head reads what the served model writes.
-    closed = bool(request.turns) and not reader.file.own and request.task == "reward"
-    whole = before + text + (chat.eos if closed else "")
+    if request.turns and not reader.file.own and request.task == "reward":
+        whole = chat.render_chat((*request.turns, Message("assistant", text)), closed=True)
+    else:
+        whole = before + text
     ids = tuple(chat.tokenize(whole))
     check_prompt(ids, reader.context + 1, reader.vocab)
     if request.task == "reward":
