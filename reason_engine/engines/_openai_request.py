@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from reason_engine.errors import CapabilityMissing, RequestError
+from reason_engine.errors import CapabilityMissing
 from reason_engine.types import GenerateRequest, Message, Sampling, Structured, ToolCall
 
 Dialect = Literal["openai", "vllm"]
@@ -58,10 +58,6 @@ def body(request: GenerateRequest, dialect: Dialect, *, limit_field: str) -> dic
     Raises RequestError for what no endpoint takes, CapabilityMissing for what the dialect has no field for.
     """
     sampling = request.sampling
-    if request.n < 1:
-        raise RequestError("n must be at least 1", param="n")
-    if sampling.max_tokens < 1:
-        raise RequestError("max_tokens must be at least 1", param="max_tokens")
     fields: dict[str, Any] = {
         "stream": True,
         "stream_options": {"include_usage": True},

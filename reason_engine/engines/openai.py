@@ -25,8 +25,9 @@ from reason_engine.engines import _openai_request as wire
 from reason_engine.engines import engines
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._openai_stream import THINK_END, THINK_START, Fold, mapped, parse
+from reason_engine.engines._requests import check_counts
 from reason_engine.engines._rewards import Endpoints
-from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, RequestError, UnknownModel
+from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, UnknownModel
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
@@ -167,8 +168,7 @@ class OpenAIEngine:
         client = self._connected()
         if isinstance(request.prompt, tuple) and not self.caps.continuation:
             raise CapabilityMissing("this endpoint takes no token ids", code="capability_missing")
-        if request.id in self._running:
-            raise RequestError(f"a request {request.id!r} is running already", param="id")
+        check_counts(request, self._running)
         fields = wire.body(request, self._dialect, limit_field=self.config.limit_field)
         stream = _Stream(request.n)
         stream.task = asyncio.create_task(self._drive(client, request, fields, stream))

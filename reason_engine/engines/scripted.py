@@ -15,8 +15,9 @@ from typing import Any
 
 from reason_engine.contracts import Capabilities, Health, Parsed
 from reason_engine.engines import engines
+from reason_engine.engines._requests import check_adapter, check_counts
 from reason_engine.engines._text import StopFinder
-from reason_engine.errors import ContextLengthExceeded, EngineDead, RequestError, UnknownModel
+from reason_engine.errors import ContextLengthExceeded, EngineDead, RequestError
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
@@ -161,7 +162,7 @@ class Scripted:
 
     async def choose(self, request: ChoiceRequest) -> Choice:
         """The given weights, normalised."""
-        self._check_adapter(request.adapter)
+        check_adapter(request.adapter, self._adapters)
         if not request.options:
             raise RequestError("no options to choose from", param="options")
         ids = self._check_length(self.tokenize(request.prompt))
@@ -181,7 +182,7 @@ class Scripted:
         self._adapters[name] = path
 
     async def unload_adapter(self, name: str) -> None:
-        self._check_adapter(name)
+        check_adapter(name, self._adapters)
         del self._adapters[name]
 
     def adapters(self) -> tuple[str, ...]:
@@ -216,13 +217,8 @@ class Scripted:
     def _admit(self, request: GenerateRequest) -> list[int]:
         if self._dead:
             raise EngineDead("the scripted engine was told to die")
-        if request.id in self._open:
-            raise RequestError(f"request {request.id!r} is already running", param="id")
-        if request.n < 1:
-            raise RequestError("n must be at least 1", param="n")
-        if request.sampling.max_tokens < 1:
-            raise RequestError("max_tokens must be at least 1", param="max_tokens")
-        self._check_adapter(request.adapter)
+        check_counts(request, self._open)
+        check_adapter(request.adapter, self._adapters)
         ids = self.tokenize(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
         return self._check_length(ids)
 
@@ -235,10 +231,6 @@ class Scripted:
             message = f"the prompt has {len(ids)} tokens; the model's context is {self._info.context}"
             raise ContextLengthExceeded(message, param="messages", code="context_length_exceeded")
         return ids
-
-    def _check_adapter(self, name: str | None) -> None:
-        if name is not None and name not in self._adapters:
-            raise UnknownModel(f"no adapter named {name!r}", param="model", code="model_not_found")
 
     async def _sample(
         self,

@@ -17,12 +17,14 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from reason_engine.contracts import Capabilities, Health, Parsed
+from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import _vllm_wire as wire
 from reason_engine.engines import engines
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
+from reason_engine.engines._requests import check_adapter, check_counts, room_left
 from reason_engine.engines._rewards import Endpoints
+from reason_engine.engines._spoken import Spoken
 from reason_engine.engines._text import Vocabulary
 from reason_engine.engines._vllm_args import (
     VllmConfig,
@@ -36,20 +38,17 @@ from reason_engine.engines._vllm_args import (
 from reason_engine.engines._vllm_backend import Backend, ProcessBackend, ThreadBackend
 from reason_engine.errors import (
     CapabilityMissing,
-    ContextLengthExceeded,
     EngineDead,
     EngineError,
     ModelLoadError,
     ReasonError,
     RequestError,
-    UnknownModel,
 )
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
     Chunk,
     GenerateRequest,
-    Message,
     ModelInfo,
     Sampling,
     ScoreRequest,
@@ -60,7 +59,7 @@ _DRAFTERS = {"custom_class": "sam"}
 
 
 @engines.register("vllm")
-class VllmEngine:
+class VllmEngine(Spoken):
     """Constructing it loads nothing; `start` checks the folder, then loads the weights."""
 
     def __init__(self, config: VllmConfig, *, rewards: Mapping[str, str] | None = None) -> None:
@@ -149,7 +148,7 @@ class VllmEngine:
         prompt = (
             request.prompt if isinstance(request.prompt, tuple) else self._format.tokenize(request.prompt)
         )
-        room = self._room(prompt)
+        room = room_left(len(prompt), self._info.context)
         eos = self._format.eos_ids
         # One request of vLLM's a sample, as it would make of them itself: so one sample can be aborted, and several
         # greedy ones are not refused
@@ -198,7 +197,7 @@ class VllmEngine:
         if not options or not all(options) or len(set(options)) < len(options):
             raise RequestError("options must be distinct and not empty", param="options")
         prompt = self._format.tokenize(request.prompt)
-        self._room([*prompt, *max(options, key=len)])
+        room_left(len(prompt) + max(map(len, options)), self._info.context)
         forks: dict[tuple[int, ...], set[int]] = {}
         for option in options:
             for at, token in enumerate(option):
@@ -264,25 +263,6 @@ class VllmEngine:
     def adapters(self) -> tuple[str, ...]:
         return tuple(sorted(self._loras))
 
-    def tokenize(self, text: str) -> list[int]:
-        return self._format.tokenize(text)
-
-    def detokenize(self, token_ids: Sequence[int]) -> str:
-        return self._format.detokenize(token_ids)
-
-    def render_chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[Mapping[str, Any]] = (),
-        think: bool | None = None,
-        prefill: str = "",
-    ) -> str:
-        return self._format.render_chat(messages, tools=tools, think=think, prefill=prefill)
-
-    def parse(self, text: str, *, prompt: str = "") -> Parsed:
-        return self._format.parse(text, prompt=prompt)
-
     async def _run(
         self,
         backend: Backend,
@@ -316,18 +296,14 @@ class VllmEngine:
             raise EngineDead("the engine is not started")
         await self._backend.check()
         if id in self._live:
-            raise RequestError(f"a request {id!r} is running already", param="id")
-        if adapter is not None and adapter not in self._loras:
-            raise UnknownModel(f"no adapter named {adapter!r}", param="model", code="model_not_found")
+            raise RequestError(f"request {id!r} is already running", param="id")
+        check_adapter(adapter, self._loras)
         return self._backend, None if adapter is None else self._loras[adapter]
 
     def _checked(self, request: GenerateRequest) -> Sampling:
         """What vLLM would not refuse, or refuse late. Raises RequestError, CapabilityMissing."""
         sampling = request.sampling
-        if request.n < 1:
-            raise RequestError("n must be at least 1", param="n")
-        if sampling.max_tokens < 1:
-            raise RequestError("max_tokens must be at least 1", param="max_tokens")
+        check_counts(request)
         if sampling.draft not in ("default", *self.caps.drafting):
             loaded = self.caps.drafting[0]
             raise CapabilityMissing(
@@ -336,19 +312,6 @@ class VllmEngine:
                 code="capability_missing",
             )
         return sampling
-
-    def _room(self, prompt: Sequence[int]) -> int:
-        """Tokens that the context has left after the prompt, at least 1."""
-        if not prompt:
-            raise RequestError("the prompt is empty", param="prompt")
-        room = self._info.context - len(prompt)
-        if room < 1:
-            raise ContextLengthExceeded(
-                f"the prompt has {len(prompt)} tokens; prompt and answer together may have {self._info.context}",
-                param="messages",
-                code="context_length_exceeded",
-            )
-        return room
 
 
 async def _merged(streams: Sequence[AsyncGenerator[Any]]) -> AsyncGenerator[tuple[int, Any]]:

@@ -16,6 +16,7 @@ import pytest
 
 from reason_engine.engines.embedded import Embedded
 from reason_engine.engines.embedded.links import ProcessLink
+from reason_engine.engines.embedded.messages import Failed
 from reason_engine.errors import EngineDead, ModelLoadError
 from reason_engine.types import ChoiceRequest
 from tests.engines.contract import WARM, read, request
@@ -47,12 +48,15 @@ async def test_the_death_of_the_process_ends_open_requests(tiny_qwen3: Path) -> 
 
 
 async def test_the_process_ends_with_its_parent(tiny_qwen3: Path) -> None:
+    """Even while it loads, when it reads no messages."""
     script = (
         "import asyncio, os, sys\n"
         "from reason_engine.engines.embedded import Embedded\n"
         "async def main():\n"
         f"    engine = Embedded({str(tiny_qwen3)!r})\n"
-        "    await engine.start()\n"
+        "    asyncio.create_task(engine.start())\n"
+        "    while engine._link.pid is None:\n"
+        "        await asyncio.sleep(0)\n"
         "    assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
         "    print(engine._link.pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
@@ -133,7 +137,9 @@ async def test_weights_that_do_not_fit_the_config_fail_the_start(tiny_qwen3: Pat
         shutil.copytree(tiny_qwen3, folder)
         config = json.loads((folder / "config.json").read_text()) | change
         (folder / "config.json").write_text(json.dumps(config))
-        engine = Embedded(folder, inline=name == "odd")
-        with pytest.raises(ModelLoadError, match=message):
+        engine = Embedded(folder, inline=True)
+        with pytest.raises(ModelLoadError, match=message) as caught:
             await engine.start()
         await engine.close()
+        # as a process tells it
+        assert str(pickle.loads(pickle.dumps(Failed(caught.value))).error) == str(caught.value)

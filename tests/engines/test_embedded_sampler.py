@@ -83,12 +83,12 @@ def test_a_row_draws_the_same_whatever_stands_beside_it() -> None:
 
 
 def test_large_vocabularies_take_the_short_way_and_the_long_one() -> None:
-    flat = torch.zeros(2, 40_000)
+    flat = torch.zeros(2, 20_000)
     flat[0, 7] = 30.0
     drawn = draw([Sampling(top_p=0.9)] * 2, [1, 2], flat)
     assert drawn.tokens[0] == 7
-    wide = draw([Sampling(top_p=0.5)] * 200, list(range(200)), torch.randn(1, 40_000).expand(200, -1))
-    assert len(set(wide.tokens)) > 150
+    wide = draw([Sampling(top_p=0.5)] * 40, list(range(40)), torch.randn(1, 20_000).expand(40, -1))
+    assert len(set(wide.tokens)) > 30
 
 
 def test_logprobs_are_the_models_own() -> None:

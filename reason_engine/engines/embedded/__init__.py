@@ -7,17 +7,19 @@ tests, one question at a time and rollouts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from reason_engine.contracts import Capabilities, Health, Parsed
+from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import engines
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
+from reason_engine.engines._requests import check_adapter
 from reason_engine.engines._rewards import Endpoints, Kind, beside, choose, is_url, read_reward
+from reason_engine.engines._spoken import Spoken
 from reason_engine.engines.embedded import admission
 from reason_engine.engines.embedded.judging import Judging
 from reason_engine.engines.embedded.links import Link, ProcessLink, ThreadLink
@@ -36,13 +38,12 @@ from reason_engine.engines.embedded.messages import (
 )
 from reason_engine.engines.embedded.shape import read_shape
 from reason_engine.engines.embedded.stream import Stream
-from reason_engine.errors import EngineDead, ReasonError, UnknownModel
+from reason_engine.errors import EngineDead, ReasonError
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
     Chunk,
     GenerateRequest,
-    Message,
     ModelInfo,
     ScoreRequest,
     Scores,
@@ -50,7 +51,7 @@ from reason_engine.types import (
 
 
 @engines.register("embedded")
-class Embedded:
+class Embedded(Spoken):
     """Serves one safetensors checkpoint (Llama, Mistral, Qwen2, Qwen3) on CPU or CUDA.
 
     `name` is what the model is called (default: the folder's name). `context` lowers the model's own limit. `dtype`,
@@ -78,19 +79,19 @@ class Embedded:
         folder = resolve(str(path))
         shape = read_shape(folder)
         weight_files(folder)
-        self._chat = ChatFormat.load(folder)
+        self._format = ChatFormat.load(folder)
         self._vocab = shape.vocab
         limit = min(context, shape.context) if context else shape.context
         given = {**beside(folder), **(rewards or {})}
         files = {name: read_reward(name, path) for name, path in given.items() if not is_url(path)}
-        self._judging = Judging(files, self._chat, limit, shape.vocab)
+        self._judging = Judging(files, self._format, limit, shape.vocab)
         self._endpoints = Endpoints({name: url for name, url in given.items() if is_url(url)})
         self._config = Config(
             str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
             rewards=tuple(files.values()),
         )  # fmt: skip
         self._info = replace(
-            self._chat.info(name or folder.resolve().name, limit),
+            self._format.info(name or folder.resolve().name, limit),
             path=str(folder),
             fingerprint=f"embedded-{fingerprint(folder)}",
         )
@@ -149,10 +150,10 @@ class Embedded:
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Stream chunks of all samples. Raises RequestError kinds before anything runs, EngineDead later."""
-        ids = await admission.prompt_ids(self._chat, request.prompt)
+        ids = await admission.prompt_ids(self._format, request.prompt)
         admission.check_prompt(ids, self._info.context, self._vocab)
-        admission.check(request, self._vocab, self.caps, request.id in self._streams)
-        self._check_adapter(request.adapter)
+        admission.check(request, self._vocab, self.caps, self._streams)
+        check_adapter(request.adapter, self._adapters)
         self._alive()
         stream = self._streams[request.id] = Stream(request.n)
         self._link.send(
@@ -171,12 +172,12 @@ class Embedded:
 
     async def choose(self, request: ChoiceRequest) -> Choice:
         """Probabilities of the options. No token is generated for it."""
-        ids = await admission.prompt_ids(self._chat, request.prompt)
-        options = tuple(tuple(self._chat.tokenize_bare(option)) for option in request.options)
+        ids = await admission.prompt_ids(self._format, request.prompt)
+        options = tuple(tuple(self._format.tokenize_bare(option)) for option in request.options)
         longest = max(map(len, options), default=0)
         admission.check_prompt(ids, self._info.context - longest + 1, self._vocab)
         admission.check_options(options)
-        self._check_adapter(request.adapter)
+        check_adapter(request.adapter, self._adapters)
         identity = f"choice-{next(self._numbers)}"
         made = await self._call(identity, Choose(identity, ids, options, request.adapter))
         assert isinstance(made, Choice)
@@ -204,32 +205,13 @@ class Embedded:
 
     async def unload_adapter(self, name: str) -> None:
         """Forget an adapter; requests that run with it finish. Raises UnknownModel."""
-        self._check_adapter(name)
+        check_adapter(name, self._adapters)
         identity = f"adapter-{next(self._numbers)}"
         await self._call(identity, UnloadAdapter(identity, name))
         self._adapters.remove(name)
 
     def adapters(self) -> tuple[str, ...]:
         return tuple(self._adapters)
-
-    def tokenize(self, text: str) -> list[int]:
-        return self._chat.tokenize(text)
-
-    def detokenize(self, token_ids: Sequence[int]) -> str:
-        return self._chat.detokenize(token_ids)
-
-    def render_chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[Mapping[str, Any]] = (),
-        think: bool | None = None,
-        prefill: str = "",
-    ) -> str:
-        return self._chat.render_chat(messages, tools=tools, think=think, prefill=prefill)
-
-    def parse(self, text: str, *, prompt: str = "") -> Parsed:
-        return self._chat.parse(text, prompt=prompt)
 
     async def _finish(self, request_id: str, stream: Stream) -> None:
         """Leave only when nothing of the request runs any more."""
@@ -261,10 +243,6 @@ class Embedded:
             raise self._dead
         if self._ready is None or not self._ready.done() or self._closing:
             raise EngineDead("the engine is not started")
-
-    def _check_adapter(self, name: str | None) -> None:
-        if name is not None and name not in self._adapters:
-            raise UnknownModel(f"no adapter named {name!r} is loaded", param="model", code="model_not_found")
 
     def _receive(self, message: FromWorker | None) -> None:
         assert self._ready is not None

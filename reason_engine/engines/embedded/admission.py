@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from reason_engine.contracts import Capabilities
 from reason_engine.engines._chat import ChatFormat
+from reason_engine.engines._requests import check_counts, room_left
 from reason_engine.engines.embedded import grammar
-from reason_engine.errors import CapabilityMissing, ContextLengthExceeded, RequestError
+from reason_engine.errors import CapabilityMissing, RequestError
 from reason_engine.types import GenerateRequest, Sampling
 
 LONG = 20_000
@@ -36,16 +37,9 @@ async def prompt_ids(chat: ChatFormat, prompt: str | Sequence[int]) -> tuple[int
 
 def check_prompt(ids: Sequence[int], context: int, vocab: int) -> None:
     """At least one token, all of the vocabulary, and room for one more."""
-    if not ids:
-        raise RequestError("the prompt is empty", param="prompt")
-    if not 0 <= min(ids) <= max(ids) < vocab:
+    if ids and not 0 <= min(ids) <= max(ids) < vocab:
         raise RequestError(f"a prompt token is outside the vocabulary of {vocab}", param="prompt")
-    if len(ids) >= context:
-        raise ContextLengthExceeded(
-            f"the prompt has {len(ids)} tokens; the model's context is {context}, prompt and answer together",
-            param="messages",
-            code="context_length_exceeded",
-        )
+    room_left(len(ids), context)
 
 
 def check_options(options: Sequence[Sequence[int]]) -> None:
@@ -54,15 +48,10 @@ def check_options(options: Sequence[Sequence[int]]) -> None:
         raise RequestError("options must be one or more texts that are not empty", param="options")
 
 
-def check(request: GenerateRequest, vocab: int, caps: Capabilities, taken: bool) -> None:
+def check(request: GenerateRequest, vocab: int, caps: Capabilities, running: Container[str]) -> None:
     """Everything else about a request."""
     sampling = request.sampling
-    if taken:
-        raise RequestError(f"request {request.id!r} is already running", param="id")
-    if request.n < 1:
-        raise RequestError("n must be at least 1", param="n")
-    if sampling.max_tokens < 1:
-        raise RequestError("max_tokens must be at least 1", param="max_tokens")
+    check_counts(request, running)
     _check_ranges(sampling)
     if sampling.logprobs is not None and not 0 <= sampling.logprobs <= caps.logprobs:
         raise RequestError(f"logprobs must be in 0..{caps.logprobs}", param="top_logprobs")

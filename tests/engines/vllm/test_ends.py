@@ -62,7 +62,7 @@ async def test_a_cancelled_reader_stops_the_engine(engine: VllmEngine) -> None:
 async def test_an_id_is_taken_while_it_runs(engine: VllmEngine) -> None:
     endless = Endless(engine, 1)
     await endless.begin()
-    with pytest.raises(RequestError, match="running already"):
+    with pytest.raises(RequestError, match="already running"):
         await run(engine, id="e")
     await endless.stream.aclose()
     assert ids(await run(engine, id="e"))
