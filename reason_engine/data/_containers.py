@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
@@ -75,18 +76,26 @@ def _lines(file: IO[bytes]) -> Iterator[Numbered]:
 
 def _object(line: bytes) -> dict[str, Any] | Bad:
     try:
-        found = json.loads(line.decode("utf-8"))
+        text = line.decode("utf-8")
+        found = json.loads(text)
     except UnicodeDecodeError:
         return Bad("", "is not UTF-8")
     except RecursionError:
         return Bad("", "is nested too deeply")
     except ValueError as error:
         return Bad("", f"is not JSON: {error}")
-    return _mapping(found)
+    return _mapping(found, text)
 
 
-def _mapping(found: Any) -> dict[str, Any] | Bad:
-    return found if isinstance(found, dict) else Bad("", "is no object with named fields")
+def _mapping(found: Any, written: str) -> dict[str, Any] | Bad:
+    if not isinstance(found, dict):
+        return Bad("", "is no object with named fields")
+    if _SURROGATE.search(written):
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return Bad("", "holds half a surrogate pair, which is no text")
+    return found
 
 
 class _List:
@@ -124,8 +133,9 @@ class _List:
                 if self._more():
                     continue
                 return Bad("", f"is not JSON: {str(error).partition(':')[0]}; nothing after it was read")
+            written = self._text[self._at : end]
             self._advance(end)
-            return _mapping(found)
+            return _mapping(found, written)
 
     def _peek(self) -> str:
         """The next sign that is no space; empty at the end of the file."""
@@ -200,6 +210,7 @@ def _parquet(path: Path) -> Iterator[Numbered]:
         raise SetupError(f"{path}: not a Parquet file: {error}") from None
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TABLES = {".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet"}
 _DELIMITERS = {"CSV": ",", "TSV": "\t"}
 _ALSO_TEXT = frozenset({"prompt", "chosen", "rejected", "completion", "response"})

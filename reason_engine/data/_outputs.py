@@ -33,7 +33,7 @@ class Outputs:
     def __enter__(self) -> Self:
         try:
             for name, path in self._files.items():
-                self._open[name] = _part(path).open("w", encoding="utf-8")
+                self._open[name] = _part(path).open("w", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             self.__exit__(None, None, None)
             raise SetupError(f"OUT {error.filename}: {error.strerror}") from None

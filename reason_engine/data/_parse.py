@@ -121,8 +121,7 @@ def _stepwise(raw: Raw) -> Row:
         count = len(labels) if isinstance(labels, list) else "no list"
         raise Bad("labels", f"must hold one label a step: {len(steps)} steps, {count}")
     for place, label in enumerate(labels):
-        number = isinstance(label, (bool, int, float)) and math.isfinite(label)
-        if not number or not 0 <= label <= 1:
+        if not isinstance(label, (bool, int, float)) or not 0 <= label <= 1:
             raise Bad(f"labels[{place}]", f"must be true, false or a number from 0 to 1, not {label!r}")
     return Stepwise(_prompt(raw), tuple(steps), tuple(float(label) for label in labels))
 
@@ -130,7 +129,7 @@ def _stepwise(raw: Raw) -> Row:
 def _reference(raw: Raw) -> Row:
     """A rationale that ends in `#### x`, as in GSM8K, is a solution with the answer x."""
     value = raw["answer"]
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
         value = repr(value)
     if not isinstance(value, str):
         raise Bad("answer", "must be text or a number")
@@ -153,8 +152,8 @@ def _conversation(found: Turns, raw: Raw) -> Conversation:
     weight, skip, tools = raw.get("weight"), raw.get("skip") or (), raw.get("tools") or ()
     if weight is None:
         weight = 1.0
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
-        raise Bad("weight", f"must be a number that is not negative, not {weight!r}")
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= 1e6:
+        raise Bad("weight", f"must be a number from 0 to 1e6, not {weight!r}")
     spans: list[tuple[int, int]] = []
     for place, span in enumerate(cast("list[Any]", skip if isinstance(skip, (list, tuple)) else [skip])):
         if not isinstance(span, (list, tuple)) or len(span) != 2 or not all(type(end) is int for end in span):

@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from reason_engine.data._parse import FORMATS, Format
+from reason_engine.data._turns import Bad
 from reason_engine.data.formats import Example, write
 from reason_engine.data.readers import open_source, read_rows
 from reason_engine.data.rows import (
@@ -255,6 +259,19 @@ BAD: dict[str, tuple[Raw, str, str, str]] = {
             {"prompt": "q", "completions": ["1"], "labels": [1]},
             ('{"prompt": "q", "completions": ["1"], "labels": [NaN]}', "labels[0]", "from 0 to 1"),
         ),
+        "half a pair": ({"text": "t"}, (r'{"text": "\ud83d"}', "", "half a surrogate pair")),
+        "labels too large": (
+            {"prompt": "q", "completions": ["1"], "labels": [1]},
+            ({"prompt": "q", "completions": ["1"], "labels": [10**400]}, "labels[0]", "from 0 to 1"),
+        ),
+        "weight too large": (
+            {"messages": [U, V]},
+            ({"messages": [U, V], "weight": 10**400}, "weight", "from 0 to 1e6"),
+        ),
+        "answer no number": (
+            {"prompt": "q", "answer": "a"},
+            ('{"prompt": "q", "answer": NaN}', "answer", "text or a number"),
+        ),
         "too few labels": (
             {"prompt": "q", "completions": ["1"], "labels": [1]},
             ({"prompt": "q", "completions": ["1", "2"], "labels": [1]}, "labels", "2 steps, 1"),
@@ -443,3 +460,41 @@ def test_parquet(tmp_path: Path) -> None:
     (tmp_path / "b.parquet").write_bytes(b"PAR1....PAR1")
     with pytest.raises(SetupError, match="not a Parquet file"):
         open_source(tmp_path / "b.parquet")
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.floats()
+    | st.sampled_from(["", "a", "user", "assistant", "system", "tool", "text", "true"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["role", "from", "value", "content", "type", "text", "tool_calls", "function", "name"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+KEYS = sorted({key for known in FORMATS for group in known.keys for key in group})
+
+
+@given(
+    st.sampled_from(FORMATS),
+    st.dictionaries(st.sampled_from([*KEYS, "system", "history", "input", "skip", "weight", "tools"]), JSON),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_row_is_so_odd_that_it_is_neither_read_nor_refused(format: Format, raw: dict[str, Any]) -> None:
+    if format.missing(raw):
+        return
+    try:
+        row = format.parse(raw)
+    except Bad:
+        return
+    assert isinstance(row, format.kind)
+    assert json.dumps(to_json(row))
+    assert isinstance(prompt_text(row) + answer_text(row) + question_of(row), str)
