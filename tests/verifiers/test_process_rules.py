@@ -213,3 +213,11 @@ async def test_hostile_texts_get_a_finite_score(text: str, no_call: Call) -> Non
 def test_bad_params(params: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ProcessRules.model_validate(params)
+
+
+@pytest.mark.parametrize("aggregate", ["product", "min"])
+async def test_sure_but_refuted_falls_behind_unsure_but_right(aggregate: str, no_call: Call) -> None:
+    unsure, sure = path(RIGHT, logprob=-1.0), path("12 + 25 = 47\n47 - 7 = 40\nAnswer: 40", logprob=-0.001)
+    judge = ProcessRules.model_validate({"aggregate": aggregate})
+    right, wrong = await judge.score(STORY, [unsure, sure], no_call)
+    assert right.value > 2 * wrong.value
