@@ -60,6 +60,7 @@ async def answered(
         async with ctx.span("finish") as here:
             last = await steps.finish(here, furthest)
         if last is None or not last.done:
-            return Answer()
+            return await steps.formed(ctx, Answer(), (last or furthest).text)
         found = [last]
-    return await steps.formed(ctx, await decided(ctx, steps, found, choose))
+    answer = await decided(ctx, steps, found, choose)
+    return await steps.formed(ctx, answer, answer.path.text if answer.path else "")

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal, Protocol
 
-from reason_engine.profile import Profile
 from reason_engine.runtime.context import Context
 from reason_engine.strategies._playouts import Playouts
 from reason_engine.strategies._steps import Steps
@@ -41,7 +40,6 @@ class Fields(Protocol):
     @property
     def value_prompt(self) -> str | None: ...
     def heat(self, ctx: Context) -> float: ...
-    def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None: ...
 
 
 class Simulations:
@@ -50,9 +48,11 @@ class Simulations:
     def __init__(self, fields: Fields, ctx: Context) -> None:
         self._fields = fields
         self.steps = Steps(ctx, heat=fields.heat(ctx), most=fields.step_tokens)
-        judge = fields.judge_on(ctx.run.profile, checked=self.steps.checked)
-        by = fields.evaluate or ("verifier" if judge else "value")
-        ctx.note(evaluate=by, verifier=judge[0] if judge else None)
+        valued = self.steps.checked and ctx.run.engine.caps.choose
+        by = fields.evaluate or ("value" if valued else "rollout")
+        self.plays = by == "rollout"
+        """Whether states are valued by playouts."""
+        ctx.note(evaluate=by, verifier=None if by == "value" else ctx.run.verifier_name or None)
         self._playouts = Playouts(self.steps)
         self._values = (
             self._playouts

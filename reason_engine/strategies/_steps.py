@@ -14,6 +14,7 @@ from math import exp
 from reason_engine.answers import find, normalise
 from reason_engine.contracts import Checker
 from reason_engine.runtime.context import Context
+from reason_engine.runtime.form import form_of
 from reason_engine.strategies._tree import Thought
 from reason_engine.types import Answer, Path
 
@@ -29,7 +30,7 @@ class Steps:
         self._heat, self._most = heat, most
         self._profile, self._checker = run.profile, run.checker
         self._prompt = ctx.worded("steps")
-        self._structured = ctx.problem.structured is not None
+        self._structured = form_of(ctx.problem) is not None
         self._final = bool(ctx.problem.tools) and not self._structured
         self.rendered = ctx.render(self._prompt, final=self._final)
         """The prompt that every state continues."""
@@ -55,11 +56,12 @@ class Steps:
         ]
         return Thought((*thought.steps, *lines), path.text, path.text.strip(), path=path, done=path.finished)
 
-    async def formed(self, ctx: Context, answer: Answer) -> Answer:
-        """The answer in the form that the request asks for: a search for it goes by steps, which no schema fits."""
-        if not self._structured or answer.path is None:
+    async def formed(self, ctx: Context, answer: Answer, worked: str) -> Answer:
+        """The answer in the form that the request asks for, from what was `worked` out: a search goes by steps, which
+        no schema fits."""
+        if not self._structured:
             return answer
-        prompt = FORM.replace("{problem}", ctx.problem.question).replace("{steps}", answer.path.text.strip())
+        prompt = FORM.replace("{problem}", ctx.problem.question).replace("{steps}", worked.strip())
         async with ctx.span("form") as here:
             (path,) = await here.sample(prompt, temperature=self._heat, stage="finish", final=True)
         return replace(answer, path=path, value=path.answer)

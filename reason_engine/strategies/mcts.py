@@ -7,7 +7,7 @@ simulations go down one after the other, each under the virtual losses of those 
 expanded together, batched in the engine.
 
     value of a state: by a process verifier; by the model's own judgement of the value prompt; or by playouts
-    (`rollout`): taken to its end, the end judged by a checker, else the verifier, else the model's certainty
+    (`rollout`): taken to its end, the end judged by a checker, else by the verifier
 
 Departures: the evaluation of a new state is its first visit; a backup is the best child's value, as the step that a
 greedy simulation would take first; states that ended are not visited again; equal states below one node are one; a node
@@ -24,11 +24,15 @@ from pydantic import Field
 
 from reason_engine.profile import Profile
 from reason_engine.runtime.context import Context
+from reason_engine.runtime.judges import usual_step_judge
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies._ends import Choose, answered, decided, settled_by
 from reason_engine.strategies._simulations import Simulations
-from reason_engine.strategies._values import Aggregate, judge_for
+from reason_engine.strategies._values import Aggregate
 from reason_engine.types import Answer, Problem
+
+VALUED, PLAYED = 24, 6
+"""Simulations where none are asked for: of states that are valued, and of states that are played to their ends."""
 
 
 @strategies.register("mcts")
@@ -39,7 +43,9 @@ class MCTS(Strategy):
     paper: ClassVar[str] = "arXiv:2305.14992"
     usual_temperature: ClassVar[float] = 1.0
 
-    simulations: int = Field(24, ge=1, le=1024, description="most simulations")
+    simulations: int | None = Field(
+        None, ge=1, le=1024, description="most simulations; unset: 24, or 6 of those that play to the end"
+    )
     k: int = Field(4, ge=1, le=64, description="steps to draw at an expansion")
     parallel: int = Field(4, ge=1, le=64, description="simulations that run together")
     depth: int = Field(16, ge=1, le=256, description="most steps of a solution, its answer line included")
@@ -51,7 +57,7 @@ class MCTS(Strategy):
         0.5, ge=0, le=1, description="how fast a visited state gains more steps; 0: never"
     )
     evaluate: Literal["value", "verifier", "rollout"] | None = Field(
-        None, description="what values states; unset: the named verifier of steps, else the model's value"
+        None, description="what values states; unset: the model where a checker knows the task, else rollouts"
     )
     aggregate: Aggregate = Field("min", description="verifier: how the scores of several steps become one")
     choose: Choose = Field(
@@ -70,29 +76,31 @@ class MCTS(Strategy):
 
     @property
     def wants(self) -> frozenset[str]:
-        by_model = self.evaluate == "value" or (self.evaluate is None and self.verifier is None)
-        return frozenset({"choose"}) if by_model else frozenset()
+        return frozenset({"choose"}) if self.evaluate == "value" else frozenset()
 
     @property
     def judges_steps(self) -> bool:
-        return self.evaluate in (None, "verifier")
+        return self.evaluate == "verifier"
 
     def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None:
-        if self.evaluate == "rollout":
-            return self.judge or ("certainty", {})
-        return judge_for(self.evaluate, self.judge, profile, checked=checked)
+        if self.judge or self.evaluate == "value":
+            return self.judge
+        if checked and self.evaluate != "verifier":
+            return None
+        return usual_step_judge(profile), {}
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Simulate until the simulations are spent, an answer is known to be right, or the vote is settled."""
         search = Simulations(self, ctx)
+        most = self.simulations or (PLAYED if search.plays else VALUED)
         answer, settled, spent, rounds = Answer(), False, 0, 0
-        while spent < self.simulations and not settled and not search.solved:
+        while spent < most and not settled and not search.solved:
             rounds, before = rounds + 1, len(search.ends)
             async with ctx.span(f"round {rounds}") as here:
-                spent += await search.run(here, min(self.parallel, self.simulations - spent))
+                spent += await search.run(here, min(self.parallel, most - spent))
             if len(search.ends) > before:
                 answer = await decided(ctx, search.steps, search.ends, self.choose)
-            settled = self._settled(answer, (self.simulations - spent) * self.k)
+            settled = self._settled(answer, (most - spent) * self.k)
         ctx.note(simulations=spent, first_steps=search.first_steps())
         final = await answered(ctx, search.steps, search.furthest, search.ends, self.choose)
         return replace(final, decided=settled)

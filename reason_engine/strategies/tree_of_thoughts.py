@@ -39,7 +39,7 @@ class TreeOfThoughts(Strategy):
     )
     k: int = Field(8, ge=1, le=64, description="next steps to generate from each state")
     breadth: int = Field(1, ge=1, le=64, description="breadth first: states kept at each level")
-    depth: int = Field(8, ge=1, le=64, description="most steps of a solution, its answer line included")
+    depth: int = Field(16, ge=1, le=64, description="most steps of a solution, its answer line included")
     visits: int = Field(16, ge=1, le=1024, description="depth first: most states to expand")
     threshold: float = Field(0.05, ge=0, lt=1, description="depth first: states of lower value are pruned")
     generate: Literal["sample", "propose"] = Field(

@@ -49,7 +49,9 @@ async def test_simulations_of_one_round_run_together_on_different_states() -> No
         await asyncio.sleep(0)
 
     engine.gate = look
-    outcome = await solve(MCTS(simulations=9, k=3, parallel=4, depth=3), ASKED, engine, profile=PROFILE)
+    outcome = await solve(
+        MCTS(evaluate="verifier", simulations=9, k=3, parallel=4, depth=3), ASKED, engine, profile=PROFILE
+    )
     assert max(together) > 6
     nodes = outcome.trace.nodes
     rounds = [node.id for node in nodes if node.name.startswith("round")]
@@ -62,7 +64,9 @@ async def test_simulations_of_one_round_run_together_on_different_states() -> No
 
 async def test_parallel_simulations_leave_no_virtual_loss_behind() -> None:
     engine = Scripted(lambda p, s, i: f"step {s % 97}\n" * 3)
-    outcome = await solve(MCTS(simulations=12, parallel=4), ASKED, engine, profile=PROFILE)
+    outcome = await solve(
+        MCTS(evaluate="verifier", simulations=12, parallel=4), ASKED, engine, profile=PROFILE
+    )
     first = outcome.trace.nodes[0].notes["first_steps"]
     # Each simulation below the root adds one visit to a first step; its own evaluation is one more.
     below = [n for n in outcome.trace.nodes if n.name.startswith("simulation") and n.notes["state"]]
@@ -84,11 +88,26 @@ async def test_playouts_are_judged_at_their_ends_and_count_as_answers() -> None:
     assert values <= {0.0, 1.0}
 
 
-async def test_a_playout_is_judged_by_certainty_where_nothing_better_is_named() -> None:
-    engine = Scripted(tell, logprob=lambda prompt, token: -0.1 if token.strip() == "5" else -2.0)
-    outcome = await solve(MCTS(evaluate="rollout", simulations=2), ASKED, engine)
-    assert outcome.answer.value is not None
-    assert any(s["by"] == "certainty" for node in outcome.trace.nodes for s in node.scores)
+async def test_what_values_states_where_nothing_is_said() -> None:
+    async def notes(
+        fields: MCTS, profile: Profile, asked: Problem, engine: Scripted
+    ) -> tuple[str, str | None]:
+        found = (await solve(fields, asked, engine, profile=profile)).trace.nodes[0].notes
+        return found["evaluate"], found["verifier"]
+
+    blind = Scripted(play, caps=Capabilities(logprobs=0, continuation=True))
+    assert await notes(MCTS(), PUZZLE, problem(), player()) == ("value", None)
+    assert await notes(MCTS(), PUZZLE, problem(), blind) == ("rollout", None)
+    assert await notes(MCTS(), PROFILE, ASKED, Scripted(tell)) == ("rollout", "steps-judge")
+    assert await notes(MCTS(), Profile(), ASKED, Scripted(tell)) == ("rollout", "process-rules")
+    assert await notes(MCTS(verifier="certainty"), Profile(), ASKED, Scripted(tell)) == (
+        "rollout",
+        "certainty",
+    )
+    assert await notes(MCTS(evaluate="verifier"), PUZZLE, problem(), player()) == (
+        "verifier",
+        "process-rules",
+    )
 
 
 async def test_simulations_bound_the_search() -> None:
@@ -114,7 +133,7 @@ async def test_adaptive_stops_when_the_vote_is_settled() -> None:
     def ways(prompt: str, seed: int, index: int) -> str:
         return f"Answer: {4 if seed % 5 else 9}" if "way" in prompt else f"way {seed % 31}\n"
 
-    engine, fields = Scripted(ways), MCTS(adaptive=True, simulations=40)
+    engine, fields = Scripted(ways), MCTS(evaluate="verifier", adaptive=True, simulations=40)
     outcome = await solve(fields, ASKED, engine, profile=PROFILE)
     full = await solve(fields.model_copy(update={"adaptive": False}), ASKED, engine, profile=PROFILE)
     assert outcome.stopped == "decided"
@@ -135,9 +154,9 @@ async def test_a_budget_that_ends_between_simulations_leaves_the_best_so_far() -
 async def test_what_is_missing_is_told_before_anything_runs() -> None:
     engine = Scripted(tell, caps=Capabilities(logprobs=0))
     with pytest.raises(CapabilityMissing, match="choose"):
-        await solve(MCTS(), ASKED, engine, profile=Profile())
+        await solve(MCTS(evaluate="value"), ASKED, engine, profile=Profile())
     with pytest.raises(RequestError, match="judges whole answers") as raised:
-        await solve(MCTS(verifier="certainty"), ASKED, engine, profile=PROFILE)
+        await solve(MCTS(evaluate="verifier", verifier="certainty"), ASKED, engine, profile=PROFILE)
     assert raised.value.param == "reasoning.verifier"
     assert engine.requests == 0
 
