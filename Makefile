@@ -28,7 +28,7 @@ serve: $(VENV)/.core ## serve the bundled model (or MODEL=...) on 127.0.0.1:8000
 
 test: $(VENV)/.dev ## lint and the fast tests; with VLLM=1 or CI=true the vLLM engine as well
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 	@if [ "$(CI)" = true ]; then $(BIN)/python -m pytest -q -m escapes tests/verifiers; fi
 	@if [ "$(VLLM)" = 1 ] || [ "$(CI)" = true ]; then $(MAKE) --no-print-directory test-vllm; fi
 	@if [ "$(CI)" = true ] && command -v chromium > /dev/null; then $(MAKE) --no-print-directory test-browser; fi

@@ -1,4 +1,7 @@
-"""What every test stands on: no settings from outside, and no network."""
+"""What every test stands on: no settings from outside, no network, and one thread each for torch.
+
+Models are tiny here, and several tests run at once: more threads would wait for each other.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
