@@ -53,6 +53,10 @@ def sampled(body: Sampled, param: str, most: int, context: int, logprobs: int | 
 def structured_of(body: ChatRequest, caps: Capabilities) -> Structured | None:
     """What `response_format` asks of the text. Raises CapabilityMissing where the engine cannot hold it."""
     wanted = body.response_format
+    if body.tools and body.tool_choice not in (None, "auto", "none") and not caps.structured:
+        raise CapabilityMissing(
+            "tool_choice: this engine cannot be held to a call; only auto and none", param="tool_choice"
+        )
     if wanted is None or wanted.type == "text":
         return None
     if not caps.structured:

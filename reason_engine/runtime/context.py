@@ -19,6 +19,7 @@ from reason_engine.runtime import scoring
 from reason_engine.runtime.draw import Draw, Drop, Plan, continued
 from reason_engine.runtime.events import Closed, Proposed, Scored
 from reason_engine.runtime.nest import Stock, draw
+from reason_engine.runtime.form import form_of, must_call
 from reason_engine.runtime.reading import PLAIN, read_answer
 from reason_engine.runtime.run import Run
 from reason_engine.types import (
@@ -68,6 +69,11 @@ class Context:
     def problem(self) -> Problem:
         return self.run.problem
 
+    @property
+    def opening(self) -> str:
+        """What a final answer begins with: the mark of a call where one must be made."""
+        return f"{self.run.engine.info.tool_start}\n" if must_call(self.problem) else ""
+
     @asynccontextmanager
     async def span(self, name: str) -> AsyncGenerator[Context]:
         """A child node of the trace, closed with its notes when the block ends."""
@@ -102,6 +108,7 @@ class Context:
         tools, format and logprobs apply. `live`: its text may be shown as it is made.
         Raises BudgetExhausted if not one path could be started, ContextLengthExceeded if the prompt does not fit.
         """
+        prefill += self.opening if final else ""
         base = self.render(prompt, final=final)
         sent = self.render(prompt, prefill=prefill, final=final) if prefill else base
         ids = tuple(self.run.engine.tokenize(sent))
@@ -134,6 +141,7 @@ class Context:
                 param="reasoning.strategy",
                 code="strategy_not_available",
             )
+        insert += self.opening if final else ""
         text = path.text + insert
         sent, ids = path.prompt + text, continued(self.run.engine, path, insert)
         plan = self._plan(sent, path.prompt, ids, n, max_tokens, temperature, stop, logprobs, stage, final)
@@ -330,7 +338,7 @@ class Context:
             seed=seed,
             stop=self._stop(stop, final),
             include_stop=bool(stop),
-            structured=self.problem.structured if final else None,
+            structured=form_of(self.problem) if final else None,
             logprobs=(0 if caps.logprobs >= 0 else None)
             if wanted is None
             else min(wanted, max(caps.logprobs, 0)),

@@ -73,7 +73,9 @@ class Narrator:
         parent = self._labels.get(event.parent, "") if event.parent is not None else ""
         self._labels[event.node] = f"{parent} {event.name}".strip() if event.parent is not None else ""
         if event.live:
-            self._live = event.node, Splitter(self._borders(event.prompt))
+            splitter = Splitter(self._borders(event.prompt))
+            self._live = event.node, splitter
+            self._say(splitter.feed(event.prefill))
 
     def _grow(self, node: int, text: str) -> None:
         *lines, rest = (self._lines.get(node, "") + text).split("\n")

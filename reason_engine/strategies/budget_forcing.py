@@ -69,7 +69,8 @@ class BudgetForcing(Strategy):
                 break
             path, waits, spent = more, waits + 1, spent + more.tokens
             if not end:
-                best = _told(ctx, _tail(path)) if _value(ctx, _tail(path)) else best
+                last = _tail(path, ctx.opening)
+                best = _told(ctx, last) if _value(ctx, last) else best
         forced = not path.finished and (not end or not path.text.endswith(end))
         ctx.note(waits=waits, thinking=spent, forced=forced)
         if end:
@@ -90,7 +91,8 @@ class BudgetForcing(Strategy):
             last = await _extended(here, path, mark, limit, heat, (), final=True, stage="answer")
         if last is None:
             return None
-        return _told(ctx, _tail(last, "" if ctx.run.engine.info.thinks else mark.lstrip()))
+        given = ctx.opening or ("" if ctx.run.engine.info.thinks else mark.lstrip())
+        return _told(ctx, _tail(last, given))
 
     def _goes_on(self, waits: int, spent: int) -> bool:
         """Whether this end is suppressed."""
