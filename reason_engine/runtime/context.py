@@ -18,8 +18,8 @@ from reason_engine.knowledge.quoting import fetch
 from reason_engine.runtime import scoring
 from reason_engine.runtime.draw import Draw, Drop, Plan, continued
 from reason_engine.runtime.events import Closed, Proposed, Scored
-from reason_engine.runtime.nest import Stock, draw
 from reason_engine.runtime.form import form_of, must_call
+from reason_engine.runtime.nest import Stock, draw
 from reason_engine.runtime.reading import PLAIN, read_answer
 from reason_engine.runtime.run import Run
 from reason_engine.types import (

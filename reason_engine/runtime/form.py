@@ -1,7 +1,7 @@
 """The form that a request asks of its final answer: a schema, or a call of one of its tools.
 
-`tool_choice` `required`, or a function by name, is held by grammar: the answer begins with the template's mark of a call
-(`opening`), and what follows is JSON of one of the allowed calls.
+`tool_choice` `required`, or a function by name, is held by grammar: the answer begins with the template's mark of a
+call, and what follows is JSON of one of the allowed calls. A model that thinks by itself does not think first then.
 """
 
 from __future__ import annotations
