@@ -41,7 +41,7 @@ class MCTS(Strategy):
 
     summary: ClassVar[str] = "Monte Carlo tree search over steps"
     paper: ClassVar[str] = "arXiv:2305.14992"
-    usual_temperature: ClassVar[float] = 1.0
+    usual_temperature: ClassVar[float] = 0.8
 
     simulations: int | None = Field(
         None, ge=1, le=1024, description="most simulations; unset: 24, or 6 of those that play to the end"
