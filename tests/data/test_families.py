@@ -113,14 +113,14 @@ def test_every_family_reproduces_by_seed_and_answers() -> None:
     named = {"arithmetic", "choice", "countdown", "outside", "reading", "repair", "value", "words"}
     assert set(families) == named
     for name in families:
-        first = drawn(name, 50, seed=3)
-        assert first == drawn(name, 50, seed=3) != drawn(name, 50, seed=4)
+        first = drawn(name, 20, seed=3)
+        assert first == drawn(name, 20, seed=3) != drawn(name, 20, seed=4)
         assert all(one.question and one.answer and one.family == name for one in first)
 
 
 @pytest.mark.parametrize("name", ["words", "arithmetic", "choice", "repair", "countdown"])
 def test_learned_equations_are_true(name: str) -> None:
-    assert sum(check_equations(learned(one)) for one in drawn(name, 1500)) > 1000
+    assert sum(check_equations(learned(one)) for one in drawn(name, 600)) > 400
 
 
 @pytest.mark.parametrize("steps", range(1, 9))
@@ -180,14 +180,14 @@ def test_countdown_solutions_are_exact(steps: bool) -> None:
 
 def test_value_labels_are_exact_and_balanced() -> None:
     yes = sizes = 0
-    for one in drawn("value", 600):
+    for one in drawn("value", 300):
         found = re.fullmatch(r"Can (.*) make (\d+)\?", one.question)
         assert found
         state = tuple(Fraction(word) for word in found[1].split())
         assert ("yes" if Fraction(found[2]) in brute(state) else "no") == one.answer, one.question
         yes += one.answer == "yes"
         sizes |= 1 << len(state)
-    assert 240 <= yes <= 360
+    assert 115 <= yes <= 185
     assert sizes == 0b11110
 
 
@@ -196,7 +196,7 @@ def test_held_out_puzzles_never_appear() -> None:
     assert all(len(one) == 4 and list(one) == sorted(one) for one in held_out())
     some = next(iter(held_out()))
     assert all(tuple(sorted(order)) in held_out() for order in permutations(some))
-    texts = [one for name in ("countdown", "value") for one in drawn(name, 4000, seed=5)]
+    texts = [one for name in ("countdown", "value") for one in drawn(name, 2000, seed=5)]
     for one in texts:
         numbers = tuple(sorted(map(Fraction, re.findall(r"[\d/]+", _set_of(one.question)))))
         assert len(numbers) != 4 or (numbers not in held_out() and not is_development(numbers))
