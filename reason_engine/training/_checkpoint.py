@@ -5,12 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reason_engine.errors import SetupError
 
-FREE = {"out", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens"}
+FREE = {
+    "out", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens",
+    "muon_rate", "adamw_rate", "clip", "tensorboard", "unservable",
+}  # fmt: skip
+
+
+class Weights:
+    """The trained weights by name as the state of a model: frozen ones need not be kept."""
+
+    def __init__(self, trained: list[tuple[str, Any]]) -> None:
+        self._trained = dict(trained)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: parameter.detach() for name, parameter in self._trained.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self._trained.items():
+                parameter.copy_(state[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the data that was noted down."""
+
+    noted: Any
+
+    def state(self) -> Any:
+        return self.noted
 
 
 class Checkpoint:
@@ -36,11 +67,18 @@ class Checkpoint:
             "step": step,
             "tokens": tokens,
         }
-        with fresh.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self._file)
+        try:
+            with fresh.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, self._file)
+        except (OSError, RuntimeError) as error:  # torch's writer wraps the file's own error
+            fresh.unlink(missing_ok=True)
+            kept = "the one before it stays" if self._file.is_file() else "there is none before it"
+            raise SetupError(
+                f"{self._file}: the checkpoint of step {step} cannot be written; {kept}: {error}"
+            ) from None
 
     def restore(self, model: Any, optimisers: list[Any], source: Any) -> tuple[int, int]:
         """Steps and tokens done; (0, 0) where there is no checkpoint. Raises SetupError if the config has changed."""
@@ -61,5 +99,6 @@ class Checkpoint:
     def remove(self) -> None:
         """The run is finished; its model stands in the folder above."""
         self._file.unlink(missing_ok=True)
+        self._file.with_suffix(".new").unlink(missing_ok=True)
         if self._file.parent.is_dir():
             self._file.parent.rmdir()

@@ -5,25 +5,34 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from reason_engine.data.mixture import Stream
-from reason_engine.errors import ModelLoadError
+from reason_engine.data.readers import read_rows
+from reason_engine.data.rows import answer_text, prompt_text
+from reason_engine.errors import ModelLoadError, SetupError
+from reason_engine.profile import FILE
 from reason_engine.training.tokenizer import fit
 
 
-def load_or_build(config: Any) -> tuple[Any, Any]:
-    """The causal language model in fp32, and its tokenizer. Raises ModelLoadError."""
+def load_or_build(config: Any, spoken: Path | None = None) -> tuple[Any, Any]:
+    """The causal language model in fp32, and its tokenizer: of a new one, that of the folder `spoken` or one fitted to
+    the data. Raises ModelLoadError."""
     if config.model is not None:
-        return _load(config.model)
+        return load_model(config.model)
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     new = config.architecture
-    examples = Stream(config.mixture, config.seed + 1) if config.mixture else _file(config.data)
-    chosen = islice(examples, new.tokenizer_examples)
-    tokenizer = fit((f"user\n{e.question}\nassistant\n{e.answer}\nsystem" for e in chosen), new.vocabulary)
+    if spoken is None:
+        examples = _drawn(config) if config.mixture else _read(config)
+        tokenizer = fit(islice(examples, new.tokenizer_examples), new.vocabulary)
+    else:
+        tokenizer = load_tokenizer(spoken)
     model = Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=-(-len(tokenizer) // 64) * 64,
@@ -49,10 +58,44 @@ def load_or_build(config: Any) -> tuple[Any, Any]:
 
 
 def save_model(model: Any, tokenizer: Any, out: Path) -> None:
-    """Write a bf16 checkpoint folder, whole or not at all; other files in an existing folder stay."""
+    """Write a bf16 checkpoint folder, whole or not at all; other files in an existing folder stay.
+
+    Raises SetupError where the disk takes no more: what stood in the folder stays as it was.
+    """
+    try:
+        _write(model, tokenizer, out)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(_fresh(out), ignore_errors=True)
+        raise SetupError(f"{out}: the model cannot be written; what stood there stays: {error}") from None
+
+
+def write_profile(base: Path | None, out: Path) -> None:
+    """Carry `reason.json` over, less the policy that was calibrated for the weights of before."""
+    if base is None or not (base / FILE).is_file() or (out / FILE).exists():
+        return
+    profile = json.loads((base / FILE).read_text("utf-8"))
+    profile.pop("auto", None)
+    (out / FILE).write_text(json.dumps(profile, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def save_adapter(tensors: dict[str, Any], settings: dict[str, Any], out: Path) -> None:
+    """Write an adapter folder in PEFT's form: `adapter_config.json` and `adapter_model.safetensors`."""
+    from safetensors.torch import save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, out / "adapter_model.new")
+    os.replace(out / "adapter_model.new", out / "adapter_model.safetensors")
+    (out / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+
+
+def _fresh(out: Path) -> Path:
+    return out.with_name(f".{out.name}.new")
+
+
+def _write(model: Any, tokenizer: Any, out: Path) -> None:
     import torch
 
-    fresh = out.with_name(f".{out.name}.new")
+    fresh = _fresh(out)
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
@@ -71,14 +114,13 @@ def save_model(model: Any, tokenizer: Any, out: Path) -> None:
     fresh.rmdir()
 
 
-def _load(path: Path) -> tuple[Any, Any]:
+def load_model(path: Path) -> tuple[Any, Any]:
+    """A checkpoint folder in fp32, and its tokenizer. Raises ModelLoadError."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    if not (path / "config.json").is_file():
-        raise ModelLoadError(f"{path}: no checkpoint folder (it has no config.json)")
+    tokenizer = load_tokenizer(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float32, local_files_only=True, use_safetensors=True
         )
@@ -87,13 +129,34 @@ def _load(path: Path) -> tuple[Any, Any]:
     return _quick_attention(model), tokenizer
 
 
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a checkpoint folder. Raises ModelLoadError."""
+    from transformers import AutoTokenizer
+
+    if not (path / "config.json").is_file():
+        raise ModelLoadError(f"{path}: no checkpoint folder (it has no config.json)")
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # the boundary to transformers, whose loaders raise of every kind
+        raise ModelLoadError(f"{path}: {error}") from None
+
+
 def _quick_attention(model: Any) -> Any:
+    import torch
+
+    if torch.cuda.is_available():
+        model.set_attn_implementation("sdpa")
+        return model.cuda()
     # On short sequences plain matrix products are twice as fast as the fused kernel's backward pass on a CPU.
     model.set_attn_implementation("eager")
     return model
 
 
-def _file(path: Path) -> Any:
-    from reason_engine.data.formats import read
+def _drawn(config: Any) -> Iterator[str]:
+    for example in Stream(config.mixture, config.seed + 1):
+        yield f"user\n{example.question}\nassistant\n{example.answer}\nsystem"
 
-    return read(path)
+
+def _read(config: Any) -> Iterator[str]:
+    for row in read_rows(config.data, *config.kinds, format=config.format):
+        yield f"user\n{prompt_text(row)}\nassistant\n{answer_text(row)}\nsystem"

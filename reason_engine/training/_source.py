@@ -8,34 +8,36 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from reason_engine.data import Example
-from reason_engine.data.formats import read
+from pydantic import BaseModel
+
 from reason_engine.data.mixture import Stream, digest
-from reason_engine.errors import SetupError
+from reason_engine.data.readers import read_rows
+from reason_engine.data.rows import Row
 
 
 class Source(Protocol):
-    """Examples without end, with a state of plain values."""
+    """Rows without end, with a state of plain values."""
 
-    def __next__(self) -> Example: ...
+    def __next__(self) -> Any: ...
     def state(self) -> list[Any]: ...
     def restore(self, state: Sequence[Any]) -> None: ...
 
 
 class FileSource:
-    """A file's examples, shuffled anew each epoch by the seed."""
+    """A file's rows of some kinds, shuffled anew each epoch by the seed. Raises SetupError naming the first bad row."""
 
-    def __init__(self, path: Path, seed: int) -> None:
-        self._rows = list(read(path))
-        if not self._rows:
-            raise SetupError(f"{path}: holds no examples")
+    def __init__(self, path: Path, kinds: Sequence[type[Row]], seed: int, format: str | None = None) -> None:
+        self._rows: list[Any] = list(read_rows(path, *kinds, format=format))
         self._seed, self._epoch, self._place = seed, 0, 0
         self._order = self._shuffled()
 
-    def __iter__(self) -> Iterator[Example]:
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> Example:
+    def __next__(self) -> Any:
         if self._place == len(self._rows):
             self._epoch, self._place = self._epoch + 1, 0
             self._order = self._shuffled()
@@ -55,13 +57,18 @@ class FileSource:
         return order
 
 
-def source_of(config: Any) -> Source:
+def source_of(config: Any, kinds: Sequence[type[Row]]) -> Source:
     """The source that a config names."""
-    return Stream(config.mixture, config.seed) if config.mixture else FileSource(config.data, config.seed)
+    if "mixture" in type(config).model_fields and config.mixture:
+        return Stream(config.mixture, config.seed)
+    return FileSource(config.data, kinds, config.seed, config.format)
 
 
-def data_hash(config: Any) -> str:
-    """A hash of the file, or of the mixture's first examples."""
-    if config.mixture:
-        return digest(config.mixture, config.seed)
-    return hashlib.sha256(config.data.read_bytes()).hexdigest()[:16]
+def data_hash(config: BaseModel) -> str | None:
+    """A hash of the file, or of the mixture's first examples; None of a config that names neither."""
+    named = {name: value for name, value in config if name in ("mixture", "data", "seed")}
+    if named.get("mixture"):
+        return digest(named["mixture"], named["seed"])
+    if isinstance(named.get("data"), Path):
+        return hashlib.sha256(named["data"].read_bytes()).hexdigest()[:16]
+    return None

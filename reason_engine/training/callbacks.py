@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from reason_engine.errors import MissingExtra
+
 Tell = Callable[[Mapping[str, Any]], None]
 
 
@@ -16,40 +18,62 @@ def silent(_: Mapping[str, Any]) -> None:
 
 
 def reporter(out: TextIO, as_json: bool) -> Tell:
-    """JSON lines, or one line on a terminal that is written over."""
+    """JSON lines, or one line on a terminal that is written over. A row with a `note` is said as a line of its own."""
 
     def tell(row: Mapping[str, Any]) -> None:
         if as_json:
             out.write(json.dumps(row) + "\n")
+        elif "note" in row:
+            out.write(f"{row['note']}\n")
         else:
             done = row["tokens"] / (row["tokens"] + row["speed"] * row["left"])
             bar = "█" * int(24 * done) + "·" * (24 - int(24 * done))
             out.write(
                 f"\r{bar} {100 * done:5.1f} %  loss {row['loss']:.4f}  {row['speed']:,} tokens/s  {row['left']} s left "
             )
+            if not row["left"]:
+                out.write("\n")
         out.flush()
 
     return tell
 
 
 class Log:
-    """Appends to a file and tells. Speed is over all tokens since this process began."""
+    """Appends to a file and tells. Speed is over all tokens since this process began.
 
-    def __init__(self, file: Path, total: int, done: int, tell: Tell = silent) -> None:
+    `board`: a folder for TensorBoard's events. Raises MissingExtra where it is wanted and not installed.
+    """
+
+    def __init__(
+        self, file: Path, total: int, done: int, tell: Tell = silent, board: Path | None = None
+    ) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
+        self._board = None if board is None else _board(board)
         self._file, self._total, self._done, self._tell = file, total, done, tell
         self._began = time.monotonic()
 
-    def write(self, metrics: Mapping[str, Any]) -> None:
-        """Add speed (tokens a second), seconds spent and seconds left."""
+    def write(self, metrics: Mapping[str, Any], left: float | None = None) -> None:
+        """Add speed (tokens a second), seconds spent and seconds `left`, by the tokens that are left unless given."""
         spent = time.monotonic() - self._began
         speed = (metrics["tokens"] - self._done) / spent
         row = {
             **{key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()},
             "speed": round(speed),
             "seconds": round(spent, 1),
-            "left": round(max(0, self._total - metrics["tokens"]) / speed),
+            "left": round(max(0, self._total - metrics["tokens"]) / speed if left is None else left),
         }
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        if self._board is not None:
+            for name in row.keys() - {"step", "tokens", "left", "seconds"}:
+                self._board.add_scalar(name, row[name], row["step"])
+            self._board.flush()
         self._tell(row)
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtra("tensorboard", "pip install tensorboard") from None
+    return SummaryWriter(str(folder))

@@ -40,6 +40,7 @@ def test_train_writes_a_model_and_json_lines(tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     rows = [json.loads(row) for row in done.stdout.splitlines() if row.startswith("{")]
+    assert "memory: about" in "\n".join(row.get("note", "") for row in rows)
     assert rows[-1]["tokens"] >= 200 and rows[-1]["left"] == 0
     assert (tmp_path / "out" / "model.safetensors").is_file()
 

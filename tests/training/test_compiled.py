@@ -30,7 +30,7 @@ def model() -> Iterator[Any]:
 
 
 def test_states_and_gradients_are_the_models_own(model: Any) -> None:
-    from reason_engine.training.sft import body_of
+    from reason_engine.training._forward import body_of
 
     ids_BT = torch.randint(0, 320, (3, 17))
     found: list[tuple[Any, list[Any]]] = []
@@ -46,7 +46,7 @@ def test_states_and_gradients_are_the_models_own(model: Any) -> None:
 
 
 def test_later_tokens_change_nothing(model: Any) -> None:
-    from reason_engine.training.sft import body_of
+    from reason_engine.training._forward import body_of
 
     ids_BT = torch.randint(0, 320, (2, 20))
     changed = ids_BT.clone()
@@ -65,7 +65,7 @@ def test_a_wrong_compiler_is_found(model: Any) -> None:
 
 
 def test_only_qwen3_is_compiled(model: Any) -> None:
-    from reason_engine.training.sft import body_of
+    from reason_engine.training._forward import body_of
 
     model.config.model_type = "llama"
     with pytest.raises(SetupError, match="llama"):

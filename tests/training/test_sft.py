@@ -67,7 +67,7 @@ class Killed(Exception):
 
 def kill_at(step: int) -> Any:
     def tell(row: Mapping[str, Any]) -> None:
-        if row["step"] == step:
+        if row.get("step") == step:
             raise Killed
 
     return tell
@@ -152,7 +152,7 @@ def test_bad_inputs(tmp_path: Path) -> None:
         run("sft", config(tmp_path / "o", **from_checkpoint))
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
-    with pytest.raises(SetupError, match="holds no examples"):
+    with pytest.raises(SetupError, match="holds no rows"):
         run("sft", config(tmp_path / "o", mixture=[], data=empty))
     with pytest.raises(SetupError, match="max_length"):
         run("sft", config(tmp_path / "o", max_length=16))

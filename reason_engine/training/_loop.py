@@ -1,0 +1,155 @@
+"""The run of every supervised method: preflight, rows to batches, gradients, steps, checkpoints, the model at the end.
+
+A method is an `Objective`: how rows are encoded, what a batch's losses are divided by, and the loss of a group. A run
+goes on from its own checkpoint as if it had not been killed. A loss that is not a number ends it before the weights
+are touched, with a checkpoint of the step before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from reason_engine.data.rows import Row
+from reason_engine.errors import SetupError
+from reason_engine.training._preflight import preflight
+from reason_engine.training._recipe import Supervised, rate
+from reason_engine.training.callbacks import Log, Tell
+
+if TYPE_CHECKING:
+    from reason_engine.training._ewc import Consolidation
+
+GPU = 16
+"""On a GPU a forward pass takes this many times `micro_tokens`."""
+
+
+class Objective(Protocol):
+    """Made from (config, model in its first state, tokenizer). `model` is what is trained, by rows of these kinds."""
+
+    kinds: ClassVar[tuple[type[Row], ...]]
+    model: Any
+
+    def encode(self, rows: Sequence[Any]) -> list[Any]: ...
+    def total(self, batch: Sequence[Any], body: Any) -> float:
+        """What the sum of the losses of a batch is divided by; called once a batch, before any `loss`."""
+        ...
+
+    def loss(self, group: Sequence[Any], body: Any) -> tuple[Any, Mapping[str, float]]:
+        """The sum of losses of some of the batch, and sums over its items to be told as means."""
+        ...
+
+
+Make = Callable[[Any, Any, Any], Objective]
+Save = Callable[[Any, Any, Path], None]
+
+
+def supervise(
+    config: Supervised,
+    out: Path,
+    tell: Tell,
+    make: Make,
+    *,
+    base: Path | None,
+    copies: int = 0,
+    memory: Make | None = None,
+    save: Save | None = None,
+    spoken: Path | None = None,
+) -> dict[str, Any]:
+    """Train until `config.tokens`. The last metrics.
+
+    `memory`: the objective by which old rows are weighed for ewc, where it is another; `save` writes what is
+    trained; `spoken`: whose tokenizer a new model takes.
+    """
+    source, found = preflight(config, base, copies)
+    for line in found:
+        tell({"note": line})
+    import torch
+
+    from reason_engine.training import _checkpoint, _encode, _models
+    from reason_engine.training._forward import body_of
+    from reason_engine.training._optimisers import freeze, make_optimisers, set_rates
+    from reason_engine.training._peft import Adapted
+
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    torch.manual_seed(config.seed)
+    model, tokenizer = _models.load_or_build(config, spoken)
+    objective = make(config, model, tokenizer)
+    adapted = Adapted(objective.model, config.peft, base) if config.peft and base else None
+    trained = freeze(adapted.parameters_of if adapted else objective.model, config.freeze)
+    tell({"note": f"{sum(p.numel() for _, p in trained):,} parameters are trained"})
+    optimisers = make_optimisers(config, trained)
+    body = adapted.body() if adapted else body_of(objective.model, False)
+    old = objective if memory is None else memory(config, model, tokenizer)
+    held = _consolidation(config, trained, old, body)
+    checkpoint, weights = _checkpoint.Checkpoint(out / "checkpoint", config), _checkpoint.Weights(trained)
+    step, tokens = checkpoint.restore(weights, optimisers, source)
+    if config.compile:
+        body = body_of(objective.model, True, config.precision)
+    on_gpu = next(objective.model.parameters()).device.type == "cuda"
+    micro = config.micro_tokens * (GPU if on_gpu else 1)
+    objective.model.train()
+    log = Log(
+        out / "log.jsonl", config.tokens, tokens, tell, out / "tensorboard" if config.tensorboard else None
+    )
+    write = save or _models.save_model
+    metrics: dict[str, Any] = {}
+    while tokens < config.tokens:
+        place = source.state()
+        batch = objective.encode([next(source) for _ in range(config.batch)])
+        count = sum(len(one.ids) for one in batch)
+        share = rate(config, tokens)
+        set_rates(config, optimisers, share)
+        total = objective.total(batch, body)
+        loss, sums = 0.0, dict[str, float]()
+        for group in _encode.micro_batches(batch, micro):
+            part, seen = objective.loss(group, body)
+            part = part / total
+            part.backward()
+            loss += part.item()
+            for name, value in seen.items():
+                sums[name] = sums.get(name, 0.0) + value
+        penalty = {"ewc": held.add_gradients()} if held else {}
+        norm = torch.nn.utils.clip_grad_norm_([p for _, p in trained], config.clip).item()
+        if not math.isfinite(loss + norm):
+            checkpoint.save(weights, optimisers, _checkpoint.Place(place), step, tokens)
+            raise SetupError(
+                f"step {step + 1}: the loss is {loss}, its gradient {norm}; the state before it is kept in "
+                f"{out / 'checkpoint'}: run again with lower rates or clip to go on from there"
+            )
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        before, step, tokens = tokens, step + 1, tokens + count
+        means = {name: value / len(batch) for name, value in sums.items()}
+        metrics = {
+            "step": step, "tokens": tokens, "loss": loss, "norm": norm, "rate": share, **means, **penalty,
+        }  # fmt: skip
+        if step % config.log_every == 0 or tokens >= config.tokens:
+            log.write(metrics)
+        if tokens // config.save_every > before // config.save_every and tokens < config.tokens:
+            checkpoint.save(weights, optimisers, source, step, tokens)
+        if config.keep_every and tokens // config.keep_every > before // config.keep_every:
+            kept = out / f"at-{tokens // config.keep_every * config.keep_every}"
+            adapted.save(kept) if adapted else write(objective.model, tokenizer, kept)
+    adapted.finish(tokenizer, out, write) if adapted else write(objective.model, tokenizer, out)
+    _models.write_profile(base, out)
+    checkpoint.remove()
+    return metrics
+
+
+def _consolidation(config: Supervised, trained: Any, memory: Objective, body: Any) -> Consolidation | None:
+    if config.old is None:
+        return None
+    from itertools import islice
+
+    from reason_engine.data.readers import read_rows
+    from reason_engine.training._ewc import Consolidation
+
+    rows = list(islice(read_rows(config.old, *memory.kinds), config.fisher_rows))
+
+    def of(item: Any) -> Callable[[], Any]:
+        return lambda: memory.loss([item], body)[0] / memory.total([item], body)
+
+    return Consolidation(trained, config.ewc, [of(item) for item in memory.encode(rows)])

@@ -1,0 +1,146 @@
+"""A few new parameters: what is written, what it does, what stays as it was."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reason_engine.errors import MissingExtra, SetupError
+from reason_engine.training.sft import SftConfig
+from tests.models import write_model
+from tests.training.test_methods import PAIRS, SPOKEN, lines, train
+
+torch = pytest.importorskip("torch")
+needs_peft = pytest.mark.skipif(
+    "not __import__('importlib.util').util.find_spec('peft')", reason="extra train"
+)
+LIBRARY = ["lora", "dora", "ia3", "prompt"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("base") / "model", scale=1.0, num_hidden_layers=1)
+
+
+def states(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+@needs_peft
+@pytest.mark.parametrize("method", LIBRARY)
+def test_an_adapter_learns_and_stands_beside_its_checkpoint(base: Path, tmp_path: Path, method: str) -> None:
+    import peft
+
+    rate = {"ia3": 0.05, "prompt": 0.1}.get(method, 0.01)
+    log = train("sft", base, tmp_path, peft=method, adamw_rate=rate)
+    assert log[-1]["loss"] < 0.97 * log[0]["loss"]
+    out = tmp_path / "out"
+    settings = json.loads((out / "adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(base)
+    ids = torch.arange(40)[None] % 250
+    with torch.no_grad():
+        plain, written = states(base)(ids).logits, states(out)(ids).logits
+        adapted = peft.PeftModel.from_pretrained(states(base), out / "adapter")(input_ids=ids).logits
+    if method == "prompt":
+        torch.testing.assert_close(written, plain, rtol=0.1, atol=0.1)  # the base, in bf16
+    else:
+        assert (written - plain).abs().max() > 0.2
+        torch.testing.assert_close(written, adapted, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_bottlenecks_begin_as_the_identity_learn_and_are_read_back(base: Path, tmp_path: Path) -> None:
+    from reason_engine.training._bottleneck import add_bottlenecks, load_bottlenecks
+
+    ids = torch.arange(40)[None] % 250
+    model = states(base)
+    with torch.no_grad():
+        before = model(ids).logits
+        add_bottlenecks(model, 8)
+        torch.testing.assert_close(model(ids).logits, before)
+    log = train("sft", base, tmp_path, peft={"method": "adapter", "width": 8}, adamw_rate=0.01)
+    assert log[-1]["loss"] < 0.9 * log[0]["loss"]
+    read = states(base)
+    load_bottlenecks(read, tmp_path / "out" / "adapter", 8)
+    with torch.no_grad():
+        assert (read(ids).logits - before).abs().max() > 0.1
+    kept = states(tmp_path / "out").state_dict()
+    assert all(
+        kept[name].equal(tensor.bfloat16().float()) for name, tensor in states(base).state_dict().items()
+    )
+
+
+@needs_peft
+def test_killed_and_resumed_ends_the_same(base: Path, tmp_path: Path) -> None:
+    from reason_engine.training.run import run
+
+    whole = train("sft", base, tmp_path / "whole", peft="lora", tokens=2000)
+    data = lines(tmp_path / "rows.jsonl", SPOKEN)
+    config = SftConfig.model_validate(
+        {
+            "out": tmp_path / "out", "model": base, "data": data, "tokens": 2000, "batch": 8, "precision": "fp32",
+            "threads": 1, "log_every": 1, "adamw_rate": 2e-3, "max_length": 128, "weight_decay": 0.0,
+            "peft": "lora", "save_every": 500,
+        }
+    )  # fmt: skip
+
+    def tell(row: Any) -> None:
+        if row.get("step") == len(whole) // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("sft", config, tell=tell)
+    size = (tmp_path / "out" / "checkpoint" / "state.pt").stat().st_size
+    assert run("sft", config)["metrics"]["loss"] == pytest.approx(whole[-1]["loss"], abs=1e-6)
+    assert size < 3.5 * (tmp_path / "out" / "adapter" / "adapter_model.safetensors").stat().st_size + 60_000
+
+
+@needs_peft
+@pytest.mark.parametrize("method", ["dpo", "reward"])
+def test_other_methods_adapt_too(base: Path, tmp_path: Path, method: str) -> None:
+    log = train(method, base, tmp_path, peft={"method": "lora", "rank": 4}, adamw_rate=0.01, tokens=2500)
+    assert log[-1]["accuracy"] == 1
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+    if method == "reward":
+        from safetensors import safe_open
+
+        with safe_open(str(tmp_path / "out" / "model.safetensors"), "pt") as file:
+            names = set(file.keys())
+        assert "score.weight" in names and not any("lora" in name or "base_layer" in name for name in names)
+
+
+def test_a_missing_extra_is_one_clear_line(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr("reason_engine.training._peft.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"`peft: lora` needs, is not installed; .*reason-engine\[train\]"):
+        train("sft", base, tmp_path, peft="lora")
+    assert train("sft", base, tmp_path / "own", peft="adapter", tokens=200)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"peft": "lorra"}, "peft"),
+        ({"peft": {"method": "lora", "rank": 0}}, "rank"),
+        ({"peft": "lora", "compile": True}, "compile"),
+        ({"ewc": 3.0}, "ewc and old"),
+    ],
+)
+def test_bad_keys(base: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        train("sft", base, tmp_path, **changes)
+
+
+@needs_peft
+def test_targets_that_no_matrix_has(base: Path, tmp_path: Path) -> None:
+    lines(tmp_path / "pairs.jsonl", PAIRS)
+    with pytest.raises(SetupError, match="peft: "):
+        train("sft", base, tmp_path, peft={"method": "lora", "targets": ["nowhere"]})
