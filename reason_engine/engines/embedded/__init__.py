@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import engines
@@ -34,6 +34,7 @@ from reason_engine.engines.embedded.messages import (
     Ready,
     Start,
     Step,
+    TakeWeights,
     UnloadAdapter,
 )
 from reason_engine.engines.embedded.shape import read_shape
@@ -48,6 +49,9 @@ from reason_engine.types import (
     ScoreRequest,
     Scores,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @engines.register("embedded")
@@ -102,6 +106,7 @@ class Embedded(Spoken):
         self._calls: dict[str, asyncio.Future[Choice | Scores | None]] = {}
         self._numbers = count()
         self._adapters: list[str] = []
+        self._taken = 0
         self._ready: asyncio.Future[Ready] | None = None
         self._dead: EngineDead | None = None
         self._closing = False
@@ -213,6 +218,20 @@ class Embedded(Spoken):
     def adapters(self) -> tuple[str, ...]:
         return tuple(self._adapters)
 
+    async def take_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on with other weights of the same shapes, by their names in the checkpoint; a copy of them is taken.
+
+        No prefix of the old ones is found again, and the fingerprint tells how often it was done.
+        Raises RequestError while anything runs or adapters are loaded, ModelLoadError where the tensors do not fit.
+        """
+        number = next(self._numbers)
+        copied = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        await self._call(f"weights-{number}", TakeWeights(f"weights-{number}", copied))
+        self._taken += 1
+        self._info = replace(
+            self._info, fingerprint=f"{self._info.fingerprint.partition('+')[0]}+{self._taken}"
+        )
+
     async def _finish(self, request_id: str, stream: Stream) -> None:
         """Leave only when nothing of the request runs any more."""
         try:
@@ -226,7 +245,7 @@ class Embedded(Spoken):
             del self._streams[request_id]
 
     async def _call(
-        self, identity: str, message: Choose | Rate | LoadAdapter | UnloadAdapter
+        self, identity: str, message: Choose | Rate | LoadAdapter | UnloadAdapter | TakeWeights
     ) -> Choice | Scores | None:
         self._alive()
         future = self._calls[identity] = asyncio.get_running_loop().create_future()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._text import Vocabulary
@@ -15,7 +17,7 @@ from reason_engine.engines.embedded.messages import Config, Ready
 from reason_engine.engines.embedded.outbox import Outbox
 from reason_engine.engines.embedded.scheduler import Scheduler
 from reason_engine.engines.embedded.shape import Shape, read_shape
-from reason_engine.errors import ModelLoadError
+from reason_engine.errors import ModelLoadError, RequestError
 
 SMALL = 20_000_000
 """Parameters below which one thread and fp32 are the fastest on a CPU. Above, one core is left to the front: a thread
@@ -45,6 +47,19 @@ def build(config: Config, chat: ChatFormat, outbox: Outbox) -> tuple[Scheduler, 
         prefill_tokens=config.prefill_tokens if device.type == "cpu" else max(config.prefill_tokens, 4096),
     )
     return scheduler, Ready(threads, str(dtype).removeprefix("torch."), str(device))
+
+
+def renew(scheduler: Scheduler, tensors: Mapping[str, Tensor]) -> None:
+    """Go on with other weights; what was kept of the old ones' keys and values is forgotten. Nothing may run.
+
+    Raises RequestError while adapters are loaded, which hold parts of the old weights, and ModelLoadError.
+    """
+    if scheduler.adapters.patch is not None:
+        raise RequestError("unload the adapters first: they belong to the weights that are loaded")
+    decoder = scheduler.decoder
+    named = {name.removeprefix("model."): tensor.to(decoder.dtype) for name, tensor in tensors.items()}
+    decoder.weights = weights.build(named, decoder.shape, decoder.dtype, decoder.device, "the new weights")
+    scheduler.prefixes.clear()
 
 
 def _device(name: str) -> torch.device:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from reason_engine.engines._rewards import RewardFile
 from reason_engine.types import Choice, FinishReason, Sampling, Scores, TokenLogprob
@@ -74,11 +76,19 @@ class UnloadAdapter:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeWeights:
+    """Go on with other weights of the same shapes: tensors by their names in the checkpoint."""
+
+    id: str
+    tensors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the worker."""
 
 
-ToWorker = Start | Choose | Rate | Abort | LoadAdapter | UnloadAdapter | Stop
+ToWorker = Start | Choose | Rate | Abort | LoadAdapter | UnloadAdapter | TakeWeights | Stop
 
 Delta = tuple[
     str,  # request id

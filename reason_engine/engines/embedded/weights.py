@@ -8,6 +8,7 @@ pays.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,17 +57,24 @@ def load(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device) -
                     tensors[name.removeprefix("model.")] = file.get_tensor(name).to(dtype)
         except (SafetensorError, OSError, RuntimeError) as error:
             raise ModelLoadError(f"{path}: {str(error).splitlines()[0]}") from None
+    return build(tensors, shape, dtype, device, str(folder))
+
+
+def build(
+    tensors: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype, device: torch.device, source: str
+) -> Weights:
+    """From tensors of that dtype, by name without `model.`. Raises ModelLoadError naming source or tensor."""
     try:
         return _Builder(tensors, shape, dtype, device).build()
     except KeyError as error:
-        raise ModelLoadError(f"{folder}: the checkpoint has no tensor {error}") from None
+        raise ModelLoadError(f"{source}: the checkpoint has no tensor {error}") from None
     except RuntimeError as error:
-        raise ModelLoadError(f"{folder}: {str(error).splitlines()[0]}") from None
+        raise ModelLoadError(f"{source}: {str(error).splitlines()[0]}") from None
 
 
 class _Builder:
     def __init__(
-        self, tensors: dict[str, Tensor], shape: Shape, dtype: torch.dtype, device: torch.device
+        self, tensors: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.tensors, self.shape, self.device = tensors, shape, device
         self.fold = self.input_major = dtype == torch.float32 and device.type == "cpu"

@@ -30,6 +30,7 @@ from reason_engine.engines.embedded.messages import (
     Rate,
     Start,
     Stop,
+    TakeWeights,
     ToWorker,
     UnloadAdapter,
 )
@@ -126,12 +127,22 @@ class Worker:
                 case UnloadAdapter():
                     self.scheduler.adapters.unload(message.name, self.scheduler.used_adapters)
                     self.outbox.result(message.id)
+                case TakeWeights():
+                    self._take_weights(message)
                 case Stop():
                     pass
                 case _:
                     message()
         except ReasonError as error:
             self.outbox.error(getattr_id(message), error)
+
+    def _take_weights(self, message: TakeWeights) -> None:
+        from reason_engine.engines.embedded.loading import renew
+
+        if self._busy or self._compiling:
+            raise RequestError("weights are taken only while nothing runs")
+        renew(self.scheduler, message.tensors)
+        self.outbox.result(message.id)
 
     def _compile(self, request: Start) -> None:
         """Compile the constraint beside the loop; whichever comes first, the result or the limit, decides."""
@@ -172,9 +183,7 @@ class Worker:
 
 
 def getattr_id(message: ToWorker | Callable[[], None]) -> str:
-    return (
-        message.id if isinstance(message, Start | Choose | Rate | Abort | LoadAdapter | UnloadAdapter) else ""
-    )
+    return message.id if not isinstance(message, Stop) and not callable(message) else ""
 
 
 def write(stream: BinaryIO, message: object) -> None:
