@@ -49,7 +49,7 @@ class BeamSearch(Strategy):
     choose: Choose = Field("vote", description="vote weighted by value, or the beam of highest value")
     adaptive: bool = Field(False, description="vote: stop when no beam left could change it")
     confidence: float = Field(
-        0.8, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
+        0.85, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
     )
     step_tokens: int = Field(256, ge=1, le=4096, description="most tokens of one step")
 

@@ -37,7 +37,7 @@ class BestOfN(Strategy):
         False, description="draw in waves; stop at a full score, or when the vote is settled"
     )
     confidence: float = Field(
-        0.8, gt=0.5, lt=1, description="adaptive vote: certainty of the lead that settles it"
+        0.85, gt=0.5, lt=1, description="adaptive vote: certainty of the lead that settles it"
     )
 
     @property

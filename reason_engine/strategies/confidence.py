@@ -43,7 +43,7 @@ class Confidence(Strategy):
     k: int = Field(5, ge=2, le=20, description="likeliest tokens that a token's confidence is taken over")
     adaptive: bool = Field(True, description="draw in waves and stop when the vote is settled")
     confidence: float = Field(
-        0.8, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
+        0.85, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
     )
 
     @property

@@ -65,7 +65,7 @@ class MCTS(Strategy):
     )
     adaptive: bool = Field(False, description="vote: stop when the vote is settled")
     confidence: float = Field(
-        0.8, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
+        0.85, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
     )
     step_tokens: int = Field(256, ge=1, le=4096, description="most tokens of one step")
     value_prompt: str | None = Field(None, max_length=8192, description="literal {problem} and {state}")

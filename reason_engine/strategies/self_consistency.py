@@ -29,7 +29,7 @@ class SelfConsistency(Strategy):
     n: int = Field(16, ge=1, le=256, description="paths to sample")
     adaptive: bool = Field(False, description="draw in waves and stop when the vote is settled")
     confidence: float = Field(
-        0.8, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
+        0.85, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
     )
 
     @property
