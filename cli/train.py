@@ -15,7 +15,10 @@ def add_to(app: typer.Typer) -> None:
     app.command("train", help="Train a model by a recipe; a killed run goes on by itself.")(train)
 
 
-Method = Annotated[str, typer.Argument(help="sft")]
+METHODS = "sft, distill, dpo, kto, reward, process-reward, grpo, rloo, ppo, online-dpo"
+"""For the help, which loads nothing; a test compares it with the registry."""
+
+Method = Annotated[str, typer.Argument(help=METHODS)]
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The recipe, a YAML file.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Laid over the recipe.")

@@ -21,7 +21,7 @@ Body = Callable[["Tensor"], "Tensor"]
 def body_of(model: Any, compiled: bool, precision: str = "fp32") -> Any:
     """The model's `Body`. Raises SetupError where the compiled one does not know the model."""
     if not compiled:
-        return lambda ids_BT: model.model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        return lambda ids_BT: model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
     if model.config.model_type != "qwen3":
         raise SetupError(f"compile: written for qwen3 models, this is {model.config.model_type}")
     from reason_engine.training._compiled import CompiledBody
@@ -105,11 +105,11 @@ class Reference:
         import torch
 
         with torch.no_grad():
-            return answer_logps(self._body, self._model.lm_head, rows, precision)
+            return answer_logps(self._body, self._model.get_output_embeddings(), rows, precision)
 
     def logits(self, rows: Sequence[Encoded], precision: str) -> Any:
         """At the places that predict an answer's token, [N, V]."""
         import torch
 
         with torch.no_grad():
-            return answer_logits(self._body, self._model.lm_head, rows, precision)[0]
+            return answer_logits(self._body, self._model.get_output_embeddings(), rows, precision)[0]

@@ -126,7 +126,23 @@ def load_model(path: Path) -> tuple[Any, Any]:
         )
     except Exception as error:  # the boundary to transformers, whose loaders raise of every kind
         raise ModelLoadError(f"{path}: {error}") from None
+    _check_logits(model, path)
     return _quick_attention(model), tokenizer
+
+
+def _check_logits(model: Any, path: Path) -> None:
+    """Losses are taken from hidden states times the output matrix; some models do more to their logits."""
+    import torch
+
+    ids_BT = torch.arange(1, 5)[None]
+    with torch.no_grad():
+        whole = model(input_ids=ids_BT, use_cache=False).logits
+        parts = model.get_output_embeddings()(model.base_model(ids_BT, use_cache=False).last_hidden_state)
+    if not torch.allclose(whole, parts, atol=1e-3, rtol=1e-3):
+        kind = model.config.model_type
+        raise SetupError(
+            f"{path}: a {kind} model scales or caps its logits, which is not known here how to train"
+        )
 
 
 def load_tokenizer(path: Path) -> Any:

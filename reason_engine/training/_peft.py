@@ -48,13 +48,13 @@ class Adapted:
         import torch
 
         if self._peft.method != "prompt":
-            return lambda ids_BT: self.model.model(input_ids=ids_BT, use_cache=False).last_hidden_state
+            return lambda ids_BT: self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
 
         def run(ids_BT: Any) -> Any:
             learned_BPD = self._wrapped.get_prompt(batch_size=len(ids_BT))
             embedded = self.model.get_input_embeddings()(ids_BT)
             both = torch.cat((learned_BPD.to(embedded.dtype), embedded), 1)
-            hidden = self.model.model(inputs_embeds=both, use_cache=False).last_hidden_state
+            hidden = self.model.base_model(inputs_embeds=both, use_cache=False).last_hidden_state
             return hidden[:, learned_BPD.shape[1] :]
 
         return run
@@ -89,7 +89,9 @@ def _wrap(model: Any, peft: Peft) -> Any:
     import peft as library
     from torch import nn
 
-    linear = {name.rpartition(".")[2] for name, m in model.model.named_modules() if isinstance(m, nn.Linear)}
+    linear = {
+        name.rpartition(".")[2] for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear)
+    }
     targets = list(peft.targets) or sorted(linear)
     scored = ["score"] if "score" in dict(model.named_children()) else None
     if peft.method in ("lora", "dora"):

@@ -50,7 +50,9 @@ class SoftAnswers(Answers):
         from reason_engine.training._forward import answer_logits
 
         config = self._config
-        own_NV, targets_N, weights_N, _ = answer_logits(body, self.model.lm_head, group, config.precision)
+        own_NV, targets_N, weights_N, _ = answer_logits(
+            body, self.model.get_output_embeddings(), group, config.precision
+        )
         said_NV = self._teacher.logits(group, config.precision)
         size = min(
             own_NV.shape[1], said_NV.shape[1]

@@ -74,7 +74,7 @@ class Preferences:
 
         config, count = self._config, len(group)
         rows = [pair.chosen for pair in group] + [pair.rejected for pair in group]
-        policy = answer_logps(body, self.model.lm_head, rows, config.precision)
+        policy = answer_logps(body, self.model.get_output_embeddings(), rows, config.precision)
         rewards = config.beta * (policy - self._reference.logps(rows, config.precision))
         margin = rewards[:count] - rewards[count:]
         losses = -(1 - config.smoothing) * logsigmoid(margin) - config.smoothing * logsigmoid(-margin)

@@ -105,7 +105,7 @@ class Prospects:
         from reason_engine.training._forward import answer_logps
 
         precision = self._config.precision
-        own = answer_logps(body, self.model.lm_head, rows, precision)
+        own = answer_logps(body, self.model.get_output_embeddings(), rows, precision)
         return own - self._reference.logps(rows, precision)
 
 

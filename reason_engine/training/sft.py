@@ -94,7 +94,7 @@ class Answers:
     def loss(self, group: Sequence[Any], body: Any) -> tuple[Any, Mapping[str, float]]:
         from reason_engine.training._forward import answer_loss
 
-        return answer_loss(body, self.model.lm_head, group, self._precision), {}
+        return answer_loss(body, self.model.get_output_embeddings(), group, self._precision), {}
 
 
 @trainers.register("sft")

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from reason_engine.cli import data, train
 from reason_engine.errors import SetupError, UnknownName
+from reason_engine.training import trainers
 
 TINY = """
 out: {out}
@@ -23,6 +24,10 @@ architecture: {{width: 32, layers: 1, intermediate: 32, heads: 1, kv_heads: 1, h
   tokenizer_examples: 20}}
 mixture: [{{family: value, share: 1}}]
 """
+
+
+def test_the_help_names_every_method() -> None:
+    assert set(trainers) <= set(train.METHODS.split(", "))
 
 
 def app() -> typer.Typer:

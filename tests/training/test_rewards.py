@@ -1,0 +1,118 @@
+"""Reward models from training to the verifier's engine: what was learned is what is served, by either kind of file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from reason_engine.engines._rewards import read_reward
+from reason_engine.engines.embedded import Embedded
+from reason_engine.errors import SetupError
+from reason_engine.types import Message, ScoreRequest
+from reason_engine.verifiers.reward_model import step_ends
+from tests.models import write_model
+from tests.training.test_methods import PAIRS, SOLVED, lines, train
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "outcome": ("reward", {}),
+    "outcome-head": ("reward", {"train": "head", "wide": 16, "adamw_rate": 0.02}),
+    "process": ("process-reward", {}),
+    "process-head": ("process-reward", {"train": "head", "wide": 16, "adamw_rate": 0.02}),
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("base") / "model", scale=1.0, num_hidden_layers=1)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def engine(base: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Embedded]:
+    home, given = tmp_path_factory.mktemp("rewards"), dict[str, str]()
+    for name, (method, changes) in KINDS.items():
+        train(method, base, home / name, tokens=6000, **changes)
+        given[name] = str(home / name / "out")
+        assert read_reward(name, given[name]).kind == name.split("-")[0]
+    made = Embedded(base, inline=True, rewards=given)
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("name", ["outcome", "outcome-head"])
+async def test_the_better_answer_has_the_higher_reward(engine: Embedded, name: str) -> None:
+    for row in PAIRS:
+        asked = ScoreRequest(
+            "r", (row["chosen"], row["rejected"]), model=name, turns=(Message("user", row["prompt"]),)
+        )
+        (better,), (worse,) = (await engine.score(asked)).values
+        assert better > worse + 0.5
+
+
+@pytest.mark.parametrize("name", ["process", "process-head"])
+async def test_wrong_steps_are_told_from_right_ones(engine: Embedded, name: str) -> None:
+    row = SOLVED[3]
+    text = "\n".join(row["completions"])
+    asked = ScoreRequest(
+        "r",
+        (text,),
+        task="token_reward",
+        model=name,
+        turns=(Message("user", row["prompt"]),),
+        ends=(step_ends(text, "\n"),),
+    )
+    ((first, second, third),) = (await engine.score(asked)).values
+    assert first > 0 > second and third > 0
+
+
+async def test_a_head_leaves_the_model_alone_and_names_its_base(base: Path, tmp_path: Path) -> None:
+    log = train("reward", base, tmp_path, train="head", tokens=600, adamw_rate=0.05)
+    out = tmp_path / "out"
+    assert not (out / "config.json").exists() and (out / "head.safetensors").is_file()
+    said = json.loads((out / "head.json").read_text())
+    assert said["kind"] == "outcome" and len(said["base"]) == 16
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+async def test_a_step_is_read_at_its_last_token(base: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from reason_engine.data.rows import Stepwise
+    from reason_engine.training.process_reward import Processes, ProcessRewardConfig
+
+    config = ProcessRewardConfig.model_validate(
+        {"out": "o", "model": base, "data": "d", "tokens": 1, "train": "head"}
+    )
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    made = Processes(config, AutoModelForCausalLM.from_pretrained(base), tokenizer)
+    steps = ("one", "two\n", "three")
+    (item,) = made.encode([Stepwise((Message("user", "q"),), steps, (1.0, 0.5, 0.0))])
+    assert [tokenizer.decode(item.ids[: place + 1])[-3:] for place in item.places] == ["one", "two", "ree"]
+    with pytest.raises(SetupError, match="set step_end"):
+        made.encode([Stepwise((Message("user", "q"),), ("a\nb",), (1.0,))])
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"wide": 8}, "train: head"),
+        ({"peft": "prompt"}, "lora, dora or ia3"),
+        ({"peft": "lora", "train": "head"}, "lora, dora or ia3"),
+        ({"peft": {"method": "lora", "merge": False}}, "served merged"),
+    ],
+)
+async def test_bad_keys(base: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        train("reward", base, tmp_path, **changes)
+
+
+async def test_answers_that_do_not_fit_are_refused(base: Path, tmp_path: Path) -> None:
+    data = lines(tmp_path / "long.jsonl", [{"prompt": "q", "chosen": "x" * 200, "rejected": "y"}])
+    with pytest.raises(SetupError, match="above max_length 128: a reward is read at its end"):
+        train("reward", base, tmp_path, data=data)
