@@ -23,6 +23,12 @@ ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The recipe, a 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Laid over the recipe.")
 ]
+HandOver = Annotated[
+    str | None,
+    typer.Option("--hand-over", metavar="verl", help="Write a job for another trainer instead (grpo, ppo)."),
+]
+Gpus = Annotated[int, typer.Option("--gpus", min=1, help="GPUs of a node, for --hand-over.")]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Machines, for --hand-over.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on from a checkpoint.")]
 
 
@@ -31,6 +37,9 @@ def train(
     config: ConfigFile,
     settings: Settings = None,
     fresh: Fresh = False,
+    hand_over: HandOver = None,
+    gpus: Gpus = 8,
+    nodes: Nodes = 1,
     as_json: AsJson = False,
 ) -> None:
     """Train. The config is validated before anything heavy is imported."""
@@ -38,4 +47,17 @@ def train(
     from reason_engine.training.run import prepare, run
 
     prepared = prepare(method, config, settings or ())
+    if hand_over is not None:
+        typer.echo(_handed(hand_over, prepared, gpus, nodes))
+        return
     run(method, prepared, fresh=fresh, tell=reporter(sys.stdout, as_json or not sys.stdout.isatty()))
+
+
+def _handed(name: str, prepared: object, gpus: int, nodes: int) -> str:
+    from reason_engine.errors import SetupError
+    from reason_engine.training._verl import write_job
+
+    if name != "verl":
+        raise SetupError(f"--hand-over {name}: the one trainer that runs are handed to is verl")
+    folder = write_job(prepared, gpus=gpus, nodes=nodes)
+    return f"{folder}: check.sh lets verl check the job, run.sh trains, merge.sh makes a checkpoint to serve"

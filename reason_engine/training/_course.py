@@ -62,7 +62,7 @@ class Course:
 
     def take(self, count: int) -> list[Task]:
         """The next tasks."""
-        return [_task(next(self._sources[self.stage])) for _ in range(count)]
+        return [task_of(next(self._sources[self.stage])) for _ in range(count)]
 
     def saw(self, reward: float, step: int) -> None:
         """Tell the mean reward of a step; the next stage begins where this one is mastered."""
@@ -93,7 +93,8 @@ def staged(mixture: Sequence[Part], stage: Stage) -> tuple[Part, ...]:
     return tuple(Part(family=part.family, share=part.share, params=params) for part, params in laid)
 
 
-def _task(row: Example | Reference) -> Task:
+def task_of(row: Example | Reference) -> Task:
+    """The problem of a row. Raises SetupError for a prompt that does not end with the user's turn."""
     if isinstance(row, Reference):
         if row.prompt[-1].role != "user":
             raise SetupError(

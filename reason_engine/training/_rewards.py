@@ -16,13 +16,13 @@ from typing import Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from reason_engine.answers import Equality
+from reason_engine.answers import Equality, find, normalise
 from reason_engine.contracts import Call, Capabilities, Engine, ProcessVerifier, Verifier
 from reason_engine.errors import CapabilityMissing, ReasonError, RequestError, SetupError
 from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.judges import verifier_of
+from reason_engine.runtime.judges import checker_of, verifier_of
 from reason_engine.runtime.run import Run
 from reason_engine.training._course import Task
 from reason_engine.training.config import Frozen
@@ -172,6 +172,16 @@ class Bench:
             equality=self.equality,
         )
         return Context(run, run.open(None, "reward"))
+
+
+def answer_of(profile: Profile, task: Task, content: str) -> str | None:
+    """The answer in what a sample says, as a vote would read it; None where there is none."""
+    found = find(content, profile.answer_marker)
+    if found is None and task.bare:
+        found = content.strip() or None
+    if found is None:
+        return None
+    return " ".join(found.split()) if checker_of(profile, task.problem) else normalise(found)
 
 
 def step_places(path: Path, end: str) -> list[int]:

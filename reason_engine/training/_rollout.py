@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from reason_engine.answers import find, normalise
 from reason_engine.engines.embedded import Embedded
 from reason_engine.errors import SetupError
 from reason_engine.profile import read_profile
-from reason_engine.runtime.judges import checker_of
 from reason_engine.training._course import Task
 from reason_engine.training._policy import Row
-from reason_engine.training._rewards import Bench, Judged
+from reason_engine.training._rewards import Bench, Judged, answer_of
 from reason_engine.types import FinishReason, GenerateRequest, Path, Sampling, TokenLogprob
 
 if TYPE_CHECKING:
@@ -143,17 +141,8 @@ class Actor:
             tuple(draft.logprobs),
             draft.finish,
             tokens=len(draft.ids),
-            answer=self._answer(task, draft.text, prompt),
+            answer=answer_of(self._profile, task, self._engine.parse(draft.text, prompt=prompt).content),
         )
-
-    def _answer(self, task: Task, text: str, prompt: str) -> str | None:
-        content = self._engine.parse(text, prompt=prompt).content
-        found = find(content, self._profile.answer_marker)
-        if found is None and task.bare:
-            found = content.strip() or None
-        if found is None:
-            return None
-        return " ".join(found.split()) if checker_of(self._profile, task.problem) else normalise(found)
 
 
 @dataclass(slots=True)
