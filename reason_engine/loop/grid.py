@@ -47,8 +47,9 @@ class Arm:
         return self.stage.strategy in POOLED
 
 
-def arms(checker: str | None, only: Iterable[str] = ()) -> list[Arm]:
-    """The grid for questions with or without a checker. `only`: of these strategies. Raises UnknownName."""
+def arms(checker: str | None, only: Iterable[str] = (), judges: Sequence[str] = ()) -> list[Arm]:
+    """The grid for questions with or without a checker. `only`: of these strategies. `judges`: the profile's verifiers,
+    which best-of-n asks where there is no checker. Raises UnknownName."""
     wanted = [name for name in only if strategies.get(name)] or list(strategies)
     names = [name for name in (*GRID, *(name for name in strategies if name not in GRID)) if name in wanted]
     found: list[Arm] = []
@@ -56,6 +57,10 @@ def arms(checker: str | None, only: Iterable[str] = ()) -> list[Arm]:
         for fields in GRID.get(name, ({},)) if name != "auto" else ():
             extra = {"verifier": checker} if checker and name == "best-of-n" else {}
             found.append(Arm(Stage(strategy=name, fields={**fields, **extra})))
+        if not checker and name == "best-of-n":
+            asked = [{"n": n, "verifier": judge} for judge in judges for n in (16, 8, 4)]
+            asked += [{"n": 1, "temperature": 0, "verifier": judge} for judge in judges]
+            found += [Arm(Stage(strategy=name, fields=fields)) for fields in asked]
         if checker and name == "best-of-n":
             found.append(Arm(Stage(strategy=name, fields={"n": 16, "adaptive": True, "verifier": checker})))
     return found

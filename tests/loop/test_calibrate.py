@@ -109,6 +109,10 @@ def test_the_grid_holds_every_strategy_but_auto() -> None:
     from reason_engine.strategies import strategies
 
     assert {arm.stage.strategy for arm in arms(None)} == set(strategies) - {"auto"}
+    judged = [arm.label for arm in arms(None, ("best-of-n",), ("process-rules",)) if "verifier" in arm.label]
+    assert "best-of-n:n=16,verifier=process-rules" in judged
+    assert "best-of-n:n=1,temperature=0,verifier=process-rules" in judged
+    assert arms("countdown", (), ("process-rules",)) == arms("countdown")
     best = [arm.stage.fields for arm in arms("countdown", ("best-of-n",))]
     assert best and all(fields["verifier"] == "countdown" for fields in best)
     for arm in arms(None):
