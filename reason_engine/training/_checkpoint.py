@@ -13,7 +13,7 @@ from reason_engine.errors import SetupError
 
 FREE = {
     "out", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens",
-    "muon_rate", "adamw_rate", "clip", "tensorboard", "unservable",
+    "muon_rate", "adamw_rate", "clip", "tensorboard", "unservable", "epochs", "held_out",
 }  # fmt: skip
 
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from reason_engine.data.readers import read_rows
 from reason_engine.data.rows import Row
 from reason_engine.errors import SetupError
 from reason_engine.training._preflight import preflight
 from reason_engine.training._recipe import Supervised, rate
+from reason_engine.training._source import FileSource
 from reason_engine.training.callbacks import Log, Tell
 
 if TYPE_CHECKING:
@@ -84,6 +87,9 @@ def supervise(
     old = objective if memory is None else memory(config, model, tokenizer)
     held = _consolidation(config, trained, old, body)
     checkpoint, weights = _checkpoint.Checkpoint(out / "checkpoint", config), _checkpoint.Weights(trained)
+    if isinstance(source, FileSource) and config.epochs:
+        every = sum(len(one.ids) for one in objective.encode(source.rows))
+        config = config.model_copy(update={"tokens": math.ceil(config.epochs * every)})
     step, tokens = checkpoint.restore(weights, optimisers, source)
     if config.compile:
         body = body_of(objective.model, True, config.precision)
@@ -93,8 +99,7 @@ def supervise(
     log = Log(
         out / "log.jsonl", config.tokens, tokens, tell, out / "tensorboard" if config.tensorboard else None
     )
-    write = save or _models.save_model
-    metrics: dict[str, Any] = {}
+    write, metrics = save or _models.save_model, dict[str, Any]()
     while tokens < config.tokens:
         place = source.state()
         batch = objective.encode([next(source) for _ in range(config.batch)])
@@ -133,18 +138,36 @@ def supervise(
         if config.keep_every and tokens // config.keep_every > before // config.keep_every:
             kept = out / f"at-{tokens // config.keep_every * config.keep_every}"
             adapted.save(kept) if adapted else write(objective.model, tokenizer, kept)
+    if config.held_out is not None:
+        metrics["held_out"] = _judged(objective, config.held_out, config, body)
+        tell({"note": "held out: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics["held_out"].items())})
     adapted.finish(tokenizer, out, write) if adapted else write(objective.model, tokenizer, out)
     _models.write_profile(base, out)
     checkpoint.remove()
     return metrics
 
 
+def _judged(objective: Objective, file: Path, config: Supervised, body: Any) -> dict[str, float]:
+    """Loss and means over the rows of a file, nothing learned."""
+    import torch
+
+    from reason_engine.training._encode import micro_batches
+
+    objective.model.eval()
+    with torch.no_grad():
+        items = objective.encode(list(read_rows(file, *config.kinds)))
+        total, sums = objective.total(items, body), dict[str, float]()
+        for group in micro_batches(items, config.micro_tokens):
+            loss, seen = objective.loss(group, body)
+            sums["loss"] = sums.get("loss", 0.0) + loss.item() * len(items) / total
+            for name, value in seen.items():
+                sums[name] = sums.get(name, 0.0) + value
+    return {name: value / len(items) for name, value in sums.items()}
+
+
 def _consolidation(config: Supervised, trained: Any, memory: Objective, body: Any) -> Consolidation | None:
     if config.old is None:
         return None
-    from itertools import islice
-
-    from reason_engine.data.readers import read_rows
     from reason_engine.training._ewc import Consolidation
 
     rows = list(islice(read_rows(config.old, *memory.kinds), config.fisher_rows))

@@ -41,11 +41,14 @@ def preflight(config: Supervised, model: Path | None, copies: int = 0) -> tuple[
     source = source_of(config, config.kinds)
     if isinstance(source, FileSource):
         path: Any = dict(config)["data"]
-        found.append(f"{open_source(path, config.format).statement}; {len(source):,} rows")
+        found.append(f"{open_source(path, config.format).statement}; {len(source.rows):,} rows")
     elif "mixture" in fields:
         found.append(f"a mixture of {len(dict(config)['mixture'])} families, drawn with seed {config.seed}")
-    if config.old is not None:
-        found.append(f"ewc: {open_source(config.old).statement}")
+    found += [
+        f"{name}: {open_source(path).statement}"
+        for name, path in (("ewc", config.old), ("held out", config.held_out))
+        if path is not None
+    ]
     found.append(memory(config, model, copies))
     found.append(disk(config, model))
     return source, found

@@ -40,7 +40,9 @@ class Supervised(Frozen):
 
     out: Path
     format: str | None = Field(None, description="The data's format, where it should not be detected")
-    tokens: int = Field(ge=1, description="Tokens to train on, prompts included, padding not")
+    tokens: int = Field(0, ge=0, description="Tokens to train on, prompts included, padding not")
+    epochs: float = Field(0, ge=0, description="Instead of tokens: how often each row of the data is seen")
+    held_out: Path | None = Field(None, description="Rows by which the result is judged at the end")
     batch: int = Field(32, ge=1, description="Examples an optimiser step")
     micro_tokens: int = Field(4096, ge=16, description="Padded tokens a forward pass")
     max_length: int = Field(1024, ge=16)
@@ -87,6 +89,8 @@ class Supervised(Frozen):
 
     @model_validator(mode="after")
     def fits_together(self) -> Supervised:
+        if (self.tokens > 0) == (self.epochs > 0):
+            raise ValueError("give either tokens or epochs, above 0")
         if (self.ewc > 0) != (self.old is not None):
             raise ValueError("ewc and old go together: old holds rows of what must not be forgotten")
         if self.compile and self.peft is not None:
@@ -112,6 +116,8 @@ class Conversations(Supervised):
     def one_source(self) -> Conversations:
         if (self.data is None) == (not self.mixture):
             raise ValueError("give either data or mixture")
+        if self.mixture and self.epochs:
+            raise ValueError("epochs: a mixture has no end; give tokens")
         return self
 
 

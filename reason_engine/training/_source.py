@@ -31,8 +31,10 @@ class FileSource:
         self._seed, self._epoch, self._place = seed, 0, 0
         self._order = self._shuffled()
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    @property
+    def rows(self) -> list[Any]:
+        """All of them, in the file's order."""
+        return self._rows
 
     def __iter__(self) -> Iterator[Any]:
         return self

@@ -10,11 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from reason_engine.engines._checkpoint import fingerprint
 from reason_engine.training import trainers
 from reason_engine.training.callbacks import Tell, silent
 from reason_engine.training.config import load
 
-PACKAGES = ("reason-engine", "torch", "transformers", "tokenizers", "numpy")
+PACKAGES = ("reason-engine", "torch", "transformers", "tokenizers", "numpy", "peft")
 
 
 def prepare(method: str, file: Path, settings: Sequence[str] = ()) -> Any:
@@ -35,12 +38,19 @@ def run(method: str, config: Any, *, fresh: bool = False, tell: Tell = silent) -
         "method": method,
         "config": config.model_dump(mode="json"),
         "data": data_hash(config),
+        "base": _base(config),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "metrics": metrics,
     }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
     return manifest
+
+
+def _base(config: BaseModel) -> str | None:
+    """The hash of the weights that were begun with."""
+    folder = dict(config).get("model")
+    return fingerprint(folder) if isinstance(folder, Path) else None
 
 
 def _version(package: str) -> str | None:

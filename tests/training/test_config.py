@@ -31,8 +31,9 @@ def recipe(folder: Path, **changes: object) -> Path:
     [
         ({"tokns": 3}, "tokns: unknown key; did you mean 'tokens'"),
         ({"tokens": "many"}, "tokens: "),
-        ({"tokens": 0}, "tokens: "),
+        ({"tokens": 0}, "either tokens or epochs"),
         ({"tokens": None}, "tokens: "),
+        ({"tokens": 0, "epochs": 2}, "a mixture has no end"),
         ({"precision": "fp8"}, "precision: "),
         ({"architecture": {"width": 100}}, r"architecture\.width: .*multiple of 32"),
         ({"architecture": {"heads": 3}}, r"architecture: heads \(3\)"),

@@ -62,9 +62,22 @@ def train(method: str, base: Path, folder: Path, **changes: Any) -> list[dict[st
 def test_the_loss_falls(base: Path, tmp_path: Path, method: str) -> None:
     log = train(method, base, tmp_path)
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]
+    if method != "sft":
+        assert log[-1]["accuracy"] > 0.9
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["method"] == method and len(manifest["data"]) == 16
     assert (tmp_path / "out" / "tokenizer.json").is_file()
+
+
+def test_epochs_count_rows_and_the_result_is_judged(base: Path, tmp_path: Path) -> None:
+    judged = lines(tmp_path / "judged.jsonl", PAIRS[:3])
+    log = train("reward", base, tmp_path, tokens=0, epochs=6, held_out=judged)
+    assert log[-1]["step"] == 6 and log[-1]["left"] == 0
+    said = json.loads((tmp_path / "out" / "manifest.json").read_text())["metrics"]["held_out"]
+    assert said["accuracy"] == 1 and 0 < said["loss"] < log[0]["loss"]
+    for wrong in ({"tokens": 0}, {"epochs": 1}):
+        with pytest.raises(ValueError, match="either tokens or epochs"):
+            train("reward", base, tmp_path, **wrong)
 
 
 def test_at_first_the_policy_is_the_reference(base: Path, tmp_path: Path) -> None:
