@@ -9,10 +9,12 @@ get a real context on the judging engine, whose weights do not move with the pol
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar, cast
+from itertools import count
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -29,7 +31,6 @@ from reason_engine.training.config import Frozen
 from reason_engine.types import Choice, Limits, Message, Passage, Path, Sampling, Scores
 from reason_engine.verifiers import verifiers
 
-Result = TypeVar("Result")
 Steps = list[list[list[tuple[int, float]]]]
 """[prompt][sample]: (place of the step's last token in the answer, reward)."""
 
@@ -101,6 +102,7 @@ class Bench:
     profile: Profile
     judge: Engine | None
     equality: Equality = field(default_factory=Equality)
+    _numbers: Iterator[int] = field(default_factory=count)
 
     def check(self, tasks: Sequence[Task]) -> None:
         """Raises SetupError naming the reward that cannot judge one of these tasks."""
@@ -118,19 +120,15 @@ class Bench:
         for number, reward in enumerate(self.rewards):
             weight, given = reward.weighs(done), list[float]()
             table: Steps = [[[] for _ in paths] for _, paths in groups]
-            for p, (task, paths) in enumerate(groups):
-                if not _applies(reward, task):
-                    continue
-                verifier, call = self._built(number, task), self._call(task)
+            judging = [p for p, (task, _) in enumerate(groups) if _applies(reward, task)]
+            verdicts = await self._together(number, [groups[p] for p in judging])
+            for p, verdict in zip(judging, verdicts, strict=True):
                 if reward.process:
-                    judging = [self._steps(verifier, task, path, call) for path in paths]
-                    table[p] = [await _asked(number, one) for one in judging]
-                    given += [sum(r for _, r in one) / len(one) if one else 0.0 for one in table[p]]
+                    table[p] = verdict.steps
+                    given += [sum(r for _, r in one) / len(one) if one else 0.0 for one in verdict.steps]
                     continue
-                scores = await _asked(number, verifier.score(task.problem, paths, call))
-                values = [score.value for score in scores]
-                unjudged += sum(not math.isfinite(value) for value in values)
-                values = _filled(values)
+                unjudged += sum(not math.isfinite(value) for value in verdict.values)
+                values = _filled(verdict.values)
                 given += values
                 outcome[p] = [sum_ + weight * value for sum_, value in zip(outcome[p], values, strict=True)]
             means[reward.verifier] = sum(given) / len(given) if given else 0.0
@@ -150,17 +148,44 @@ class Bench:
             raise SetupError(f"{where}: process: {reward.verifier!r} judges whole answers, not steps")
         return made
 
-    async def _steps(self, verifier: Verifier, task: Task, path: Path, call: Call) -> list[tuple[int, float]]:
+    async def _together(self, number: int, groups: Sequence[tuple[Task, Sequence[Path]]]) -> list[_Verdict]:
+        """Verdicts in order; at once where a model judges, which then reads many texts in a pass.
+
+        Raises SetupError naming a reward that a task or the config leaves nothing to judge by.
+        """
+        try:
+            if self.judge is None:
+                return [await self._verdict(number, task, paths) for task, paths in groups]
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(self._verdict(number, task, paths)) for task, paths in groups]
+            return [task.result() for task in running]
+        except Exception as error:  # a boundary: what runs together fails in groups
+            leaf: BaseException = error
+            while isinstance(leaf, BaseExceptionGroup):
+                leaf = leaf.exceptions[0]
+            if isinstance(leaf, RequestError):
+                raise SetupError(f"rewards.{number}: {leaf.message}") from None
+            if isinstance(leaf, ReasonError):
+                raise leaf from None
+            raise
+
+    async def _verdict(self, number: int, task: Task, paths: Sequence[Path]) -> _Verdict:
+        verifier, call = self._built(number, task), self._call(task)
+        if not self.rewards[number].process:
+            return _Verdict([score.value for score in await verifier.score(task.problem, paths, call)], [])
         assert isinstance(verifier, ProcessVerifier)
-        scores = await verifier.score_steps(task.problem, path, call)
-        values = _filled([score.value for score in scores])
-        return list(zip(step_places(path, self.profile.step_end), values, strict=False))
+        steps: list[list[tuple[int, float]]] = []
+        for path in paths:
+            scores = await verifier.score_steps(task.problem, path, call)
+            values = _filled([score.value for score in scores])
+            steps.append(list(zip(step_places(path, self.profile.step_end), values, strict=False)))
+        return _Verdict([], steps)
 
     def _call(self, task: Task) -> Call:
         if self.judge is None:
             return _MUTE
         run = Run(
-            id="reward",
+            id=f"reward-{next(self._numbers)}",
             engine=self.judge,
             problem=task.problem,
             profile=self.profile,
@@ -200,19 +225,12 @@ def step_places(path: Path, end: str) -> list[int]:
     return places
 
 
-async def _asked(number: int, judging: Awaitable[Result]) -> Result:
-    """Its verdict. Raises SetupError naming the reward that a task or the config leaves nothing to judge by."""
-    try:
-        return await judging
-    except Exception as error:  # a boundary: verifiers that ask a model fail in groups
-        leaf: BaseException = error
-        while isinstance(leaf, BaseExceptionGroup):
-            leaf = leaf.exceptions[0]
-        if isinstance(leaf, RequestError):
-            raise SetupError(f"rewards.{number}: {leaf.message}") from None
-        if isinstance(leaf, ReasonError):
-            raise leaf from None
-        raise
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What a verifier says of the samples of one task: values of whole answers, or steps with their places."""
+
+    values: list[float]
+    steps: list[list[tuple[int, float]]]
 
 
 def _applies(reward: Reward, task: Task) -> bool:
