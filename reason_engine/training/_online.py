@@ -197,9 +197,12 @@ def train(
             share = rate(config, step)
             for group in optimiser.param_groups:
                 group["lr"] = group["full"] * share
+            moment = time.monotonic()
             batch, told = gather(config, actor, course, step)
+            told["sample_seconds"] = time.monotonic() - moment
             learned = _learn(config, learner, optimiser, batch, step + 1)
             actor.take(model.state_dict())
+            told["learn_seconds"] = time.monotonic() - moment - told["sample_seconds"]
             step, tokens = step + 1, tokens + told.pop("drawn")
             metrics = {"step": step, "tokens": tokens, "rate": share, **learned, **told}
             if step % config.log_every == 0 or step == config.steps:
