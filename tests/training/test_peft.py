@@ -144,3 +144,25 @@ def test_targets_that_no_matrix_has(base: Path, tmp_path: Path) -> None:
     lines(tmp_path / "pairs.jsonl", PAIRS)
     with pytest.raises(SetupError, match="peft: "):
         train("sft", base, tmp_path, peft={"method": "lora", "targets": ["nowhere"]})
+
+
+@needs_peft
+async def test_an_adapter_is_served_beside_its_base(base: Path, tmp_path: Path) -> None:
+    from reason_engine.engines.embedded import Embedded
+    from reason_engine.types import Message, Sampling
+    from tests.engines.contract import read, request
+
+    train("sft", base, tmp_path, peft="lora", adamw_rate=0.01, tokens=20_000)
+    engine = Embedded(base, inline=True)
+    await engine.start()
+    try:
+        await engine.load_adapter("taught", str(tmp_path / "out" / "adapter"))
+        prompt, greedy = (
+            engine.render_chat([Message("user", "Say 3")]),
+            Sampling(max_tokens=5, temperature=0.0),
+        )
+        taught = await read(engine, request(prompt, greedy, adapter="taught"))
+        plain = await read(engine, request(prompt, greedy))
+    finally:
+        await engine.close()
+    assert taught[0].text.startswith("yes") and not plain[0].text.startswith("yes")
