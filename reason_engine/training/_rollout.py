@@ -17,7 +17,6 @@ from reason_engine.engines.embedded import Embedded
 from reason_engine.errors import SetupError
 from reason_engine.profile import read_profile
 from reason_engine.training._course import Task
-from reason_engine.training._policy import Row
 from reason_engine.training._rewards import Bench, Judged, answer_of
 from reason_engine.types import FinishReason, GenerateRequest, Path, Sampling, TokenLogprob
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from reason_engine.training._online import Online
+    from reason_engine.training._policy import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Group:
 
     @property
     def rows(self) -> list[Row]:
+        from reason_engine.training._policy import Row
+
         return [Row(path.prompt_ids, path.token_ids) for path in self.paths]
 
 
@@ -127,8 +129,11 @@ class Actor:
             paths = tuple(self._path(tasks[number], prompts[number], ids[number], draft) for draft in drafts)
             return Group(tasks[number], paths)
 
-        async with asyncio.TaskGroup() as together:
-            running = [together.create_task(one(number)) for number in range(len(tasks))]
+        try:
+            async with asyncio.TaskGroup() as together:
+                running = [together.create_task(one(number)) for number in range(len(tasks))]
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None  # an engine fails for all alike
         return [task.result() for task in running]
 
     def _path(self, task: Task, prompt: str, ids: tuple[int, ...], draft: _Draft) -> Path:
