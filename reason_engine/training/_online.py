@@ -74,6 +74,7 @@ class Online(Frozen):
         None, ge=1, description="Steps between checkpoints that are kept as models"
     )
     log_every: int = Field(1, ge=1, description="Steps between log lines")
+    tensorboard: bool = Field(False, description="Write events for TensorBoard into `out`/tensorboard")
 
     @field_validator("freeze")
     @classmethod
@@ -187,7 +188,8 @@ def train(
     )
     checkpoint = Checkpoint(out / "checkpoint", config)
     step, tokens = checkpoint.restore(kept, [optimiser], course)
-    log = Log(out / "log.jsonl", 0, tokens, tell)
+    board = out / "tensorboard" if config.tensorboard else None
+    log = Log(out / "log.jsonl", 0, tokens, tell, board)
     metrics: dict[str, Any] = {}
     first, began = step, time.monotonic()
     with Actor(config) as actor:
@@ -285,12 +287,12 @@ def _learn(
     sums: defaultdict[str, float] = defaultdict(float)
     items = learner.items(batch) if batch.groups else []
     trained = [p for group in optimiser.param_groups for p in group["params"]]
-    size, passes = -(-len(items) // config.minibatches), 0
+    each, passes = -(-len(items) // config.minibatches), 0
     for _ in range(config.updates if items else 0):
         one = config.minibatches == 1
         order = list(range(len(items))) if one else torch.randperm(len(items)).tolist()
-        for at in range(0, len(order), size):
-            whole = [items[place] for place in order[at : at + size]]
+        for at in range(0, len(order), each):
+            whole = [items[place] for place in order[at : at + each]]
             for places in micro(whole, config.micro_tokens):
                 loss, parts = learner.loss([whole[place] for place in places], whole)
                 loss.backward()
@@ -303,6 +305,9 @@ def _learn(
                 )
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
+            size = torch.stack([p.detach().norm() for p in trained]).norm().item()
+            if not math.isfinite(size):
+                raise SetupError(f"step {step}: the weights have grown beyond all bounds; lower the rate")
             sums["norm"] += norm
             passes += 1
     return {"loss": 0.0} | {name: value / passes for name, value in sums.items()}

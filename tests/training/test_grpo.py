@@ -42,11 +42,13 @@ def test_the_reward_rises_and_the_folder_is_whole(policy: Path, tmp_path: Path) 
 def test_killed_and_resumed_ends_the_same(policy: Path, tmp_path: Path) -> None:
     """With a curriculum, so that the place in it counts, and several optimiser steps a batch, which draw an order."""
     changes: dict[str, Any] = {
-        "steps": 4,
+        "steps": 5,
+        "rate": 0.01,
+        "samples": 16,
         "updates": 2,
         "minibatches": 2,
         "kl": 0.1,
-        "max_tokens": 16,
+        "max_tokens": 32,
         "rewards": SHORT,
         "mixture": WORDS,
         "curriculum": [{"params": {"words": {"steps": [3, 3]}}, "steps": 2, "until": 9}],
@@ -54,10 +56,11 @@ def test_killed_and_resumed_ends_the_same(policy: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run("grpo", config(GrpoConfig, policy, whole, **changes))
     with pytest.raises(Killed):
-        run("grpo", config(GrpoConfig, policy, cut, **changes), tell=kill_at(3))
+        run("grpo", config(GrpoConfig, policy, cut, **changes), tell=kill_at(4))
     run("grpo", config(GrpoConfig, policy, cut, **changes))
     steps = {row["step"]: row for row in log(cut)}
-    assert [row["stage"] for row in log(whole)] == [0, 0, 1, 1]
+    assert log(whole)[-1]["kl"] > 0.01  # it has moved, so that samples of other weights would be others
+    assert [row["stage"] for row in log(whole)] == [0, 0, 1, 1, 1]
     for row in log(whole):
         for name in ("loss", "reward", "kl", "tokens", "stage"):
             assert steps[row["step"]][name] == pytest.approx(row[name], abs=1e-5), (row["step"], name)
@@ -138,6 +141,19 @@ def test_files_of_prompts_and_frozen_weights(policy: Path, tmp_path: Path) -> No
     before, after = weights(policy), weights(out)
     moved = {name for name in before if not before[name].bfloat16().equal(after[name])}
     assert moved and not any("mlp" in name or "embed" in name for name in moved)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_what_was(policy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    changes = {"steps": 6, "samples": 16, "max_tokens": 32, "rewards": SHORT, "warmup": 0}
+    with pytest.raises(Killed):
+        run("grpo", config(GrpoConfig, policy, out, **changes), tell=kill_at(2))
+    kept = (out / "checkpoint" / "state.pt").read_bytes()
+    wild = tmp_path / "wild"
+    with pytest.raises(SetupError, match=r"step 1: .*lower the rate"):
+        run("grpo", config(GrpoConfig, policy, wild, **changes, rate=1e30))
+    assert (out / "checkpoint" / "state.pt").read_bytes() == kept
+    assert not (wild / "model.safetensors").exists()
 
 
 def test_rate() -> None:
