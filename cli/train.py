@@ -50,7 +50,10 @@ def train(
     if hand_over is not None:
         typer.echo(_handed(hand_over, prepared, gpus, nodes))
         return
-    run(method, prepared, fresh=fresh, tell=reporter(sys.stdout, as_json or not sys.stdout.isatty()))
+    lines = as_json or not sys.stdout.isatty()
+    run(method, prepared, fresh=fresh, tell=reporter(sys.stdout, lines))
+    if not lines:
+        typer.echo(f"\nwritten to {prepared.out}")
 
 
 def _handed(name: str, prepared: object, gpus: int, nodes: int) -> str:

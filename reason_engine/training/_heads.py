@@ -30,9 +30,16 @@ CLASSES: dict[Kind, str] = {
 class Headed(Tuned):
     """`train: head` leaves the model as it is."""
 
-    adamw_rate: float = Field(2e-5, gt=0)
+    adamw_rate: float = Field(2e-5, gt=0, description="Of a head alone 1e-3 unless set")
     train: Literal["model", "head"] = "model"
     wide: int = Field(0, ge=0, description="Values between the two layers of a head alone; 0: one layer")
+
+    @model_validator(mode="before")
+    @classmethod
+    def brisk(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("train") == "head" and "adamw_rate" not in values:
+            return {**values, "adamw_rate": 1e-3}
+        return values
 
     @model_validator(mode="after")
     def head_alone(self) -> Headed:

@@ -71,7 +71,8 @@ def save_model(model: Any, tokenizer: Any, out: Path) -> None:
 
 def write_profile(base: Path | None, out: Path) -> None:
     """Carry `reason.json` over, less the policy that was calibrated for the weights of before."""
-    if base is None or not (base / FILE).is_file() or (out / FILE).exists():
+    here = (out / "config.json").is_file() and not (out / FILE).exists()
+    if base is None or not here or not (base / FILE).is_file():
         return
     profile = json.loads((base / FILE).read_text("utf-8"))
     profile.pop("auto", None)

@@ -19,20 +19,22 @@ def silent(_: Mapping[str, Any]) -> None:
 
 def reporter(out: TextIO, as_json: bool) -> Tell:
     """JSON lines, or one line on a terminal that is written over. A row with a `note` is said as a line of its own."""
+    drawn = False
 
     def tell(row: Mapping[str, Any]) -> None:
+        nonlocal drawn
         if as_json:
             out.write(json.dumps(row) + "\n")
         elif "note" in row:
-            out.write(f"{row['note']}\n")
+            out.write(f"\n{row['note']}\n" if drawn else f"{row['note']}\n")
+            drawn = False
         else:
             done = row["tokens"] / (row["tokens"] + row["speed"] * row["left"])
             bar = "█" * int(24 * done) + "·" * (24 - int(24 * done))
             out.write(
                 f"\r{bar} {100 * done:5.1f} %  loss {row['loss']:.4f}  {row['speed']:,} tokens/s  {row['left']} s left "
             )
-            if not row["left"]:
-                out.write("\n")
+            drawn = True
         out.flush()
 
     return tell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from reason_engine.cli import data, train
 from reason_engine.errors import SetupError, UnknownName
 from reason_engine.training import trainers
+from reason_engine.training.callbacks import reporter
 
 TINY = """
 out: {out}
@@ -48,6 +50,19 @@ def test_train_writes_a_model_and_json_lines(tmp_path: Path) -> None:
     assert "memory: about" in "\n".join(row.get("note", "") for row in rows)
     assert rows[-1]["tokens"] >= 200 and rows[-1]["left"] == 0
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_on_a_terminal_notes_and_the_bar_keep_to_their_lines() -> None:
+    out = io.StringIO()
+    tell, row = reporter(out, False), {"tokens": 50, "speed": 10, "left": 5, "loss": 0.25}
+    for said in ({"note": "one"}, row, {**row, "tokens": 100, "left": 0}, {"note": "two"}, {"note": "three"}):
+        tell(said)
+    first, bars, *rest = out.getvalue().split("\n")
+    assert (first, rest) == ("one", ["two", "three", ""])
+    assert [bar[25:33].strip() for bar in bars.split("\r")[1:]] == ["50.0 %", "100.0 %"]
+    tell = reporter(out := io.StringIO(), True)
+    tell({"note": "one"})
+    assert json.loads(out.getvalue()) == {"note": "one"}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest_asyncio
 from reason_engine.engines._rewards import read_reward
 from reason_engine.engines.embedded import Embedded
 from reason_engine.errors import SetupError
+from reason_engine.training.reward import RewardConfig
 from reason_engine.types import Message, ScoreRequest
 from reason_engine.verifiers.reward_model import step_ends
 from tests.models import write_model
@@ -78,6 +79,9 @@ async def test_a_head_leaves_the_model_alone_and_names_its_base(base: Path, tmp_
     said = json.loads((out / "head.json").read_text())
     assert said["kind"] == "outcome" and len(said["base"]) == 16
     assert log[-1]["loss"] < log[0]["loss"]
+    fields = {"out": "o", "model": base, "data": "d", "tokens": 1}
+    rates = [RewardConfig.model_validate({**fields, **more}).adamw_rate for more in ({}, {"train": "head"})]
+    assert rates == [2e-5, 1e-3]
 
 
 async def test_a_step_is_read_at_its_last_token(base: Path) -> None:
