@@ -44,6 +44,8 @@ class Capabilities:
     score: bool = False
     rewards: tuple[tuple[str, Literal["outcome", "process"]], ...] = ()
     """Reward models that `score` takes by name, and whether each judges whole answers or single steps."""
+    embeds: tuple[str, ...] = ()
+    """Models that `score` takes by name for the task `embed`; none named: the first."""
     adapters: bool = False
     structured: bool = False
     drafting: tuple[str, ...] = ()

@@ -46,7 +46,8 @@ class Settings(BaseSettings):
     adapters: Mapping[str, str] = Field(default_factory=dict[str, str], description="LoRA folders by name")
     reward_models: Mapping[str, str] = Field(
         default_factory=dict[str, str],
-        description="reward models by name: folders, or URLs of endpoints with vLLM's pooling API",
+        description="reward models by name: folders, or URLs of endpoints with vLLM's pooling API; embed+URL: one that "
+        "embeds",
     )
     satisfaction: Mapping[str, Path] = Field(
         default_factory=dict[str, Path],
@@ -58,7 +59,8 @@ class Settings(BaseSettings):
     )
     knowledge_model: str | None = Field(
         default=None,
-        description="model of the engine that embeds passages; none: they are found by words alone",
+        description="what embeds passages: `served` (the model itself), the URL of an endpoint with /v1/embeddings, or "
+        "the name of one among the reward models (NAME=embed+URL); none: they are found by words alone",
     )
     guard: Path | None = Field(default=None, description="YAML or JSON file of rules on requests and answers")
 

@@ -4,7 +4,8 @@ A path is a checkpoint folder with a classification head (`…ForSequenceClassif
 model, read at the last token; `…ForTokenClassification`, `…ForProcessRewardModel`: a process model, read where steps
 end), or a folder with `head.json` and safetensors: a small head over the served model's own hidden states, of which
 those in `heads/` beside the weights are found by themselves. A URL is an endpoint with vLLM's pooling API
-(`vllm serve MODEL --runner pooling`); `process+http://…` where its model judges steps; `#model` names the model.
+(`vllm serve MODEL --runner pooling`); `process+http://…` where its model judges steps, `embed+http://…` where it
+embeds (`/v1/embeddings`); `#model` names the model.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import urldefrag
+from urllib.parse import urldefrag, urlsplit
 
 from reason_engine.engines._checkpoint import read_json, weight_files
+from reason_engine.engines._embeddings import choose_embedder, embed
 from reason_engine.errors import (
     CapabilityMissing,
     EngineError,
@@ -38,6 +40,8 @@ SUFFIXES: Mapping[str, Kind] = {
     "ForTokenClassification": "process",
     "ForProcessRewardModel": "process",
 }
+PROCESS, EMBED = "process+", "embed+"
+"""Before a URL: what the model behind it does, where that is not judging whole answers."""
 AT_ONCE = 8
 """Requests to one endpoint at a time."""
 
@@ -54,7 +58,7 @@ class RewardFile:
 
 def is_url(text: str) -> bool:
     """Whether this names an endpoint."""
-    return text.removeprefix("process+").startswith(("http://", "https://"))
+    return _address(text).startswith(("http://", "https://"))
 
 
 def beside(folder: Path) -> dict[str, str]:
@@ -95,7 +99,7 @@ def choose(request: ScoreRequest, kinds: Mapping[str, Kind]) -> str:
             param="reasoning.verifier.params.model",
             code="model_not_found",
         )
-    if request.task == "embed" or (request.task == "token_reward" and kinds[name] == "outcome"):
+    if request.task == "token_reward" and kinds[name] == "outcome":
         raise RequestError(
             f"the reward model {name!r} judges whole answers only", param="reasoning.verifier.params.model"
         )
@@ -103,7 +107,7 @@ def choose(request: ScoreRequest, kinds: Mapping[str, Kind]) -> str:
 
 
 class Endpoints:
-    """Reward models behind vLLM's pooling API, each by its URL. `client` serves tests."""
+    """Models behind vLLM's pooling API, or OpenAI's of embeddings, each by its URL. `client` serves tests."""
 
     def __init__(self, urls: Mapping[str, str], *, client: AsyncOpenAI | None = None) -> None:
         for name, url in urls.items():
@@ -112,6 +116,8 @@ class Endpoints:
                     f"reward model {name!r}: this engine serves one model; serve {url} beside it "
                     f"(vllm serve {url} --runner pooling --port 8001) and name it {name}=http://127.0.0.1:8001"
                 )
+            if not _host(url):
+                raise SetupError(f"the endpoint {url!r} names no host, or no port that there is")
         self._urls = dict(urls)
         self._given = client
         self._clients: dict[str, AsyncOpenAI] = {}
@@ -119,10 +125,17 @@ class Endpoints:
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """Of each by name."""
+        """Of each reward model by name."""
         return {
-            name: "process" if url.startswith("process+") else "outcome" for name, url in self._urls.items()
+            name: "process" if url.startswith(PROCESS) else "outcome"
+            for name, url in self._urls.items()
+            if not url.startswith(EMBED)
         }
+
+    @property
+    def embeds(self) -> tuple[str, ...]:
+        """Those that embed."""
+        return tuple(name for name, url in self._urls.items() if url.startswith(EMBED))
 
     async def close(self) -> None:
         for client in self._clients.values():
@@ -130,8 +143,14 @@ class Endpoints:
         self._clients.clear()
 
     async def score(self, request: ScoreRequest) -> Scores:
-        """Raw values, before any squashing: one a text, or one an end. Raises EngineError where the endpoint fails."""
-        if not self._urls:
+        """Raw values, before any squashing: one a text, or one an end; or vectors. Raises EngineError where the
+        endpoint fails."""
+        if request.task == "embed":
+            name = choose_embedder(request, self.embeds)
+            model = urldefrag(self._urls[name]).fragment
+            async with self._turn:
+                return await embed(self._client(name), name, model, request.inputs)
+        if not self.kinds:
             raise CapabilityMissing(
                 "no reward model is served; serve one beside the model (vllm serve MODEL --runner pooling --port 8001) "
                 "and name it with --reward-model NAME=http://127.0.0.1:8001",
@@ -183,10 +202,22 @@ class Endpoints:
         from openai import AsyncOpenAI
 
         if name not in self._clients:
-            base = urldefrag(self._urls[name].removeprefix("process+")).url.rstrip("/")
+            base = urldefrag(_address(self._urls[name])).url.rstrip("/")
             client = self._given or AsyncOpenAI(base_url=base, api_key="none", timeout=60)
             self._clients[name] = client.with_options(base_url=base)
         return self._clients[name]
+
+
+def _host(url: str) -> str | None:
+    try:
+        parts = urlsplit(_address(url))
+        return parts.hostname if parts.port != 0 else None
+    except ValueError:
+        return None
+
+
+def _address(url: str) -> str:
+    return url.removeprefix(PROCESS).removeprefix(EMBED)
 
 
 def _value(name: str, reply: object, process: bool) -> tuple[float, int]:

@@ -123,7 +123,14 @@ def _remote(settings: Settings) -> Engine:
         "api_key": settings.upstream_key,
         "context": settings.context,
     }
-    return OpenAIEngine(OpenAIConfig.model_validate(config), rewards=settings.reward_models)
+    return OpenAIEngine(OpenAIConfig.model_validate(config), rewards=_rewards(settings))
+
+
+def _rewards(settings: Settings) -> dict[str, str]:
+    """Those the settings name; an endpoint that embeds for documents is one more, by its URL."""
+    url = settings.knowledge_model or ""
+    plain = {url: f"embed+{url}"} if url.startswith(("http://", "https://")) else {}
+    return {**plain, **settings.reward_models}
 
 
 def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
@@ -138,7 +145,7 @@ def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
         device=settings.device,
         threads=settings.threads or 0,
         max_rows=settings.max_rows,
-        rewards=settings.reward_models,
+        rewards=_rewards(settings),
     )
 
 
@@ -156,7 +163,7 @@ def _vllm(settings: Settings, folder: Path) -> Engine:
         "extra": extra,
     }
     try:
-        return VllmEngine(VllmConfig.model_validate({**own, **known}), rewards=settings.reward_models)
+        return VllmEngine(VllmConfig.model_validate({**own, **known}), rewards=_rewards(settings))
     except ValidationError as error:
         first = error.errors()[0]
         raise SetupError(f"vllm.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -106,6 +106,7 @@ class OpenAIEngine:
             choose=self.config.logprobs > 0,
             score=bool(self._rewards.kinds),
             rewards=tuple(self._rewards.kinds.items()),
+            embeds=self._rewards.embeds,
             structured=True,
             drafting=("none",),
         )

@@ -84,6 +84,7 @@ class VllmEngine(Spoken):
             choose=True,
             score=bool(self._rewards.kinds),
             rewards=tuple(self._rewards.kinds.items()),
+            embeds=self._rewards.embeds,
             adapters=self.config.enable_lora,
             structured=True,
             drafting=(_DRAFTERS.get(drafter, drafter),) if drafter else ("none",),

@@ -32,13 +32,16 @@ BATCH = 32
 class Library:
     """The documents of one folder. `opened` once `open` is done; before that nothing is found.
 
-    Raises SetupError where there is no such folder.
+    Raises SetupError where there is no such folder, or no model of that name that embeds.
     """
 
     def __init__(self, folder: Path, *, engine: Engine | None = None, model: str | None = None) -> None:
         if not folder.is_dir():
             what = "is not a folder" if folder.exists() else "does not exist"
             raise SetupError(f"--knowledge {folder}: {what}")
+        if engine and model and model not in engine.caps.embeds:
+            known = ", ".join([*engine.caps.embeds, "the URL of an endpoint with /v1/embeddings"])
+            raise SetupError(f"knowledge_model {model!r}: no model of that name embeds here; one of: {known}")
         self.folder, self.opened = folder, False
         self.passages: list[Passage] = []
         self.skipped: list[tuple[str, str]] = []
@@ -69,7 +72,7 @@ class Library:
 
     async def embed(self) -> None:
         """Embed what was read, where a model for it is named and the engine, started by now, has it."""
-        if self._engine and self._model and self._engine.caps.score and self.passages:
+        if self._engine and self._model and self.passages:
             await self._embed(self._engine)
         self.opened = True
 
@@ -113,12 +116,11 @@ class Library:
 
         texts = [passage.text for passage in self.passages]
         try:
-            rows = [
-                row
+            parts = [
+                np.asarray(await self._vectors_of(engine, texts[at : at + BATCH]), dtype=np.float32)
                 for at in range(0, len(texts), BATCH)
-                for row in await self._vectors_of(engine, texts[at : at + BATCH])
             ]
-            vectors = np.asarray(rows, dtype=np.float32)
+            vectors = np.concatenate(parts)
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         except (EngineError, RequestError, ValueError) as error:  # ValueError: rows of different lengths
             log.warning("%s does not embed, words alone decide: %s", self._model, error)

@@ -72,7 +72,7 @@ async def score_steps(run: Run, call: Call, path: Path, seconds: float = SECONDS
 
 async def rate(run: Run, request: ScoreRequest, stage: str) -> Scores:
     """Values of texts by a model head that the engine serves. Raises CapabilityMissing."""
-    if not run.engine.caps.score:
+    if request.task != "embed" and not run.engine.caps.score:
         raise CapabilityMissing(
             f"strategy {run.strategy} needs a reward model, and this engine serves none; "
             "serve one beside the model with --reward-model NAME=PATH",

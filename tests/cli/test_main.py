@@ -114,3 +114,13 @@ def test_ctrl_c_exits_130(reason, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cli_main, "build", lambda: interrupted)
     assert reason().code == 130
+
+
+@pytest.mark.parametrize(
+    "command", [("serve", "--engine", "scripted"), ("solve", "q", "--engine", "scripted")]
+)
+def test_a_model_for_documents_that_is_not_there(reason, tmp_path: Path, monkeypatch, command) -> None:
+    monkeypatch.setenv("REASON_KNOWLEDGE_MODEL", "nothing")
+    ran = reason(*command, "--knowledge", str(tmp_path))
+    assert ran.code == 2 and "reason: knowledge_model 'nothing': no model of that name embeds" in ran.err
+    assert "Traceback" not in ran.err

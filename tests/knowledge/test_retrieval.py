@@ -8,7 +8,7 @@ import pytest
 
 from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
-from reason_engine.errors import EngineError
+from reason_engine.errors import EngineError, SetupError
 from reason_engine.knowledge import Library
 from reason_engine.knowledge.index import K, Words, fuse, nearest, words
 from reason_engine.types import ScoreRequest, Scores
@@ -92,6 +92,9 @@ def test_the_nearest_vector() -> None:
     assert nearest(rows, [0.0, 0.0, 0.0], 1) == [(0, 0.0)]
 
 
+EMBEDS = Capabilities(embeds=("small",))
+
+
 class Embeds(Scripted):
     """Embeds by whether a text speaks of trains; a word for it in another language counts too."""
 
@@ -107,7 +110,7 @@ class Embeds(Scripted):
 
 
 async def test_meaning_finds_what_words_do_not(tmp_path: Path) -> None:
-    engine = Embeds(caps=Capabilities(score=True))
+    engine = Embeds(caps=EMBEDS)
     library = await opened(tmp_path, engine=engine, model="small")
     assert (await library.retrieve("Zug?", 1))[0].source == "2.txt:1"
     engine.fails = True
@@ -115,9 +118,14 @@ async def test_meaning_finds_what_words_do_not(tmp_path: Path) -> None:
 
 
 async def test_an_engine_that_does_not_embed_is_done_without(tmp_path: Path) -> None:
-    engine = Embeds(caps=Capabilities(score=True))
+    engine = Embeds(caps=EMBEDS)
     engine.fails = True
     library = await opened(tmp_path, engine=engine, model="small")
     assert (await library.retrieve("red box", 1))[0].source == "0.txt:1"
-    plain = await opened(tmp_path, engine=Scripted(), model="small")
-    assert (await plain.retrieve("red box", 1))[0].source == "0.txt:1"
+
+
+async def test_a_name_that_nothing_embeds_under_keeps_it_from_opening(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"knowledge_model 'large': .* one of: small, the URL of"):
+        Library(tmp_path, engine=Embeds(caps=EMBEDS), model="large")
+    with pytest.raises(SetupError, match="one of: the URL of"):
+        Library(tmp_path, engine=Scripted(), model="small")

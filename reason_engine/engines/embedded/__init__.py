@@ -17,6 +17,7 @@ from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import engines
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
+from reason_engine.engines._embeddings import SERVED, choose_embedder
 from reason_engine.engines._requests import check_adapter
 from reason_engine.engines._rewards import Endpoints, Kind, beside, choose, is_url, read_reward
 from reason_engine.engines._spoken import Spoken
@@ -121,6 +122,7 @@ class Embedded(Spoken):
             choose=True,
             score=bool(self._rewards),
             rewards=tuple(self._rewards.items()),
+            embeds=(SERVED, self._info.name, *self._endpoints.embeds),
             adapters=True,
             structured=True,
             drafting=("none",),
@@ -189,11 +191,19 @@ class Embedded(Spoken):
         return made
 
     async def score(self, request: ScoreRequest) -> Scores:
-        """By a head of its own or an endpoint. Nothing is generated. Raises RequestError kinds, EngineError."""
-        if self._rewards and choose(request, self._rewards) in self._endpoints.kinds:
-            return await self._endpoints.score(request)
+        """By a head, an endpoint, or for `embed` the served model. Nothing is generated.
+
+        Raises RequestError kinds, EngineError."""
         identity = f"score-{next(self._numbers)}"
-        made = await self._call(identity, self._judging.message(identity, request))
+        if request.task == "embed":
+            if choose_embedder(request, self.caps.embeds) in self._endpoints.embeds:
+                return await self._endpoints.score(request)
+            message = await self._judging.embedding(identity, request.inputs)
+        elif self._rewards and choose(request, self._rewards) in self._endpoints.kinds:
+            return await self._endpoints.score(request)
+        else:
+            message = self._judging.message(identity, request)
+        made = await self._call(identity, message)
         assert isinstance(made, Scores)
         return made
 

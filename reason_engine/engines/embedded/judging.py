@@ -1,14 +1,14 @@
-"""Reward requests before the worker: which model, and the tokens to read the values at. Never loads torch."""
+"""Reward and embedding requests before the worker: which model, and the tokens to read at. Never loads torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._rewards import Kind, RewardFile, choose
-from reason_engine.engines.embedded.admission import check_prompt
+from reason_engine.engines.embedded.admission import check_prompt, prompt_ids
 from reason_engine.engines.embedded.messages import Rate
 from reason_engine.engines.embedded.shape import read_shape
 from reason_engine.errors import CapabilityMissing, RequestError
@@ -30,6 +30,7 @@ class Judging:
 
     def __init__(self, files: Mapping[str, RewardFile], chat: ChatFormat, context: int, vocab: int) -> None:
         """Reads the formats of those with a checkpoint of their own. Raises ModelLoadError."""
+        self._chat, self._context, self._vocab = chat, context, vocab
         self._readers = {
             name: Reader(file, chat, context, vocab) if file.own else _reader(file)
             for name, file in files.items()
@@ -59,6 +60,13 @@ class Judging:
             inputs.append(ids)
             places.append(read)
         return Rate(identity, name, tuple(inputs), tuple(places))
+
+    async def embedding(self, identity: str, inputs: Sequence[str]) -> Rate:
+        """Texts to embed by the served model, in tokens, each cut to the context. Raises RequestError kinds."""
+        cut = [(await prompt_ids(self._chat, text))[: self._context] for text in inputs]
+        for ids in cut:
+            check_prompt(ids, self._context + 1, self._vocab)
+        return Rate(identity, None, tuple(cut), ((0,),) * len(cut))
 
 
 def _reader(file: RewardFile) -> Reader:

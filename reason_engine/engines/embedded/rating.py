@@ -25,6 +25,7 @@ from reason_engine.engines.embedded import weights
 from reason_engine.engines.embedded.decoder import Decoder
 from reason_engine.engines.embedded.messages import Rate
 from reason_engine.engines.embedded.outbox import Outbox
+from reason_engine.engines.embedded.pooling import Mean
 from reason_engine.engines.embedded.prefill import Segment, advance, segment
 from reason_engine.engines.embedded.prefix import PrefixCache
 from reason_engine.engines.embedded.shape import read_shape
@@ -41,6 +42,11 @@ class Head:
     decoder: Decoder
     layers: tuple[tuple[Tensor, Tensor | None], ...]
     own: bool
+
+    def read(self, hidden_NH: Tensor, places: Sequence[int]) -> tuple[float, ...]:
+        """The values at those of the states."""
+        values = self.values(hidden_NH)
+        return tuple(float(values[place]) for place in places)
 
     def values(self, hidden_NH: Tensor) -> Tensor:
         """One value a state, (N)."""
@@ -62,10 +68,13 @@ class Job:
 
 
 class Rater:
-    """Reads texts by heads, first come first served."""
+    """Reads texts by heads, by the name None as vectors; first come first served."""
 
-    def __init__(self, heads: Mapping[str, Head], prefixes: PrefixCache, outbox: Outbox, limit: int) -> None:
-        self.heads, self.prefixes, self.outbox, self.limit = heads, prefixes, outbox, limit
+    def __init__(
+        self, heads: Mapping[str, Head], served: Decoder, prefixes: PrefixCache, outbox: Outbox, limit: int
+    ) -> None:
+        self.heads: Mapping[str | None, Head | Mean] = {**heads, None: Mean(served)}
+        self.prefixes, self.outbox, self.limit = prefixes, outbox, limit
         self._jobs: deque[Job] = deque()
 
     @property
@@ -95,15 +104,14 @@ class Rater:
             parts.append(part)
         done = dict(advance(head.decoder, parts, sum(p.left for p in parts), None))
         for number, part in enumerate(parts, first):
-            values = head.values(done[part])
             start = len(part.ids) - part.keep
-            job.values[number] = tuple(float(values[p - start]) for p in job.request.places[number])
+            job.values[number] = head.read(done[part], [p - start for p in job.request.places[number]])
         if None not in job.values:
             self._jobs.popleft()
             read = sum(map(len, job.request.inputs))
             self.outbox.result(job.request.id, Scores(tuple(v for v in job.values if v is not None), read))
 
-    def _segment(self, head: Head, ids: Sequence[int], keep: int) -> Segment:
+    def _segment(self, head: Head | Mean, ids: Sequence[int], keep: int) -> Segment:
         known, shared = self.prefixes.find(0, ids) if head.own else (None, 0)
         return segment(head.decoder, ids, known, shared, keep=keep)
 

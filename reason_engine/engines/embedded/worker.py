@@ -69,7 +69,13 @@ class Worker:
         self.scheduler, ready = build(self.config, chat, self.outbox)
         self.grammars = Grammars(chat.tokenizer, self.scheduler.decoder.shape.vocab, chat.eos_ids)
         heads = load_heads(self.config.rewards, self.scheduler.decoder)
-        self.rater = Rater(heads, self.scheduler.prefixes, self.outbox, self.scheduler.prefill_tokens)
+        self.rater = Rater(
+            heads,
+            self.scheduler.decoder,
+            self.scheduler.prefixes,
+            self.outbox,
+            self.scheduler.prefill_tokens,
+        )
         self._compiling: dict[str, list[int]] = {}
         self.send(ready)
 
