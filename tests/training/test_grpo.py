@@ -50,8 +50,7 @@ def test_killed_and_resumed_ends_the_same(policy: Path, tmp_path: Path) -> None:
         "kl": 0.1,
         "max_tokens": 32,
         "rewards": SHORT,
-        "mixture": WORDS,
-        "curriculum": [{"params": {"words": {"steps": [3, 3]}}, "steps": 2, "until": 9}],
+        "curriculum": [{"params": {"value": {"game": 0.0}}, "steps": 2, "until": 9}],
     }
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run("grpo", config(GrpoConfig, policy, whole, **changes))
