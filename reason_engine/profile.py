@@ -39,7 +39,8 @@ class TaskMatch(Frozen):
 
     task: str
     match: str
-    checker: str
+    checker: str | None = None
+    """The verifier that checks it exactly; none: the task is told apart, by `auto`, and nothing more."""
 
     @field_validator("match")
     @classmethod

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from reason_engine.errors import ModelLoadError
 from reason_engine.profile import FILE, Ask, Profile, TaskMatch, read_profile, write_profile
+from reason_engine.runtime.judges import checker_of
+from reason_engine.types import Problem
 
 NANO = Profile(
     description="demonstration",
@@ -75,3 +77,10 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_a_profile_is_frozen() -> None:
     with pytest.raises(ValidationError):
         NANO.description = "x"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_task_without_a_checker_is_only_told_apart() -> None:
+    profile = Profile.model_validate({"tasks": [{"task": "judgement", "match": "^Can .* make 24"}]})
+    found = profile.task_of("Can 4 6 make 24?")
+    assert found and found[0].task == "judgement"
+    assert checker_of(profile, Problem("Can 4 6 make 24?")) is None

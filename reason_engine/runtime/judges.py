@@ -42,10 +42,9 @@ class Judged(Protocol):
 def checker_of(profile: Profile, problem: Problem) -> Checker | None:
     """The exact checker of the problem's task, where the model's profile knows the task."""
     found = profile.task_of(problem.asked)
-    if found is None:
+    if found is None or found[0].checker is None:
         return None
-    task, groups = found
-    return _task_verifier(task.checker, groups)
+    return _task_verifier(found[0].checker, found[1])
 
 
 def verifier_of(
