@@ -33,7 +33,7 @@ class Confidence(Strategy):
     votes: ClassVar[bool] = True
 
     n: int = Field(16, ge=1, le=256, description="paths to begin, the warm-up included")
-    warmup: int = Field(4, ge=1, le=64, description="paths that run to their end and set the threshold")
+    warmup: int = Field(3, ge=1, le=64, description="paths that run to their end and set the threshold")
     keep: float = Field(
         0.9, gt=0, le=1, description="share of the warm-up paths that the threshold lets through"
     )
