@@ -100,7 +100,9 @@ def grouped(questions: list[Question], profile: Profile, only: tuple[str, ...] =
     for question in questions:
         found = profile.task_of(question.problem.question)
         name, checker = (found[0].task, found[0].checker) if found else (None, None)
-        groups.setdefault(name, Group(name, arms(checker, only, profile.verifiers))).questions.append(question)
+        groups.setdefault(name, Group(name, arms(checker, only, profile.verifiers))).questions.append(
+            question
+        )
     return list(groups.values())
 
 

@@ -47,6 +47,8 @@ class Place:
     """Where a context stands: counts its calls and keeps its notes until the node closes."""
 
     calls: int = 0
+    latest: int = 0
+    """The call whose paths a draw goes on with."""
     notes: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -99,20 +101,22 @@ class Context:
         drop: Drop | None = None,
         final: bool = False,
         live: bool = False,
+        after: int = 0,
     ) -> list[Path]:
         """Up to n paths of one prompt, together, as one engine request; fewer only when the budget ran out.
 
         `prompt` is the user's turn (default: the question), `prefill` the beginning of the model's. `until` sees the
         finished paths and aborts the rest by returning True; `drop` sees the new log-probabilities of path i and ends
         that path by returning True. `final`: the path is the answer, so the request's own
-        tools, format and logprobs apply. `live`: its text may be shown as it is made.
+        tools, format and logprobs apply. `live`: its text may be shown as it is made. `after`: this goes on with the
+        latest draw, of which there are so many paths, and draws what a larger one would have drawn next.
         Raises BudgetExhausted if not one path could be started, ContextLengthExceeded if the prompt does not fit.
         """
         prefill += self.opening if final else ""
         base = self.render(prompt, final=final)
         sent = self.render(prompt, prefill=prefill, final=final) if prefill else base
         ids = tuple(self.run.engine.tokenize(sent))
-        plan = self._plan(sent, base, ids, n, max_tokens, temperature, stop, logprobs, stage, final)
+        plan = self._plan(sent, base, ids, n, max_tokens, temperature, stop, logprobs, stage, final, after)
         plan = replace(plan, prefill=prefill, until=until, drop=drop, live=live and self.live)
         return await draw(self.run, plan, self._reader(final), self.stock)
 
@@ -316,6 +320,7 @@ class Context:
         logprobs: int | None,
         stage: str,
         final: bool,
+        after: int = 0,
     ) -> Plan:
         run, caps = self.run, self.run.engine.caps
         room = run.engine.info.context - len(ids)
@@ -330,12 +335,13 @@ class Context:
         wanted = max(
             (k for k in (logprobs, run.sampling.logprobs, run.alternatives) if k is not None), default=None
         )
-        place, self.place.calls = self.place.calls, self.place.calls + 1
-        seed = zlib.crc32(repr((run.seed, self.names, place)).encode()) % 2**31
+        if not after:
+            self.place.latest, self.place.calls = self.place.calls, self.place.calls + 1
+        seed = zlib.crc32(repr((run.seed, self.names, self.place.latest)).encode()) + after
         sampling = replace(
             run.sampling,
             temperature=run.sampling.temperature if temperature is None else temperature,
-            seed=seed,
+            seed=seed % 2**31,
             stop=self._stop(stop, final),
             include_stop=bool(stop),
             structured=form_of(self.problem) if final else None,

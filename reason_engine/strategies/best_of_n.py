@@ -58,7 +58,9 @@ class BestOfN(Strategy):
         )
         heat, answer = self.heat(ctx), Answer()
         while size := self._wave(ballot):
-            wave = await ctx.sample(ctx.worded("steps"), n=size, temperature=heat, final=True)
+            wave = await ctx.sample(
+                ctx.worded("steps"), n=size, temperature=heat, final=True, after=len(ballot.paths)
+            )
             finished = [path for path in wave if path.finished]
             judged = await ctx.score(finished) if finished else []
             scores |= {p.node: s.value for p, s in zip(finished, judged, strict=True) if s is not None}

@@ -76,6 +76,7 @@ class Confidence(Strategy):
                 final=True,
                 until=ballot.until if gate else None,
                 drop=gate.drop() if gate else None,
+                after=len(ballot.paths),
             )
             gate = gate or gate_of([path for path in wave if path.finished], self.keep, self.k, self.window)
             for path in wave:

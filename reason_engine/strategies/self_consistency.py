@@ -42,7 +42,12 @@ class SelfConsistency(Strategy):
         heat, answer = self.heat(ctx), Answer()
         while (size := ballot.wave) and not ballot.decided:
             wave = await ctx.sample(
-                ctx.worded("steps"), n=size, temperature=heat, final=True, until=ballot.until
+                ctx.worded("steps"),
+                n=size,
+                temperature=heat,
+                final=True,
+                until=ballot.until,
+                after=len(ballot.paths),
             )
             await ballot.count(ctx, wave)
             answer = await ballot.answer(ctx)

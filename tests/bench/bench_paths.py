@@ -1,5 +1,5 @@
 """Sixteen paths beside one: the time of strategies that draw 16 paths over that of one path of the same length, in
-alternating pairs, on a random model of at least 100M parameters. Paths that are batched cost far less than 16 times one.
+alternating pairs, on a random model of at least 100M parameters. Paths that are batched cost far less than 16 times.
 
     python -m tests.bench.bench_paths [--engine embedded|vllm] [--pairs 7] [--tokens 48] [--nano]
 

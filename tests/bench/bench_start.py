@@ -21,6 +21,11 @@ QUESTION = "Tom has 12 apples and buys 7 more. How many apples does Tom have?"
 STRATEGIES = ("direct", "chain-of-thought", "self-consistency", "tree-of-thoughts")
 
 
+WARM = 1000
+"""Requests after which what is started at need (the process that compares answers) and what is bounded (traces, cached
+prefixes) is there."""
+
+
 def main() -> None:
     """Print one JSON object."""
     parser = argparse.ArgumentParser()
@@ -38,7 +43,7 @@ def main() -> None:
             starts.append(started.seconds)
     with server() as started:
         rest = started.memory()
-        asyncio.run(_ask(started.url, 100))
+        asyncio.run(_ask(started.url, WARM))
         warm = started.memory()
         asyncio.run(_ask(started.url, requests))
         after = started.memory()
@@ -48,7 +53,7 @@ def main() -> None:
         "ready_seconds": [round(s, 2) for s in starts],
         "ready_seconds_median": round(statistics.median(starts), 2),
         "memory_at_rest_mb": round(rest / 2**20),
-        "memory_after_100_mb": round(warm / 2**20),
+        f"memory_after_{WARM}_mb": round(warm / 2**20),
         f"memory_after_{requests}_more_mb": round(after / 2**20),
         "growth_percent": round(100 * (after - warm) / warm, 2),
     }, indent=2))  # fmt: skip

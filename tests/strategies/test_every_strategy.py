@@ -29,7 +29,12 @@ VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "self-refine": ({}, {"n": 3, "rounds": 2}, {"verifier": "certainty"}),
     "budget-forcing": ({}, {"rounds": 2, "min_tokens": 30, "max_thinking": 40}, {"max_thinking": 9}),
     "confidence": ({}, {"adaptive": False, "keep": 0.5}, {"n": 4, "window": 3, "k": 2}),
-    "beam-search": ({}, {"diverse": True, "n": 8}, {"choose": "best", "aggregate": "product"}, {"adaptive": True}),
+    "beam-search": (
+        {},
+        {"diverse": True, "n": 8},
+        {"choose": "best", "aggregate": "product"},
+        {"adaptive": True},
+    ),
     "mcts": (
         {},
         {"parallel": 1, "select": "puct"},

@@ -80,3 +80,17 @@ async def test_a_body_temperature_of_zero_is_ignored_and_noted() -> None:
     assert "temperature" in outcome.trace.nodes[0].notes
     await solve(SelfConsistency(n=2, temperature=0.0), Problem("?"), engine, temperature=1.0)
     assert engine.log[1].sampling.temperature == 0.0
+
+
+async def test_an_adaptive_vote_is_a_beginning_of_the_fixed_one() -> None:
+    def reply(prompt: str, seed: int, index: int) -> str:
+        return f"so\nAnswer: {int(seed % 4 > 0)}"
+
+    async def texts(**fields: object) -> list[str]:
+        strategy = SelfConsistency.model_validate({"n": 12, **fields})
+        outcome = await solve(strategy, Problem("?"), Scripted(reply), seed=5)
+        return [node.text for node in outcome.trace.nodes if node.role == "path"]
+
+    fixed, adaptive = await texts(), await texts(adaptive=True, confidence=0.95)
+    assert 3 < len(adaptive) < 12
+    assert adaptive == fixed[: len(adaptive)]
