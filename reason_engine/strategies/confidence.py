@@ -35,7 +35,7 @@ class Confidence(Strategy):
     n: int = Field(16, ge=1, le=256, description="paths to begin, the warm-up included")
     warmup: int = Field(3, ge=1, le=64, description="paths that run to their end and set the threshold")
     keep: float = Field(
-        0.9, gt=0, le=1, description="share of the warm-up paths that the threshold lets through"
+        1.0, gt=0, le=1, description="share of the warm-up paths that the threshold lets through"
     )
     window: int | None = Field(
         None, ge=1, le=65_536, description="tokens of a group; default: a quarter of a typical path"
