@@ -17,6 +17,7 @@ import math
 from reason_engine.contracts import Checker
 from reason_engine.policy import Features, Plan, Policy, Stage, weights_of
 from reason_engine.runtime.run import Run
+from reason_engine.strategies._votes import CERTAIN
 from reason_engine.types import Answer
 
 TIMES = {"none": 1, "minimal": 1, "low": 2, "medium": 4, "high": 16, "xhigh": 64, "max": 64}
@@ -73,7 +74,7 @@ def usual_plans(run: Run, verifier: Stage | None) -> list[Plan]:
         _plan(1, direct),
         _plan(2, first, Stage(strategy="chain-of-thought")),
         _plan(4, first, few),
-        _plan(16, first, agreed, vote(15, 0.8)),
+        _plan(16, first, agreed, vote(15, CERTAIN)),
         _plan(64, first, agreed, vote(63, 0.95)),
     ]
 

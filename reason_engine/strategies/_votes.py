@@ -16,10 +16,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, comb, floor, inf
+from typing import Annotated
+
+from pydantic import Field
 
 from reason_engine.runtime.context import Context
 from reason_engine.types import Answer, Path, Vote
 
+Certainty = Annotated[
+    float, Field(gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote")
+]
+CERTAIN = 0.85
+"""The usual one; docs/log.md says what others cost and lose on development problems."""
 SMALLEST_WAVE = 3
 ROUNDING = 1e-9
 

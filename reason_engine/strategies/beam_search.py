@@ -28,6 +28,7 @@ from reason_engine.strategies._ends import Choose, answered, decided, settled_by
 from reason_engine.strategies._steps import Steps
 from reason_engine.strategies._tree import Thought, keep, merge
 from reason_engine.strategies._values import Aggregate, Values
+from reason_engine.strategies._votes import CERTAIN, Certainty
 from reason_engine.types import Answer, Problem
 
 
@@ -48,9 +49,7 @@ class BeamSearch(Strategy):
     aggregate: Aggregate = Field("min", description="how the scores of a beam's steps become one")
     choose: Choose = Field("vote", description="vote weighted by value, or the beam of highest value")
     adaptive: bool = Field(False, description="vote: stop when no beam left could change it")
-    confidence: float = Field(
-        0.85, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
-    )
+    confidence: Certainty = CERTAIN
     step_tokens: int = Field(256, ge=1, le=4096, description="most tokens of one step")
 
     @property

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies._votes import SMALLEST_WAVE, Ballot
+from reason_engine.strategies._votes import CERTAIN, SMALLEST_WAVE, Ballot, Certainty
 from reason_engine.types import Answer, Path, Problem
 
 
@@ -36,9 +36,7 @@ class BestOfN(Strategy):
     adaptive: bool = Field(
         False, description="draw in waves; stop at a full score, or when the vote is settled"
     )
-    confidence: float = Field(
-        0.85, gt=0.5, lt=1, description="adaptive vote: certainty of the lead that settles it"
-    )
+    confidence: Certainty = CERTAIN
 
     @property
     def width(self) -> int:

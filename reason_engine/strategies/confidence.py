@@ -20,7 +20,7 @@ from pydantic import Field
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies._confidence import Gate, gate_of
-from reason_engine.strategies._votes import Ballot
+from reason_engine.strategies._votes import CERTAIN, Ballot, Certainty
 from reason_engine.types import Answer, Path, Problem
 
 
@@ -42,9 +42,7 @@ class Confidence(Strategy):
     )
     k: int = Field(5, ge=2, le=20, description="likeliest tokens that a token's confidence is taken over")
     adaptive: bool = Field(True, description="draw in waves and stop when the vote is settled")
-    confidence: float = Field(
-        0.85, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
-    )
+    confidence: Certainty = CERTAIN
 
     @property
     def width(self) -> int:

@@ -29,6 +29,7 @@ from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies._ends import Choose, answered, decided, settled_by
 from reason_engine.strategies._simulations import Simulations
 from reason_engine.strategies._values import Aggregate
+from reason_engine.strategies._votes import CERTAIN, Certainty
 from reason_engine.types import Answer, Problem
 
 VALUED, PLAYED = 24, 6
@@ -64,9 +65,7 @@ class MCTS(Strategy):
         "vote", description="vote weighted by value, or the finished path of highest value"
     )
     adaptive: bool = Field(False, description="vote: stop when the vote is settled")
-    confidence: float = Field(
-        0.85, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
-    )
+    confidence: Certainty = CERTAIN
     step_tokens: int = Field(256, ge=1, le=4096, description="most tokens of one step")
     value_prompt: str | None = Field(None, max_length=8192, description="literal {problem} and {state}")
 

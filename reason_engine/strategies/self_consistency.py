@@ -14,7 +14,7 @@ from pydantic import Field
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies._votes import Ballot
+from reason_engine.strategies._votes import CERTAIN, Ballot, Certainty
 from reason_engine.types import Answer, Problem
 
 
@@ -28,9 +28,7 @@ class SelfConsistency(Strategy):
 
     n: int = Field(16, ge=1, le=256, description="paths to sample")
     adaptive: bool = Field(False, description="draw in waves and stop when the vote is settled")
-    confidence: float = Field(
-        0.85, gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote"
-    )
+    confidence: Certainty = CERTAIN
 
     @property
     def width(self) -> int:

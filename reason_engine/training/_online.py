@@ -8,7 +8,6 @@ A step: take problems, sample the policy, judge the samples, let the method make
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from reason_engine.data.mixture import Part
 from reason_engine.errors import SetupError
 from reason_engine.training._course import Course, Stage, staged
 from reason_engine.training._rewards import Judged, Reward
 from reason_engine.training.callbacks import Log, Tell
-from reason_engine.training.config import Frozen
+from reason_engine.training.config import Frozen, Patterns
 from reason_engine.types import Path as Sample
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ class Online(Frozen):
     warmup: int = Field(0, ge=0, description="Steps of linear warm-up")
     final: float = Field(1.0, ge=0, le=1, description="Share of the rate left at the end, falling linearly")
     clip_norm: float = Field(1.0, gt=0)
-    freeze: tuple[str, ...] = Field((), description="Regular expressions over names of parameters that stay")
+    freeze: Patterns = Field((), description="Regular expressions over names of parameters that stay")
     precision: Literal["bf16", "fp32"] = "fp32"
     compile: bool = False
     threads: int | None = Field(None, ge=1)
@@ -75,16 +74,6 @@ class Online(Frozen):
     )
     log_every: int = Field(1, ge=1, description="Steps between log lines")
     tensorboard: bool = Field(False, description="Write events for TensorBoard into `out`/tensorboard")
-
-    @field_validator("freeze")
-    @classmethod
-    def patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in value:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-        return value
 
     @model_validator(mode="after")
     def whole(self) -> Online:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from reason_engine.data.mixture import Part
 from reason_engine.data.rows import Conversation, Row, Text
-from reason_engine.training.config import Frozen
+from reason_engine.training.config import Frozen, Patterns
 
 
 class Peft(Frozen):
@@ -53,9 +52,7 @@ class Supervised(Frozen):
     warmup: float = Field(0.05, ge=0, lt=1)
     final: float = Field(0.01, ge=0, le=1, description="Share of the rate left at the end")
     clip: float = Field(1.0, gt=0)
-    freeze: tuple[str, ...] = Field(
-        (), description="Regular expressions over parameter names that stay as they are"
-    )
+    freeze: Patterns = Field((), description="Regular expressions over parameter names that stay as they are")
     peft: Peft | None = None
     ewc: float = Field(0.0, ge=0, description="Strength of elastic weight consolidation")
     old: Path | None = Field(None, description="Rows of what must not be forgotten (ewc)")
@@ -71,16 +68,6 @@ class Supervised(Frozen):
     log_every: int = Field(20, ge=1, description="Steps between log lines")
     tensorboard: bool = Field(False, description="Write events for TensorBoard into `out`/tensorboard")
     unservable: bool = Field(False, description="Train a model that vLLM cannot serve all the same")
-
-    @field_validator("freeze")
-    @classmethod
-    def patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in value:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-        return value
 
     @field_validator("peft", mode="before")
     @classmethod

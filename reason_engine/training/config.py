@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from reason_engine.errors import SetupError
 
 Config = TypeVar("Config", bound=BaseModel)
+
+
+def _compiled(value: tuple[str, ...]) -> tuple[str, ...]:
+    for pattern in value:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+    return value
+
+
+Patterns = Annotated[tuple[str, ...], AfterValidator(_compiled)]
+"""Regular expressions."""
 
 
 class Frozen(BaseModel):
