@@ -198,7 +198,8 @@ class EngineContract:
                         await engine.abort(asked.id, 7)
                     samples[chunk.index].add(chunk)
             assert samples[index].finish == "abort"
-            assert whole[index].text.startswith(samples[index].text)
+            # cut in the middle of a character, a text ends with a replacement mark that the whole one lacks
+            assert whole[index].text.startswith(samples[index].text.rstrip("\ufffd"))
             assert 0 < samples[index].tokens < 100
             others = [i for i in range(3) if i != index]
             assert [(samples[i].text, samples[i].finish) for i in others] == [
