@@ -54,7 +54,7 @@ async def test_every_task_repeats_itself_and_takes_no_abstention(
     assert not await kind(**SMALL.get(name, {})).grade(found[0], None, "24", equality)
 
 
-@pytest.mark.parametrize("name", ["arithmetic", "countdown", "judgement", "word-problems"])
+@pytest.mark.parametrize("name", ["arithmetic", "countdown", "judgement", "units", "word-problems"])
 def test_generated_problems_depend_on_seed_and_index_alone(name: str, data: Path) -> None:
     longer = problems(name, data, limit=5)
     assert longer[:2] == problems(name, data, limit=2)

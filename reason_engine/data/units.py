@@ -1,0 +1,109 @@
+"""Units: an amount in two or three of them, to be said in the smallest one.
+
+    How many seconds are 2 hours, 5 minutes and 30 seconds?
+    Think step by step.
+    ->
+    2 * 60 = 120
+    120 + 5 = 125
+    125 * 60 = 7500
+    7500 + 30 = 7530
+    Answer: 7530
+
+Not in the recipe of reason-nano, on purpose: it is the new task on which methods of training are measured. A tenth of
+all amounts, told by a checksum of their text, is kept for evaluations and never drawn for training.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from reason_engine.data import families
+from reason_engine.data._lines import Line, written_out
+from reason_engine.data.formats import STEPS, Example
+
+LIMIT = 9999
+LADDERS: tuple[tuple[Any, ...], ...] = (
+    (("week", "weeks"), 7, ("day", "days"), 24, ("hour", "hours")),
+    (("day", "days"), 24, ("hour", "hours"), 60, ("minute", "minutes")),
+    (("hour", "hours"), 60, ("minute", "minutes"), 60, ("second", "seconds")),
+    (("yard", "yards"), 3, ("foot", "feet"), 12, ("inch", "inches")),
+    (("box", "boxes"), 12, ("dozen", "dozens"), 12, ("egg", "eggs")),
+    (("stone", "stones"), 14, ("pound", "pounds"), 16, ("ounce", "ounces")),
+    (("year", "years"), 12, ("month", "months"), 30, ("day", "days")),
+    (("kilometre", "kilometres"), 1000, ("metre", "metres"), 100, ("centimetre", "centimetres")),
+    (("gallon", "gallons"), 4, ("quart", "quarts"), 2, ("pint", "pints")),
+)
+"""From large to small, with the factor between neighbours (a month is taken as 30 days)."""
+ASKED = (
+    "How many {unit} are {amount}?", "Convert {amount} to {unit}.", "Write {amount} in {unit}.",
+    "What is {amount} in {unit}?",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A question, one true rationale, and the answer."""
+
+    question: str
+    lines: tuple[Line, ...]
+    answer: int
+
+
+@families.register("units")
+class Units(BaseModel):
+    """`rationale`: share answered by steps; the rest gives the number at once. `levels`: factors to multiply by."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rationale: float = Field(1.0, ge=0, le=1)
+    levels: tuple[int, int] = (1, 2)
+
+    @field_validator("levels")
+    @classmethod
+    def known(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= value[0] <= value[1] <= 2:
+            raise ValueError("levels are 1, 2 or both")
+        return value
+
+    def example(self, rng: random.Random) -> Example:
+        one = conversion(rng, rng.randint(*self.levels))
+        if rng.random() >= self.rationale:
+            return Example(one.question, f"Answer: {one.answer}", "units")
+        text = "\n".join([*map(str, one.lines), f"Answer: {one.answer}"])
+        return Example(f"{one.question}\n{STEPS}", text, "units")
+
+
+def conversion(rng: random.Random, levels: int, *, held_out: bool = False) -> Conversion:
+    """A fresh amount over `levels` factors, of those kept for evaluations or of the others. Raises ValueError unless
+    there are 1 or 2."""
+    if levels not in (1, 2):
+        raise ValueError("levels must be 1 or 2")
+    while True:
+        ladder = rng.choice(LADDERS)
+        start = 0 if levels == 2 else rng.choice((0, 2))
+        names, factors = (
+            ladder[start : start + 2 * levels + 1 : 2],
+            ladder[start + 1 : start + 2 * levels : 2],
+        )
+        counts = [rng.randint(1, 60), *(rng.randint(0, min(99, factor - 1)) for factor in factors)]
+        lines, value = list[Line](), counts[0]
+        for factor, count in zip(factors, counts[1:], strict=True):
+            lines += written_out(rng, value, "*", factor)
+            if count:
+                lines += written_out(rng, lines[-1].value, "+", count)
+            value = lines[-1].value
+        amount = _said(counts, names)
+        if value <= LIMIT and (zlib.crc32(amount.encode()) % 10 == 0) == held_out:
+            break
+    question = rng.choice(ASKED).format(amount=amount, unit=names[-1][1])
+    return Conversion(question, tuple(lines), value)
+
+
+def _said(counts: Sequence[int], names: Sequence[Any]) -> str:
+    said = [f"{n} {name[n != 1]}" for n, name in zip(counts, names, strict=True) if n]
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
