@@ -35,8 +35,19 @@ class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def load(kind: type[Config], file: Path, settings: Sequence[str] = ()) -> Config:
+def load(kind: type[Config], file: Path | None, settings: Sequence[str] = ()) -> Config:
     """The config of a file with `a.b=value` settings laid over it. Raises SetupError naming file or key."""
+    values = {} if file is None else _read(file)
+    for setting in settings:
+        _lay(values, setting)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        where = "" if file is None else f"{file}: "
+        raise SetupError(f"{where}{_first(kind, error)}") from None
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text("utf-8")) or {}
     except (OSError, UnicodeDecodeError) as error:
@@ -45,12 +56,7 @@ def load(kind: type[Config], file: Path, settings: Sequence[str] = ()) -> Config
         raise SetupError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise SetupError(f"{file}: must be a mapping of keys")
-    for setting in settings:
-        _lay(values, setting)
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise SetupError(f"{file}: {_first(kind, error)}") from None
+    return values
 
 
 def _lay(values: dict[str, Any], setting: str) -> None:

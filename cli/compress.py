@@ -1,0 +1,47 @@
+"""`reason compress`: a smaller checkpoint of a checkpoint, with a report of what it costs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reason_engine.cli._options import AsJson, show
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("compress", help="Make a model smaller, and measure what that costs.")(compress)
+
+
+METHODS = "int8"
+"""For the help, which loads nothing; a test compares it with the registry."""
+
+MethodName = Annotated[str, typer.Argument(metavar="METHOD", help=METHODS)]
+Model = Annotated[str, typer.Argument(help="Checkpoint folder, hub name or reason-nano.")]
+Out = Annotated[Path, typer.Argument(help="Folder for the result; made whole or not at all.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Settings in a YAML file.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Laid over the file, as bits=4.")
+]
+
+
+def compress(
+    method: MethodName,
+    model: Model,
+    out: Out,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compress. The config is validated before anything heavy is imported."""
+    from reason_engine.compression.progress import reporter
+    from reason_engine.compression.run import prepare, run
+
+    prepared = prepare(method, config, settings or ())
+    report = run(method, prepared, model, out, reporter(sys.stdout, as_json))
+    if as_json:
+        show({"report": report, "out": str(out)})
+    else:
+        print(f"{(out / 'report.md').read_text('utf-8')}\nwritten to {out}")
