@@ -1,12 +1,12 @@
-"""An exact suffix automaton over tokens, for drafting: grown token by token, and matched against another text.
+"""An exact suffix automaton over tokens, for drafting: texts that grow side by side, and a text that is followed.
 
-SAM-Decoding, arXiv:2411.10666, sections 3.1 and 3.2; the automaton itself is Blumer et al. 1985. A state stands for the
-substrings that end at the same places; `length` is its longest, `link` leads to the longest suffix in another state.
-Growing by a token and following a text by a token are both O(1) amortised: each failed transition shortens a suffix
-that only one token a step can lengthen.
+SAM-Decoding, arXiv:2411.10666, sections 3.1 and 3.2; the automaton itself is Blumer et al. 1985, over several texts as
+in Mohri et al. 2009. A state stands for the substrings that end at the same places; `length` is its longest, `link`
+leads to the longest suffix in another state. Growing by a token and following a text by a token are both O(1)
+amortised: each failed transition shortens a suffix that only one token a step can lengthen.
 
-Departure: the longest suffix of the automaton's own text that stood earlier is read off the link of its last state,
-so that the dynamic case needs no match state of its own.
+Departures: the longest suffix of a text that stood earlier is read off the text's own state, so that the dynamic case
+needs no match state of its own; and texts may grow in turns, so that the samples of one search share an automaton.
 """
 
 from __future__ import annotations
@@ -14,96 +14,40 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-BORDER = -1
-"""Stands between texts: no match reaches across it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The last `length` tokens of a text stand in the automaton's text too, ending just before `place`."""
+    """The last `length` tokens of a text stand in text number `text` too, ending just before `place`."""
 
     length: int = 0
+    text: int = 0
     place: int = 0
 
 
+NONE = Match()
+
+
 class SuffixAutomaton:
-    """The substrings of the tokens given so far. Token ids are not negative."""
+    """The substrings of all its texts. Token ids are not negative."""
 
     def __init__(self, texts: Iterable[Sequence[int]] = ()) -> None:
-        self.tokens: list[int] = []
+        self.texts: list[list[int]] = []
         self._next: list[dict[int, int]] = [{}]
-        self._link, self._length, self._end = [-1], [0], [0]
-        self._last = 0
+        self._link, self._length, self._text, self._end = [-1], [0], [0], [0]
         for text in texts:
-            self.add(text)
+            self.begin().extend(text)
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return sum(map(len, self.texts))
 
-    def add(self, text: Sequence[int]) -> None:
-        """Another text, apart from those before it."""
-        if self.tokens:
-            self.tokens.append(BORDER)
-            self._last = 0
-        self.extend(text)
-
-    def extend(self, tokens: Iterable[int]) -> None:
-        """The text goes on."""
-        for token in tokens:
-            self._grow(token)
-
-    def repeated(self) -> Match:
-        """The longest suffix of the text that stood earlier in it, and what followed its first occurrence."""
-        state = self._link[self._last]
-        return Match(self._length[state], self._end[state]) if state > 0 else Match()
+    def begin(self) -> Text:
+        """Another text, empty as yet."""
+        self.texts.append([])
+        return Text(self, len(self.texts) - 1)
 
     def after(self, match: Match, count: int) -> list[int]:
-        """Up to `count` tokens that followed the match, ending at the border of its text."""
-        if not match.length:
-            return []
-        found = self.tokens[match.place : match.place + count]
-        return found[: found.index(BORDER)] if BORDER in found else found
-
-    def _grow(self, token: int) -> None:
-        nexts, links, lengths = self._next, self._link, self._length
-        self.tokens.append(token)
-        here = len(self.tokens)
-        known = nexts[self._last].get(token)
-        if known is not None:  # only after a border: the text begins as another one did
-            self._last = (
-                known if lengths[known] == lengths[self._last] + 1 else self._split(self._last, token, known)
-            )
-            return
-        new = self._state(lengths[self._last] + 1, here, {})
-        state = self._last
-        while state >= 0 and token not in nexts[state]:
-            nexts[state][token] = new
-            state = links[state]
-        if state < 0:
-            links[new] = 0
-        else:
-            target = nexts[state][token]
-            links[new] = (
-                target if lengths[target] == lengths[state] + 1 else self._split(state, token, target)
-            )
-        self._last = new
-
-    def _split(self, state: int, token: int, target: int) -> int:
-        """A state of its own for the shorter substrings of `target`, which from now on end at more places."""
-        nexts, links = self._next, self._link
-        clone = self._state(self._length[state] + 1, self._end[target], dict(nexts[target]))
-        links[clone], links[target] = links[target], clone
-        while state >= 0 and nexts[state].get(token) == target:
-            nexts[state][token] = clone
-            state = links[state]
-        return clone
-
-    def _state(self, length: int, end: int, nexts: dict[int, int]) -> int:
-        self._next.append(nexts)
-        self._link.append(0)
-        self._length.append(length)
-        self._end.append(end)
-        return len(self._next) - 1
+        """Up to `count` tokens that followed the match in its text."""
+        return self.texts[match.text][match.place : match.place + count] if match.length else []
 
     def step(self, state: int, length: int, token: int) -> tuple[int, int]:
         """Where a text that stood at (state, length) stands after one more token."""
@@ -114,23 +58,104 @@ class SuffixAutomaton:
         found = nexts[state].get(token)
         return (0, 0) if found is None else (found, length + 1)
 
-    def place(self, state: int) -> int:
-        """Where the first occurrence of a state's substrings ends."""
-        return self._end[state]
+    def match(self, state: int, length: int) -> Match:
+        """The longest suffix of what stands there that some token follows somewhere: where a state leads on."""
+        while state > 0 and not self._next[state]:
+            state = self._link[state]
+            length = self._length[state]
+        if state <= 0:
+            return NONE
+        text, place = self._text[state], self._end[state]
+        if place == len(
+            self.texts[text]
+        ):  # its first occurrence is the end of a text; one that goes on, then
+            ahead = next(iter(self._next[state].values()))
+            text, place = self._text[ahead], self._end[ahead] - 1
+        return Match(length, text, place)
+
+    def longest(self, state: int) -> Match:
+        """The same of the longest text that stands there."""
+        return self.match(state, self._length[state])
+
+    def grow(self, state: int, token: int, text: int, place: int) -> int:
+        """The state of a text that stood at `state` and now has `place` tokens, the last of them `token`."""
+        nexts, links, lengths = self._next, self._link, self._length
+        known = nexts[state].get(token)
+        if known is not None:  # the text goes on as another one did
+            return known if lengths[known] == lengths[state] + 1 else self._split(state, token, known)
+        new = self._state(lengths[state] + 1, text, place, {})
+        while state >= 0 and token not in nexts[state]:
+            nexts[state][token] = new
+            state = links[state]
+        if state < 0:
+            links[new] = 0
+            return new
+        target = nexts[state][token]
+        whole = lengths[target] == lengths[state] + 1
+        links[new] = target if whole else self._split(state, token, target)
+        return new
+
+    def _split(self, state: int, token: int, target: int) -> int:
+        """A state of its own for the shorter substrings of `target`, which from now on end at more places."""
+        nexts, links = self._next, self._link
+        clone = self._state(
+            self._length[state] + 1, self._text[target], self._end[target], dict(nexts[target])
+        )
+        links[clone], links[target] = links[target], clone
+        while state >= 0 and nexts[state].get(token) == target:
+            nexts[state][token] = clone
+            state = links[state]
+        return clone
+
+    def _state(self, length: int, text: int, place: int, nexts: dict[int, int]) -> int:
+        self._next.append(nexts)
+        self._link.append(0)
+        self._length.append(length)
+        self._text.append(text)
+        self._end.append(place)
+        return len(self._next) - 1
+
+
+class Text:
+    """One text of an automaton; it grows at its end, also while others grow."""
+
+    def __init__(self, automaton: SuffixAutomaton, number: int) -> None:
+        self.automaton, self.number = automaton, number
+        self.tokens = automaton.texts[number]
+        self._state = 0
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        """The text goes on."""
+        grow, mine, state = self.automaton.grow, self.tokens, self._state
+        for token in tokens:
+            mine.append(token)
+            state = grow(state, token, self.number, len(mine))
+        self._state = state
+
+    def repeated(self) -> Match:
+        """The longest suffix of the text that something follows elsewhere: earlier in it, or in another text."""
+        return self.automaton.longest(self._state)
+
+    def after(self, match: Match, count: int) -> list[int]:
+        """What followed the match, copied round where the match reaches into the end of this text."""
+        found = self.automaton.after(match, count)
+        if 0 < len(found) < count and match.text == self.number:
+            return [found[i % len(found)] for i in range(count)]
+        return found
 
 
 class Follower:
     """Follows a growing text through an automaton that holds other texts."""
 
     def __init__(self, automaton: SuffixAutomaton) -> None:
-        self._automaton, self._state, self._length = automaton, 0, 0
+        self.automaton, self._state, self._length = automaton, 0, 0
 
     def feed(self, tokens: Iterable[int]) -> None:
         """The text goes on."""
         for token in tokens:
-            self._state, self._length = self._automaton.step(self._state, self._length, token)
+            self._state, self._length = self.automaton.step(self._state, self._length, token)
 
     @property
     def match(self) -> Match:
-        """The longest suffix of the text that stands in the automaton."""
-        return Match(self._length, self._automaton.place(self._state)) if self._length else Match()
+        """The longest suffix of the text that stands in the automaton with something after it."""
+        return self.automaton.match(self._state, self._length)
