@@ -66,7 +66,7 @@ class Critique(Frozen):
     revise: str | None = None
     accepts: str = r"(?im)^\W*verdict\W+right\b"
     revises: bool = False
-    """The critique holds the revised solution already: what follows its first line."""
+    """The critique holds the revised solution already: what follows the line that `from_line` finds, or the first."""
     from_line: str | None = None
     """Finds in a critique, as its first group, the line of the solution, counted from 1, that the revision begins at;
     the lines before it stay."""
@@ -96,6 +96,8 @@ class Profile(Frozen):
     judge_prompt: str | None = None
     """How it is asked whether a solution is right: `{problem}` and `{solution}` are literal too."""
     judge_options: tuple[str, str] = ("yes", "no")
+    judge_writes: bool = False
+    """It judges by a text that ends in one of the options, so that none of them can be read off at once."""
     critique: Critique = Critique()
     wait: str = Field(default="\nWait", min_length=1)
     """What makes the model think on where it wanted to end."""

@@ -1,5 +1,8 @@
 """Multiple choice: a word problem with four options; the answer is the letter.
 
+After the steps the options are gone through in their order up to the one that equals the last result: a letter stands
+before its number, so finding it by the number takes a look back that small models do not learn.
+
 … How many apples does Anna have now?
 A) 31
 B) 30
@@ -9,6 +12,7 @@ Think step by step.
 ->
 12 + 25 = 37
 37 - 7 = 30
+A) 31
 B) 30
 Answer: B
 """
@@ -40,7 +44,9 @@ class Choice(BaseModel):
         question, letter = multiple_choice(rng, problem)
         if rng.random() >= self.rationale:
             return Example(question, f"Answer: {letter}", "choice")
-        lines = [*map(str, problem.lines), f"{letter}) {problem.answer}", f"Answer: {letter}"]
+        options = question.splitlines()[-len(LETTERS) :]
+        seen = options[: LETTERS.index(letter) + 1]
+        lines = [*map(str, problem.lines), *seen, f"Answer: {letter}"]
         return Example(f"{question}\n{STEPS}", "\n".join(lines), "choice")
 
 

@@ -6,10 +6,13 @@
 
     How many stamps does the red box hold?
     ->
-    [1] The red box holds 34 stamps.
+    Found: The red box holds 34 stamps. [1]
     Answer: 34
 
-Where no source says it, or none is given, one sentence says so.
+The number of the source follows the sentence: read off where the sentence was found, where to name it first would
+take finding it at once. Many of the other facts are neighbours of the asked one, of the same kind with another name or of
+the same name (`alike`), so that neither alone leads to the answer. Where no source says it, or none is given, one
+sentence says so.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import random
 from pydantic import BaseModel, ConfigDict, Field
 
 from reason_engine.data import families
-from reason_engine.data._facts import Fact, fact
+from reason_engine.data._facts import Fact, fact, neighbour
 from reason_engine.data.formats import STEPS, Example
 
 SOURCES = "Sources:"
@@ -28,45 +31,43 @@ UNKNOWN = "No source that I was given says that."
 
 @families.register("reading")
 class Reading(BaseModel):
-    """`absent`: share whose answer stands nowhere; `direct`: share answered without the quotation."""
+    """`absent`: share whose answer stands nowhere; `direct`: share answered without the quotation; `alike`: share of neighbours."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     absent: float = Field(0.2, ge=0, le=1)
     direct: float = Field(0.2, ge=0, le=1)
+    alike: float = Field(0.6, ge=0, le=1)
     sources: tuple[int, int] = (1, 4)
     facts: tuple[int, int] = (1, 3)
 
     def example(self, rng: random.Random) -> Example:
         asked = fact(rng)
         if rng.random() < self.absent:
-            given = _sources(rng, [], rng.choice((0, rng.randint(*self.sources))), self.facts, asked)
+            given = self._sources(rng, [], rng.choice((0, rng.randint(*self.sources))), asked)
             return Example(_question(given, asked.question, rng.random() < 0.5), UNKNOWN, "reading")
-        given = _sources(rng, [asked], rng.randint(*self.sources), self.facts, asked)
+        given = self._sources(rng, [asked], rng.randint(*self.sources), asked)
         place = next(place for place, text in enumerate(given, 1) if asked.text in text)
         if rng.random() < self.direct:
             return Example(_question(given, asked.question, False), f"Answer: {asked.answer}", "reading")
-        answer = f"[{place}] {asked.text}\nAnswer: {asked.answer}"
+        answer = f"Found: {asked.text} [{place}]\nAnswer: {asked.answer}"
         return Example(_question(given, asked.question, True), answer, "reading")
 
-
-def _sources(
-    rng: random.Random, wanted: list[Fact], count: int, sizes: tuple[int, int], asked: Fact
-) -> list[str]:
-    """`count` texts of several facts; the wanted ones are in one of them, and no other fact answers the question."""
-    texts: list[list[str]] = []
-    seen = {asked.question}
-    for _ in range(count):
-        rows: list[str] = []
-        while len(rows) < rng.randint(*sizes):
-            other = fact(rng)
-            if other.question not in seen:
-                seen.add(other.question)
-                rows.append(other.text)
-        texts.append(rows)
-    for one in wanted:
-        rows = rng.choice(texts)
-        rows[rng.randrange(len(rows))] = one.text
-    return [" ".join(rows) for rows in texts]
+    def _sources(self, rng: random.Random, wanted: list[Fact], count: int, asked: Fact) -> list[str]:
+        """`count` texts of several facts; the wanted ones are in one of them, no other fact answers the question."""
+        texts: list[list[str]] = []
+        seen = {asked.question}
+        for _ in range(count):
+            rows: list[str] = []
+            while len(rows) < rng.randint(*self.facts):
+                other = neighbour(rng, asked) if rng.random() < self.alike else fact(rng)
+                if other.question not in seen:
+                    seen.add(other.question)
+                    rows.append(other.text)
+            texts.append(rows)
+        for one in wanted:
+            rows = rng.choice(texts)
+            rows[rng.randrange(len(rows))] = one.text
+        return [" ".join(rows) for rows in texts]
 
 
 def _question(given: list[str], question: str, steps: bool) -> str:

@@ -174,10 +174,12 @@ def _said(ctx: Context, path: Path) -> str:
 
 
 def _spliced(solution: str, critique: str, from_line: str | None) -> str:
-    """The solution with what follows the critique's first line in place of its lines from the one named on."""
+    """The solution with what the critique says after naming one of its lines in place of its lines from there on; with
+    what follows the first line where it names none."""
     found = re.search(from_line, critique) if from_line else None
     begin = int(found[1]) if found and found[1].isdecimal() and len(found[1]) < 6 else 1
-    return "\n".join([*solution.splitlines()[: max(begin - 1, 0)], critique.partition("\n")[2]])
+    new = critique[found.end() if found else 0 :].partition("\n")[2]
+    return "\n".join([*solution.splitlines()[: max(begin - 1, 0)], new])
 
 
 def _fill(template: str, shown: dict[str, str]) -> str:

@@ -7,9 +7,9 @@ a place). A verdict is not sampled but read off: with options y and n
     pairwise    p_ij = (P(A | i before j) + P(B | j before i)) / 2;   s_i = mean over j of p_ij (`win-rate`), or
                 t_i / (t_i + 1) with the strengths t of Bradley and Terry 1952, P(i beats j) = t_i / (t_i + t_j)
 
-Departures: verdicts are probabilities instead of texts wherever the engine can tell them, else the share of `samples`
-short texts; beyond `rivals` opponents each answer meets its next ones in a ring. A judge of its own answers likes them:
-nothing here corrects for that.
+Departures: verdicts are probabilities instead of texts wherever the engine can tell them and the profile does not say
+that the model must write, else the share of `samples` texts; beyond `rivals` opponents each answer meets its next ones
+in a ring. A judge of its own answers likes them: nothing here corrects for that.
 """
 
 from __future__ import annotations
@@ -59,10 +59,14 @@ class Judge(BaseModel):
     _way: Way = PrivateAttr("choice")
 
     def bind(self, site: Site) -> Judge:
-        """This model's prompts. An engine that cannot tell probabilities of words lets the judge write."""
+        """This model's prompts. The judge writes where the engine cannot tell probabilities of words, or where the
+        profile says that this one must."""
         bound = self.model_copy()
         bound._profile = site.profile
-        bound._way = self.verdict if self.verdict != "auto" else "choice" if site.caps.choose else "sample"
+        writes = not site.caps.choose or (
+            site.profile.judge_writes and self.prompt is None and self.mode == "absolute"
+        )
+        bound._way = self.verdict if self.verdict != "auto" else "sample" if writes else "choice"
         return bound
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:

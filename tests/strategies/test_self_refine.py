@@ -77,6 +77,22 @@ async def test_a_profile_whose_critique_revises_needs_one_call_a_round_and_keeps
     assert "Apples?\nProposed solution:\n12 + 25 = 37\n37 - 7 = 30\nAnswer: 30\nCheck this solution." in shown
 
 
+async def test_a_critique_that_goes_row_by_row_keeps_its_rows_out_of_the_revision() -> None:
+    profile = Profile(critique=NANO.critique.model_copy(update={"from_line": r"(?m)^(\d+): .*wrong$"}))
+    made = model(
+        DRAFT,
+        lambda prompt: (
+            "1: 12 + 25 = 37; 37\n2: 37 - 7 = 30; 40 wrong\n37 - 7 = 30\nAnswer: 30"
+            if "40" in prompt
+            else "1: 12 + 25 = 37; 37\n2: 37 - 7 = 30; 30\nEvery line is right.\nAnswer: 30"
+        ),
+    )
+    outcome = await solve(SelfRefine(), Problem("Apples?"), made, profile=profile)
+    assert (outcome.answer.value, outcomes(outcome)) == ("30", ["revised", "accepted"])
+    shown = str(made.log[2].prompt)
+    assert "Apples?\nProposed solution:\n12 + 25 = 37\n37 - 7 = 30\nAnswer: 30\nCheck this solution." in shown
+
+
 @pytest.mark.parametrize("line", ["0", "9", "99999999999999999999"])
 async def test_a_line_that_is_not_there_does_no_harm(line: str) -> None:
     made = model(DRAFT, f"Line {line} is wrong.\n1 + 1 = 2\nAnswer: 2")

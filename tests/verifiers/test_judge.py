@@ -119,6 +119,21 @@ async def test_a_judge_that_writes(build: Build) -> None:
     assert read("yesterday", ("yes", "no")) is None
 
 
+async def test_a_profile_whose_model_must_write_before_it_judges(build: Build) -> None:
+    profile = Profile(
+        judge_prompt="{problem}\n{solution}\nCheck.",
+        judge_options=("Every line is right.", "wrong"),
+        judge_writes=True,
+    )
+    texts = ("1: 2 + 3 = 5; 5\nEvery line is right.\nAnswer: 5", "1: 2 + 3 = 5; 6 wrong\nAnswer: 5")
+    scores = await build("judge", profile=profile).score(PROBLEM, [path("5"), path("6")], Asked(None, *texts))
+    assert [score.value for score in scores] == [1, 0]
+    for own in ({"verdict": "choice"}, {"prompt": "{solution}?"}, {"mode": "pairwise"}):
+        reading = Asked(lambda prompt: 0.7)
+        await build("judge", own, profile=profile).score(PROBLEM, [path("5"), path("6")], reading)
+        assert reading.prompts
+
+
 async def test_its_tokens_are_its_own_stage_and_the_budget_cuts_it() -> None:
     engine = Scripted(lambda prompt, seed, index: "yes" if "Check" in prompt else f"Answer: {seed % 3}")
     strategy = BestOfN.model_validate(
