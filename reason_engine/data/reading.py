@@ -9,9 +9,9 @@
     Found: The red box holds 34 stamps. [1]
     Answer: 34
 
-The number of the source follows the sentence: read off where the sentence was found, where to name it first would
-take finding it at once. Many of the other facts are neighbours of the asked one, of the same kind with another name or of
-the same name (`alike`), so that neither alone leads to the answer. Where no source says it, or none is given, one
+The number of the source follows the sentence: it is read off where the sentence was found, while naming it first
+would take finding it at once. Many of the other facts are neighbours of the asked one, of the same kind with another
+name or of the same name, so that neither alone leads to the answer. Where no source says it, or none is given, one
 sentence says so.
 """
 
@@ -31,7 +31,8 @@ UNKNOWN = "No source that I was given says that."
 
 @families.register("reading")
 class Reading(BaseModel):
-    """`absent`: share whose answer stands nowhere; `direct`: share answered without the quotation; `alike`: share of neighbours."""
+    """`absent`: share whose answer stands nowhere; `direct`: share answered without the quotation; `alike`: share of
+    the other facts that are neighbours."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     absent: float = Field(0.2, ge=0, le=1)
