@@ -20,6 +20,7 @@ from typing import Any
 from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import _vllm_wire as wire
 from reason_engine.engines import engines
+from reason_engine.engines._adapter_files import only_lora, read_adapter
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
 from reason_engine.engines._requests import check_adapter, check_counts, room_left
@@ -231,9 +232,13 @@ class VllmEngine(Spoken):
         """A LoRA folder under a name; loading a name anew replaces it. Raises CapabilityMissing, ModelLoadError."""
         if not self.config.enable_lora:
             raise CapabilityMissing("adapters need enable_lora at start", code="capability_missing")
-        if not (FilePath(path) / "adapter_config.json").is_file():
-            raise ModelLoadError(f"{path}: no adapter_config.json there")
-        weight_files(FilePath(path))
+        file = read_adapter(path)
+        only_lora(file, "vLLM")
+        if file.rank > self.config.max_lora_rank:
+            raise ModelLoadError(
+                f"{path}: its rank {file.rank} is above max_lora_rank, {self.config.max_lora_rank}, that vLLM was "
+                "started with; raise that setting (vllm: {max_lora_rank: …})"
+            )
         if name not in self._loras and len(self._loras) >= self.config.max_adapters:
             raise RequestError(
                 f"{self.config.max_adapters} adapters are loaded; unload one first", param="name"

@@ -103,7 +103,7 @@ async def test_bad_adapters_are_named_and_change_nothing(engine: Embedded, tmp_p
     good = write_adapter(tmp_path / "good", 1, ("q_proj",))
     cases = {"nothing": "adapter_config.json"}
     write_adapter(tmp_path / "kind", 1, ("q_proj",), peft_type="IA3")
-    cases["kind"] = "plain LoRA"
+    cases["kind"] = "IA3.*merge it into its base"
     shutil.copytree(good, tmp_path / "cut")
     data = (good / "adapter_model.safetensors").read_bytes()
     (tmp_path / "cut" / "adapter_model.safetensors").write_bytes(data[:-10])

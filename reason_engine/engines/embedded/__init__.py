@@ -7,7 +7,7 @@ tests, one question at a time and rollouts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import engines
+from reason_engine.engines._adapter_files import read_adapter
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
 from reason_engine.engines._embeddings import SERVED, choose_embedder
@@ -28,6 +29,7 @@ from reason_engine.engines.embedded.messages import (
     Abort,
     Choose,
     Config,
+    DraftFrom,
     Failed,
     FromWorker,
     LoadAdapter,
@@ -62,7 +64,8 @@ class Embedded(Spoken):
     `name` is what the model is called (default: the folder's name). `context` lowers the model's own limit. `dtype`,
     `device` and `threads` are chosen by size and machine unless given. `max_rows` samples run at once; `cache_bytes`
     bounds their keys and values, `prefix_bytes` those kept for reuse (0: by the machine's memory). `rewards`: reward
-    models by name, folders or URLs, besides the heads that ship with the model.
+    models by name, folders or URLs, besides the heads that ship with the model. `draft`: how requests draft that leave
+    it to the engine.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Embedded(Spoken):
         cache_bytes: int = 0,
         prefix_bytes: int = 0,
         rewards: Mapping[str, str] | None = None,
+        draft: Literal["none", "sam", "ngram"] = "none",
     ) -> None:
         """Read and check the folder's files. Raises ModelLoadError."""
         folder = resolve(str(path))
@@ -93,7 +97,7 @@ class Embedded(Spoken):
         self._endpoints = Endpoints({name: url for name, url in given.items() if is_url(url)})
         self._config = Config(
             str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
-            rewards=tuple(files.values()),
+            rewards=tuple(files.values()), draft=draft,
         )  # fmt: skip
         self._info = replace(
             self._format.info(name or folder.resolve().name, limit),
@@ -125,7 +129,7 @@ class Embedded(Spoken):
             embeds=(SERVED, self._info.name, *self._endpoints.embeds),
             adapters=True,
             structured=True,
-            drafting=("none",),
+            drafting=("none", "sam", "ngram"),
             exact_budget=True,
             sample_abort=True,
         )
@@ -152,8 +156,10 @@ class Embedded(Spoken):
         ready = self._ready is not None and self._ready.done() and self._dead is None and not self._closing
         alive = sum(stream.left for stream in self._streams.values())
         waiting = min(self._last.waiting, alive)
-        detail = str(self._dead or "")
-        return Health(ready, self._dead is None, alive - waiting, waiting, self._last.generated, detail)
+        detail, failures = str(self._dead or ""), self._last.draft_failures
+        return Health(
+            ready, self._dead is None, alive - waiting, waiting, self._last.generated, detail, failures
+        )
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Stream chunks of all samples. Raises RequestError kinds before anything runs, EngineDead later."""
@@ -164,7 +170,15 @@ class Embedded(Spoken):
         self._alive()
         stream = self._streams[request.id] = Stream(request.n)
         self._link.send(
-            Start(request.id, ids, request.n, request.sampling, request.adapter, request.priority)
+            Start(
+                request.id,
+                ids,
+                request.n,
+                request.sampling,
+                request.adapter,
+                request.priority,
+                request.search,
+            )
         )
         try:
             while not stream.over:
@@ -212,7 +226,8 @@ class Embedded(Spoken):
         return {**self._judging.kinds, **self._endpoints.kinds}
 
     async def load_adapter(self, name: str, path: str) -> None:
-        """Load a PEFT LoRA folder under a name; a loaded one of that name is replaced. Raises ModelLoadError."""
+        """Load an adapter's folder under a name; a loaded one of that name is replaced. Raises ModelLoadError."""
+        read_adapter(path)
         identity = f"adapter-{next(self._numbers)}"
         await self._call(identity, LoadAdapter(identity, name, path))
         if name not in self._adapters:
@@ -227,6 +242,11 @@ class Embedded(Spoken):
 
     def adapters(self) -> tuple[str, ...]:
         return tuple(self._adapters)
+
+    async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
+        """Texts that `sam` drafts from besides what a search was asked and has written, in place of those before."""
+        identity = f"texts-{next(self._numbers)}"
+        await self._call(identity, DraftFrom(identity, tuple(map(tuple, texts))))
 
     async def take_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on with other weights of the same shapes, by their names in the checkpoint; a copy of them is taken.
@@ -255,7 +275,7 @@ class Embedded(Spoken):
             del self._streams[request_id]
 
     async def _call(
-        self, identity: str, message: Choose | Rate | LoadAdapter | UnloadAdapter | TakeWeights
+        self, identity: str, message: Choose | Rate | LoadAdapter | UnloadAdapter | TakeWeights | DraftFrom
     ) -> Choice | Scores | None:
         self._alive()
         future = self._calls[identity] = asyncio.get_running_loop().create_future()

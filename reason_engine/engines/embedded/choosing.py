@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from reason_engine.engines.embedded.decoder import Decoder
-from reason_engine.engines.embedded.lora import Patch
 from reason_engine.engines.embedded.messages import Choose
+from reason_engine.engines.embedded.patch import Patch
 from reason_engine.engines.embedded.prefill import Segment, advance, segment
 from reason_engine.types import Choice
 
@@ -40,4 +40,5 @@ def weigh(
     best = max(totals)
     shares = [math.exp(total - best) for total in totals]
     mass = min(1.0, sum(math.exp(total) for total in totals))
-    return Choice(tuple(s / sum(shares) for s in shares), mass, len(job.ids), cached, 0)
+    probabilities = tuple(share / sum(shares) for share in shares)
+    return Choice(probabilities, mass, len(job.ids) - job.learned, max(0, cached - job.learned), 0)

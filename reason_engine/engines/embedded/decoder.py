@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reason_engine.engines.embedded.lora import Patch
+from reason_engine.engines.embedded.patch import Patch, Place
 from reason_engine.engines.embedded.shape import Shape
 from reason_engine.engines.embedded.weights import Weights
 
@@ -49,7 +49,8 @@ class Decoder:
         if longest > self._rotations.shape[0]:
             self._rotations = self._rotation_table(min(s.context, 2 * longest))
         turn = self._rotations.index_select(0, positions_N)
-        x = self.weights.embedding.index_select(0, tokens_N)
+        embedding = self.weights.embedding
+        x = embedding.index_select(0, tokens_N) if patch is None else patch.embed(embedding, tokens_N)
         for i, layer in enumerate(self.weights.layers):
             h = self._norm(x, layer.norm_in)
             if layer.qkv_bias is None:
@@ -60,17 +61,13 @@ class Decoder:
                 patch.add(i, "qkv", h, b.qkv)
             self._rotate(b, layer.head_norm, turn)
             a = attend(i, b.q, b.kv)
-            x.addmm_(a, layer.out)
-            if patch is not None:
-                patch.add(i, "out", a, x)
+            _residual(x, a, layer.out, (i, "out"), patch)
             h = self._norm(x, layer.norm_mlp)
             torch.mm(h, layer.gate_up, out=b.gate_up)
             if patch is not None:
                 patch.add(i, "gate_up", h, b.gate_up)
             g = F.silu(b.gate).mul_(b.up)
-            x.addmm_(g, layer.down)
-            if patch is not None:
-                patch.add(i, "down", g, x)
+            _residual(x, g, layer.down, (i, "down"), patch)
         return x
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
@@ -133,6 +130,19 @@ class _Buffers:
         self.pairs = _pairs(self.qk) if decoder.dtype == torch.float32 else None
         self.gate_up = layer.gate_up.new_empty(tokens, layer.gate_up.shape[1])
         self.gate, self.up = self.gate_up.chunk(2, -1)
+
+
+def _residual(x: Tensor, y: Tensor, matrix: Tensor, place: Place, patch: Patch | None) -> None:
+    """Add a sublayer's output, y @ matrix, to the residual stream in place; what wraps the output comes before."""
+    if patch is not None and patch.wraps:
+        h = torch.mm(y, matrix)
+        patch.add(*place, y, h)
+        patch.wrap(*place, h)
+        x.add_(h)
+        return
+    x.addmm_(y, matrix)
+    if patch is not None:
+        patch.add(*place, y, x)
 
 
 def _pairs(x: Tensor) -> Tensor:

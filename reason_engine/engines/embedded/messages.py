@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from reason_engine.engines._rewards import RewardFile
 from reason_engine.types import Choice, FinishReason, Sampling, Scores, TokenLogprob
@@ -25,6 +25,7 @@ class Config:
     prefill_tokens: int = 512
     coalesce_seconds: float = 0.004
     compile_seconds: float = 5.0
+    draft: Literal["none", "sam", "ngram"] = "none"
     rewards: tuple[RewardFile, ...] = ()
 
 
@@ -36,6 +37,7 @@ class Start:
     sampling: Sampling
     adapter: str | None = None
     priority: int = 0
+    search: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Choose:
     ids: tuple[int, ...]
     options: tuple[tuple[int, ...], ...]
     adapter: str | None = None
+    learned: int = 0
+    """How many of `ids`, the first ones, are the adapter's own; the worker sets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +89,19 @@ class TakeWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftFrom:
+    """Texts that drafts may come from, in place of those before."""
+
+    id: str
+    texts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the worker."""
 
 
-ToWorker = Start | Choose | Rate | Abort | LoadAdapter | UnloadAdapter | TakeWeights | Stop
+ToWorker = Start | Choose | Rate | Abort | LoadAdapter | UnloadAdapter | TakeWeights | DraftFrom | Stop
 
 Delta = tuple[
     str,  # request id
@@ -101,6 +113,8 @@ Delta = tuple[
     str | int | None,  # stop reason
     int,  # prompt tokens
     int,  # cached tokens
+    int,  # drafted tokens that were right
+    int,  # drafted tokens that were wrong
 ]
 
 
@@ -123,6 +137,7 @@ class Step:
     running: int
     waiting: int
     generated: int
+    draft_failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

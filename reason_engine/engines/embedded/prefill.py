@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reason_engine.engines.embedded.decoder import Decoder
-from reason_engine.engines.embedded.lora import Patch
+from reason_engine.engines.embedded.patch import Patch
 
 
 @dataclass(slots=True, eq=False)

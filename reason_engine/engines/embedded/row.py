@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from reason_engine.engines._text import Detokenizer, StopFinder, Vocabulary
 from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.engines.embedded.messages import Start
 from reason_engine.types import FinishReason, TokenLogprob
+
+if TYPE_CHECKING:
+    from reason_engine.engines.embedded.drafting import Drafts
 
 Raw = tuple[float, list[tuple[int, float]]]
 
@@ -29,10 +33,16 @@ class Row:
     matcher: Matcher | None = None
     adapter: int = 0
     space: object = None
+    learned: int = 0
+    """How many of the given tokens, the first ones, are its adapter's own."""
     tells: bool = False
     """Whether it reports the prompt's tokens: one row of a request does, the first that is left of it."""
     announced: tuple[int, int] | None = None
     """Prompt and cached tokens, until they have been told."""
+    drafts: Drafts | None = None
+    accepted: int = 0
+    rejected: int = 0
+    """Drafted tokens that were right and wrong, until they have been told."""
     finish: FinishReason | None = None
     stop_reason: str | int | None = None
 

@@ -6,16 +6,20 @@ it goes on later from its own tokens, and since its draws depend on seed and pla
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Hashable
+from dataclasses import replace
 
 import torch
 
+from reason_engine.engines._requests import room_left
 from reason_engine.engines._text import StopFinder, Vocabulary
 from reason_engine.engines.embedded.adapters import Adapters
 from reason_engine.engines.embedded.batch import Batch, sampler_for
 from reason_engine.engines.embedded.choosing import weigh
 from reason_engine.engines.embedded.decoder import Decoder
+from reason_engine.engines.embedded.drafting import MOST, Drafting, Drafts, Method
 from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.engines.embedded.keyvalues import KeyValues
 from reason_engine.engines.embedded.messages import Choose, Start
@@ -23,6 +27,7 @@ from reason_engine.engines.embedded.outbox import Outbox
 from reason_engine.engines.embedded.prefill import Segment, advance, segment
 from reason_engine.engines.embedded.prefix import PrefixCache
 from reason_engine.engines.embedded.row import Row
+from reason_engine.engines.embedded.sampler import Checked
 
 Job = list[Row] | tuple[Choose, Hashable]
 """What a prompt is read for: rows that share it, or a choice and the space of its prefixes."""
@@ -43,12 +48,14 @@ class Scheduler:
         cache_bytes: int,
         prefix_bytes: int,
         prefill_tokens: int,
+        draft: Method = "none",
     ) -> None:
         self.decoder, self.vocabulary, self.eos_ids, self.outbox = decoder, vocabulary, eos_ids, outbox
         self.context, self.max_rows, self.cache_bytes = context, max_rows, cache_bytes
         self.prefill_tokens = prefill_tokens
         self.adapters = Adapters(decoder)
         self.prefixes = PrefixCache(prefix_bytes)
+        self.drafting = Drafting(draft)
         self.batch = Batch(decoder, KeyValues(decoder.shape, decoder.dtype, decoder.device))
         self._waiting: deque[list[Row]] = deque()
         self._choices: deque[tuple[Choose, int, Hashable]] = deque()
@@ -78,19 +85,21 @@ class Scheduler:
         return {row.adapter for row in rows} | reading | {adapter for _, adapter, _ in self._choices}
 
     def start(self, request: Start, matcher: Matcher | None = None) -> None:
-        """Queue a request. Raises UnknownModel for an adapter that is not loaded."""
+        """Queue a request. Raises UnknownModel for an adapter that is not loaded, ContextLengthExceeded."""
         adapter, space = self.adapters.find(request.adapter)
+        ids = self._given(adapter, request.ids)
         sampling = request.sampling
         ends = frozenset(sampling.stop_token_ids)
         ends = ends if sampling.ignore_eos and matcher is None else ends | self.eos_ids
+        ask = self.drafting.open(request)
         rows = [
             Row(
                 request,
                 index,
                 sampling.seed + index,
-                list(request.ids),
-                len(request.ids),
-                min(self.context, len(request.ids) + sampling.max_tokens),
+                list(ids),
+                len(ids),
+                min(self.context, len(ids) + sampling.max_tokens),
                 ends,
                 self.vocabulary,
                 self.vocabulary.detokenizer(request.ids),
@@ -98,7 +107,9 @@ class Scheduler:
                 matcher.copy() if matcher is not None else None,
                 adapter,
                 space,
+                len(ids) - len(request.ids),
                 tells=index == 0,
+                drafts=Drafts(ask) if ask is not None else None,
             )
             for index in range(request.n)
         ]
@@ -109,7 +120,11 @@ class Scheduler:
 
     def choose(self, request: Choose) -> None:
         """Queue a choice. Raises UnknownModel for an adapter that is not loaded."""
-        self._choices.append((request, *self.adapters.find(request.adapter)))
+        adapter, space = self.adapters.find(request.adapter)
+        ids = self._given(adapter, request.ids)
+        learned, longest = len(ids) - len(request.ids), max(map(len, request.options))
+        room_left(len(ids) + longest - 1, self.context)
+        self._choices.append((replace(request, ids=ids, learned=learned), adapter, space))
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         """End all that is left of a request, or one sample of it; each gets its last piece."""
@@ -138,10 +153,42 @@ class Scheduler:
             self._read()
         if self.batch.rows:
             self._make_room()
-            drawn = self.batch.step(self.adapters.patch)
-            self._take(list(self.batch.rows), drawn.tokens, drawn.logprobs, running=True)
+            if self.batch.drafting:
+                self._step_drafting()
+            else:
+                drawn = self.batch.step(self.adapters.patch)
+                self._take(list(self.batch.rows), drawn.tokens, drawn.logprobs, running=True)
         if not self.busy and self.batch.store.data.nbytes > 2**28:
             self.batch.store.release()
+
+    def _step_drafting(self) -> None:
+        """A step in which some row may draft: its drafts are checked where that pays."""
+        batch, drafting = self.batch, self.drafting
+        rows = list(batch.rows)
+        drafts = drafting.plan(rows, batch.room(self.cache_bytes, MOST))
+        begun = time.perf_counter()
+        if drafts is None:
+            drawn = batch.step(self.adapters.patch)
+            drafting.plain(len(rows), time.perf_counter() - begun)
+            self._take(rows, drawn.tokens, drawn.logprobs, running=True)
+            return
+        made = batch.check(drafts, self.adapters.patch)
+        drafting.checked(rows, drafts, [one.right for one in made], time.perf_counter() - begun)
+        for row, draft, one in zip(rows, drafts, made, strict=True):
+            taken = self._take_all(row, one)
+            row.accepted += min(taken, one.right)
+            row.rejected += len(draft) - min(taken, one.right)
+        self._leave(rows)
+
+    def _take_all(self, row: Row, made: Checked) -> int:
+        """Give a row its tokens up to its end, and tell them; how many it took."""
+        wanted = made.logprobs if row.request.sampling.logprobs is not None else None
+        for at, token in enumerate(made.tokens, 1):
+            text = row.take(token)
+            self.outbox.text(row, text, token, row.logprob(token, wanted[at - 1]) if wanted else None)
+            if row.finish is not None:
+                return at
+        return len(made.tokens)
 
     def _admit(self) -> None:
         """Begin reading what fits, choices first: they are short and someone waits on them to go on."""
@@ -163,6 +210,12 @@ class Scheduler:
             one, cached = self._segment(first.ids, first.adapter, first.space)
             self._reading[one] = (group[:room], cached)
             budget -= one.left
+
+    def _given(self, adapter: int, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The tokens of a prompt as the adapter reads it. Raises ContextLengthExceeded."""
+        given = (*self.adapters.learned(adapter), *ids)
+        room_left(len(given), self.context)
+        return given
 
     def _room(self, wanted: int, length: int) -> int:
         """How many more rows of that length may run now; always one where nothing else does."""
@@ -203,7 +256,8 @@ class Scheduler:
                 continue
             self.prefixes.add(job[0].space, tuple(one.ids), one.kv)
             if job[0].tells and len(job[0].ids) == job[0].prompt:
-                job[0].announced = (job[0].prompt, cached)
+                learned = job[0].learned
+                job[0].announced = (job[0].prompt - learned, max(0, cached - learned))
             rows += job
             sources += [at] * len(job)
         if rows:
@@ -234,8 +288,12 @@ class Scheduler:
             self.outbox.text(
                 row, text, token, row.logprob(token, logprobs[i]) if wanted and logprobs else None
             )
-        # Rows leave only after every row has its token: a row that is moved is moved by its length.
-        for row in [row for row in rows if running and row.finish is not None]:
+        if running:
+            self._leave(rows)
+
+    def _leave(self, rows: list[Row]) -> None:
+        """Let the finished ones go: only after every row has its tokens, since a row is moved by its length."""
+        for row in [row for row in rows if row.finish is not None]:
             self.prefixes.add(row.space, row.ids[:-1], self.batch.save(row))
             self.batch.leave(row)
 
