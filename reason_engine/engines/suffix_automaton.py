@@ -51,10 +51,12 @@ class SuffixAutomaton:
 
     def step(self, state: int, length: int, token: int) -> tuple[int, int]:
         """Where a text that stood at (state, length) stands after one more token."""
-        nexts = self._next
+        nexts, links, lengths = self._next, self._link, self._length
+        while state and length <= lengths[links[state]]:  # the state was split since
+            state = links[state]
         while state and token not in nexts[state]:
-            state = self._link[state]
-            length = self._length[state]
+            state = links[state]
+            length = lengths[state]
         found = nexts[state].get(token)
         return (0, 0) if found is None else (found, length + 1)
 
@@ -62,7 +64,7 @@ class SuffixAutomaton:
         """The longest suffix of what stands there that some token follows somewhere: where a state leads on."""
         while state > 0 and not self._next[state]:
             state = self._link[state]
-            length = self._length[state]
+            length = min(length, self._length[state])
         if state <= 0:
             return NONE
         text, place = self._text[state], self._end[state]

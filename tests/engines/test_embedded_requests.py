@@ -132,11 +132,3 @@ async def test_bad_prompts_are_refused(engine: Embedded, prompt: Any) -> None:
     with pytest.raises(RequestError) as caught:
         await read(engine, request(prompt))
     assert caught.value.param == "prompt"
-
-
-@pytest.mark.parametrize("draft", ["sam", "ngram"])
-async def test_drafting_is_a_missing_capability(engine: Embedded, draft: Any) -> None:
-    with pytest.raises(CapabilityMissing):
-        await read(engine, request("p", replace(GREEDY, draft=draft)))
-    with pytest.raises(CapabilityMissing):
-        await engine.score(ScoreRequest("x", ("a",)))

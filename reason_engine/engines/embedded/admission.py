@@ -10,7 +10,7 @@ from reason_engine.contracts import Capabilities
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._requests import check_counts, room_left
 from reason_engine.engines.embedded import grammar
-from reason_engine.errors import CapabilityMissing, RequestError
+from reason_engine.errors import RequestError
 from reason_engine.types import GenerateRequest, Sampling
 
 LONG = 20_000
@@ -59,12 +59,6 @@ def check(request: GenerateRequest, vocab: int, caps: Capabilities, running: Con
         raise RequestError("a stop string must not be empty", param="stop")
     if any(not 0 <= token < vocab for token, _ in sampling.logit_bias):
         raise RequestError(f"a token of logit_bias is outside the vocabulary of {vocab}", param="logit_bias")
-    if sampling.draft not in ("default", "none"):
-        raise CapabilityMissing(
-            f"drafting by {sampling.draft!r} is not available on this engine; it drafts not at all",
-            param="reasoning.draft",
-            code="capability_missing",
-        )
     if sampling.structured is not None:
         grammar.check(sampling.structured)
 

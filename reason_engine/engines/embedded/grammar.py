@@ -57,6 +57,19 @@ class Matcher:
         self._inner.consume_token(token)
         return bool(self._inner.is_stopped())
 
+    def fits(self, tokens: list[int]) -> int:
+        """How many of these tokens, from the first on, may come next."""
+        return int(self._inner.validate_tokens(tokens))
+
+    def ahead(self, tokens: list[int], vocab: int) -> list[NDArray[np.bool_]]:
+        """What may come next, and after each of these tokens, which fit."""
+        there = self.copy()
+        masks = [there.allowed(vocab)]
+        for token in tokens:
+            there.take(token)
+            masks.append(there.allowed(vocab))
+        return masks
+
     def copy(self) -> Matcher:
         return Matcher(self._inner.deep_copy())
 

@@ -101,6 +101,10 @@ class KeyValues:
         q = q_BQD.view(q_BQD.shape[0], self.shape.kv_heads, -1, q_BQD.shape[2])
         return F.scaled_dot_product_attention(q, k, v, self._mask_view).flatten(1)
 
+    def write(self, layer: int, cells_N: Tensor, kv_N2KD: Tensor) -> None:
+        """Write cells by their places in the store, row after row."""
+        self._flat[layer].index_copy_(0, cells_N, kv_N2KD)
+
     def _new(self, rows: int, cells: int) -> Tensor:
         s = self.shape
         size = (s.layers, rows, cells, 2 * s.kv_heads, s.head_dim)

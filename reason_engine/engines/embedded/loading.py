@@ -45,6 +45,7 @@ def build(config: Config, chat: ChatFormat, outbox: Outbox) -> tuple[Scheduler, 
         cache_bytes=config.cache_bytes or _cache_bytes(device),
         prefix_bytes=config.prefix_bytes or _cache_bytes(device) // 8,
         prefill_tokens=config.prefill_tokens if device.type == "cpu" else max(config.prefill_tokens, 4096),
+        draft=config.draft,
     )
     return scheduler, Ready(threads, str(dtype).removeprefix("torch."), str(device))
 

@@ -44,7 +44,7 @@ class Outbox:
         self._errors.append((request_id, error))
         self._urgent = True
 
-    def flush(self, running: int, waiting: int, now: bool = False) -> None:
+    def flush(self, running: int, waiting: int, now: bool = False, failures: int = 0) -> None:
         """Send what there is, if it is time."""
         clock = time.monotonic()
         if not (self._texts or self._results or self._errors) or not (
@@ -52,15 +52,16 @@ class Outbox:
         ):
             return
         deltas = [_delta(row, *held) for row, held in self._texts.items()]
-        self._send(Step(deltas, self._results, self._errors, running, waiting, self.generated))
+        self._send(Step(deltas, self._results, self._errors, running, waiting, self.generated, failures))
         self._texts, self._results, self._errors = {}, [], []
         self._due, self._urgent = clock + self._seconds, False
 
 
 def _delta(row: Row, texts: list[str], ids: list[int], logprobs: list[TokenLogprob]) -> Delta:
     prompt, cached = row.announced or (0, 0)
-    row.announced = None
+    accepted, rejected = row.accepted, row.rejected
+    row.announced, row.accepted, row.rejected = None, 0, 0
     return (
         row.request.id, row.index, "".join(texts), tuple(ids), tuple(logprobs), row.finish, row.stop_reason,
-        prompt, cached,
+        prompt, cached, accepted, rejected,
     )  # fmt: skip

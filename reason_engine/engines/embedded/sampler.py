@@ -4,12 +4,21 @@ One uniform number a row picks from the cumulative distribution in vocabulary or
 other rows are drawn. Truncation is a threshold on the logits: top-k, then top-p (Holtzman et al. 2019,
 arXiv:1904.09751), then min-p (arXiv:2407.01082); ties at the threshold stay. Penalties are those of the OpenAI and
 CTRL conventions.
+
+Drafts are checked by drawing: the token of every place is drawn as if all drafted tokens before it were right, with the
+number of that place, and a drafted token is right if it is the one drawn. What is kept is then what would have been
+drawn without drafts, token by token, from the same seed; only rounding may differ, as between batches of different
+size. For a draft that is a point mass this accepts as often as speculative sampling (Leviathan et al. 2023,
+arXiv:2211.17192, algorithm 1: min(1, p / q) is p of the drafted token).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,13 +36,39 @@ AHEAD = 32
 """Steps whose random numbers are worked out at once."""
 
 
+Raw = tuple[float, list[tuple[int, float]]]
+
+
 @dataclass(slots=True)
 class Drawn:
     """Tokens of one step, with log-probabilities where a row wants them: (sampled, [(token, value)...]) a row."""
 
     tokens_B: Tensor
     tokens: list[int]
-    logprobs: list[tuple[float, list[tuple[int, float]]]] | None = None
+    logprobs: list[Raw] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a row gained: `right` drafted tokens, then one of its own."""
+
+    tokens: list[int]
+    right: int
+    logprobs: list[Raw] | None = None
+
+
+class Grammar(Protocol):
+    def allowed(self, vocab: int) -> NDArray[np.bool_]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Mask:
+    """What a grammar allows at one place."""
+
+    mask: NDArray[np.bool_]
+
+    def allowed(self, vocab: int) -> NDArray[np.bool_]:
+        return self.mask
 
 
 class Sampler:
@@ -54,8 +89,12 @@ class Sampler:
         self.greedy = all(t <= 0 for t in heat)
         self.mixed = not self.greedy and any(t <= 0 for t in heat)
         self.precise = torch.float64 if vocab > WIDE else torch.float32
-        self._uniforms = self._ahead(draws.streams(seeds), np.array([len(i) for i in ids], dtype=np.uint64))
-        self.matchers = [(row, m) for row, m in enumerate(matchers) if m is not None]
+        self._streams = draws.streams(seeds)
+        self._places = np.array([len(i) for i in ids], dtype=np.uint64)
+        self._drawn = 0
+        self._uniforms = self._ahead(self._streams, self._places)
+        self._matched = [(row, m) for row, m in enumerate(matchers) if m is not None]
+        self.matchers: Sequence[tuple[int, Grammar]] = self._matched
         self.inverse_B1 = self._column([1 / t if t > 0 else 1.0 for t in heat])
         self.greedy_B = torch.tensor([t <= 0 for t in heat], device=device)
         self.even = len(set(heat)) == 1 and heat[0] == 1.0
@@ -81,11 +120,55 @@ class Sampler:
             logits_BV = self._shape(logits_BV.clone())
         tokens = logits_BV.argmax(-1) if self.greedy else self._pick(logits_BV)
         drawn = Drawn(tokens, tokens.tolist())
+        self._drawn += 1
         if self.penalties is not None:
             self.penalties.count(tokens)
         if self.logprobs is not None:
             drawn.logprobs = _logprobs(raw, tokens, self.logprobs)
         return drawn
+
+    def check(self, logits_NV: Tensor, drafts: Sequence[list[int]]) -> list[Checked]:
+        """For each row the drafted tokens that are right, and one more. `logits_NV`: row by row, of its last token and
+        of each drafted one."""
+        drawn = self._spread(drafts).draw(logits_NV)
+        made: list[Checked] = []
+        for draft, at in zip(drafts, accumulate((len(d) + 1 for d in drafts), initial=0), strict=False):
+            right = next((i for i, t in enumerate(draft) if drawn.tokens[at + i] != t), len(draft))
+            raw = None if drawn.logprobs is None else drawn.logprobs[at : at + right + 1]
+            made.append(Checked(drawn.tokens[at : at + right + 1], right, raw))
+        self._go_on([one.tokens for one in made])
+        return made
+
+    def _spread(self, drafts: Sequence[list[int]]) -> Sampler:
+        """A sampler of single places: each row's next one, and the one after each of its drafted tokens."""
+        counts = [len(draft) + 1 for draft in drafts]
+        rows = np.repeat(np.arange(len(drafts)), counts)
+        offsets = np.concatenate([np.arange(count) for count in counts])
+        at = torch.from_numpy(rows).to(self.device)
+        wide = copy.copy(self)
+        places = self._places[rows] + np.uint64(self._drawn) + offsets.astype(np.uint64)
+        wide._uniforms = self._ahead(self._streams[rows], places, steps=1)
+        wide.inverse_B1, wide.greedy_B = self.inverse_B1[at], self.greedy_B[at]
+        wide.top_k = [self.top_k[row] for row in rows]
+        wide.top_p = None if self.top_p is None else self.top_p[at]
+        wide.min_p = None if self.min_p is None else self.min_p[at]
+        wide.bias = None if self.bias is None else self.bias[at]
+        wide.penalties = None if self.penalties is None else self.penalties.spread(drafts, at)
+        starts = list(accumulate(counts, initial=0))
+        wide.matchers = [
+            (starts[row] + offset, _Mask(mask))
+            for row, matcher in self._matched
+            for offset, mask in enumerate(matcher.ahead(drafts[row], self.vocab))
+        ]
+        return wide
+
+    def _go_on(self, tokens: Sequence[list[int]]) -> None:
+        """The rows gained so many tokens."""
+        gained = np.array([len(one) for one in tokens], dtype=np.uint64)
+        self._places, self._drawn = self._places + np.uint64(self._drawn) + gained, 0
+        self._uniforms = self._ahead(self._streams, self._places)
+        if self.penalties is not None:
+            self.penalties.gain(tokens)
 
     def _pick(self, logits_BV: Tensor) -> Tensor:
         hot = logits_BV if self.even else logits_BV * self.inverse_B1
@@ -95,14 +178,16 @@ class Sampler:
         picked = torch.searchsorted(sums, next(self._uniforms) * sums[:, -1:], right=True).squeeze(1)
         return torch.where(self.greedy_B, logits_BV.argmax(-1), picked) if self.mixed else picked
 
-    def _ahead(self, streams: NDArray[np.uint64], places: NDArray[np.uint64]) -> Iterator[Tensor]:
+    def _ahead(
+        self, streams: NDArray[np.uint64], places: NDArray[np.uint64], steps: int = AHEAD
+    ) -> Iterator[Tensor]:
         """Each row's number for this step, the next, and so on, (B, 1); below 1 by enough that u * total < total."""
         below = 1 - torch.finfo(self.precise).eps
         while True:
-            steps = np.arange(AHEAD, dtype=np.uint64)[:, None]
-            table = torch.from_numpy(draws.uniforms(streams, places + steps)).to(self.precise)
+            ahead = np.arange(steps, dtype=np.uint64)[:, None]
+            table = torch.from_numpy(draws.uniforms(streams, places + ahead)).to(self.precise)
             yield from table.clamp_(max=below).to(self.device).unsqueeze(2)
-            places = places + np.uint64(AHEAD)
+            places = places + np.uint64(steps)
 
     def _threshold(self, hot_BV: Tensor) -> Tensor:
         """The least logit that each row keeps, (B, 1)."""
@@ -191,8 +276,35 @@ class Penalties:
         self.counts_BV.scatter_add_(1, at, torch.ones_like(at, dtype=torch.float32))
         self.seen_BV.scatter_(1, at, True)
 
+    def spread(self, drafts: Sequence[list[int]], rows_N: Tensor) -> Penalties:
+        """Of single places, as `Sampler._spread`: what is drafted before a place counts there."""
+        wide = copy.copy(self)
+        wide.presence, wide.frequency = self.presence[rows_N], self.frequency[rows_N]
+        wide.repetition = self.repetition[rows_N]
+        wide.counts_BV, wide.seen_BV = self.counts_BV[rows_N], self.seen_BV[rows_N]
+        places: list[int] = []
+        tokens: list[int] = []
+        start = 0
+        for draft in drafts:
+            for offset in range(1, len(draft) + 1):
+                places += [start + offset] * offset
+                tokens += draft[:offset]
+            start += len(draft) + 1
+        wide._add(places, tokens)
+        return wide
 
-def _logprobs(logits_BV: Tensor, tokens_B: Tensor, count: int) -> list[tuple[float, list[tuple[int, float]]]]:
+    def gain(self, tokens: Sequence[list[int]]) -> None:
+        """Note each row's new tokens."""
+        self._add([row for row, new in enumerate(tokens) for _ in new], [t for new in tokens for t in new])
+
+    def _add(self, rows: list[int], tokens: list[int]) -> None:
+        at = torch.tensor([rows, tokens], dtype=torch.long, device=self.counts_BV.device)
+        ones = torch.ones(len(rows), device=self.counts_BV.device)
+        self.counts_BV.index_put_((at[0], at[1]), ones, accumulate=True)
+        self.seen_BV[at[0], at[1]] = True
+
+
+def _logprobs(logits_BV: Tensor, tokens_B: Tensor, count: int) -> list[Raw]:
     """Of the model's own distribution, before temperature and truncation."""
     logp = logits_BV.log_softmax(-1)
     chosen: list[float] = logp.gather(1, tokens_B.unsqueeze(1)).squeeze(1).tolist()

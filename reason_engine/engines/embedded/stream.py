@@ -46,8 +46,8 @@ class Stream:
 
 def _chunk(deltas: list[Delta]) -> Chunk:
     if len(deltas) == 1:
-        _, index, text, ids, logprobs, finish, reason, prompt, cached = deltas[0]
-        return Chunk(index, text, ids, len(ids), logprobs, finish, reason, prompt, cached)
+        _, index, text, ids, logprobs, finish, reason, prompt, cached, accepted, rejected = deltas[0]
+        return Chunk(index, text, ids, len(ids), logprobs, finish, reason, prompt, cached, accepted, rejected)
     ids = tuple(i for d in deltas for i in d[3])
     last = deltas[-1]
     return Chunk(
@@ -60,4 +60,6 @@ def _chunk(deltas: list[Delta]) -> Chunk:
         last[6],
         sum(d[7] for d in deltas),
         sum(d[8] for d in deltas),
+        sum(d[9] for d in deltas),
+        sum(d[10] for d in deltas),
     )

@@ -24,6 +24,7 @@ from reason_engine.engines.embedded.messages import (
     Abort,
     Choose,
     Config,
+    DraftFrom,
     Failed,
     FromWorker,
     LoadAdapter,
@@ -35,6 +36,9 @@ from reason_engine.engines.embedded.messages import (
     UnloadAdapter,
 )
 from reason_engine.errors import ReasonError, RequestError
+
+STUDY_TOKENS = 1000
+"""Of the texts to draft from, between two looks at the inbox."""
 
 Send = Callable[[FromWorker], None]
 
@@ -80,10 +84,11 @@ class Worker:
         self.send(ready)
 
     def _loop(self) -> None:
+        drafting = self.scheduler.drafting
         while True:
             while True:
                 try:
-                    message = self.inbox.get(block=not self._busy)
+                    message = self.inbox.get(block=not (self._busy or drafting.study))
                 except Empty:
                     break
                 if isinstance(message, Stop):
@@ -96,13 +101,18 @@ class Worker:
             if self.scheduler.busy:
                 self.scheduler.step()
             self._flush()
+            if not self._busy:
+                drafting.study.go_on(STUDY_TOKENS)
 
     @property
     def _busy(self) -> bool:
         return self.scheduler.busy or self.rater.busy
 
     def _flush(self) -> None:
-        self.outbox.flush(self.scheduler.running, self.scheduler.waiting, now=not self._busy)
+        failures = self.scheduler.drafting.failures
+        self.outbox.flush(
+            self.scheduler.running, self.scheduler.waiting, now=not self._busy, failures=failures
+        )
 
     def _handle(self, message: ToWorker | Callable[[], None]) -> None:
         try:
@@ -135,6 +145,9 @@ class Worker:
                     self.outbox.result(message.id)
                 case TakeWeights():
                     self._take_weights(message)
+                case DraftFrom():
+                    self.scheduler.drafting.draft_from(message.texts)
+                    self.outbox.result(message.id)
                 case Stop():
                     pass
                 case _:
