@@ -104,7 +104,7 @@ class Measured(Protocol):
     """What a method learns from at once: a sample, or a pair of them."""
 
     @property
-    def length(self) -> int: ...
+    def rows(self) -> Sequence[Row]: ...
 
 
 @dataclass(frozen=True, slots=True)

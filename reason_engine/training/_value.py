@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reason_engine.training._policy import Row, in_passes, pad
+from reason_engine.training._policy import Row, States, in_passes
 
 
 class Value(nn.Module):
@@ -18,6 +18,7 @@ class Value(nn.Module):
     def __init__(self, model: Any, precision: str) -> None:
         super().__init__()
         self.body = copy.deepcopy(model.model).requires_grad_(True).train()
+        self._states = States(self.body, False, precision)
         self.head = nn.Linear(model.config.hidden_size, 1).to(model.lm_head.weight.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -25,10 +26,10 @@ class Value(nn.Module):
 
     def forward(self, rows: Sequence[Row]) -> Tensor:
         """Before each generated token, in order of the rows, (N)."""
-        batch, device = pad(rows), self.head.weight.device
+        device = self.head.weight.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            hidden_BTD = self.body(input_ids=batch.ids_BT.to(device), use_cache=False).last_hidden_state
-        return self.head(hidden_BTD[batch.learned_BT.to(device)].float())[:, 0].cpu()
+            states_ND = self._states(rows, device)
+        return self.head(states_ND.float())[:, 0].cpu()
 
     def measured(self, rows: Sequence[Row], tokens: int) -> list[Tensor]:
         """Without gradient, one tensor a row, in passes of at most `tokens` padded tokens."""

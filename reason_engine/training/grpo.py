@@ -57,8 +57,8 @@ class Drawn:
     reference: Tensor | None
 
     @property
-    def length(self) -> int:
-        return self.row.length
+    def rows(self) -> Sequence[Row]:
+        return (self.row,)
 
 
 class Groups:

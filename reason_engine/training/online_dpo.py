@@ -44,8 +44,8 @@ class Pair:
     reference: float
 
     @property
-    def length(self) -> int:
-        return 2 * max(self.chosen.length, self.rejected.length)
+    def rows(self) -> Sequence[Row]:
+        return (self.chosen, self.rejected)
 
 
 class Pairs:
@@ -78,7 +78,7 @@ class Pairs:
         import torch
         from torch.nn.functional import logsigmoid
 
-        rows = [row for pair in items for row in (pair.chosen, pair.rejected)]
+        rows = [row for pair in items for row in pair.rows]
         now_N, entropy_N = self.policy.logprobs(rows)
         lengths = [len(row.answer) for row in rows]
         sums_B2 = torch.stack([part.sum() for part in now_N.split(lengths)]).view(-1, 2)

@@ -59,8 +59,8 @@ class Drawn:
     kl: float
 
     @property
-    def length(self) -> int:
-        return self.row.length
+    def rows(self) -> Sequence[Row]:
+        return (self.row,)
 
 
 class ActorCritic:

@@ -48,8 +48,8 @@ class Answer:
     kl: float
 
     @property
-    def length(self) -> int:
-        return self.row.length
+    def rows(self) -> Sequence[Row]:
+        return (self.row,)
 
 
 class LeaveOneOut:

@@ -70,8 +70,11 @@ def test_killed_and_resumed_ends_the_same(policy: Path, tmp_path: Path) -> None:
 
 
 def test_advantages_mix_outcomes_and_steps(policy: Path, tmp_path: Path) -> None:
+    from reason_engine.training._models import load_or_build
+
     made = config(GrpoConfig, policy, tmp_path, scale="none", rewards=[*SHORT])
-    learner = Groups(made, Policy(None, 1.0, "fp32"), Policy(None, 1.0, "fp32"))
+    model, _ = load_or_build(made)
+    learner = Groups(made, Policy(model, 1.0, "fp32"), Policy(model, 1.0, "fp32"))
     batch = scripted_batch([[3, 2]], Judged([[1.0, 0.0]], [(0.5, [[[(0, 1.0), (2, 0.0)], [(1, 2.0)]]])], {}))
     first, second = learner.advantages(batch)
     # Outcome: 0.5 and -0.5. Steps, less their mean of 1: [0, -1] at places 0 and 2; [1] at 1; half of what is to come.
@@ -213,3 +216,34 @@ def test_rows_of_a_policy_pad_on_the_right() -> None:
     assert batch.ids_BT[0, :4].tolist() == [1, 2, 3, 4] and batch.ids_BT[1, :2].tolist() == [6, 0]
     assert batch.mask_BT.tolist() == [[0, 1, 1, 1], [1, 0, 0, 0]]
     assert micro(rows, 8) == [[0], [1]] and micro(rows, 16) == [[0, 1]]
+
+
+@pytest.mark.parametrize("lengths", [[[3, 7], [2, 5, 1]], [[1, 1]], [[4], [6, 40]]])
+def test_a_prompt_read_once_teaches_the_same(policy: Path, lengths: list[list[int]]) -> None:
+    from reason_engine.training._models import load_model
+    from reason_engine.training._policy import cost
+
+    prompts = [(5, 6, 7), (9, 8), (1, 2, 3, 4, 5, 6, 7)]
+    rows = [
+        Row(prompts[p], tuple(range(10 * g + 20, 10 * g + 20 + n)))
+        for p, group in enumerate(lengths)
+        for g, n in enumerate(group)
+    ]
+    found: list[Any] = []
+    for shared in (False, True):
+        model, _ = load_model(policy)
+        asked = Policy(model, 0.8, "fp32")
+        parts = [rows] if shared else [[row] for row in rows]
+        logprobs_N = torch.cat([asked.logprobs(part)[0] for part in parts])
+        (logprobs_N * torch.arange(1.0, 1 + len(logprobs_N))).sum().backward()
+        found.append((logprobs_N, {name: p.grad for name, p in model.named_parameters()}))
+    torch.testing.assert_close(found[0], found[1], atol=2e-4, rtol=1e-4)
+    assert cost([Row(prompts[2], (1,)), Row(prompts[2], (2,))]) == 8 + 2 * 4
+
+
+def test_a_window_of_attention_is_not_shared_over() -> None:
+    from reason_engine.training._policy import _whole_attention
+
+    assert _whole_attention({"layer_types": ["full_attention"] * 2, "sliding_window": 8})
+    assert not _whole_attention({"layer_types": ["full_attention", "sliding_attention"]})
+    assert not _whole_attention({"sliding_window": 8}) and _whole_attention({"sliding_window": None})
