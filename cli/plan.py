@@ -1,0 +1,132 @@
+"""`reason plan`: what one's own runs say about the next one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reason_engine.cli._options import AsJson, show
+from reason_engine.errors import SetupError
+
+if TYPE_CHECKING:
+    from reason_engine.compression.forecast import Forecast, Plan, Trust, Wish
+    from reason_engine.compression.points import Point
+
+app = typer.Typer(no_args_is_help=True, help="Predict a run from the runs there are.")
+
+
+def add_to(root: typer.Typer) -> None:
+    root.add_typer(app, name="plan")
+
+
+@app.callback()
+def several() -> None:
+    """Keeps `prune` a word of its own while it is the only one."""
+
+
+Points = Annotated[
+    Path, typer.Option("--points", help="Points of pruning runs, as `reason compress prune` appends them.")
+]
+By = Annotated[str | None, typer.Option("--by", help="The kind of pruning, where the file holds several.")]
+Target = Annotated[float | None, typer.Option("--target-loss", help="Loss that recovery shall reach.")]
+Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens of recovery instead.")]
+Size = Annotated[float | None, typer.Option("--size", min=1, help="Parameters of a model before pruning.")]
+Rate = Annotated[float | None, typer.Option("--rate", help="Its pruned share, above 0 and below 1.")]
+BaseLoss = Annotated[float | None, typer.Option("--base-loss", help="Its loss before pruning.")]
+
+
+@app.command()
+def prune(
+    points: Points,
+    by: By = None,
+    target_loss: Target = None,
+    tokens: Tokens = None,
+    size: Size = None,
+    rate: Rate = None,
+    base_loss: BaseLoss = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the P2 law to pruning runs and say which recovery a loss needs.
+
+    Without --size, --rate and --base-loss the runs of the file are looked at.
+    """
+    from reason_engine.compression.forecast import of_kind, plan
+    from reason_engine.compression.points import read_points
+
+    if target_loss is not None and tokens is not None:
+        raise SetupError("--target-loss and --tokens exclude each other")
+    rows = of_kind(read_points(points), by)
+    found = plan(rows, by, _wishes(rows, (size, rate, base_loss), target_loss, tokens))
+    if as_json:
+        show(found.to_json())
+    else:
+        print(text(found))
+
+
+def text(found: Plan) -> str:
+    """The law, how far to trust it, the forecasts."""
+    law, left_out = found.law, f", {found.dropped} at or below L0 left out" if found.dropped else ""
+    return "\n".join(
+        [
+            f"P2 law of {found.by} pruning, fitted to {found.runs} runs, {found.points} points{left_out}",
+            "L = L0 + (1/rho)^gamma (1/N0)^delta (NC/N0^alpha + DC/D^beta + E)",
+            f"NC {law.NC:.4g}  alpha {law.alpha:.4g}  DC {law.DC:.4g}  beta {law.beta:.4g}  E {law.E:.4g}  "
+            f"gamma {law.gamma:.4g}  delta {law.delta:.4g}",
+            "",
+            "Mean error of L - L0 on points that were not fitted:",
+            *_trust("last fifth of the checkpoints", found.checkpoints),
+            *_trust("whole runs, each left out once", found.whole_runs),
+            "",
+            *map(_line, found.forecasts),
+        ]
+    )
+
+
+def _trust(name: str, trust: Trust) -> list[str]:
+    if not trust.points:
+        return [f"  {name}: too few sizes and rates to leave any out"]
+    low, high = trust.interval
+    said = (
+        f"  {name}: P2 law {trust.error:.1%} (95 % interval {low:.1%} to {high:.1%}, worst {trust.worst:.1%})"
+    )
+    return [said, *(f"    {rival} {error:.1%}" for rival, error in trust.rivals.items())]
+
+
+def _line(one: Forecast) -> str:
+    wish = one.wish
+    name = f"{wish.run}: N0 {wish.N0:,.0f}, rho {wish.rho:.3f}, L0 {wish.L0:.4f}:"
+    if one.refused is not None:
+        return f"{name} {one.refused}"
+    if one.tokens is None:
+        return f"{name} recovery tends to a loss of {one.loss:.4f}"
+    if wish.tokens is not None:
+        return f"{name} loss {one.loss:.4f} after {one.tokens:,.0f} tokens"
+    return f"{name} {one.tokens:,.0f} tokens to a loss of {one.loss:.4f}"
+
+
+def _wishes(
+    rows: list[Point],
+    model: tuple[float | None, float | None, float | None],
+    target: float | None,
+    tokens: int | None,
+) -> list[Wish]:
+    from reason_engine.compression.forecast import Wish
+    from reason_engine.compression.points import runs_of
+
+    size, rate, base_loss = model
+    if size is None and rate is None and base_loss is None:
+        first = [run[0] for run in runs_of(rows).values()]
+        return [Wish(one.run, one.N0, one.rho, one.L0, target, tokens) for one in first]
+    if size is None or rate is None or base_loss is None:
+        raise SetupError(
+            "--size, --rate and --base-loss go together: they name a model that is not in the file"
+        )
+    if not 0 < rate < 1:
+        raise SetupError(f"--rate: must be above 0 and below 1, is {rate:g}")
+    if target is not None and target <= base_loss:
+        raise SetupError(
+            f"--target-loss: the law knows losses above that of the model before pruning ({base_loss:g}) only"
+        )
+    return [Wish("this model", size, rate, base_loss, target, tokens)]
