@@ -46,6 +46,8 @@ class Objective(Protocol):
 
 Make = Callable[[Any, Any, Any], Objective]
 Save = Callable[[Any, Any, Path], None]
+Batched = Callable[[Any, Sequence[Any]], list[Any]]
+Watch = Callable[[int, Any, Any], None]
 
 
 def supervise(
@@ -59,11 +61,14 @@ def supervise(
     memory: Make | None = None,
     save: Save | None = None,
     spoken: Path | None = None,
+    batched: Batched | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train until `config.tokens`. The last metrics.
 
     `memory`: the objective by which old rows are weighed for ewc, where it is another; `save` writes what is
-    trained; `spoken`: whose tokenizer a new model takes.
+    trained; `spoken`: whose tokenizer a new model takes; `batched`: how a training batch is made of rows, where not by
+    `encode`; `watch` is called after each step with the tokens so far, the objective and the body.
     """
     source, found = preflight(config, base, copies)
     for line in found:
@@ -71,12 +76,14 @@ def supervise(
     import torch
 
     from reason_engine.training import _checkpoint, _encode, _models
-    from reason_engine.training._forward import body_of
+    from reason_engine.training._forward import body_of, fast_precision
     from reason_engine.training._optimisers import freeze, make_optimisers, set_rates
     from reason_engine.training._peft import Adapted
 
     torch.set_num_threads(config.threads or torch.get_num_threads())
     torch.manual_seed(config.seed)
+    given, config = config, config.model_copy(update={"precision": fast_precision(config.precision)})
+    tell({"note": f"precision: {config.precision}"})
     model, tokenizer = _models.load_or_build(config, spoken)
     objective = make(config, model, tokenizer)
     adapted = Adapted(objective.model, config.peft, base) if config.peft and base else None
@@ -86,7 +93,7 @@ def supervise(
     body = adapted.body() if adapted else body_of(objective.model, False)
     old = objective if memory is None else memory(config, model, tokenizer)
     held = _consolidation(config, trained, old, body)
-    checkpoint, weights = _checkpoint.Checkpoint(out / "checkpoint", config), _checkpoint.Weights(trained)
+    checkpoint, weights = _checkpoint.Checkpoint(out / "checkpoint", given), _checkpoint.Weights(trained)
     if isinstance(source, FileSource) and config.epochs:
         every = sum(len(one.ids) for one in objective.encode(source.rows))
         config = config.model_copy(update={"tokens": math.ceil(config.epochs * every)})
@@ -102,7 +109,8 @@ def supervise(
     write, metrics = save or _models.save_model, dict[str, Any]()
     while tokens < config.tokens:
         place = source.state()
-        batch = objective.encode([next(source) for _ in range(config.batch)])
+        rows = [next(source) for _ in range(config.batch)]
+        batch = objective.encode(rows) if batched is None else batched(objective, rows)
         count = sum(len(one.ids) for one in batch)
         share = rate(config, tokens)
         set_rates(config, optimisers, share)
@@ -127,12 +135,14 @@ def supervise(
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         before, step, tokens = tokens, step + 1, tokens + count
+        if watch is not None:
+            watch(tokens, objective, body)
         means = {name: value / len(batch) for name, value in sums.items()}
         metrics = {
             "step": step, "tokens": tokens, "loss": loss, "norm": norm, "rate": share, **means, **penalty,
         }  # fmt: skip
         if step % config.log_every == 0 or tokens >= config.tokens:
-            log.write(metrics)
+            metrics |= log.write(metrics)
         if tokens // config.save_every > before // config.save_every and tokens < config.tokens:
             checkpoint.save(weights, optimisers, source, step, tokens)
         if config.keep_every and tokens // config.keep_every > before // config.keep_every:

@@ -57,7 +57,9 @@ class Supervised(Frozen):
     ewc: float = Field(0.0, ge=0, description="Strength of elastic weight consolidation")
     old: Path | None = Field(None, description="Rows of what must not be forgotten (ewc)")
     fisher_rows: int = Field(256, ge=1, description="Rows of `old` by which weights' importance is judged")
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="auto: bf16 on a GPU and on CPUs that compute in it, else fp32"
+    )
     compile: bool = False
     threads: int | None = Field(None, ge=1)
     seed: int = 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,14 +56,15 @@ class Log:
         self._file, self._total, self._done, self._tell = file, total, done, tell
         self._began = time.monotonic()
 
-    def write(self, metrics: Mapping[str, Any], left: float | None = None) -> None:
-        """Add speed (tokens a second), seconds spent and seconds `left`, by the tokens that are left unless given."""
+    def write(self, metrics: Mapping[str, Any], left: float | None = None) -> dict[str, Any]:
+        """Add speed (tokens a second), seconds spent, peak memory in bytes, and seconds `left`, by the tokens that are
+        left unless given. What was added, less what is left."""
         spent = time.monotonic() - self._began
         speed = (metrics["tokens"] - self._done) / spent
+        added = {"speed": round(speed), "seconds": round(spent, 1), "memory": peak_memory()}
         row = {
             **{key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()},
-            "speed": round(speed),
-            "seconds": round(spent, 1),
+            **added,
             "left": round(max(0, self._total - metrics["tokens"]) / speed if left is None else left),
         }
         with self._file.open("a", encoding="utf-8") as file:
@@ -71,6 +74,15 @@ class Log:
                 self._board.add_scalar(name, row[name], row["step"])
             self._board.flush()
         self._tell(row)
+        return added
+
+
+def peak_memory() -> int:
+    """Most bytes this process has held so far, of the GPU where torch uses one, else of main memory."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _board(folder: Path) -> Any:
