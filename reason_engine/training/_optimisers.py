@@ -42,10 +42,10 @@ def make_optimisers(config: Supervised, trained: Named) -> list[Any]:
     if config.optimiser == "adamw":
         decay = config.weight_decay
         return [optim.AdamW(matrices, lr=config.adamw_rate, betas=(0.9, 0.95), weight_decay=decay), rest]
-    return [
-        optim.Muon(matrices, lr=config.muon_rate, weight_decay=config.weight_decay, momentum=0.95),
-        rest,
-    ]
+    kind = optim.Muon
+    if config.precision == "fp32":
+        from reason_engine.training._muon import Muon32 as kind
+    return [kind(matrices, lr=config.muon_rate, weight_decay=config.weight_decay, momentum=0.95), rest]
 
 
 def set_rates(config: Supervised, optimisers: list[Any], share: float) -> None:
