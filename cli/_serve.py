@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reason_engine.errors import RequestError, SetupError
-from reason_engine.profile import FILE, read_profile
+from reason_engine.profile import read_profile
 from reason_engine.settings import Settings
 
 READY_CHECK_SECONDS = 0.05
@@ -52,6 +52,7 @@ def start(settings: Settings) -> None:
     if settings.code_execution:
         _check_sandbox()
     settings = settings.model_copy(update={"served_name": served_name(settings)})
+    _check_adapters(settings, kind)
     print(f"loading {settings.served_name} ({kind} engine) …", file=sys.stderr, flush=True)
 
     from reason_engine.serving.app import create_app
@@ -60,10 +61,7 @@ def start(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    own = {name: Path(path) for name, path in settings.adapters.items() if (Path(path) / FILE).is_file()}
-    app = create_app(
-        engine, profile, settings, profiles={name: read_profile(folder) for name, folder in own.items()}
-    )
+    app = create_app(engine, profile, settings)
     gate = app.state.service.gate
     server = server_for(app, settings.host, settings.port)
 
@@ -120,6 +118,30 @@ def _check_strategy(name: str) -> None:
         strategies.get(name)
     except RequestError as error:
         raise SetupError(f"--strategy: {error}") from None
+
+
+def _check_adapters(settings: Settings, kind: str) -> None:
+    """Say what is wrong with an adapter before the model is loaded, not after."""
+    from reason_engine.engines._adapter_files import only_lora, read_adapter
+    from reason_engine.serving.adapters import check_name
+
+    for folder in settings.adapters_dir:
+        if not folder.is_dir():
+            raise SetupError(f"--adapters-dir {folder}: no such folder")
+    for name, path in settings.adapters.items():
+        try:
+            check_name(name, settings.served_name or "")
+        except RequestError as error:
+            raise SetupError(f"--adapter {name}={path}: {error}") from None
+        if kind == "openai":
+            raise SetupError(
+                f"--adapter {name}={path}: a remote model's adapters are served by its own server"
+            )
+        if kind in ("embedded", "vllm"):
+            file = read_adapter(path)
+            if kind == "vllm":
+                only_lora(file, "vLLM")
+        read_profile(Path(path))
 
 
 def _check_sandbox() -> None:

@@ -22,7 +22,12 @@ def serve(
     ] = None,
     draft: Annotated[str | None, typer.Option(help="sam, ngram, suffix, model:PATH or eagle:PATH.")] = None,
     adapter: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=PATH", help="A LoRA adapter; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="An adapter that `reason train` made; repeatable."),
+    ] = None,
+    adapters_dir: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Folder that POST /v1/adapters may load from; repeatable."),
     ] = None,
     reward_model: Annotated[
         list[str] | None,
@@ -61,6 +66,7 @@ def serve(
         "strategy": strategy,
         "draft": draft,
         "adapters": pairs(adapter) if adapter else None,
+        "adapters_dir": tuple(adapters_dir) if adapters_dir else None,
         "reward_models": pairs(reward_model, "--reward-model") if reward_model else None,
         "knowledge": knowledge,
         "guard": guard,

@@ -43,7 +43,12 @@ class Settings(BaseSettings):
         default=None, description="strategy of requests that name none; none: direct"
     )
     draft: str = Field(default="none", description="none, sam, ngram, suffix, model:PATH or eagle:PATH")
-    adapters: Mapping[str, str] = Field(default_factory=dict[str, str], description="LoRA folders by name")
+    adapters: Mapping[str, str] = Field(default_factory=dict[str, str], description="adapter folders by name")
+    adapters_dir: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="folders that adapters may be loaded from while serving, comma-separated in the environment; "
+        "none: no adapter is",
+    )
     reward_models: Mapping[str, str] = Field(
         default_factory=dict[str, str],
         description="reward models by name: folders, or URLs of endpoints with vLLM's pooling API; embed+URL: one that "
@@ -70,7 +75,7 @@ class Settings(BaseSettings):
         default=(), description="comma-separated in the environment"
     )
     operator_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), description="may also change adapters"
+        default=(), description="may also change adapters; comma-separated in the environment"
     )
     open: bool = Field(default=False, description="serve beyond this machine without a key")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -118,7 +123,7 @@ class Settings(BaseSettings):
         default_factory=dict[str, Any], description="further vLLM engine arguments"
     )
 
-    @field_validator("api_keys", "operator_keys", "allowed_hosts", mode="before")
+    @field_validator("api_keys", "operator_keys", "allowed_hosts", "adapters_dir", mode="before")
     @classmethod
     def split(cls, value: object) -> object:
         """Commas separate values where one text stands for several."""
@@ -140,7 +145,7 @@ class Settings(BaseSettings):
     @property
     def protected(self) -> bool:
         """Whether requests need a key."""
-        return bool(self.api_keys)
+        return bool(self.api_keys or self.operator_keys)
 
     @classmethod
     def settings_customise_sources(

@@ -6,8 +6,9 @@ The lifespan starts the engine in the background, so that `/health/live` answers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -19,6 +20,8 @@ from reason_engine.errors import ReasonError
 from reason_engine.knowledge import Library
 from reason_engine.profile import Profile
 from reason_engine.runtime.trace import TraceRing
+from reason_engine.serving.adapter_routes import adapter_routes
+from reason_engine.serving.adapters import Adapters
 from reason_engine.serving.auth import Keys
 from reason_engine.serving.chat import chat_routes
 from reason_engine.serving.completions import completion_routes
@@ -43,10 +46,8 @@ def create_app(
     engine: Engine,
     profile: Profile | None = None,
     settings: Settings | None = None,
-    *,
-    profiles: Mapping[str, Profile] | None = None,
 ) -> FastAPI:
-    """The application. `profiles`: of adapters that have their own. `app.state.service` is what the routes share.
+    """The application. `app.state.service` is what the routes share.
 
     An engine that is not ready yet is started by the lifespan, and then closed by it too; the operator's documents are
     read meanwhile. Raises SetupError where the settings name a folder that is none, or rules that cannot be followed.
@@ -62,12 +63,12 @@ def create_app(
         metrics,
         TraceRing(settings.traces),
         Equality(),
-        profiles or {},
         Library(settings.knowledge, engine=engine, model=settings.knowledge_model)
         if settings.knowledge
         else None,
         Powers(Sandbox() if settings.code_execution else None, settings.satisfaction),
         guard=ContentGuard(rules, engine, metrics.stopped),
+        adapters=Adapters(engine),
     )
     app = FastAPI(
         title="Reason Engine",
@@ -81,7 +82,14 @@ def create_app(
     )
     app.state.service = service
     app.state.refused = service.metrics.refused
-    for routes in (chat_routes, completion_routes, model_routes, token_routes, state_routes):
+    for routes in (
+        chat_routes,
+        completion_routes,
+        model_routes,
+        adapter_routes,
+        token_routes,
+        state_routes,
+    ):
         app.include_router(routes(service))
     app.include_router(page_routes())
     app.add_exception_handler(ReasonError, on_error)
@@ -136,7 +144,7 @@ async def _start(service: Service, ours: bool) -> None:
 async def _start_engine(service: Service) -> None:
     await service.engine.start()
     for name, path in service.settings.adapters.items():
-        await service.engine.load_adapter(name, path)
+        await service.adapters.load(name, Path(path), service.name)
 
 
 async def _measure_lag(service: Service) -> None:

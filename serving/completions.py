@@ -84,7 +84,7 @@ def completion_routes(service: Service) -> APIRouter:
 
 def _prepare(service: Service, body: CompletionRequest, caller: str | None) -> Job:
     engine, settings = service.engine, service.settings
-    adapter, _ = split_model(body.model, service.name, engine.adapters())
+    adapter, _ = split_model(body.model, service.name, service.adapters.names())
     prompts, n = _prompts(body.prompt, engine), body.n or 1
     if n * len(prompts) > settings.max_width:
         raise RequestError(
@@ -174,7 +174,7 @@ async def _run(
 
     async def some(name: str, prompt: str, indices: range, seed: int) -> None:
         sampling = replace(job.sampling, seed=seed % 2**31)
-        request = GenerateRequest(f"{job.head['id']}-{name}", prompt, len(indices), sampling, job.adapter)
+        request = GenerateRequest(f"{job.head['id']}-{name}", prompt, len(indices), sampling, used.name)
         chunks = service.engine.generate(request)
         async with aclosing(chunks):  # pyright: ignore[reportArgumentType]
             async for chunk in chunks:
@@ -190,7 +190,7 @@ async def _run(
                     if screen.halted():
                         return
 
-    with service.gate.hold(len(drafts)):
+    with service.gate.hold(len(drafts)), service.adapters.use(job.adapter) as used:
         try:
             for prompt in job.prompts:
                 await check_length(Problem(prompt), service.engine)

@@ -18,6 +18,7 @@ from reason_engine.runtime.events import Event
 from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.solve import solve
 from reason_engine.runtime.split import Piece
+from reason_engine.serving.adapters import Loaded
 from reason_engine.serving.content_guard import asked_texts, unasked
 from reason_engine.serving.errors import failure, unwrap
 from reason_engine.serving.limits import check_width, limits_of
@@ -57,7 +58,7 @@ class Job:
 def prepare(service: Service, body: ChatRequest, caller: str | None = None) -> Job:
     """Everything that is known before the engine is asked. `caller`: whose rules hold. Raises RequestError."""
     engine, settings = service.engine, service.settings
-    adapter, suffix = split_model(body.model, service.name, engine.adapters())
+    adapter, suffix = split_model(body.model, service.name, service.adapters.names())
     picked = pick(body.reasoning, suffix, body.reasoning_effort, settings.strategy)
     history, question, tail = read_messages(body.messages)
     structured = structured_of(body, engine.caps)
@@ -108,18 +109,18 @@ async def run(
     """Run the strategy once a choice, together, under one budget. Raises what `solve` raises, ungrouped."""
     strategy, metrics = job.picked.strategy, service.metrics
 
-    async def one(index: int, budget: Budget) -> Outcome:
+    async def one(index: int, budget: Budget, used: Loaded) -> Outcome:
         screen = service.guard.screen(job.caller, say(index), publish(index))
         outcome = await solve(
             strategy,
             job.problem,
             service.engine,
-            profile=service.profiles.get(job.adapter or "", service.profile),
+            profile=used.profile or service.profile,
             limits=budget,
             sampling=job.sampling,
             temperature=job.body.temperature,
             seed=job.seed + index,
-            adapter=job.adapter,
+            adapter=used.name,
             think=job.think,
             equality=service.equality,
             knowledge=service.guard.sifted(job.caller, service.knowledge),
@@ -142,7 +143,7 @@ async def run(
             tell(Piece("content", message))
         return finished(index, unasked(_run_id(job, index), rule, message))
 
-    with service.gate.hold(job.width):
+    with service.gate.hold(job.width), service.adapters.use(job.adapter) as used:
         started = time.monotonic()
         try:
             await check_length(job.problem, service.engine)
@@ -153,7 +154,7 @@ async def run(
             budget = Budget(job.limits)
             async with asyncio.TaskGroup() as group:
                 over = group.create_task(service.gate.over())
-                tasks = [group.create_task(one(index, budget)) for index in range(job.n)]
+                tasks = [group.create_task(one(index, budget, used)) for index in range(job.n)]
                 await asyncio.wait(tasks)
                 over.cancel()
         except asyncio.CancelledError:

@@ -38,6 +38,7 @@ WHY = {
     "403": "Host or Origin not served",
     "404": "no such thing here",
     "405": "wrong method",
+    "409": "an adapter of that name is there already",
     "413": "body too large",
     "429": "at capacity; see Retry-After",
     "500": "something failed",

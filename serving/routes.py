@@ -44,12 +44,12 @@ def model_routes(service: Service) -> APIRouter:
     @router.get("/v1/models", response_model=None, summary="Models, each alone and with every strategy")
     async def models() -> dict[str, Any]:
         names = [f"{model}{suffix}" for model in service.models() for suffix in ("", *_suffixes())]
-        return {"object": "list", "data": [_model(service, name) for name in names]}
+        return {"object": "list", "data": [model_entry(service, name) for name in names]}
 
     @router.get("/v1/models/{name:path}", response_model=None, summary="One model")
     async def model(name: str) -> dict[str, Any]:
-        split_model(name, service.name, service.engine.adapters())
-        return _model(service, name)
+        split_model(name, service.name, service.adapters.names())
+        return model_entry(service, name)
 
     @router.get("/v1/strategies", response_model=None, summary="Strategies with the schema of their options")
     async def all_strategies() -> dict[str, Any]:
@@ -89,7 +89,7 @@ def token_routes(service: Service) -> APIRouter:
     async def tokenize(request: Request) -> dict[str, Any]:
         body = validated(TokenizeRequest, await read_object(request))
         service.gate.check()
-        split_model(body.model, service.name, service.engine.adapters())
+        split_model(body.model, service.name, service.adapters.names())
         if body.messages is not None:
             history, question, tail = read_messages(body.messages)
             text = service.engine.render_chat((*history, Message("user", question), *tail))
@@ -104,7 +104,7 @@ def token_routes(service: Service) -> APIRouter:
     async def detokenize(request: Request) -> dict[str, Any]:
         body = validated(DetokenizeRequest, await read_object(request))
         service.gate.check()
-        split_model(body.model, service.name, service.engine.adapters())
+        split_model(body.model, service.name, service.adapters.names())
         try:
             return {"prompt": service.engine.detokenize(body.tokens)}
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
@@ -162,8 +162,9 @@ def _suffixes() -> list[str]:
     return [f":{name}" for name in strategies]
 
 
-def _model(service: Service, name: str) -> dict[str, Any]:
-    adapter, strategy = split_model(name, service.name, service.engine.adapters())
+def model_entry(service: Service, name: str) -> dict[str, Any]:
+    """A model as `/v1/models` shows it. Raises UnknownModel."""
+    adapter, strategy = split_model(name, service.name, service.adapters.names())
     root = adapter or service.name
     return {
         "id": name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reason_engine.answers import Equality
@@ -11,6 +10,7 @@ from reason_engine.contracts import Engine, Powers
 from reason_engine.knowledge import Library
 from reason_engine.profile import Profile
 from reason_engine.runtime.trace import TraceRing
+from reason_engine.serving.adapters import Adapters
 from reason_engine.serving.content_guard import ContentGuard
 from reason_engine.serving.limits import Gate
 from reason_engine.serving.metrics import Metrics
@@ -28,13 +28,12 @@ class Service:
     metrics: Metrics
     traces: TraceRing
     equality: Equality
-    profiles: Mapping[str, Profile] = field(default_factory=dict[str, Profile])
-    """Profiles of adapters that have their own."""
     knowledge: Library | None = None
     """The operator's documents."""
     powers: Powers = field(default_factory=Powers)
     """What the operator lets verifiers do on this machine."""
     guard: ContentGuard = field(kw_only=True)
+    adapters: Adapters = field(kw_only=True)
     created: int = field(default_factory=lambda: _now())
 
     @property
@@ -44,7 +43,7 @@ class Service:
 
     def models(self) -> tuple[str, ...]:
         """The base model, then the adapters."""
-        return (self.name, *self.engine.adapters())
+        return (self.name, *self.adapters.names())
 
 
 def _now() -> int:

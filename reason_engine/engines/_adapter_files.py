@@ -1,8 +1,8 @@
 """Adapter folders before a tensor is read: which kind they hold, and what to do with a kind that is not served so.
 
 A folder is in PEFT's form: `adapter_config.json` and `adapter_model.safetensors`, never a pickle. Three kinds are
-served beside their base: LoRA; prompt tuning (learned tokens before each prompt); bottlenecks after sublayers, which are
-this package's own (`peft: adapter`). Never loads torch.
+served beside their base: LoRA; prompt tuning (learned tokens before each prompt); bottlenecks after sublayers, which
+are this package's own (`peft: adapter`). Never loads torch.
 """
 
 from __future__ import annotations

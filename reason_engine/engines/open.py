@@ -159,7 +159,7 @@ def _vllm(settings: Settings, folder: Path) -> Engine:
         "name": served_name(settings),
         "dtype": settings.dtype,
         "max_model_len": settings.context,
-        "enable_lora": bool(settings.adapters),
+        "enable_lora": bool(settings.adapters or settings.adapters_dir),
         "extra": extra,
     }
     try:

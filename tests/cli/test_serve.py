@@ -8,6 +8,8 @@ import shlex
 import socket
 import sys
 import urllib.request
+from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import OpenAI
@@ -15,8 +17,10 @@ from openai import OpenAI
 from reason_engine.cli._serve import banner, start
 from reason_engine.engines import _vllm_args
 from reason_engine.engines.open import process_environment
+from reason_engine.errors import SetupError
 from reason_engine.settings import Settings
 from tests.cli.conftest import serve, stop
+from tests.engines.adapter_files import write_prompt
 
 
 def test_the_banner_names_the_model_and_the_address(server) -> None:
@@ -84,6 +88,27 @@ def test_an_adapter_that_cannot_be_loaded_ends_the_server_with_one_line() -> Non
     said = str(caught.value)
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("reason: /no/such/adapter"), said
+
+
+def test_bad_adapters_are_told_before_the_model_is_loaded(tmp_path: Path) -> None:
+    pickled, learned = tmp_path / "pickled", tmp_path / "learned"
+    write_prompt(learned, 1)
+    write_prompt(pickled, 1)
+    (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"adapters": {"direct": str(learned)}}, "--adapter direct=.* is a strategy"),
+        ({"adapters": {"reason-nano": str(learned)}}, "--adapter reason-nano=.* is the served model"),
+        ({"adapters": {"a b": str(learned)}}, "--adapter a b=.*letters, digits"),
+        ({"adapters": {"a": str(pickled)}}, "only safetensors"),
+        ({"adapters_dir": (tmp_path / "no",)}, "--adapters-dir .*no such folder"),
+        (
+            {"engine": "openai", "upstream_url": "http://127.0.0.1:1/v1", "adapters": {"a": "x"}},
+            "its own server",
+        ),
+    ]
+    for given, said in cases:
+        with pytest.raises(SetupError, match=said):
+            start(Settings(**{"engine": "embedded", "port": 0, **given}))
 
 
 def test_nothing_named_serves_the_bundled_model_on_the_embedded_engine() -> None:

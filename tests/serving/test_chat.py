@@ -291,8 +291,9 @@ async def test_headers(local) -> None:
 
 
 async def test_an_adapter_is_a_model(local) -> None:
-    async with local() as house:
-        await house.engine.load_adapter("tuned", "/nowhere")
+    engine = Scripted()
+    await engine.load_adapter("tuned", "/nowhere")
+    async with local(engine) as house:
         got = (await house.chat(model="tuned:chain-of-thought")).json()
         assert got["reason"]["strategy"] == "chain-of-thought"
         assert house.engine.log[-1].adapter == "tuned"
