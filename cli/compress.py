@@ -15,7 +15,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("compress", help="Make a model smaller, and measure what that costs.")(compress)
 
 
-METHODS = "int8"
+METHODS = "int8, prune"
 """For the help, which loads nothing; a test compares it with the registry."""
 
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help=METHODS)]

@@ -61,8 +61,8 @@ def read(config: Compression, model: Path) -> Material:
             "data: nothing to calibrate on; name a file of rows, traces or text (--set data=FILE), or a mixture"
         )
     tokenizer = load_tokenizer(model)
-    rows, source = _rows(config)
-    pieces = _pieces(rows, tokenizer, config.length, config.rows + HELD_OUT)
+    rows, source = drawn(config)
+    pieces = pieces_of(rows, tokenizer, config.length, config.rows + HELD_OUT)
     random.Random(f"pieces-{config.seed}").shuffle(pieces)  # of one long text too, both lists see all parts
     held = pieces[: max(1, min(HELD_OUT, len(pieces) // 5))]
     kept = pieces[len(held) : len(held) + config.rows]
@@ -72,7 +72,7 @@ def read(config: Compression, model: Path) -> Material:
     return Material(kept, held, f"{source}: {len(kept)} rows, {count:,} tokens")
 
 
-def _rows(config: Compression) -> tuple[list[Row], str]:
+def drawn(config: Compression) -> tuple[list[Row], str]:
     """Rows in the order in which they are drawn."""
     if config.data is None:
         stream = Stream(config.mixture, config.seed)
@@ -95,7 +95,8 @@ def _rows(config: Compression) -> tuple[list[Row], str]:
     return rows, str(path)
 
 
-def _pieces(rows: Sequence[Row], tokenizer: Any, length: int, wanted: int) -> list[list[int]]:
+def pieces_of(rows: Sequence[Row], tokenizer: Any, length: int, wanted: int) -> list[list[int]]:
+    """Token ids of the rows until there are as many pieces as wanted."""
     found: list[list[int]] = []
     for row in rows:
         ids: list[int] = tokenizer(_written(row, tokenizer), add_special_tokens=False)["input_ids"]
