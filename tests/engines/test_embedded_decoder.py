@@ -157,7 +157,6 @@ def test_float32_norms_are_folded_and_half_precision_ones_are_not(tiny_qwen3: Pa
     [
         ({"architectures": ["MambaForCausalLM"]}, "MambaForCausalLM"),
         ({"architectures": None}, "architecture"),
-        ({"quantization_config": {"bits": 4}}, "quantized"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type"),
         ({"hidden_size": "wide"}, "config.json"),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reason_engine.engines.embedded.patch import Patch, Place
 from reason_engine.engines.embedded.shape import Shape
-from reason_engine.engines.embedded.weights import Weights
+from reason_engine.engines.embedded.weights import Matrix, Weights
 
 Attend = Callable[[int, Tensor, Tensor], Tensor]
 """(layer, q_NQD, kv_N2KD) -> (N, Q D): keeps the new keys and values, then attends."""
@@ -53,17 +53,14 @@ class Decoder:
         x = embedding.index_select(0, tokens_N) if patch is None else patch.embed(embedding, tokens_N)
         for i, layer in enumerate(self.weights.layers):
             h = self._norm(x, layer.norm_in)
-            if layer.qkv_bias is None:
-                torch.mm(h, layer.qkv, out=b.qkv)
-            else:
-                torch.addmm(layer.qkv_bias, h, layer.qkv, out=b.qkv)
+            _product(h, layer.qkv, layer.qkv_bias, b.qkv)
             if patch is not None:
                 patch.add(i, "qkv", h, b.qkv)
             self._rotate(b, layer.head_norm, turn)
             a = attend(i, b.q, b.kv)
             _residual(x, a, layer.out, (i, "out"), patch)
             h = self._norm(x, layer.norm_mlp)
-            torch.mm(h, layer.gate_up, out=b.gate_up)
+            _product(h, layer.gate_up, None, b.gate_up)
             if patch is not None:
                 patch.add(i, "gate_up", h, b.gate_up)
             g = F.silu(b.gate).mul_(b.up)
@@ -124,23 +121,39 @@ class _Buffers:
     def __init__(self, tokens: int, decoder: Decoder) -> None:
         s, layer = decoder.shape, decoder.weights.layers[0]
         self.tokens = tokens
-        self.qkv = layer.qkv.new_empty(tokens, layer.qkv.shape[1])
+        like = decoder.weights.embedding
+        self.qkv = like.new_empty(tokens, layer.qkv.shape[1])
         heads = self.qkv.view(tokens, s.heads + 2 * s.kv_heads, s.head_dim)
         self.qk, self.q, self.kv = heads[:, : s.heads + s.kv_heads], heads[:, : s.heads], heads[:, s.heads :]
         self.pairs = _pairs(self.qk) if decoder.dtype == torch.float32 else None
-        self.gate_up = layer.gate_up.new_empty(tokens, layer.gate_up.shape[1])
+        self.gate_up = like.new_empty(tokens, layer.gate_up.shape[1])
         self.gate, self.up = self.gate_up.chunk(2, -1)
 
 
-def _residual(x: Tensor, y: Tensor, matrix: Tensor, place: Place, patch: Patch | None) -> None:
+def _product(x: Tensor, matrix: Matrix, bias: Tensor | None, out: Tensor) -> None:
+    """Multiply and add the bias, into `out`."""
+    if not isinstance(matrix, Tensor):
+        out.copy_(matrix.product(x))
+        if bias is not None:
+            out.add_(bias)
+    elif bias is None:
+        torch.mm(x, matrix, out=out)
+    else:
+        torch.addmm(bias, x, matrix, out=out)
+
+
+def _residual(x: Tensor, y: Tensor, matrix: Matrix, place: Place, patch: Patch | None) -> None:
     """Add a sublayer's output, y @ matrix, to the residual stream in place; what wraps the output comes before."""
     if patch is not None and patch.wraps:
-        h = torch.mm(y, matrix)
+        h = torch.mm(y, matrix) if isinstance(matrix, Tensor) else matrix.product(y)
         patch.add(*place, y, h)
         patch.wrap(*place, h)
         x.add_(h)
         return
-    x.addmm_(y, matrix)
+    if isinstance(matrix, Tensor):
+        x.addmm_(y, matrix)
+    else:
+        x.add_(matrix.product(y))
     if patch is not None:
         patch.add(*place, y, x)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from reason_engine.engines._checkpoint import read_json
+from reason_engine.engines._quantization import Scheme, scheme_of
 from reason_engine.errors import ModelLoadError
 
 HEADS = re.compile(r"For(SequenceClassification|TokenClassification|ProcessRewardModel)$")
@@ -37,6 +38,8 @@ class Shape:
     rotary_scale: float
     tied: bool
     dtype: str
+    scheme: Scheme | None = None
+    """How the matrices of the layers are quantised."""
 
     @property
     def head_norm(self) -> bool:
@@ -56,8 +59,6 @@ def read_shape(folder: Path, *, heads: bool = False) -> Shape:
         raise ModelLoadError(
             f"{path}: architecture {architecture} is not among those this engine runs: {known}"
         )
-    if config.get("quantization_config"):
-        raise ModelLoadError(f"{path}: quantized checkpoints are not read by this engine; use --engine vllm")
     try:
         return _shape(architecture, config, path)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
@@ -89,6 +90,7 @@ def _shape(architecture: str, config: Mapping[str, Any], path: Path) -> Shape:
         rotary_scale=scale,
         tied=bool(config.get("tie_word_embeddings", False)),
         dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+        scheme=scheme_of(config, path),
     )
 
 

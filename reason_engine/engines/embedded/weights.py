@@ -2,7 +2,7 @@
 
 A matrix is kept so that `x @ M` is one product. In fp32 it is laid out input-major, which is faster for few rows, and
 the norm before it is folded in, sqrt(size) included (`(x * w) @ M = x @ (w[:, None] * M)`); in half precision neither
-pays.
+pays. Quantised matrices stay as they are, and no norm is folded into them; see `quantised`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from reason_engine.engines._checkpoint import weight_files
+from reason_engine.engines.embedded.quantised import Codes, Quantised, pack
+from reason_engine.engines.embedded.quantised_files import is_kept, outputs_of, read_codes
 from reason_engine.engines.embedded.shape import Shape
 from reason_engine.errors import ModelLoadError
+
+Matrix = Tensor | Quantised
+"""(in, out)."""
 
 
 @dataclass(slots=True)
@@ -26,13 +31,13 @@ class Layer:
     """One decoder layer. A norm is None where it is folded into the matrix after it; `head_norm` holds sqrt(D)."""
 
     norm_in: Tensor | None
-    qkv: Tensor
+    qkv: Matrix
     qkv_bias: Tensor | None
     head_norm: Tensor | None
-    out: Tensor
+    out: Matrix
     norm_mlp: Tensor | None
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Matrix
+    down: Matrix
     norm_in_weight: Tensor
     norm_mlp_weight: Tensor
 
@@ -54,7 +59,7 @@ def load(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device) -
         try:
             with safe_open(str(path), framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118  (not a mapping)
-                    tensors[name.removeprefix("model.")] = file.get_tensor(name).to(dtype)
+                    tensors[name.removeprefix("model.")] = _read(file.get_tensor(name), name, dtype)
         except (SafetensorError, OSError, RuntimeError) as error:
             raise ModelLoadError(f"{path}: {str(error).splitlines()[0]}") from None
     return build(tensors, shape, dtype, device, str(folder))
@@ -77,7 +82,7 @@ class _Builder:
         self, tensors: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.tensors, self.shape, self.device = tensors, shape, device
-        self.fold = self.input_major = dtype == torch.float32 and device.type == "cpu"
+        self.fold = self.input_major = dtype == torch.float32 and device.type == "cpu" and not shape.scheme
 
     def build(self) -> Weights:
         s = self.shape
@@ -94,31 +99,49 @@ class _Builder:
         norm_in = self.take(at + "input_layernorm.weight", s.hidden) * root
         norm_mlp = self.take(at + "post_attention_layernorm.weight", s.hidden) * root
         attention = at + "self_attn."
-        parts = [
-            interleave(self.take(attention + "q_proj.weight", wide, s.hidden), s.head_dim),
-            interleave(self.take(attention + "k_proj.weight", narrow, s.hidden), s.head_dim),
-            self.take(attention + "v_proj.weight", narrow, s.hidden),
-        ]
-        inner = self.tensors[at + "mlp.gate_proj.weight"].shape[0]
-        gate_up = [self.take(f"{at}mlp.{name}_proj.weight", inner, s.hidden) for name in ("gate", "up")]
+        qkv = {"q": wide, "k": narrow, "v": narrow}
+        inner = outputs_of(self.tensors, at + "mlp.gate_proj", s.scheme)
         return Layer(
             None if self.fold else norm_in,
-            self.matrix(torch.cat(parts), norm_in),
+            self.matrix(
+                [(f"{attention}{n}_proj", size, n in "qk") for n, size in qkv.items()], s.hidden, norm_in
+            ),
             self.bias(attention),
             self.head_norm(attention) if s.head_norm else None,
-            self.matrix(self.take(attention + "o_proj.weight", s.hidden, wide)),
+            self.matrix([(attention + "o_proj", s.hidden, False)], wide),
             None if self.fold else norm_mlp,
-            self.matrix(torch.cat(gate_up), norm_mlp),
-            self.matrix(self.take(at + "mlp.down_proj.weight", s.hidden, inner)),
+            self.matrix([(f"{at}mlp.{n}_proj", inner, False) for n in ("gate", "up")], s.hidden, norm_mlp),
+            self.matrix([(at + "mlp.down_proj", s.hidden, False)], inner),
             norm_in,
             norm_mlp,
         )
 
-    def matrix(self, weight: Tensor, norm: Tensor | None = None) -> Tensor:
-        """Input by output, with the norm before it folded in."""
+    def matrix(self, parts: list[tuple[str, int, bool]], inputs: int, norm: Tensor | None = None) -> Matrix:
+        """Input by output, with the norm before it folded in, of parts (name, outputs, interleaved) side by side."""
+        if self.shape.scheme and (codes := self.codes(parts, inputs)):
+            return pack(codes, self.device)
+        weight = torch.cat([self.part(name, size, inputs, turned) for name, size, turned in parts])
         if self.fold and norm is not None:
             weight = weight * norm
         return weight.t().contiguous() if self.input_major else weight.t()
+
+    def part(self, name: str, outputs: int, inputs: int, interleaved: bool) -> Tensor:
+        found = self.take(name + ".weight", outputs, inputs)
+        return interleave(found, self.shape.head_dim) if interleaved else found
+
+    def codes(self, parts: list[tuple[str, int, bool]], inputs: int) -> list[Codes]:
+        """The parts as their file's codes; none where they are not quantised."""
+        assert self.shape.scheme
+        found: list[Codes] = []
+        for name, outputs, interleaved in parts:
+            one = read_codes(self.tensors, name, (outputs, inputs), self.shape.scheme)
+            if one is not None:
+                found.append(
+                    one.rows(lambda rows: interleave(rows, self.shape.head_dim)) if interleaved else one
+                )
+        if found and len(found) < len(parts):
+            raise ModelLoadError(f"tensor {parts[0][0]} and those beside it are not quantised alike")
+        return found
 
     def bias(self, at: str) -> Tensor | None:
         if at + "q_proj.bias" not in self.tensors:
@@ -144,6 +167,10 @@ class _Builder:
         if shape and tuple(found.shape) != shape:
             raise ModelLoadError(f"tensor {name} is {tuple(found.shape)} where config.json asks for {shape}")
         return found.to(self.device)
+
+
+def _read(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() and not is_kept(name) else tensor
 
 
 def interleave(weight: Tensor, head_dim: int) -> Tensor:
