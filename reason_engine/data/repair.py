@@ -90,27 +90,7 @@ def slip(rng: random.Random, right: Line) -> Line:
             return Line(right.left, right.op, right.right, value)
 
 
-def _corrected(rng: random.Random, problem: WordProblem) -> Example:
-    place = rng.randrange(len(problem.lines))
-    before = "".join(f"{entry}\n" for entry in problem.lines[:place])
-    wrong = str(slip(rng, problem.lines[place]))
-    after = "\n".join([*map(str, problem.lines[place:]), f"Answer: {problem.answer}"])
-    skip = ((len(before), len(before) + len(wrong) + 1),)
-    return Example(f"{problem.question}\n{STEPS}", f"{before}{wrong}\nWrong: {after}", "repair", skip=skip)
-
-
-def _verdict(rng: random.Random, problem: WordProblem, sound: bool) -> tuple[str, str]:
-    """A solution, right or spoiled in one line, and what a check of it says."""
-    rows = [f"{place}: {entry}; {entry.value}" for place, entry in enumerate(problem.lines, 1)]
-    if sound:
-        return problem.rationale, "\n".join([*rows, SOUND, f"Answer: {problem.answer}"])
-    place, given, fault = _spoiled(rng, problem)
-    solution = "\n".join([*map(str, given), f"Answer: {given[-1].value}"])
-    rest = [*map(str, problem.lines[place:]), f"Answer: {problem.answer}"]
-    return solution, "\n".join([*rows[:place], f"{place + 1}: {fault} wrong", *rest])
-
-
-def _spoiled(rng: random.Random, problem: WordProblem) -> tuple[int, list[Line], str]:
+def spoiled(rng: random.Random, problem: WordProblem) -> tuple[int, list[Line], str]:
     """The place of a mistake, the lines with it, each later one taking up what it changes, and what its row says."""
     place, kind = rng.randrange(len(problem.lines)), rng.random()
     right = problem.lines[place]
@@ -128,6 +108,26 @@ def _spoiled(rng: random.Random, problem: WordProblem) -> tuple[int, list[Line],
     ]
     same = _left(wrong) == _left(right)
     return place, given, f"{right}; {wrong.value}" if same else _left(wrong)
+
+
+def _corrected(rng: random.Random, problem: WordProblem) -> Example:
+    place = rng.randrange(len(problem.lines))
+    before = "".join(f"{entry}\n" for entry in problem.lines[:place])
+    wrong = str(slip(rng, problem.lines[place]))
+    after = "\n".join([*map(str, problem.lines[place:]), f"Answer: {problem.answer}"])
+    skip = ((len(before), len(before) + len(wrong) + 1),)
+    return Example(f"{problem.question}\n{STEPS}", f"{before}{wrong}\nWrong: {after}", "repair", skip=skip)
+
+
+def _verdict(rng: random.Random, problem: WordProblem, sound: bool) -> tuple[str, str]:
+    """A solution, right or spoiled in one line, and what a check of it says."""
+    rows = [f"{place}: {entry}; {entry.value}" for place, entry in enumerate(problem.lines, 1)]
+    if sound:
+        return problem.rationale, "\n".join([*rows, SOUND, f"Answer: {problem.answer}"])
+    place, given, fault = spoiled(rng, problem)
+    solution = "\n".join([*map(str, given), f"Answer: {given[-1].value}"])
+    rest = [*map(str, problem.lines[place:]), f"Answer: {problem.answer}"]
+    return solution, "\n".join([*rows[:place], f"{place + 1}: {fault} wrong", *rest])
 
 
 def _mistake(rng: random.Random, problem: WordProblem, place: int) -> Line:

@@ -2,8 +2,8 @@
 
 A path is a checkpoint folder with a classification head (`…ForSequenceClassification`, one label or two: an outcome
 model, read at the last token; `…ForTokenClassification`, `…ForProcessRewardModel`: a process model, read where steps
-end), or a folder with `head.json` and safetensors: a small head over the served model's own hidden states, of which
-those in `heads/` beside the weights are found by themselves. A URL is an endpoint with vLLM's pooling API
+end), or a folder with `head.json` and safetensors: a small head over the served model's own hidden states. Those in
+`heads/` beside the weights are found by themselves. A URL is an endpoint with vLLM's pooling API
 (`vllm serve MODEL --runner pooling`); `process+http://…` where its model judges steps, `embed+http://…` where it
 embeds (`/v1/embeddings`); `#model` names the model.
 """
@@ -31,6 +31,7 @@ from reason_engine.types import ScoreRequest, Scores
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+    from pydantic import SecretStr
 
 Kind = Literal["outcome", "process"]
 HEAD = "head.json"
@@ -62,9 +63,9 @@ def is_url(text: str) -> bool:
 
 
 def beside(folder: Path) -> dict[str, str]:
-    """The heads that ship with a model."""
-    home = folder / FOLDER
-    return {path.parent.name: str(path.parent) for path in sorted(home.glob(f"*/{HEAD}"))}
+    """The heads and whole reward models that ship with a model."""
+    found = (path for name in (HEAD, "config.json") for path in (folder / FOLDER).glob(f"*/{name}"))
+    return {path.parent.name: str(path.parent) for path in sorted(found)}
 
 
 def read_reward(name: str, path: str) -> RewardFile:
@@ -109,7 +110,14 @@ def choose(request: ScoreRequest, kinds: Mapping[str, Kind]) -> str:
 class Endpoints:
     """Models behind vLLM's pooling API, or OpenAI's of embeddings, each by its URL. `client` serves tests."""
 
-    def __init__(self, urls: Mapping[str, str], *, client: AsyncOpenAI | None = None) -> None:
+    def __init__(
+        self,
+        urls: Mapping[str, str],
+        *,
+        keys: Mapping[str, SecretStr] | None = None,
+        client: AsyncOpenAI | None = None,
+    ) -> None:
+        """`keys` are sent to the endpoints of these names and to no other. Raises SetupError for a name without one."""
         for name, url in urls.items():
             if not is_url(url):
                 raise SetupError(
@@ -118,6 +126,9 @@ class Endpoints:
                 )
             if not _host(url):
                 raise SetupError(f"the endpoint {url!r} names no host, or no port that there is")
+        self._keys = dict(keys or {})
+        if stray := next((name for name in self._keys if name not in urls), None):
+            raise SetupError(f"reward_keys: no endpoint among the reward models is named {stray!r}")
         self._urls = dict(urls)
         self._given = client
         self._clients: dict[str, AsyncOpenAI] = {}
@@ -204,7 +215,8 @@ class Endpoints:
         if name not in self._clients:
             base = urldefrag(_address(self._urls[name])).url.rstrip("/")
             client = self._given or AsyncOpenAI(base_url=base, api_key="none", timeout=60)
-            self._clients[name] = client.with_options(base_url=base)
+            key = self._keys[name].get_secret_value() if name in self._keys else None
+            self._clients[name] = client.with_options(base_url=base, api_key=key)
         return self._clients[name]
 
 

@@ -13,9 +13,11 @@ import pytest_asyncio
 from fastapi import FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 from openai import AsyncOpenAI
+from pydantic import SecretStr
 
 from reason_engine.engines._rewards import Endpoints, beside, logit, read_reward
 from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.open import open_engine
 from reason_engine.errors import (
     CapabilityMissing,
     EngineError,
@@ -24,6 +26,7 @@ from reason_engine.errors import (
     SetupError,
     UnknownModel,
 )
+from reason_engine.settings import load_settings
 from reason_engine.types import Message, ScoreRequest
 from tests.engines.contract import prompt_of, read, request
 from tests.models import TINY
@@ -208,15 +211,22 @@ async def test_files_that_are_no_reward_models(tmp_path: Path, folders: dict[str
         await made.start()
     assert list(beside(folders["model"])) == ["own"]
     assert beside(tmp_path) == {}
+    write_reward(tmp_path / "heads" / "whole", process=True)  # a checkpoint of its own is found as well
+    write_head(tmp_path / "heads" / "small", 64)
+    assert list(beside(tmp_path)) == ["small", "whole"]
+    assert read_reward("whole", beside(tmp_path)["whole"]).kind == "process"
 
 
-def endpoint(log: list[dict[str, Any]], reply: Any = None) -> AsyncOpenAI:
+def endpoint(
+    log: list[dict[str, Any]], reply: Any = None, keys: list[str] | None = None
+) -> AsyncOpenAI:
     """vLLM's pooling API: the value of a text is its length, at each token its place."""
-    app = FastAPI()
+    app, keys = FastAPI(), [] if keys is None else keys
 
     @app.post("/pooling")
     async def pooling(got: Request) -> Any:
         body = await got.json()
+        keys.append(got.headers["authorization"])
         log.append(body)
         text = body["messages"][-1]["content"] if "messages" in body else body["input"]
         rows = [[0.0, float(at + 1)] for at in range(len(text))]
@@ -252,6 +262,28 @@ async def test_an_endpoint_that_answers_nonsense(reply: Any) -> None:
     made = Endpoints({"r": "http://rewards"}, client=endpoint([], reply))
     with pytest.raises(EngineError, match="not a pooling response"):
         await made.score(ask("x"))
+
+
+async def test_a_key_goes_to_its_endpoint_alone() -> None:
+    seen: list[str] = []
+    urls = {"a": "http://rewards", "b": "http://rewards"}
+    made = Endpoints(urls, keys={"a": SecretStr("open-sesame")}, client=endpoint([], keys=seen))
+    for name in urls:
+        await made.score(ask("x", model=name))
+    assert seen == ["Bearer open-sesame", "Bearer none"]
+    with pytest.raises(SetupError, match="reward_keys: no endpoint .* 'c'"):
+        Endpoints(urls, keys={"c": SecretStr("k")})
+
+
+async def test_keys_come_from_the_environment_and_are_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tiny_qwen3: Path
+) -> None:
+    monkeypatch.setenv("REASON_REWARD_KEYS", '{"rm": "open-sesame"}')
+    made = load_settings({"model": str(tiny_qwen3), "reward_models": {"rm": "http://rewards"}})
+    assert "open-sesame" not in f"{made!r} {made.model_dump_json()}"
+    open_engine(made)
+    with pytest.raises(SetupError, match="reward_keys: .* 'rm'"):
+        open_engine(load_settings({"model": str(tiny_qwen3)}))
 
 
 async def test_a_folder_is_no_endpoint() -> None:

@@ -1,0 +1,121 @@
+"""What the reward heads learn from: solutions of training problems, judged exactly.
+
+    python docs/recipes/nano/judged.py OUT [--generated 6000] [--model MODEL --problems 300 --samples 8] [--seed 29]
+
+`steps.jsonl`: solutions line by line; all lines are right up to the first mistake and none after it. `pairs.jsonl`: a
+right and a wrong solution of one problem. Both hold solutions spoiled by the generator (a slip, a wrong sign, a number
+that belongs elsewhere, a line left out) and, with a model, that model's own. Where a model's solution reaches a wrong
+answer by true equations the first wrong line is not known: such solutions are in the pairs only. Problems come from the
+generator under training seeds: none of a test or a development set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import re
+from pathlib import Path
+
+from reason_engine.data._lines import APPLY
+from reason_engine.data.repair import spoiled
+from reason_engine.data.words import WordProblem, word_problem
+
+Row = dict[str, object]
+EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
+ANSWER = re.compile(r"Answer: (\d+)")
+
+
+def answer_of(text: str) -> int | None:
+    """The number on the answer's line."""
+    found = ANSWER.fullmatch(text.rpartition("\n")[2].strip())
+    return int(found[1]) if found else None
+
+
+def labels_of(text: str, answer: int) -> list[float] | None:
+    """A label for each line that is not empty; None where nobody can tell which line is the first wrong one."""
+    lines = [row for row in text.splitlines() if row.strip()]
+    right = answer_of(text) == answer
+    first = next((place for place, row in enumerate(lines) if not holds(row)), None)
+    if first is None and not right:
+        return None
+    return [float(first is None or place < first) for place in range(len(lines))]
+
+
+def holds(row: str) -> bool:
+    """Whether a line's equation is true; an answer's line has none to be wrong."""
+    found = EQUATION.fullmatch(row.strip())
+    if not found:
+        return ANSWER.fullmatch(row.strip()) is not None
+    left, right, value = int(found[1]), int(found[3]), int(found[4])
+    if found[2] == "/" and (not right or left % right):
+        return False
+    return APPLY[found[2]](left, right) == value
+
+
+def generated(rng: random.Random) -> tuple[Row, Row]:
+    """(steps, pair) of one problem; a third of the steps are those of the right solution."""
+    problem = problem_of(rng)
+    place, given, _ = spoiled(rng, problem)
+    lines = [*map(str, given), f"Answer: {given[-1].value}"]
+    right = problem.rationale.split("\n")
+    labels = [float(number < place) for number in range(len(lines))]
+    if rng.random() < 1 / 3:
+        steps = {"prompt": problem.question, "steps": right, "labels": [1.0] * len(right)}
+    else:
+        steps = {"prompt": problem.question, "steps": lines, "labels": labels}
+    return steps, {"prompt": problem.question, "chosen": "\n".join(right), "rejected": "\n".join(lines)}
+
+
+def problem_of(rng: random.Random) -> WordProblem:
+    return word_problem(rng, rng.randint(2, 8), rng.randint(1, 2))
+
+
+def sampled(model: Path, seed: int, problems: int, samples: int) -> tuple[list[Row], list[Row]]:
+    """(steps, pairs) of a model's own solutions at temperature 1."""
+    from measure import sample
+
+    rng = random.Random(f"train-judged-sampled-{seed}")
+    asked = [word_problem(rng, rng.randint(4, 8), rng.randint(1, 2)) for _ in range(problems)]
+    found = asyncio.run(sample(model, [one.question for one in asked], samples, 1.0))
+    steps, pairs = list[Row](), list[Row]()
+    for problem, texts in zip(asked, found, strict=True):
+        good = [text for text in texts if answer_of(text) == problem.answer]
+        bad = [text for text in texts if answer_of(text) not in (None, problem.answer)]
+        for text in {*good[:3], *bad}:
+            if (labels := labels_of(text, problem.answer)) is not None:
+                rows = [row for row in text.splitlines() if row.strip()]
+                steps.append({"prompt": problem.question, "steps": rows, "labels": labels})
+        for chosen, rejected in zip(good[:4], bad, strict=False):
+            pairs.append({"prompt": problem.question, "chosen": chosen, "rejected": rejected})
+    return steps, pairs
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description="Write solutions that are judged exactly.")
+    options.add_argument("out", type=Path)
+    options.add_argument("--generated", type=int, default=6000)
+    options.add_argument("--model", type=Path)
+    options.add_argument("--problems", type=int, default=300)
+    options.add_argument("--samples", type=int, default=8)
+    options.add_argument("--seed", type=int, default=29)
+    given = options.parse_args()
+    rng = random.Random(f"train-judged-{given.seed}")
+    made = [generated(rng) for _ in range(given.generated)]
+    steps, pairs = [one for one, _ in made], [one for _, one in made]
+    if given.model:
+        more = sampled(given.model, given.seed, given.problems, given.samples)
+        steps, pairs = [*steps, *more[0]], [*pairs, *more[1]]
+    pairs = [
+        pair for pair in pairs if str(pair["chosen"]).split("\n")[-1] != str(pair["rejected"]).split("\n")[-1]
+    ]
+    given.out.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("steps", steps), ("pairs", pairs)):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (given.out / f"{name}.jsonl").write_text(text, "utf-8")
+        print(f"{len(rows)} {name}")
+
+
+if __name__ == "__main__":
+    main()
