@@ -54,6 +54,7 @@ from reason_engine.types import (
 )
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
     from torch import Tensor
 
 
@@ -82,6 +83,7 @@ class Embedded(Spoken):
         cache_bytes: int = 0,
         prefix_bytes: int = 0,
         rewards: Mapping[str, str] | None = None,
+        reward_keys: Mapping[str, SecretStr] | None = None,
         draft: Literal["none", "sam", "ngram"] = "none",
     ) -> None:
         """Read and check the folder's files. Raises ModelLoadError."""
@@ -94,7 +96,8 @@ class Embedded(Spoken):
         given = {**beside(folder), **(rewards or {})}
         files = {name: read_reward(name, path) for name, path in given.items() if not is_url(path)}
         self._judging = Judging(files, self._format, limit, shape.vocab)
-        self._endpoints = Endpoints({name: url for name, url in given.items() if is_url(url)})
+        urls = {name: url for name, url in given.items() if is_url(url)}
+        self._endpoints = Endpoints(urls, keys=reward_keys)
         self._config = Config(
             str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
             rewards=tuple(files.values()), draft=draft,
@@ -244,7 +247,8 @@ class Embedded(Spoken):
         return tuple(self._adapters)
 
     async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
-        """Texts that `sam` drafts from besides what a search was asked and has written, in place of those before."""
+        """Texts that `sam` drafts from besides what a search was asked and has written, in place of those before. Returns once they
+        are taken in, which is done while nothing runs."""
         identity = f"texts-{next(self._numbers)}"
         await self._call(identity, DraftFrom(identity, tuple(map(tuple, texts))))
 

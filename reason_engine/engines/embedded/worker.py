@@ -81,14 +81,14 @@ class Worker:
             self.scheduler.prefill_tokens,
         )
         self._compiling: dict[str, list[int]] = {}
+        self._studying: list[str] = []
         self.send(ready)
 
     def _loop(self) -> None:
-        drafting = self.scheduler.drafting
         while True:
             while True:
                 try:
-                    message = self.inbox.get(block=not (self._busy or drafting.study))
+                    message = self.inbox.get(block=not (self._busy or self._studying))
                 except Empty:
                     break
                 if isinstance(message, Stop):
@@ -101,8 +101,18 @@ class Worker:
             if self.scheduler.busy:
                 self.scheduler.step()
             self._flush()
-            if not self._busy:
-                drafting.study.go_on(STUDY_TOKENS)
+            if self._studying and not self._busy:
+                self._study()
+
+    def _study(self) -> None:
+        """Take in some of the texts to draft from; nothing else is to be done."""
+        study = self.scheduler.drafting.study
+        study.go_on(STUDY_TOKENS)
+        if not study:
+            for identity in self._studying:
+                self.outbox.result(identity)
+            self._studying.clear()
+            self._flush()
 
     @property
     def _busy(self) -> bool:
@@ -147,7 +157,7 @@ class Worker:
                     self._take_weights(message)
                 case DraftFrom():
                     self.scheduler.drafting.draft_from(message.texts)
-                    self.outbox.result(message.id)
+                    self._studying.append(message.id)
                 case Stop():
                     pass
                 case _:
