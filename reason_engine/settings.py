@@ -54,6 +54,10 @@ class Settings(BaseSettings):
         description="reward models by name: folders, or URLs of endpoints with vLLM's pooling API; embed+URL: one that "
         "embeds",
     )
+    reward_keys: Mapping[str, SecretStr] = Field(
+        default_factory=dict[str, SecretStr],
+        description="API keys of the endpoints among the reward models, by name; in the environment as JSON",
+    )
     satisfaction: Mapping[str, Path] = Field(
         default_factory=dict[str, Path],
         description="files fitted to users' feedback, by the name under which requests ask for them",

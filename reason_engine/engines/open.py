@@ -123,7 +123,8 @@ def _remote(settings: Settings) -> Engine:
         "api_key": settings.upstream_key,
         "context": settings.context,
     }
-    return OpenAIEngine(OpenAIConfig.model_validate(config), rewards=_rewards(settings))
+    made = OpenAIConfig.model_validate(config)
+    return OpenAIEngine(made, rewards=_rewards(settings), reward_keys=settings.reward_keys)
 
 
 def _rewards(settings: Settings) -> dict[str, str]:
@@ -146,6 +147,7 @@ def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
         threads=settings.threads or 0,
         max_rows=settings.max_rows,
         rewards=_rewards(settings),
+        reward_keys=settings.reward_keys,
     )
 
 
@@ -163,7 +165,8 @@ def _vllm(settings: Settings, folder: Path) -> Engine:
         "extra": extra,
     }
     try:
-        return VllmEngine(VllmConfig.model_validate({**own, **known}), rewards=_rewards(settings))
+        made = VllmConfig.model_validate({**own, **known})
+        return VllmEngine(made, rewards=_rewards(settings), reward_keys=settings.reward_keys)
     except ValidationError as error:
         first = error.errors()[0]
         raise SetupError(f"vllm.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

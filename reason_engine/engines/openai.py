@@ -83,9 +83,10 @@ class OpenAIEngine:
         *,
         http_client: AsyncClient | None = None,
         rewards: Mapping[str, str] | None = None,
+        reward_keys: Mapping[str, SecretStr] | None = None,
     ) -> None:
         self.config = config
-        self._rewards = Endpoints(rewards or {})
+        self._rewards = Endpoints(rewards or {}, keys=reward_keys)
         self._http_client = http_client
         self._client: AsyncOpenAI | None = None
         self._dialect: wire.Dialect = "vllm" if config.dialect == "vllm" else "openai"

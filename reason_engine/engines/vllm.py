@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
+from pydantic import SecretStr
+
 from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import _vllm_wire as wire
 from reason_engine.engines import engines
@@ -63,10 +65,16 @@ _DRAFTERS = {"custom_class": "sam"}
 class VllmEngine(Spoken):
     """Constructing it loads nothing; `start` checks the folder, then loads the weights."""
 
-    def __init__(self, config: VllmConfig, *, rewards: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        config: VllmConfig,
+        *,
+        rewards: Mapping[str, str] | None = None,
+        reward_keys: Mapping[str, SecretStr] | None = None,
+    ) -> None:
         """`rewards`: reward models behind endpoints, by name. Raises SetupError for one that is a folder."""
         self.config = config
-        self._rewards = Endpoints(rewards or {})
+        self._rewards = Endpoints(rewards or {}, keys=reward_keys)
         self._backend: Backend | None = None
         self._format: ChatFormat
         self._words: Vocabulary

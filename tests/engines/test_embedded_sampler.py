@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from reason_engine.engines.embedded.sampler import Drawn, Sampler
+from reason_engine.errors import EngineDead
 from reason_engine.types import Sampling
 
 CPU = torch.device("cpu")
@@ -121,3 +122,11 @@ def test_impossible_tokens_are_never_drawn() -> None:
     logits = torch.full((ROWS, 8), float("-inf"))
     logits[:, 2], logits[:, 5] = 0.0, 0.0
     assert set(draw([Sampling()] * ROWS, list(range(ROWS)), logits).tokens) == {2, 5}
+
+
+@pytest.mark.parametrize("heats", [[1.0, 1.0], [0.7, 0.7], [0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+def test_logits_that_are_no_numbers_end_the_engine_by_name(heats: list[float]) -> None:
+    logits_BV = LOGITS.repeat(2, 1)
+    logits_BV[1, 7] = float("nan")
+    with pytest.raises(EngineDead, match="logits are no numbers"):
+        draw([Sampling(temperature=heat) for heat in heats], [1, 2], logits_BV)

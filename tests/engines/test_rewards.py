@@ -217,9 +217,7 @@ async def test_files_that_are_no_reward_models(tmp_path: Path, folders: dict[str
     assert read_reward("whole", beside(tmp_path)["whole"]).kind == "process"
 
 
-def endpoint(
-    log: list[dict[str, Any]], reply: Any = None, keys: list[str] | None = None
-) -> AsyncOpenAI:
+def endpoint(log: list[dict[str, Any]], reply: Any = None, keys: list[str] | None = None) -> AsyncOpenAI:
     """vLLM's pooling API: the value of a text is its length, at each token its place."""
     app, keys = FastAPI(), [] if keys is None else keys
 
@@ -271,7 +269,7 @@ async def test_a_key_goes_to_its_endpoint_alone() -> None:
     for name in urls:
         await made.score(ask("x", model=name))
     assert seen == ["Bearer open-sesame", "Bearer none"]
-    with pytest.raises(SetupError, match="reward_keys: no endpoint .* 'c'"):
+    with pytest.raises(SetupError, match=r"reward_keys: no endpoint .* 'c'"):
         Endpoints(urls, keys={"c": SecretStr("k")})
 
 
@@ -282,7 +280,7 @@ async def test_keys_come_from_the_environment_and_are_not_shown(
     made = load_settings({"model": str(tiny_qwen3), "reward_models": {"rm": "http://rewards"}})
     assert "open-sesame" not in f"{made!r} {made.model_dump_json()}"
     open_engine(made)
-    with pytest.raises(SetupError, match="reward_keys: .* 'rm'"):
+    with pytest.raises(SetupError, match=r"reward_keys: .* 'rm'"):
         open_engine(load_settings({"model": str(tiny_qwen3)}))
 
 
