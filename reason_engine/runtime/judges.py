@@ -29,6 +29,9 @@ STEPS = "process-rules"
 """The verifier of steps where neither request nor profile names one."""
 
 
+REWARD = "reward-model"
+
+
 class Judged(Protocol):
     """What a strategy says of its verifier."""
 
@@ -57,10 +60,13 @@ def verifier_of(
     powers: Powers = NONE,
 ) -> Verifier:
     """The verifier of that name, built from the request's params or, for a task's checker, from the question, and made
-    ready for this model and engine. `param`: the request's field that names it.
+    ready for this model and engine. A reward model's own name stands for the verifier that reads it. `param`: the
+    request's field that names it.
 
     Raises UnknownName, CapabilityMissing, or RequestError naming the param at fault.
     """
+    if name not in verifiers and name in dict(caps.rewards):
+        name, params = REWARD, {**params, "model": name}
     kind = verifiers.get(name, param=param)
     found = profile.task_of(problem.asked)
     if not params and found and found[0].checker == name:

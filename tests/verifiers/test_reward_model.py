@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from reason_engine.contracts import Capabilities, ProcessVerifier
 from reason_engine.engines.scripted import Scripted
-from reason_engine.errors import CapabilityMissing, RequestError
+from reason_engine.errors import CapabilityMissing, RequestError, UnknownName
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies.best_of_n import BestOfN
 from reason_engine.types import Message, Problem, Scores
@@ -50,6 +50,22 @@ async def test_an_outcome_model(build: Build) -> None:
     assert [score.value for score in scores] == pytest.approx([squashed(3), 0.5])
     assert call.asked == [("reward", "orm", (*PROBLEM.history, Message("user", "2 + 3?")), ())]
     assert not isinstance(judge, ProcessVerifier)
+
+
+async def test_a_served_models_own_name_stands_for_it(build: Build) -> None:
+    call, judge = Rated(), build("orm", caps=BOTH)
+    await judge.score(PROBLEM, [path("abc")], call)
+    assert call.asked[0][:2] == ("reward", "orm")
+    steps = build("prm", {"aggregate": "mean"}, caps=BOTH)
+    assert isinstance(steps, ProcessVerifier) and isinstance(steps, RewardModel) and steps.aggregate == "mean"
+    with pytest.raises(UnknownName):
+        build("orm")
+    with pytest.raises(RequestError, match=r"params\.n"):
+        build("orm", {"n": 3}, caps=BOTH)
+    named = Capabilities(score=True, rewards=(("exact", "outcome"),))
+    assert not isinstance(build("exact", {"reference": "4"}, caps=named), RewardModel), (
+        "the package's own come first"
+    )
 
 
 @pytest.mark.parametrize(
