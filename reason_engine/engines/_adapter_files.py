@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from reason_engine.engines._checkpoint import read_json, tensor_names
+from reason_engine.engines._checkpoint import read_json, tensor_names, weight_files
 from reason_engine.errors import ModelLoadError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -78,6 +78,33 @@ def only_lora(file: AdapterFile, engine: str) -> None:
             f"{file.folder}: {engine} serves LoRA adapters only; this is {NAMES[file.kind]}, which cannot be merged: "
             "serve it with --engine embedded, or train on the same rows with peft: lora"
         )
+
+
+def check_fits(file: AdapterFile, base: Path) -> None:
+    """Raises ModelLoadError where a LoRA's shapes are not those of this model's matrices; looks at headers only.
+
+    Matrices that the base keeps in another form (quantised ones) are not compared.
+    """
+    sizes: dict[str, tuple[int, ...]] = {}
+    for path in weight_files(base):
+        sizes |= {_place(name): tuple(entry["shape"]) for name, entry in tensor_names(path).items()}
+    modules = {name.rpartition(".")[0] for name in sizes}
+    for name, entry in tensor_names(file.weights).items():
+        place, found, side = _place(name).partition(".lora_")
+        if not found or "layers." not in place:
+            continue
+        shape, matrix = entry["shape"], sizes.get(f"{place}.weight")
+        if place not in modules:
+            raise ModelLoadError(f"{file.weights}: cannot be applied to this model: {name}")
+        if matrix is not None and shape[-1 if side[0] == "A" else 0] != matrix[-1 if side[0] == "A" else 0]:
+            raise ModelLoadError(
+                f"{file.weights}: {name} is {tuple(shape)}, which does not fit this model ({matrix})"
+            )
+
+
+def _place(name: str) -> str:
+    """A tensor's name from `layers.` on."""
+    return name[max(0, name.find("layers.")) :]
 
 
 def _read(folder: Path, kind: Kind, config: Mapping[str, Any]) -> AdapterFile:

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import _vllm_wire as wire
 from reason_engine.engines import engines
-from reason_engine.engines._adapter_files import only_lora, read_adapter
+from reason_engine.engines._adapter_files import check_fits, only_lora, read_adapter
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
 from reason_engine.engines._requests import check_adapter, check_counts, room_left
@@ -58,7 +58,7 @@ from reason_engine.types import (
     Scores,
 )
 
-_DRAFTERS = {"custom_class": "sam"}
+_DRAFTERS = {"custom_class": "sam", "draft_model": "model"}
 
 
 @engines.register("vllm")
@@ -252,6 +252,7 @@ class VllmEngine(Spoken):
                 f"{self.config.max_adapters} adapters are loaded; unload one first", param="name"
             )
         backend, _ = await self._ready(None, None)
+        check_fits(file, FilePath(self._info.path))
         self._lora_count += 1
         # vLLM keys its prefix cache by the adapter's name, so new weights need a new one
         lora = vllm_module("lora.request").LoRARequest(
@@ -273,6 +274,9 @@ class VllmEngine(Spoken):
         assert lora is not None
         del self._loras[name]
         await backend.remove_lora(lora.lora_int_id)
+
+    async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
+        """Its drafter, in vLLM's process, knows only what vLLM shows it: prompts and outputs."""
 
     def adapters(self) -> tuple[str, ...]:
         return tuple(sorted(self._loras))

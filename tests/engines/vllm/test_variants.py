@@ -14,34 +14,32 @@ import pytest
 from reason_engine.engines.vllm import VllmConfig, VllmEngine
 from reason_engine.errors import CapabilityMissing, EngineDead, ModelLoadError, RequestError, UnknownModel
 from reason_engine.types import GenerateRequest, Sampling
+from tests.engines.adapter_files import write
 from tests.engines.vllm.tiny import GREEDY, MARKS, Endless, ids, run
 
 pytestmark = MARKS
 
 
-def write_adapter(folder: Path, seed: int) -> Path:
-    """A random LoRA of rank 4 on the query and value projections of the tiny model."""
+def write_adapter(folder: Path, seed: int, *, hidden: int = 64, layers: int = 2, rank: int = 4) -> Path:
+    """A random LoRA on the query and value projections of the tiny model."""
     import torch
-    from safetensors.torch import save_file
 
     torch.manual_seed(seed)
     tensors: dict[str, Any] = {}
-    for layer in range(2):
+    for layer in range(layers):
         for name, width in (("q_proj", 128), ("v_proj", 64)):
             stem = f"base_model.model.model.layers.{layer}.self_attn.{name}"
-            tensors[f"{stem}.lora_A.weight"] = torch.randn(4, 64)
-            tensors[f"{stem}.lora_B.weight"] = torch.randn(width, 4)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(folder / "adapter_model.safetensors"))
+            tensors[f"{stem}.lora_A.weight"] = torch.randn(rank, hidden)
+            tensors[f"{stem}.lora_B.weight"] = torch.randn(width, rank)
+    targets = ["q_proj", "v_proj"]
     config = {
         "peft_type": "LORA",
-        "r": 4,
-        "lora_alpha": 8,
-        "target_modules": ["q_proj", "v_proj"],
+        "r": rank,
+        "lora_alpha": 2 * rank,
+        "target_modules": targets,
         "bias": "none",
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return folder
+    return write(folder, tensors, config)
 
 
 async def test_adapters_and_the_base_do_not_mix(folder: Path, tmp_path: Path) -> None:
