@@ -13,13 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
 from reason_engine.data.mixture import Part
 from reason_engine.errors import SetupError
 from reason_engine.training._course import Course, Stage, staged
+from reason_engine.training._preflight_online import preflight, try_rewards
 from reason_engine.training._rewards import Judged, Reward
 from reason_engine.training.callbacks import Log, Tell
 from reason_engine.training.config import Frozen, Patterns
@@ -37,6 +38,9 @@ Item = TypeVar("Item", bound="Measured")
 class Online(Frozen):
     """One of `data` (a file of prompts with answers) and `mixture` (this package's generators)."""
 
+    trained: ClassVar[int] = 1
+    """Models that learn."""
+
     out: Path
     model: Path = Field(description="The checkpoint folder that is trained; it is the reference too")
     data: Path | None = None
@@ -45,7 +49,9 @@ class Online(Frozen):
     curriculum: tuple[Stage, ...] = Field((), description="Stages before the mixture as it stands")
     rewards: tuple[Reward, ...] = Field(min_length=1, max_length=16)
     judge: Path | None = Field(None, description="A checkpoint folder whose model and heads judge")
-    reward_models: dict[str, Path] = Field({}, description="Reward models by name, for the judging engine")
+    reward_models: dict[str, str] = Field(
+        {}, description="Reward models by name, for the judging engine: folders, or URLs of pooling endpoints"
+    )
     steps: int = Field(ge=1)
     prompts: int = Field(16, ge=1, description="Problems a step")
     samples: int = Field(8, ge=1, description="Samples of each problem")
@@ -74,6 +80,7 @@ class Online(Frozen):
     )
     log_every: int = Field(1, ge=1, description="Steps between log lines")
     tensorboard: bool = Field(False, description="Write events for TensorBoard into `out`/tensorboard")
+    unservable: bool = Field(False, description="Train a model that vLLM cannot serve all the same")
 
     @model_validator(mode="after")
     def whole(self) -> Online:
@@ -146,13 +153,18 @@ def train(
 
     `make` gets the policy and a frozen copy of where it began.
     """
+    from reason_engine.training._rollout import Actor
+
+    found = preflight(config)
+    actor = Actor(config)
+    for line in (*found, try_rewards(config, actor)):
+        tell({"note": line})
     import torch
 
     from reason_engine.training._checkpoint import Checkpoint
     from reason_engine.training._models import load_or_build, save_model, write_profile
     from reason_engine.training._optimisers import freeze
     from reason_engine.training._policy import Policy
-    from reason_engine.training._rollout import Actor
 
     torch.set_num_threads(config.threads or torch.get_num_threads())
     torch.manual_seed(config.seed)
@@ -181,7 +193,7 @@ def train(
     log = Log(out / "log.jsonl", 0, tokens, tell, board)
     metrics: dict[str, Any] = {}
     first, began = step, time.monotonic()
-    with Actor(config) as actor:
+    with actor:
         if step:
             actor.take(model.state_dict())
         while step < config.steps:

@@ -5,7 +5,6 @@ Each finding is one line for the user; what would fail later raises SetupError n
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,19 +55,9 @@ def preflight(config: Supervised, model: Path | None, copies: int = 0) -> tuple[
 
 def servable(config: Supervised, model: Path) -> list[str]:
     """Whether vLLM can serve what comes out. Raises SetupError where it cannot, ModelLoadError on no checkpoint."""
-    if not (model / "config.json").is_file():
-        raise ModelLoadError(f"{model}: no checkpoint folder (it has no config.json)")
-    name = str((read_json(model / "config.json").get("architectures") or ["?"])[0])
-    if name not in SERVED and not config.unservable:
-        raise SetupError(
-            f"{model}: vLLM serves no {name}, so what is trained could not be served; "
-            "with unservable: true it is trained all the same"
-        )
-    if config.chat and not _has_template(model):
-        raise SetupError(
-            f"{model}: the tokenizer has no chat template, by which rows are written and requests are served; "
-            "take the instruct model, or put a chat_template.jinja into the folder"
-        )
+    name = architecture(model, config.unservable)
+    if config.chat:
+        check_template(model)
     if config.peft is None or (config.peft.method in MERGED and config.peft.merge):
         return [f"serving: {name}, by vLLM and the embedded engine" if name in SERVED else f"serving: {name}"]
     if config.peft.method in ("prompt", "adapter"):
@@ -77,27 +66,58 @@ def servable(config: Supervised, model: Path) -> list[str]:
     return ["serving: an adapter beside its base" if plain else "serving: only merged; set peft.merge: true"]
 
 
+def architecture(model: Path, unservable: bool) -> str:
+    """The checkpoint's, by name. Raises SetupError where vLLM lacks it and nobody said that it may, ModelLoadError."""
+    if not (model / "config.json").is_file():
+        raise ModelLoadError(f"{model}: no checkpoint folder (it has no config.json)")
+    name = str((read_json(model / "config.json").get("architectures") or ["?"])[0])
+    if name not in SERVED and not unservable:
+        raise SetupError(
+            f"{model}: vLLM serves no {name}, so what is trained could not be served; "
+            "with unservable: true it is trained all the same"
+        )
+    return name
+
+
+def check_template(model: Path) -> None:
+    """Raises SetupError where the folder's tokenizer has no chat template."""
+    if not _has_template(model):
+        raise SetupError(
+            f"{model}: the tokenizer has no chat template, by which rows are written and requests are served; "
+            "take the instruct model, or put a chat_template.jinja into the folder"
+        )
+
+
 def memory(config: Supervised, model: Path | None, copies: int) -> str:
     """Weights, gradients, optimisers and one pass, against what is free. Raises SetupError where it is more."""
     total, hidden, layers, vocabulary = _size(config, model)
     trained = total if config.peft is None else total // 50
     state = 4 * (total * (1 + copies) + trained * (3 + 2 * (config.ewc > 0)))
     one_pass = config.micro_tokens * (layers * hidden * 34 + vocabulary * 4) * 4
-    needed = state + one_pass
-    have, where = _available()
-    said = f"memory: about {_gigabytes(needed)} of {_gigabytes(have)} free {where}; {total / 1e6:,.2f}M parameters"
-    if needed > have:
-        raise SetupError(
-            f"{said}: too little; lower micro_tokens, or train fewer weights with peft or freeze"
-        )
-    return said
+    return fits(state + one_pass, total, "lower micro_tokens, or train fewer weights with peft or freeze")
 
 
 def disk(config: Supervised, model: Path | None) -> str:
     """Room for the checkpoint and the model. Raises SetupError where there is too little."""
     total = _size(config, model)[0]
-    needed = total * 2 * 2 + (total if config.peft is None else total // 50) * 12 * 2
-    home = next(folder for folder in (config.out, *config.out.absolute().parents) if folder.is_dir())
+    return room(config.out, total * 2 * 2 + (total if config.peft is None else total // 50) * 12 * 2)
+
+
+def fits(needed: float, parameters: int, advice: str) -> str:
+    """What was found of the memory. Raises SetupError with the advice where there is too little."""
+    have, where = _available()
+    said = (
+        f"memory: about {_gigabytes(needed)} of {_gigabytes(have)} free {where}; "
+        f"{parameters / 1e6:,.2f}M parameters"
+    )
+    if needed > have:
+        raise SetupError(f"{said}: too little; {advice}")
+    return said
+
+
+def room(out: Path, needed: float) -> str:
+    """What was found of the disk. Raises SetupError where there is too little."""
+    home = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     have = shutil.disk_usage(home).free
     said = f"disk: about {_gigabytes(needed)} of {_gigabytes(have)} free under {home}"
     if needed > have:
@@ -114,14 +134,19 @@ def _has_template(model: Path) -> bool:
 def _size(config: Supervised, model: Path | None) -> tuple[int, int, int, int]:
     """(parameters, hidden size, layers, vocabulary)."""
     if model is not None:
-        headers: list[Mapping[str, Any]] = [tensor_names(path) for path in weight_files(model)]
-        count = sum(_product(entry["shape"]) for header in headers for entry in header.values())
-        said = json.loads((model / "config.json").read_text("utf-8"))
-        return count, said.get("hidden_size", 0), said.get("num_hidden_layers", 0), said.get("vocab_size", 0)
+        return size_of(model)
     new = dict(config)["architecture"]
     inner = new.heads * new.head_dim * 2 + new.kv_heads * new.head_dim * 2 + 3 * new.intermediate
     count = new.vocabulary * new.width + new.layers * new.width * inner
     return count, new.width, new.layers, new.vocabulary
+
+
+def size_of(model: Path) -> tuple[int, int, int, int]:
+    """(parameters, hidden size, layers, vocabulary) of a checkpoint folder, by its files' headers."""
+    headers: list[Mapping[str, Any]] = [tensor_names(path) for path in weight_files(model)]
+    count = sum(_product(entry["shape"]) for header in headers for entry in header.values())
+    said = read_json(model / "config.json")
+    return count, said.get("hidden_size", 0), said.get("num_hidden_layers", 0), said.get("vocab_size", 0)
 
 
 def _available() -> tuple[int, str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from reason_engine.engines.embedded import Embedded
 from reason_engine.errors import SetupError
 from reason_engine.profile import read_profile
+from reason_engine.settings import load_settings
 from reason_engine.training._course import Task
 from reason_engine.training._rewards import Bench, Judged, answer_of
 from reason_engine.types import FinishReason, GenerateRequest, Path, Sampling, TokenLogprob
@@ -46,11 +47,16 @@ class Actor:
 
     def __init__(self, config: Online) -> None:
         """Raises ModelLoadError for a folder that the embedded engine does not run."""
-        threads, heads = config.threads or 0, {name: str(path) for name, path in config.reward_models.items()}
+        threads, heads = config.threads or 0, config.reward_models
+        keys = load_settings().reward_keys
         self._config = config
         self._engine = Embedded(config.model, inline=True, dtype="float32", threads=threads)
         judged_by = config.judge or (config.model if heads else None)
-        self._judge = Embedded(judged_by, inline=True, threads=threads, rewards=heads) if judged_by else None
+        self._judge = (
+            Embedded(judged_by, inline=True, threads=threads, rewards=heads, reward_keys=keys)
+            if judged_by
+            else None
+        )
         self._profile = read_profile(config.model)
         self._bench = Bench(config.rewards, self._profile, self._judge)
         self._runner = asyncio.Runner()

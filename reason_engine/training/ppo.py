@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 class PpoConfig(Online):
     """Online training with a learned baseline."""
 
+    trained: ClassVar[int] = 2
+
     samples: int = Field(1, ge=1, description="Samples of each problem")
     updates: int = Field(2, ge=1, description="Passes over the samples of a step")
     minibatches: int = Field(2, ge=1, description="Optimiser steps a pass")

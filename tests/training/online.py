@@ -36,7 +36,7 @@ class Killed(Exception):
 
 def kill_at(step: int) -> Any:
     def tell(row: Mapping[str, Any]) -> None:
-        if row["step"] == step:
+        if row.get("step") == step:
             raise Killed
 
     return tell

@@ -1,0 +1,64 @@
+"""What can be known of an online run before anything heavy is imported: problems, rewards, memory, disk, serving.
+
+Each finding is one line for the user; what would fail later raises SetupError now. Memory, in fp32: weights, gradients
+and two moments of what is trained, the frozen start, the engine's own weights and the keys and values of a step's
+samples, the judge's weights, one pass.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reason_engine.data.readers import open_source
+from reason_engine.engines._checkpoint import read_json
+from reason_engine.training._course import Course
+from reason_engine.training._preflight import architecture, check_template, fits, room, size_of
+
+if TYPE_CHECKING:
+    from reason_engine.training._online import Online
+    from reason_engine.training._rollout import Actor
+
+LOOKED_AT = 64
+"""Problems that the rewards are tried on."""
+
+
+def preflight(config: Online) -> list[str]:
+    """What was found of model, problems, memory and disk. Raises SetupError, ModelLoadError."""
+    name = architecture(config.model, config.unservable)
+    check_template(config.model)
+    found = [f"serving: {name}, by vLLM and the embedded engine"]
+    if config.data is not None:
+        found.append(open_source(config.data, config.format).statement)
+    else:
+        found.append(f"a mixture of {len(config.mixture)} families, drawn with seed {config.seed}")
+    parameters = size_of(config.model)[0]
+    advice = "lower micro_tokens, prompts, samples or max_tokens"
+    found.append(fits(memory(config), parameters, advice))
+    found.append(room(config.out, parameters * (2 * 2 + 12 * 2 * config.trained)))
+    return found
+
+
+def try_rewards(config: Online, actor: Actor) -> str:
+    """What was found of the rewards; `actor` need not run. Raises SetupError naming the one that cannot judge."""
+    actor.check(Course(config).take(LOOKED_AT))
+    names = ", ".join(reward.verifier for reward in config.rewards)
+    return f"rewards: {names}; each can judge the first {LOOKED_AT} problems"
+
+
+def memory(config: Online) -> float:
+    """Bytes."""
+    total, hidden, layers, vocabulary = size_of(config.model)
+    state = 4 * total * (4 * config.trained + 2)
+    one_pass = 4 * config.micro_tokens * (layers * hidden * 34 + vocabulary * 4)
+    kept = 4 * config.prompts * config.samples * config.max_tokens * _cell(config.model, hidden, layers)
+    judge = 0 if config.judge is None else 4 * size_of(config.judge)[0]
+    return state + one_pass + kept + judge
+
+
+def _cell(model: Path, hidden: int, layers: int) -> int:
+    """Numbers that a token leaves behind: keys and values of all layers."""
+    said = read_json(model / "config.json")
+    heads = said.get("num_attention_heads") or 1
+    groups = said.get("num_key_value_heads") or heads
+    return 2 * layers * groups * (said.get("head_dim") or hidden // heads)

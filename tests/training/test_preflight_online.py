@@ -1,0 +1,139 @@
+"""What an online run finds out before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reason_engine.errors import ModelLoadError, SetupError
+from reason_engine.training import _preflight, trainers
+from reason_engine.training._preflight_online import memory
+from reason_engine.training.grpo import GrpoConfig
+from reason_engine.training.ppo import PpoConfig
+from reason_engine.training.run import run
+from tests.training.online import WORDS, config
+
+METHODS = ("grpo", "rloo", "ppo", "online-dpo")
+
+
+def refused(method: str, policy: Path, out: Path, **changes: Any) -> str:
+    """Why a run does not begin; nothing stands in `out`."""
+    with pytest.raises(SetupError) as found:
+        run(method, config(trainers.get(method).config, policy, out, **changes))
+    assert not out.exists()
+    return str(found.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_says_what_it_found(method: str, policy: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    kind = trainers.get(method).config
+    run(
+        method,
+        config(kind, policy, tmp_path, steps=1),
+        tell=lambda row: said.append(str(row.get("note", ""))),
+    )
+    text = "\n".join(said)
+    for part in (
+        "Qwen3ForCausalLM, by vLLM",
+        "a mixture of 1 families",
+        "memory: about",
+        "disk: ",
+        "rewards: length",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    "file, key, value, said",
+    [
+        ("config.json", "architectures", ["MambaForCausalLM"], "vLLM serves no MambaForCausalLM"),
+        ("tokenizer_config.json", "chat_template", None, "no chat template"),
+    ],
+)
+def test_a_base_that_cannot_be_served_is_refused(
+    policy: Path, tmp_path: Path, file: str, key: str, value: object, said: str
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(policy, other)
+    (other / file).write_text(json.dumps({**json.loads((other / file).read_text()), key: value}))
+    assert said in refused("grpo", other, tmp_path / "o")
+
+
+@pytest.mark.parametrize(
+    "rows, said",
+    [
+        (['{"prompt": "1 + 1?", "answer": "2"}', '{"prompt": "1 + 2?"}'], "d.jsonl:2: `answer`"),
+        (['{"prompt": "1 + 1?", "answer": "2"}', "{"], "d.jsonl:2"),
+        (['{"chosen": "a", "rejected": "b", "prompt": "c"}'], "d.jsonl"),
+    ],
+)
+def test_problems_that_cannot_be_read_are_named(
+    policy: Path, tmp_path: Path, rows: list[str], said: str
+) -> None:
+    data = tmp_path / "d.jsonl"
+    data.write_text("\n".join(rows) + "\n")
+    assert said in refused("rloo", policy, tmp_path / "o", mixture=[], data=data)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"rewards": [{"verifier": "exact", "process": True}]}, "rewards.0"),
+        (
+            {
+                "rewards": [{"verifier": "reward-model", "params": {"model": "b"}}],
+                "reward_models": {"a": "none"},
+            },
+            "none",
+        ),
+        ({"judge": "none"}, "none"),
+    ],
+)
+def test_rewards_that_cannot_judge_are_named(
+    policy: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    assert said in refused("ppo", policy, tmp_path / "o", mixture=WORDS, **changes)
+
+
+def test_no_folder_and_too_little_room(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelLoadError, match="no checkpoint folder"):
+        run("grpo", config(GrpoConfig, tmp_path / "none", tmp_path / "o"))
+    with monkeypatch.context() as patched:
+        patched.setattr(_preflight, "_available", lambda: (10**6, "here"))
+        assert "too little; lower micro_tokens" in refused("online-dpo", policy, tmp_path / "o")
+    tiny = shutil._ntuple_diskusage(10, 10, 10**4)  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: tiny)
+    assert "too little for a checkpoint" in refused("grpo", policy, tmp_path / "o")
+
+
+def test_a_value_and_more_samples_need_more_memory(policy: Path, tmp_path: Path) -> None:
+    plain = memory(config(GrpoConfig, policy, tmp_path))
+    assert memory(config(PpoConfig, policy, tmp_path)) > plain
+    assert memory(config(GrpoConfig, policy, tmp_path, samples=64)) > plain
+    assert memory(config(GrpoConfig, policy, tmp_path, judge=policy)) > plain
+
+
+def test_faults_are_found_without_torch(policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text('{"prompt": "x"}\n')
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from pathlib import Path\n"
+        "from reason_engine.errors import SetupError\n"
+        "from reason_engine.training.run import run\n"
+        "from reason_engine.training.grpo import GrpoConfig\n"
+        "made = GrpoConfig(out=Path(sys.argv[1]) / 'o', model=Path(sys.argv[2]), data=Path(sys.argv[1]) / 'd.jsonl',\n"
+        "                  rewards=[{'verifier': 'exact'}], steps=1)\n"
+        "try: run('grpo', made)\n"
+        "except SetupError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(policy)], capture_output=True, text=True, check=True
+    )
+    assert "d.jsonl" in done.stdout
