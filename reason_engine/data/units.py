@@ -57,11 +57,13 @@ class Conversion:
 
 @families.register("units")
 class Units(BaseModel):
-    """`rationale`: share answered by steps; the rest gives the number at once. `levels`: factors to multiply by."""
+    """`rationale`: share answered by steps; the rest gives the number at once. `levels`: factors to multiply by.
+    `held_out`: draw those that are kept for evaluations, to measure a loss on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     rationale: float = Field(1.0, ge=0, le=1)
     levels: tuple[int, int] = (1, 2)
+    held_out: bool = False
 
     @field_validator("levels")
     @classmethod
@@ -71,7 +73,7 @@ class Units(BaseModel):
         return value
 
     def example(self, rng: random.Random) -> Example:
-        one = conversion(rng, rng.randint(*self.levels))
+        one = conversion(rng, rng.randint(*self.levels), held_out=self.held_out)
         if rng.random() >= self.rationale:
             return Example(one.question, f"Answer: {one.answer}", "units")
         text = "\n".join([*map(str, one.lines), f"Answer: {one.answer}"])

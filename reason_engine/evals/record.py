@@ -15,7 +15,7 @@ Key = tuple[str, str, int, int]
 class Record:
     """`completion_tokens`: every generated token of the problem. `internal_prompt_tokens`: prompt tokens of its calls
     to the engine that no prefix cache held. `error`: why there is no answer, where the problem was refused. `part`: of
-    a mixed task."""
+    a mixed task; `text`: all that was said, where a run keeps it."""
 
     task: str
     strategy: str
@@ -31,6 +31,7 @@ class Record:
     samples: int = 0
     error: str | None = None
     part: str | None = None
+    text: str | None = None
 
     @property
     def key(self) -> Key:
@@ -63,7 +64,7 @@ class RecordFile:
                     **{
                         field.name: row[field.name]
                         for field in fields(Record)
-                        if field.name in row or field.name != "part"
+                        if field.name in row or field.name not in ("part", "text")
                     }
                 )
             except (ValueError, KeyError, TypeError) as error:
@@ -75,4 +76,7 @@ class RecordFile:
         """Write one line, at once."""
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+                kept = {
+                    key: value for key, value in asdict(record).items() if key != "text" or value is not None
+                }
+                file.write(json.dumps(kept, ensure_ascii=False) + "\n")

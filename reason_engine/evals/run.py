@@ -21,7 +21,8 @@ from reason_engine.types import Problem
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is evaluated. `limit`: problems of each task; `data`: the folder of public sets."""
+    """What is evaluated. `limit`: problems of each task; `data`: the folder of public sets; `texts`: whether records
+    keep all that was said."""
 
     tasks: tuple[Spec, ...]
     strategies: tuple[Spec, ...]
@@ -29,6 +30,7 @@ class Plan:
     seed: int = 0
     data: Path | None = None
     concurrency: int = 4
+    texts: bool = False
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -86,7 +88,7 @@ async def evaluate(
 
     async def worker(queue: Iterator[tuple[Job, tuple[str, str, int, int]]]) -> None:
         for job, key in queue:
-            record = await _one(job, plan.seed, solver, equality)
+            record = await _one(job, plan, solver, equality)
             known[key] = record
             file.append(record)
             progress(record, len(known), len(work))
@@ -105,10 +107,10 @@ def seed_of(run_seed: int, index: int) -> int:
     return run_seed * 1_000_003 + index
 
 
-async def _one(job: Job, seed: int, solver: Solver, equality: Equality) -> Record:
+async def _one(job: Job, plan: Plan, solver: Solver, equality: Equality) -> Record:
     error = None
     try:
-        reply = await solver.answer(job.problem, job.strategy, seed_of(seed, job.index()))
+        reply = await solver.answer(job.problem, job.strategy, seed_of(plan.seed, job.index()))
     except ContextLengthExceeded as refused:
         reply, error = Reply(None, "", 0, 0, 0.0, "done", 0), refused.message
     correct = error is None and await job.task.grade(job.problem, reply.answer, reply.text, equality)
@@ -116,7 +118,7 @@ async def _one(job: Job, seed: int, solver: Solver, equality: Equality) -> Recor
         task=job.task_label,
         strategy=job.strategy.label,
         index=job.index(),
-        seed=seed,
+        seed=plan.seed,
         question=job.problem.question,
         answer=reply.answer,
         correct=correct,
@@ -127,6 +129,7 @@ async def _one(job: Job, seed: int, solver: Solver, equality: Equality) -> Recor
         samples=reply.samples,
         error=error,
         part=job.problem.meta.get("part"),
+        text=reply.text if plan.texts else None,
     )
 
 

@@ -52,6 +52,8 @@ def test_training_and_evaluation_share_no_amount() -> None:
     developed = {amount(problem.question) for problem in Task.model_validate({}).development(300, 0)}
     assert len(trained) > 1500 and len(asked) > 500
     assert not trained & (asked | developed)
+    kept = Units.model_validate({"held_out": True})
+    assert not trained & {amount(kept.example(rng).question) for _ in range(300)}
 
 
 @pytest.mark.parametrize("levels", [(0, 1), (1, 3), (2, 1)])

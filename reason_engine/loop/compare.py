@@ -1,0 +1,144 @@
+"""Two models on the same problems, told as one table: what was gained where it was wanted, what was lost elsewhere.
+
+Accuracy with Wilson's interval and, between the two, the paired difference with McNemar's test; macro-F1 where the
+answers are classes; loss on given rows; and how often a judge prefers the new answer (both orders, ties a half), with
+bootstrap intervals. The formulas stand in `evals.statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reason_engine.evals.record import Record
+from reason_engine.evals.rows import said
+from reason_engine.evals.statistics import bootstrap, macro_f1, mcnemar, paired_difference, wilson
+from reason_engine.types import Problem
+
+CLASSES, EACH = 20, 5
+"""Answers are classes where there are at most so many different ones, each with so many problems in the mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A value with its 95 % interval; the interval is None where one pass over fixed rows has none to tell."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One metric of one task. `part`: domain or old; `p`: of McNemar's test."""
+
+    part: str
+    task: str
+    metric: str
+    problems: int
+    before: Figure | None
+    after: Figure
+    difference: Figure | None = None
+    p: float | None = None
+
+
+def accuracy(part: str, task: str, before: Sequence[Record], after: Sequence[Record]) -> Change:
+    """Of the same problems in the same order."""
+    pairs = [(one.correct, other.correct) for one, other in zip(before, after, strict=True)]
+    count, lost, won = len(pairs), pairs.count((True, False)), pairs.count((False, True))
+    difference, low, high = paired_difference(won, lost, count)
+    sides = [sum(side) for side in zip(*pairs, strict=True)] if pairs else [0, 0]
+    old, new = (Figure(right / max(1, count), wilson(right, count)) for right in sides)
+    return Change(
+        part, task, "accuracy", count, old, new, Figure(difference, (low, high)), mcnemar(won, lost)
+    )
+
+
+def classes(
+    part: str, task: str, problems: Sequence[Problem], before: Sequence[Record], after: Sequence[Record]
+) -> Change | None:
+    """Macro-F1, where the right answers are classes."""
+    true = [said(None, problem.reference or "") for problem in problems]
+    kinds = len(set(true))
+    if not 1 < kinds <= CLASSES or len(true) < EACH * kinds:
+        return None
+
+    def class_of(name: str, record: Record) -> str:
+        return name if record.correct else said(record.answer, record.text or "")
+
+    rows = [
+        (name, class_of(name, one), class_of(name, other))
+        for name, one, other in zip(true, before, after, strict=True)
+    ]
+
+    def old(some: Sequence[tuple[str, str, str]]) -> float:
+        return macro_f1([(name, first) for name, first, _ in some])
+
+    def new(some: Sequence[tuple[str, str, str]]) -> float:
+        return macro_f1([(name, second) for name, _, second in some])
+
+    def between(some: Sequence[tuple[str, str, str]]) -> float:
+        return new(some) - old(some)
+
+    first, second, change = (Figure(of(rows), bootstrap(rows, of)) for of in (old, new, between))
+    return Change(part, task, "macro-F1", len(rows), first, second, change)
+
+
+def preference(part: str, task: str, shares: Sequence[float]) -> Change:
+    """`shares`: how much of each problem the new answer won, in [0, 1]."""
+
+    def mean(some: Sequence[float]) -> float:
+        return sum(some) / len(some)
+
+    return Change(
+        part,
+        task,
+        "win rate by judge",
+        len(shares),
+        None,
+        Figure(mean(shares), bootstrap(list(shares), mean)),
+    )
+
+
+def loss(part: str, rows: str, count: int, before: float, after: float) -> Change:
+    """Of the answers of a file's rows, a token."""
+    return Change(part, rows, "loss", count, Figure(before), Figure(after), Figure(after - before))
+
+
+def markdown(changes: Sequence[Change], about: Mapping[str, object]) -> str:
+    """The table, rates in percent, under what was done."""
+    lines = [
+        "# Before and after",
+        "",
+        *(f"- {key}: `{value}`" for key, value in about.items()),
+        "",
+        HEAD,
+        RULE,
+    ]
+    for one in changes:
+        scale = 1.0 if one.metric == "loss" else 100.0
+        cells = (
+            one.part, one.task.replace("|", "\\|"), one.metric + ("" if scale == 1 else ", %"), f"{one.problems:,}",
+            _shown(one.before, scale), _shown(one.after, scale), _shown(one.difference, scale, "+"),
+            "" if one.p is None else f"{one.p:.2g}",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", NOTE, ""])
+
+
+def _shown(figure: Figure | None, scale: float, sign: str = "") -> str:
+    if figure is None:
+        return ""
+    form = f"{sign}.4f" if scale == 1 else f"{sign}.1f"
+    text = format(scale * figure.value, form)
+    if figure.interval is None:
+        return text
+    low, high = (format(scale * end, form) for end in figure.interval)
+    return f"{text} ({low} to {high})"
+
+
+HEAD = "| part | task | metric | n | before | after | difference | p |"
+RULE = "|---|---|---|---:|---:|---:|---:|---:|"
+NOTE = (
+    "In brackets 95 % intervals: Wilson (accuracy), Bonett-Price (its difference), bootstrap (macro-F1, win rate). p: "
+    "McNemar's exact test. Win rate: how often the judge prefers the new answer, asked in both orders; 50 is a draw."
+)
