@@ -65,6 +65,8 @@ class Health:
     waiting: int = 0
     generated_tokens: int = 0
     detail: str = ""
+    draft_failures: int = 0
+    """Requests that went on without drafts since their drafter failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,10 @@ class Engine(Protocol):
     async def load_adapter(self, name: str, path: str) -> None: ...
     async def unload_adapter(self, name: str) -> None: ...
     def adapters(self) -> tuple[str, ...]: ...
+    async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
+        """Texts that `sam` drafts from too, in place of those before. No effect where it is not in caps.drafting."""
+        ...
+
     def tokenize(self, text: str) -> list[int]: ...
     def detokenize(self, token_ids: Sequence[int]) -> str: ...
     def render_chat(

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "abort", "error"]
+DraftBy = Literal["default", "none", "sam", "ngram"]
+"""How tokens are drafted for a request; `default`: as the engine was told at start."""
 Stopped = Literal["done", "decided", "budget-tokens", "budget-seconds", "budget-samples", "cancelled"]
 
 
@@ -73,7 +75,7 @@ class Sampling:
     ignore_eos: bool = False
     logprobs: int | None = None
     structured: Structured | None = None
-    draft: Literal["default", "none", "sam", "ngram"] = "default"
+    draft: DraftBy = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class GenerateRequest:
     sampling: Sampling = field(default_factory=Sampling)
     adapter: str | None = None
     priority: int = 0
+    search: str = ""
+    """What names the search that it belongs to: requests of one search may draft from one another's tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ async def _lifespan(service: Service) -> AsyncGenerator[None]:
     gate.loading = ours or (service.knowledge is not None and not service.knowledge.opened)
     tasks = [asyncio.create_task(_measure_lag(service))]
     if gate.loading:
-        tasks.append(asyncio.create_task(_start(service, ours)))
+        tasks.append(asyncio.create_task(_start(service, ours, tasks)))
     try:
         yield
     finally:
@@ -125,7 +125,7 @@ async def _lifespan(service: Service) -> AsyncGenerator[None]:
             await service.engine.close()
 
 
-async def _start(service: Service, ours: bool) -> None:
+async def _start(service: Service, ours: bool, tasks: list[asyncio.Task[None]]) -> None:
     gate, knowledge = service.gate, service.knowledge
     try:
         async with asyncio.TaskGroup() as group:
@@ -135,6 +135,8 @@ async def _start(service: Service, ours: bool) -> None:
                 await _start_engine(service)
         if knowledge:
             await knowledge.embed()
+            if service.settings.draft == "sam":
+                tasks.append(asyncio.create_task(knowledge.lend(service.engine)))
     except Exception as error:  # a boundary: whatever keeps an engine from starting is told by /health
         gate.fail(unwrap(error))
     finally:

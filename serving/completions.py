@@ -206,6 +206,7 @@ async def _run(
             raise _of_prompt(unwrap(error)) from None
         except ContextLengthExceeded as error:
             raise _of_prompt(error) from None
+    service.metrics.checked(_total(drafts))
     return drafts
 
 
@@ -270,13 +271,22 @@ def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
 
 
 def _usage(drafts: Sequence[Draft]) -> dict[str, Any]:
-    total = sum((draft.usage for draft in drafts), Usage())
+    total = _total(drafts)
     return {
         "prompt_tokens": total.prompt,
         "completion_tokens": total.completion,
         "total_tokens": total.prompt + total.completion,
         "prompt_tokens_details": {"cached_tokens": total.cached},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "accepted_prediction_tokens": total.draft_accepted,
+            "rejected_prediction_tokens": total.draft_rejected,
+        },
     }
+
+
+def _total(drafts: Sequence[Draft]) -> Usage:
+    return sum((draft.usage for draft in drafts), Usage())
 
 
 def _streamed(service: Service, job: Job, with_usage: bool) -> Response:

@@ -7,6 +7,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from reason_engine.contracts import Health
 from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.trace import TraceRing
+from reason_engine.types import Usage
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 BRANCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -42,6 +43,12 @@ class Metrics:
         self.cached_tokens = Counter(
             "reason_cached_tokens", "of these, found in the prefix cache", registry=own
         )
+        self.drafted = Counter(
+            "reason_draft_tokens", "drafted tokens that were right or wrong", ("outcome",), registry=own
+        )
+        self.draft_failures = Gauge(
+            "reason_draft_failures", "requests whose drafter failed; they went on without", registry=own
+        )
         self.exhausted = Counter(
             "reason_budget_exhausted", "runs cut by their budget", ("limit",), registry=own
         )
@@ -71,8 +78,14 @@ class Metrics:
             self.tokens.labels("discarded").inc(max(0, outcome.usage.completion - outcome.content_tokens))
             self.prompt_tokens.inc(outcome.usage.prompt)
             self.cached_tokens.inc(outcome.usage.cached)
+            self.checked(outcome.usage)
             if outcome.stopped.startswith("budget-"):
                 self.exhausted.labels(outcome.stopped.removeprefix("budget-")).inc()
+
+    def checked(self, usage: Usage) -> None:
+        """Account for what was drafted."""
+        self.drafted.labels("accepted").inc(usage.draft_accepted)
+        self.drafted.labels("rejected").inc(usage.draft_rejected)
 
     def failed(self, strategy: str, outcome: str) -> None:
         """Account for a request that was let in and got no answer: `cancelled` or `error`."""
@@ -91,6 +104,7 @@ class Metrics:
         self.running.set(health.running)
         self.waiting.set(health.waiting)
         self.generated.set(health.generated_tokens)
+        self.draft_failures.set(health.draft_failures)
         self.held.set(held)
         self.trace_dropped.set(traces.dropped)
         return generate_latest(self.registry) + generate_latest(REGISTRY)

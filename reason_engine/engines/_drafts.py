@@ -24,6 +24,12 @@ LEAD = 16
 SIZES = (3, 2)
 """Lengths of the n-grams that are looked up, longest first."""
 
+CLASSES = 8
+"""Matches of 1, 2-3, 4-7, ... tokens, and of 128 or more, are counted apart."""
+FIRST = (0.0, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
+"""Shares of right tokens to begin with, counted as WEIGHT observations."""
+WEIGHT, FADE = 6.0, 0.999
+
 
 class Drafter(Protocol):
     """One sample's drafts. `find` says how long the match is that the next `draft` comes from; 0: none."""
@@ -31,6 +37,31 @@ class Drafter(Protocol):
     def feed(self, tokens: Sequence[int]) -> None: ...
     def find(self) -> int: ...
     def draft(self, count: int) -> list[int]: ...
+
+
+def kind_of(length: int) -> int:
+    """The class of a match of at least one token."""
+    return min(length.bit_length(), CLASSES) - 1
+
+
+class Hits:
+    """Right and tried tokens by the class of the match; `over` is what it leans on where it knows little."""
+
+    def __init__(self, over: Hits | None = None) -> None:
+        self.right, self.tried = [0.0] * CLASSES, [0.0] * CLASSES
+        self._over = over
+
+    def chance(self, kind: int) -> float:
+        """That the next drafted token is right."""
+        before = self._over.chance(kind) if self._over else FIRST[kind]
+        return min((self.right[kind] + WEIGHT * before) / (self.tried[kind] + WEIGHT), 0.995)
+
+    def count(self, kind: int, drafted: int, right: int) -> None:
+        """Tokens after the first wrong one were not tried."""
+        self.right[kind] = FADE * self.right[kind] + right
+        self.tried[kind] = FADE * self.tried[kind] + right + (right < drafted)
+        if self._over:
+            self._over.count(kind, drafted, right)
 
 
 class Reading:

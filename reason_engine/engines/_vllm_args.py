@@ -12,15 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.engines._checkpoint import read_json
-from reason_engine.errors import MissingExtra, ModelLoadError
+from reason_engine.engines._checkpoint import read_json, resolve
+from reason_engine.engines._quantization import scheme_name
+from reason_engine.errors import MissingExtra, ModelLoadError, SetupError
 
 _MIB = 2**20
+_HALF_ONLY = ("gptq", "awq")
+"""Quantised models that vLLM computes in half precision only."""
 _WIDTHS = {"float32": 4, "float": 4}
 _DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
@@ -117,13 +121,41 @@ def engine_arguments(config: VllmConfig, folder: Path, *, release: Release) -> d
         fields["enable_chunked_prefill"] = False
         fields.setdefault("max_num_batched_tokens", max(2048, int(context or 0)))
         small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 1024 * _MIB
-        if config.dtype == "auto" and small:
+        if config.dtype == "auto" and small and scheme_name(folder) not in _HALF_ONLY:
             fields["dtype"] = "float32"
         if "gpu_memory_utilization" not in fields:
             fields.setdefault(
                 "kv_cache_memory_bytes", cache_bytes(folder, config.max_model_len, fields["dtype"])
             )
     return fields | dict(config.extra)
+
+
+NGRAM = {"num_speculative_tokens": 5, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
+"""The lengths of n-gram that the embedded engine looks up too."""
+SAM_CLASS = "reason_engine.engines.vllm_drafter.SamDrafter"
+
+
+def speculation(draft: str) -> dict[str, Any] | None:
+    """What vLLM is told for `--draft`. Raises SetupError for a name or path that is none, MissingExtra."""
+    kind, colon, path = draft.partition(":")
+    if kind in ("model", "eagle"):
+        if not (colon and path):
+            raise SetupError(f"--draft {draft}: name the draft model, as in --draft {kind}:PATH")
+        method = "draft_model" if kind == "model" else "eagle"
+        return {"method": method, "model": str(resolve(path)), "num_speculative_tokens": 4}
+    if draft == "sam":
+        return {"method": "custom_class", "model": SAM_CLASS, "num_speculative_tokens": 8}
+    if draft == "ngram":
+        return {"method": "ngram", **NGRAM}
+    if draft == "suffix":
+        if find_spec("arctic_inference") is None:
+            raise MissingExtra("arctic-inference", "pip install arctic-inference==0.1.1")
+        return {"method": "suffix"}
+    if draft == "none":
+        return None
+    raise SetupError(
+        f"--draft {draft}: vLLM drafts by one of: none, sam, ngram, suffix, model:PATH, eagle:PATH"
+    )
 
 
 def cache_bytes(folder: Path, context: int | None, dtype: str = "auto") -> int:

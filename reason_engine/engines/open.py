@@ -29,7 +29,7 @@ def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
     """
     engine = _build(engine_name(settings), settings, inline)
     offered = ("none", *engine.caps.drafting)
-    if settings.draft not in offered:
+    if settings.draft.partition(":")[0] not in offered:
         raise SetupError(
             f"--draft {settings.draft}: this engine drafts by one of: {', '.join(sorted(set(offered)))}"
         )
@@ -148,10 +148,12 @@ def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
         max_rows=settings.max_rows,
         rewards=_rewards(settings),
         reward_keys=settings.reward_keys,
+        draft="sam" if settings.draft == "sam" else "ngram" if settings.draft == "ngram" else "none",
     )
 
 
 def _vllm(settings: Settings, folder: Path) -> Engine:
+    from reason_engine.engines._vllm_args import speculation
     from reason_engine.engines.vllm import VllmConfig, VllmEngine
 
     known = {key: value for key, value in settings.vllm.items() if key in VllmConfig.model_fields}
@@ -162,6 +164,7 @@ def _vllm(settings: Settings, folder: Path) -> Engine:
         "dtype": settings.dtype,
         "max_model_len": settings.context,
         "enable_lora": bool(settings.adapters or settings.adapters_dir),
+        "speculative_config": speculation(settings.draft),
         "extra": extra,
     }
     try:

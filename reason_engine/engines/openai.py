@@ -228,6 +228,9 @@ class OpenAIEngine:
     async def unload_adapter(self, name: str) -> None:
         raise UnknownModel(f"no adapter {name!r}", param="name")
 
+    async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
+        """It does not draft."""
+
     def adapters(self) -> tuple[str, ...]:
         return ()
 

@@ -185,6 +185,9 @@ class Scripted:
         check_adapter(name, self._adapters)
         del self._adapters[name]
 
+    async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
+        """It does not draft."""
+
     def adapters(self) -> tuple[str, ...]:
         return tuple(self._adapters)
 

@@ -76,6 +76,14 @@ class Library:
             await self._embed(self._engine)
         self.opened = True
 
+    async def lend(self, engine: Engine) -> None:
+        """Hand the passages over as token lists, for answers that quote them to be drafted from."""
+        texts = [passage.text for passage in self.passages]
+        try:
+            await engine.draft_from(await asyncio.to_thread(lambda: [engine.tokenize(text) for text in texts]))
+        except EngineError as error:
+            log.warning("nothing is drafted from the documents: %s", error)
+
     async def retrieve(self, query: str, k: int) -> list[Passage]:
         """The k passages nearest to the query, best first; fewer where fewer have anything in common with it."""
         index = self._words

@@ -116,6 +116,7 @@ class Draw:
             len(drafts),
             replace(plan.sampling, max_tokens=lease.tokens, seed=seed % 2**31),
             self._run.adapter,
+            search=self._run.id,
         )
         try:
             await self._stream(request, drafts)
@@ -190,7 +191,7 @@ class Draw:
         draft.used += count
         draft.ids.extend(chunk.token_ids)
         draft.logprobs.extend(chunk.logprobs)
-        if count or chunk.prompt_tokens:
+        if count or chunk.prompt_tokens or chunk.draft_accepted or chunk.draft_rejected:
             run.charge(
                 self._plan.stage,
                 Usage(

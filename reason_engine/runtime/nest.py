@@ -17,7 +17,7 @@ from reason_engine.errors import CapabilityMissing
 from reason_engine.runtime.draw import Draw, Plan
 from reason_engine.runtime.judges import Judged, alternatives_of, appointed
 from reason_engine.runtime.run import Run
-from reason_engine.types import Answer, Path
+from reason_engine.types import Answer, DraftBy, Path
 
 if TYPE_CHECKING:
     from reason_engine.runtime.context import Context
@@ -31,7 +31,7 @@ class Admissible(Judged, Protocol):
     @property
     def wants(self) -> frozenset[str]: ...
     @property
-    def drafter(self) -> str: ...
+    def drafter(self) -> DraftBy: ...
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, cast
 
 from reason_engine.answers import Equality
@@ -31,7 +32,7 @@ from reason_engine.runtime.outcome import Outcome, conclude, fallback, stopped_b
 from reason_engine.runtime.reading import borders_of
 from reason_engine.runtime.run import Run
 from reason_engine.runtime.split import Piece
-from reason_engine.types import Answer, Limits, Problem, Sampling
+from reason_engine.types import Answer, DraftBy, Limits, Problem, Sampling
 
 GRACE_SECONDS = 1.0
 """After the deadline a run has this long to hand in what its aborted paths had generated."""
@@ -48,7 +49,7 @@ class Solvable(Protocol):
     def judges_steps(self) -> bool: ...
     def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None: ...
     @property
-    def drafter(self) -> str: ...
+    def drafter(self) -> DraftBy: ...
     @property
     def knowledge(self) -> bool: ...
     async def run(self, problem: Problem, ctx: Context) -> Answer: ...
@@ -88,14 +89,14 @@ async def solve(
     Raises RequestError (nothing was generated), EngineError, VerifierError, StrategyError.
     """
     budget = limits if isinstance(limits, Budget) else Budget(limits or Limits())
-    own = equality or Equality()
+    own, asked = equality or Equality(), sampling or Sampling(max_tokens=0)
     run = Run(
         id=run_id or f"run-{uuid.uuid4().hex}",
         engine=engine,
         problem=problem,
         profile=profile or Profile(),
         budget=budget,
-        sampling=sampling or Sampling(max_tokens=0),
+        sampling=asked if strategy.drafter == "default" else replace(asked, draft=strategy.drafter),
         strategy=strategy.title,
         seed=seed,
         publish=ignore,

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from reason_engine.profile import Profile
 from reason_engine.registry import Registry
 from reason_engine.runtime.context import Context
-from reason_engine.types import Answer, Problem
+from reason_engine.types import Answer, DraftBy, Problem
 
 
 class VerifierChoice(BaseModel):
@@ -45,7 +45,7 @@ class Strategy(BaseModel, ABC):
     votes: ClassVar[bool] = False
 
     temperature: float | None = Field(None, ge=0, le=2, description="sampling temperature of the paths")
-    draft: Literal["default", "none", "sam", "ngram"] = Field("default", description="speculative drafting")
+    draft: DraftBy = Field("default", description="speculative drafting")
     verifier: str | VerifierChoice | None = Field(None, description="verifier by name, or {name, params}")
     knowledge: bool = Field(False, description="retrieve from the operator's documents")
 
@@ -91,7 +91,7 @@ class Strategy(BaseModel, ABC):
         return False
 
     @property
-    def drafter(self) -> str:
+    def drafter(self) -> DraftBy:
         """How tokens are drafted for its paths."""
         return self.draft
 

@@ -76,6 +76,25 @@ def test_a_way_to_draft_that_the_engine_lacks_is_named() -> None:
         open_engine(settings(engine="scripted", draft="eagle:x"))
 
 
+@pytest.mark.parametrize("draft", ["sam", "ngram", "none"])
+def test_a_way_to_draft_reaches_the_engine(checkpoint: Path, draft: str) -> None:
+    from reason_engine.engines.embedded import Embedded
+    from reason_engine.engines.vllm import VllmEngine
+
+    embedded = open_engine(settings(engine="embedded", draft=draft))
+    assert isinstance(embedded, Embedded)
+    assert embedded._config.draft == draft
+    vllm = open_engine(settings(engine="vllm", model=str(checkpoint), draft=draft))
+    assert isinstance(vllm, VllmEngine)
+    assert vllm.caps.drafting == (draft,)
+
+
+@pytest.mark.parametrize("draft", ["suffix", "model:x", "sma"])
+def test_the_embedded_engine_drafts_by_sam_or_ngram(draft: str) -> None:
+    with pytest.raises(SetupError, match=f"--draft {draft}: this engine drafts by one of: ngram, none, sam"):
+        open_engine(settings(engine="embedded", draft=draft))
+
+
 def test_a_remote_engine_needs_an_address() -> None:
     with pytest.raises(SetupError, match="--upstream-url"):
         open_engine(settings(engine="openai"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from reason_engine.engines import _vllm_args as args
 from reason_engine.engines._vllm_args import Release, VllmConfig
 from reason_engine.engines.vllm import VllmEngine
-from reason_engine.errors import EngineDead, MissingExtra, ModelLoadError, RequestError
+from reason_engine.errors import EngineDead, MissingExtra, ModelLoadError, RequestError, SetupError
 from reason_engine.types import GenerateRequest
 
 CPU, GPU = Release("0.32.0", cpu=True), Release("0.28.1", cpu=False)
@@ -145,6 +146,35 @@ async def test_before_its_start_it_is_not_ready() -> None:
         await engine.unload_adapter("a")
     await engine.abort("r")
     await engine.close()
+
+
+@pytest.mark.parametrize("draft", ["none", "sam", "ngram", "model:", "eagle:"])
+def test_each_way_to_draft_is_what_caps_say(draft: str, tmp_path: Path) -> None:
+    loaded = args.speculation(draft + str(tmp_path) if draft.endswith(":") else draft)
+    caps = VllmEngine(VllmConfig(model="x", speculative_config=loaded)).caps
+    assert caps.drafting == (draft.rstrip(":"),)
+    if draft.endswith(":"):
+        assert loaded and loaded["model"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("draft", "error", "match"),
+    [
+        ("suffix", MissingExtra, "arctic-inference"),
+        ("model:/nowhere", ModelLoadError, "/nowhere: no such model folder"),
+        ("model", SetupError, "--draft model: name the draft model"),
+        ("eagle:", SetupError, "--draft eagle:: name the draft model"),
+        ("sma", SetupError, "--draft sma: vLLM drafts by one of: none, sam"),
+    ],
+)
+def test_a_way_to_draft_that_there_is_not_is_named(draft: str, error: type[SetupError], match: str) -> None:
+    with pytest.raises(error, match=match):
+        args.speculation(draft)
+
+
+def test_the_drafter_is_found_by_its_name() -> None:
+    module, _, name = args.SAM_CLASS.rpartition(".")
+    assert getattr(import_module(module), name).__name__ == "SamDrafter"
 
 
 @pytest.mark.parametrize("loaded", [None, {"method": "ngram"}, {"method": "custom_class"}])

@@ -247,8 +247,10 @@ class Embedded(Spoken):
         return tuple(self._adapters)
 
     async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
-        """Texts that `sam` drafts from besides what a search was asked and has written, in place of those before. Returns once they
-        are taken in, which is done while nothing runs."""
+        """Texts that `sam` drafts from besides what a search was asked and has written, in place of those before.
+
+        Returns once they are taken in, which is done while nothing runs.
+        """
         identity = f"texts-{next(self._numbers)}"
         await self._call(identity, DraftFrom(identity, tuple(map(tuple, texts))))
 

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
 
-from reason_engine.engines._drafts import Drafter, Reading, Search
+from reason_engine.engines._drafts import CLASSES, Drafter, Hits, Reading, Search, kind_of
 from reason_engine.engines.embedded.messages import Start
 from reason_engine.engines.embedded.pace import Pace
 from reason_engine.engines.embedded.row import Row
@@ -33,12 +33,6 @@ MOST = 32
 """Tokens of one draft."""
 SHORTEST = 2
 """Match below which nothing is drafted."""
-CLASSES = 8
-"""Matches of 1, 2-3, 4-7, ... tokens, and of 128 or more, are counted apart."""
-FIRST = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.88, 0.92)
-"""Shares of right tokens to begin with, counted as WEIGHT observations."""
-WEIGHT = 6.0
-FADE = 0.999
 
 EVERY = 16
 """Steps between two looks at what is worth drafting."""
@@ -51,26 +45,6 @@ BEHIND = 64
 KEPT_SEARCHES, KEPT_TOKENS = 64, 200_000
 CORPUS_TOKENS = 200_000
 """Of given texts; a token takes about half a kilobyte in an automaton."""
-
-
-class Hits:
-    """Right and tried tokens by the class of the match; `over` is what it leans on where it knows little."""
-
-    def __init__(self, over: Hits | None = None) -> None:
-        self.right, self.tried = [0.0] * CLASSES, [0.0] * CLASSES
-        self._over = over
-
-    def chance(self, kind: int) -> float:
-        """That the next drafted token is right."""
-        before = self._over.chance(kind) if self._over else FIRST[kind]
-        return min((self.right[kind] + WEIGHT * before) / (self.tried[kind] + WEIGHT), 0.995)
-
-    def count(self, kind: int, drafted: int, right: int) -> None:
-        """Tokens after the first wrong one were not tried."""
-        self.right[kind] = FADE * self.right[kind] + right
-        self.tried[kind] = FADE * self.tried[kind] + right + (right < drafted)
-        if self._over:
-            self._over.count(kind, drafted, right)
 
 
 class Shared:
@@ -112,7 +86,7 @@ class Drafts:
         length = drafter.find()
         if length < SHORTEST:
             return [], 0.0
-        self.kind = min(length.bit_length(), CLASSES) - 1
+        self.kind = kind_of(length)
         worth, promises = shared.lengths[self.kind]
         count = min(worth, length, most)
         if count < 1:
