@@ -15,7 +15,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("compress", help="Make a model smaller, and measure what that costs.")(compress)
 
 
-METHODS = "int8, prune"
+METHODS = "gptq, int8, prune, qat"
 """For the help, which loads nothing; a test compares it with the registry."""
 
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help=METHODS)]

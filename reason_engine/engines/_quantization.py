@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from reason_engine.engines._checkpoint import read_json
 from reason_engine.errors import ModelLoadError
 
 Scheme = Literal["gptq", "gptq_v2", "awq", "w8a8"]
@@ -35,6 +36,12 @@ def scheme_of(config: Mapping[str, Any], path: Path) -> Scheme | None:
         f"{path}: {what} is not read by this engine, which reads 4-bit gptq, 4-bit awq and W8A8 of compressed-tensors; "
         "use --engine vllm"
     )
+
+
+def scheme_name(folder: Path) -> str | None:
+    """What a checkpoint's configuration calls its quantisation; None where there is none."""
+    found = read_json(folder / "config.json").get("quantization_config")
+    return str(cast("dict[str, Any]", found).get("quant_method")) if isinstance(found, dict) else None
 
 
 def _is_w8a8(said: Mapping[str, Any]) -> bool:
