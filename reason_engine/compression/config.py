@@ -57,7 +57,7 @@ class Compression(Frozen):
     length: int = Field(512, ge=16, description="Tokens of a row at most")
     seed: int = 0
     threads: int | None = Field(None, ge=1)
-    report: Report = Report()
+    report: Report = Field(default_factory=lambda: Report.model_validate({}))
 
     @field_validator("report", mode="before")
     @classmethod

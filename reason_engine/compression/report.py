@@ -75,12 +75,12 @@ def measure(
     """Measure both folders by what `config.report` asks for; what the embedded engine cannot load has its size only."""
     from reason_engine.compression import _accuracy, _speed
 
-    wish, sizes = config.report, (_size(before), _size(after))
+    wish, old, new = config.report, _size(before), _size(after)
     try:
         for folder in (before, after):
             read_shape(folder)
     except ModelLoadError as error:
-        return Report(method, served, *map(Side, sizes), notes=(f"not measured here: {error}",))
+        return Report(method, served, Side(old), Side(new), notes=(f"not measured here: {error}",))
     notes: list[str] = []
     rows: list[list[int]] = []
     if wish.perplexity and has_source(config):
@@ -90,7 +90,7 @@ def measure(
     looked = wish.speed or bool(rows)
     sides = [
         _side(name, folder, size, rows if looked else None, wish.threads or 0, tell)
-        for name, folder, size in zip(("before", "after"), (before, after), sizes, strict=True)
+        for name, folder, size in (("before", before, old), ("after", after, new))
     ]
     accuracy = asyncio.run(_accuracy.compare(before, after, wish, config.seed, tell)) if wish.tasks else []
     speed = (
