@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -65,9 +65,12 @@ def _lay(values: dict[str, Any], setting: str) -> None:
         raise SetupError(f"--set {setting}: must be key=value")
     *path, last = key.split(".")
     for part in path:
-        values = values.setdefault(part, {})
-        if not isinstance(values, dict):
-            raise SetupError(f"--set {setting}: {part!r} holds no keys")
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise SetupError(
+                f"--set {setting}: {part!r} is {inner!r}, which holds no keys; write it as a mapping"
+            )
+        values = inner
     try:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -77,7 +80,25 @@ def _lay(values: dict[str, Any], setting: str) -> None:
 def _first(kind: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "(config)"
-    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-        near = difflib.get_close_matches(where, kind.model_fields, 1)
+    if first["type"] == "extra_forbidden":
+        *outer, last = map(str, first["loc"])
+        near = difflib.get_close_matches(last, _fields(kind, outer), 1)
         return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _fields(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys of the section that the path leads to; none where it leads through a list or a choice of sections."""
+    for part in path:
+        field = kind.model_fields.get(part)
+        inner = [one for one in _classes(field.annotation) if issubclass(one, BaseModel)] if field else []
+        if len(inner) != 1:
+            return []
+        kind = inner[0]
+    return list(kind.model_fields)
+
+
+def _classes(annotation: Any) -> list[type]:
+    """The classes in an annotation such as `Peft | None`."""
+    found = get_args(annotation) or (annotation,)
+    return [one for one in found if isinstance(one, type)]

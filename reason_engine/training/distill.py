@@ -26,16 +26,16 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from reason_engine.data.rows import Text
-from reason_engine.errors import SetupError
+from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training import trainers
 from reason_engine.training._encode import Encoded
 from reason_engine.training._loop import supervise
 from reason_engine.training._student import Student
 from reason_engine.training.callbacks import Tell, silent
-from reason_engine.training.sft import Answers, SftConfig
+from reason_engine.training.sft import Answers, AnswersConfig
 
 
-class DistillConfig(SftConfig):
+class DistillConfig(AnswersConfig):
     """A student (`model`, or a new one by `architecture`, which takes the teacher's tokenizer) and its teacher."""
 
     teacher: Path
@@ -149,6 +149,8 @@ class Distill:
 
     def train(self, config: DistillConfig, out: Path, tell: Tell = silent) -> dict[str, Any]:
         """Train until `config.tokens`; goes on from the checkpoint in `out` where there is one. The last metrics."""
+        if not (config.teacher / "config.json").is_file():
+            raise ModelLoadError(f"teacher: {config.teacher}: no checkpoint folder (it has no config.json)")
         with Student(config.model, config.max_tokens, config.threads) as student:
             return supervise(
                 config,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reason_engine.data.rows import Conversation, Text
-from reason_engine.errors import SetupError
+from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training._student import Student
 from reason_engine.training.distill import DistillConfig, Own, SoftAnswers, divergence
 from reason_engine.training.run import run
@@ -142,6 +142,13 @@ def test_a_broken_run_draws_the_same_answers_again(
     whole, broken = log_of(tmp_path / "whole")[-1], log_of(tmp_path / "broken")[-1]
     assert broken["tokens"] == whole["tokens"]
     assert broken["loss"] == pytest.approx(whole["loss"], abs=1e-6)
+
+
+def test_a_teacher_that_is_not_there_is_told_before_torch(pupil: Path, tmp_path: Path) -> None:
+    said: list[Any] = []
+    with pytest.raises(ModelLoadError, match=r"teacher: .*no checkpoint folder"):
+        run("distill", config(tmp_path, tmp_path / "none", model=pupil), tell=said.append)
+    assert not said
 
 
 def test_what_does_not_go_together_is_refused(teacher: Path, pupil: Path, tmp_path: Path) -> None:
