@@ -10,9 +10,15 @@ from typing import Any
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
-def quantise(weight_OI: Any, group: int) -> tuple[Any, Any, Any]:
-    """Codes 0..15, scales and zeros, (O, I) and (O, G), asymmetric."""
+def quantise(weight_OI: Any, group: int, symmetric: bool = False) -> tuple[Any, Any, Any]:
+    """Codes 0..15, scales and zeros, (O, I) and (O, G); a symmetric grid has its zero at 8."""
+    import torch
+
     grouped = weight_OI.float().unflatten(1, (-1, group))
+    if symmetric:
+        scale = (grouped.abs().amax(-1) / 7).half().float().clamp(min=1e-4)
+        codes = (grouped / scale[..., None] + 8).round().clamp(0, 15)
+        return codes.flatten(1).int(), scale, torch.full_like(scale, 8).int()
     low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
     scale = ((high - low) / 15).half().float().clamp(min=1e-4)
     zero = (-low / scale).round().clamp(1, 15)
@@ -35,12 +41,14 @@ def packed(codes: Any, order: tuple[int, ...] = tuple(range(8))) -> Any:
     return torch.where(whole >= 2**31, whole - 2**32, whole).to(torch.int32)
 
 
-def tensors(name: str, weight_OI: Any, scheme: str, group: int, order_I: Any = None) -> dict[str, Any]:
+def tensors(
+    name: str, weight_OI: Any, scheme: str, group: int, order_I: Any = None, symmetric: bool = False
+) -> dict[str, Any]:
     """What stands in a file for the matrix. `order_I`: inputs as act-order sorts them before they are grouped."""
     import torch
 
     sorted_OI = weight_OI if order_I is None else weight_OI[:, order_I]
-    codes, scale, zero = quantise(sorted_OI, group)
+    codes, scale, zero = quantise(sorted_OI, group, symmetric)
     inputs = weight_OI.shape[1]
     group_I = torch.arange(inputs) // group
     if order_I is not None:
@@ -57,7 +65,9 @@ def tensors(name: str, weight_OI: Any, scheme: str, group: int, order_I: Any = N
     return {f"{name}.{k}": v.contiguous() for k, v in {**files, "scales": scale.t().half()}.items()}
 
 
-def write_int4(model: Path, out: Path, scheme: str = "gptq", group: int = 32) -> Path:
+def write_int4(
+    model: Path, out: Path, scheme: str = "gptq", group: int = 32, *, symmetric: bool = False
+) -> Path:
     """A 4-bit copy of a checkpoint."""
     from safetensors.torch import load_file, save_file
 
@@ -67,7 +77,7 @@ def write_int4(model: Path, out: Path, scheme: str = "gptq", group: int = 32) ->
     made: dict[str, Any] = {}
     for name, tensor in load_file(model / "model.safetensors").items():
         if is_linear(name):
-            made |= tensors(name.removesuffix(".weight"), tensor, scheme, group)
+            made |= tensors(name.removesuffix(".weight"), tensor, scheme, group, None, symmetric)
         else:
             made[name] = tensor
     save_file(made, out / "model.safetensors", metadata={"format": "pt"})
@@ -76,7 +86,7 @@ def write_int4(model: Path, out: Path, scheme: str = "gptq", group: int = 32) ->
         "quant_method": scheme.partition("_")[0],
         "bits": 4,
         "group_size": group,
-        "sym": False,
+        "sym": symmetric,
         "desc_act": False,
     }
     said |= {"version": "gemm"} if scheme == "awq" else {"checkpoint_format": scheme}

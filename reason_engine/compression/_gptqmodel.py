@@ -52,8 +52,9 @@ def quantise(job: Mapping[str, Any], tell: Tell) -> None:
     }
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "log"
-        with log.open("wb") as said:
-            process = subprocess.Popen(
+        with (
+            log.open("wb") as said,
+            subprocess.Popen(
                 [sys.executable, "-m", WORKER],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -61,12 +62,12 @@ def quantise(job: Mapping[str, Any], tell: Tell) -> None:
                 env=environment,
                 cwd=place,
                 text=True,
-            )
+            ) as process,
+        ):
             try:
                 _talk(process, json.dumps(job), tell)
             finally:
                 process.kill()  # an interrupt ends the work too
-                process.wait()
         if process.returncode:
             raise QuantiseError(f"gptqmodel: {_last(log.read_text('utf-8', 'replace'))}")
 

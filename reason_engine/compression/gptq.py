@@ -4,6 +4,7 @@
 
 Done by gptqmodel, the maintained successor of auto-gptq, in AutoGPTQ's file format, in a process of its own. One scale
 a `group` of inputs; embedding, norms and output matrix stay as they are. A smaller group costs size and saves accuracy.
+Columns are worked off by their activations, largest first, but within groups, so that the file's order stays plain.
 
 8 bits: vLLM has a kernel for them on GPUs only (Marlin), and the embedded engine none; `int8` is served everywhere.
 """
@@ -30,9 +31,6 @@ class GptqConfig(Compression):
 
     bits: Literal[4, 8] = 4
     group: Literal[32, 64, 128] = Field(128, description="Inputs that share a scale")
-    act_order: bool = Field(
-        False, description="Columns by their activations, largest first: more exact, slower to serve"
-    )
     damp: float = Field(0.05, gt=0, lt=1, description="Share of H's mean diagonal that is added to it")
     batch: int = Field(8, ge=1, description="Rows of a forward pass")
 
@@ -79,8 +77,8 @@ class Gptq:
             "quantize": {
                 "bits": config.bits,
                 "group_size": config.group,
-                "desc_act": config.act_order,
-                "act_group_aware": not config.act_order,
+                "desc_act": False,
+                "act_group_aware": True,
                 "damp_percent": config.damp,
                 "sym": True,
             },

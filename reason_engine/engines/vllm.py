@@ -25,6 +25,7 @@ from reason_engine.engines import engines
 from reason_engine.engines._adapter_files import check_fits, only_lora, read_adapter
 from reason_engine.engines._chat import ChatFormat
 from reason_engine.engines._checkpoint import fingerprint, resolve, weight_files
+from reason_engine.engines._quantization import scheme_name
 from reason_engine.engines._requests import check_adapter, check_counts, room_left
 from reason_engine.engines._rewards import Endpoints
 from reason_engine.engines._spoken import Spoken
@@ -121,6 +122,10 @@ class VllmEngine(Spoken):
                 from reason_engine.engines._vllm_lora import shield_base_rows
 
                 shield_base_rows()
+            if release.cpu and scheme_name(folder):
+                from reason_engine.engines._vllm_quantised import replace_products
+
+                replace_products()
             context = await backend.start(arguments)
         except Exception as error:  # the boundary to vLLM, whose loaders raise anything
             raise load_error(folder, error) from error

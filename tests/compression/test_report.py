@@ -58,7 +58,7 @@ def test_perplexity_is_that_of_transformers(model: Path) -> None:
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(LookError, match="tokenizer.json: not found"):
+    with pytest.raises(LookError, match=r"tokenizer\.json: not found"):
         look(tmp_path)
 
 

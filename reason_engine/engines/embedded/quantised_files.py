@@ -6,7 +6,7 @@ GPTQ and AWQ put eight 4-bit codes into an int32, GPTQ along the inputs, AWQ alo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -49,19 +49,19 @@ def read_codes(
     packed, zeros, scale_GO = (tensors[f"{at}.{name}"] for name in ("qweight", "qzeros", "scales"))
     order = None
     if scheme == "awq":
-        code_OI = _spread(packed, _AWQ).t()
-        zero_GO = _spread(zeros, _AWQ)
+        code_OI = eight_codes(packed, _AWQ).t()
+        zero_GO = eight_codes(zeros, _AWQ)
     else:
-        code_OI = _spread(packed.t().contiguous(), range(8))
-        zero_GO = _spread(zeros, range(8)) + int(scheme == "gptq")
+        code_OI = eight_codes(packed.t().contiguous())
+        zero_GO = eight_codes(zeros) + int(scheme == "gptq")
         code_OI, order = _grouped(code_OI, tensors.get(at + ".g_idx"), scale_GO.shape[0])
     scale_OG = scale_GO.t().float().contiguous()
     offset_OG = -zero_GO.t().float() * scale_OG
     return _checked(Codes(code_OI.to(torch.uint8), scale_OG, offset_OG, order), at, shape)
 
 
-def _spread(packed: Tensor, places: Mapping[int, int] | tuple[int, ...] | range) -> Tensor:
-    """Eight codes of each int32 of the last dimension, in order."""
+def eight_codes(packed: Tensor, places: Sequence[int] = range(8)) -> Tensor:
+    """Eight codes of each int32 of the last dimension, in order; `places[i]`: where code i stands."""
     shifts = torch.tensor([4 * places[i] for i in range(8)], dtype=torch.int32)
     return (packed.unsqueeze(-1) >> shifts & 15).flatten(-2)
 
