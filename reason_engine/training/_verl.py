@@ -1,9 +1,10 @@
 """Hands a GRPO or PPO run over to verl (HybridFlow, Sheng et al. 2024, arXiv:2409.19256), for many GPUs.
 
 The job is a folder: data, the reward as a function, verl's overrides one a line, and three scripts: `check.sh` lets
-verl itself compose the config, `run.sh` trains, `merge.sh` makes a Hugging Face checkpoint of the last save, which
-verl's own saves are not. verl runs in an interpreter of its own (REASON_VERL_PYTHON), since its pins clash with ours;
-this package must be importable there, without its extras. What verl has no place for is refused, not dropped.
+verl itself compose and validate the config and calls the reward, `run.sh` trains, `merge.sh` makes a Hugging Face
+checkpoint of the last save, which verl's own saves are not. verl runs in an interpreter of its own
+(REASON_VERL_PYTHON), since its pins clash with ours; this package must be importable there, without its extras. What
+verl has no place for is refused, not dropped.
 """
 
 from __future__ import annotations
@@ -193,10 +194,31 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **mo
     return SCORER(data_source, solution_str, ground_truth, extra_info or {})
 ''',
     "check.sh": """#!/usr/bin/env bash
-# verl composes the config and prints it; an unknown key is an error.
+# verl composes the config and validates it as its trainer does, and calls the reward once. No GPU is needed.
 set -euo pipefail
-exec bash "$(dirname "$0")/run.sh" --cfg job
+exec "${REASON_VERL_PYTHON:-python}" "$(dirname "$0")/check.py"
 """,
+    "check.py": '''"""verl composes this job's config, validates it as its trainer does, and calls the reward on a sample."""
+
+import json
+from pathlib import Path
+
+from hydra import compose, initialize_config_module
+from verl.trainer.ppo.reward import get_custom_reward_fn
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import validate_config
+
+HERE = Path(__file__).parent
+
+with initialize_config_module("verl.trainer.config", version_base=None):
+    config = compose("ppo_trainer", overrides=(HERE / "overrides.txt").read_text("utf-8").splitlines())
+validate_config(config, need_reference_policy(config), need_critic(config))
+row = json.loads((HERE / "data" / "validation.jsonl").read_text("utf-8").splitlines()[0])
+right = row["reward_model"]["ground_truth"]
+reward = get_custom_reward_fn(config)
+given = reward(row["data_source"], f"Answer: {right}", right, row["extra_info"])
+print(f"[reward] 'Answer: {right}' is worth {given}")
+''',
     "run.sh": """#!/usr/bin/env bash
 # Trains; run it again after a kill and it goes on from the last save.
 set -euo pipefail

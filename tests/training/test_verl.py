@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -71,16 +72,50 @@ def test_the_scripts_call_verl_with_the_overrides(policy: Path, tmp_path: Path) 
     stub = tmp_path / "python"
     stub.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     stub.chmod(0o755)
-    done = subprocess.run(
-        ["bash", str(folder / "check.sh")],
-        env={"REASON_VERL_PYTHON": str(stub), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=True,
+    given = {
+        name: subprocess.run(
+            ["bash", str(folder / name), "more"],
+            env={"REASON_VERL_PYTHON": str(stub), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for name in ("run.sh", "check.sh")
+    }
+    lines = (folder / "overrides.txt").read_text().splitlines()
+    assert given["run.sh"] == ["-m", "verl.trainer.main_ppo", *lines, "more"]
+    assert given["check.sh"] == [str(folder / "check.py")]
+
+
+VERL = os.environ.get("REASON_VERL_PYTHON")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not VERL, reason="REASON_VERL_PYTHON names no interpreter with verl")
+@pytest.mark.parametrize("kind", [GrpoConfig, PpoConfig])
+def test_verl_itself_accepts_the_job_and_refuses_a_broken_one(
+    policy: Path, tmp_path: Path, kind: Any
+) -> None:
+    folder = write_job(
+        config(kind, policy, tmp_path, steps=9, mixture=WORDS, rewards=[{"verifier": "exact"}])
     )
-    given = done.stdout.splitlines()
-    assert given[:2] == ["-m", "verl.trainer.main_ppo"] and given[-2:] == ["--cfg", "job"]
-    assert given[2:-2] == (folder / "overrides.txt").read_text().splitlines()
+
+    def checked() -> subprocess.CompletedProcess[str]:
+        where = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        return subprocess.run(["bash", str(folder / "check.sh")], env=where, capture_output=True, text=True)
+
+    done = checked()
+    assert done.returncode == 0, done.stderr
+    assert "All configuration checks passed" in done.stdout and "is worth 1.0" in done.stdout
+    overrides = folder / "overrides.txt"
+    whole = overrides.read_text()
+    for line, said in (
+        ("data.no_such_key=1", "no_such_key"),
+        ("actor_rollout_ref.actor.ppo_mini_batch_size=1000", "mini_batch_size"),
+    ):
+        overrides.write_text(f"{whole}{line}\n")
+        broken = checked()
+        assert broken.returncode and said in broken.stderr
 
 
 def test_a_ppo_job(policy: Path, tmp_path: Path) -> None:
