@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reason_engine.errors import SetupError
+from reason_engine.training._world import World
 
 FREE = {
     "out", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens",
@@ -20,18 +21,20 @@ FREE = {
 class Weights:
     """The trained weights by name as the state of a model: frozen ones need not be kept."""
 
-    def __init__(self, trained: list[tuple[str, Any]]) -> None:
-        self._trained = dict(trained)
+    def __init__(self, trained: list[tuple[str, Any]], world: World | None = None) -> None:
+        self._trained, self._world = dict(trained), world
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: parameter.detach() for name, parameter in self._trained.items()}
+        state = {name: parameter.detach() for name, parameter in self._trained.items()}
+        return self._world.whole(state) if self._world else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         import torch
 
         with torch.no_grad():
             for name, parameter in self._trained.items():
-                parameter.copy_(state[name])
+                value = state[name]
+                parameter.copy_(self._world.part(value, parameter) if self._world else value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,9 @@ class Place:
 class Checkpoint:
     """One file, replaced atomically. Keys in FREE may change between the parts of a run; others need `--fresh`."""
 
-    def __init__(self, folder: Path, config: Any) -> None:
-        self._file = folder / "state.pt"
+    def __init__(self, folder: Path, config: Any, *, writes: bool = True) -> None:
+        """`writes`: whether this process is the one that does."""
+        self._file, self._writes = folder / "state.pt", writes
         fixed = config.model_dump(mode="json", exclude=FREE)
         self._key = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
@@ -56,7 +60,6 @@ class Checkpoint:
         """Write the state beside the old one, then put it in its place."""
         import torch
 
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._file.with_suffix(".new")
         state = {
             "key": self._key,
@@ -67,6 +70,9 @@ class Checkpoint:
             "step": step,
             "tokens": tokens,
         }
+        if not self._writes:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         try:
             with fresh.open("wb") as file:
                 torch.save(state, file)

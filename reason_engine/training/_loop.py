@@ -8,6 +8,7 @@ are touched, with a checkpoint of the step before.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,8 @@ from reason_engine.errors import SetupError
 from reason_engine.training._preflight import preflight
 from reason_engine.training._recipe import Supervised, rate
 from reason_engine.training._source import FileSource
-from reason_engine.training.callbacks import Log, Tell
+from reason_engine.training._world import Gathered, Loss, World, check_spread
+from reason_engine.training.callbacks import Log, Tell, silent
 
 if TYPE_CHECKING:
     from reason_engine.training._ewc import Consolidation
@@ -71,11 +73,14 @@ def supervise(
     `encode`; `watch` is called after each step with the tokens so far, the objective and the body.
     """
     source, found = preflight(config, base, copies)
+    check_spread(config, copies, sampled=batched is not None)
+    world = World()
+    tell = tell if world.first else silent
     for line in found:
         tell({"note": line})
     import torch
 
-    from reason_engine.training import _checkpoint, _encode, _models
+    from reason_engine.training import _checkpoint, _models
     from reason_engine.training._forward import body_of, fast_precision
     from reason_engine.training._optimisers import freeze, make_optimisers, set_rates
     from reason_engine.training._peft import Adapted
@@ -87,26 +92,54 @@ def supervise(
     model, tokenizer = _models.load_or_build(config, spoken)
     objective = make(config, model, tokenizer)
     adapted = Adapted(objective.model, config.peft, base) if config.peft and base else None
+    body = adapted.body() if adapted else body_of(objective.model, False)
+    loss_of = world.shard(objective, body)
     trained = freeze(adapted.parameters_of if adapted else objective.model, config.freeze)
     tell({"note": f"{sum(p.numel() for _, p in trained):,} parameters are trained"})
     optimisers = make_optimisers(config, trained)
-    body = adapted.body() if adapted else body_of(objective.model, False)
     old = objective if memory is None else memory(config, model, tokenizer)
     held = _consolidation(config, trained, old, body)
-    checkpoint, weights = _checkpoint.Checkpoint(out / "checkpoint", given), _checkpoint.Weights(trained)
+    checkpoint = _checkpoint.Checkpoint(out / "checkpoint", given, writes=world.first)
+    weights = _checkpoint.Weights(trained, world)
+    states = [Gathered(optimiser, world) for optimiser in optimisers]
     if isinstance(source, FileSource) and config.epochs:
         every = sum(len(one.ids) for one in objective.encode(source.rows))
         config = config.model_copy(update={"tokens": math.ceil(config.epochs * every)})
-    step, tokens = checkpoint.restore(weights, optimisers, source)
+    world.wait()
+    step, tokens = checkpoint.restore(weights, states, source)
     if config.compile:
         body = body_of(objective.model, True, config.precision)
+        loss_of = world.shard(objective, body)
     on_gpu = next(objective.model.parameters()).device.type == "cuda"
     micro = config.micro_tokens * (GPU if on_gpu else 1)
     objective.model.train()
-    log = Log(
-        out / "log.jsonl", config.tokens, tokens, tell, out / "tensorboard" if config.tensorboard else None
-    )
+    board = out / "tensorboard" if config.tensorboard and world.first else None
+    log = Log(out / "log.jsonl" if world.first else Path(os.devnull), config.tokens, tokens, tell, board)
     write, metrics = save or _models.save_model, dict[str, Any]()
+
+    def keep(folder: Path, *, last: bool) -> None:
+        """Write what is trained as it stands, the adapter alone on the way."""
+        state = weights.state_dict() if world.sharded else {}
+        if world.first:
+            kept, its = (objective, adapted) if not world.sharded else again(state)
+            if its is None:
+                write(kept.model, tokenizer, folder)
+            elif last:
+                its.finish(tokenizer, folder, write)
+            else:
+                its.save(folder)
+        world.wait()
+
+    def again(state: dict[str, Any]) -> tuple[Objective, Adapted | None]:
+        """The same, whole and on the CPU, with these weights."""
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            fresh = make(config, *_models.load_or_build(config, spoken))
+            its = Adapted(fresh.model, config.peft, base) if config.peft and base else None
+        named = freeze(its.parameters_of if its else fresh.model, config.freeze)
+        _checkpoint.Weights(named).load_state_dict(state)
+        return fresh, its
+
     while tokens < config.tokens:
         place = source.state()
         rows = [next(source) for _ in range(config.batch)]
@@ -116,17 +149,20 @@ def supervise(
         set_rates(config, optimisers, share)
         total = objective.total(batch, body)
         loss, sums = 0.0, dict[str, float]()
-        for group in _encode.micro_batches(batch, micro):
-            part, seen = objective.loss(group, body)
+        for group, counts in world.share(batch, micro):
+            part, seen = loss_of(group)
             part = part / total
-            part.backward()
+            world.backward(part, counts)
+            if not counts:
+                continue
             loss += part.item()
             for name, value in seen.items():
                 sums[name] = sums.get(name, 0.0) + value
+        loss, sums = world.join([p for _, p in trained], loss, sums)
         penalty = {"ewc": held.add_gradients()} if held else {}
-        norm = torch.nn.utils.clip_grad_norm_([p for _, p in trained], config.clip).item()
+        norm = float(world.whole(torch.nn.utils.clip_grad_norm_([p for _, p in trained], config.clip)))
         if not math.isfinite(loss + norm):
-            checkpoint.save(weights, optimisers, _checkpoint.Place(place), step, tokens)
+            checkpoint.save(weights, states, _checkpoint.Place(place), step, tokens)
             raise SetupError(
                 f"step {step + 1}: the loss is {loss}, its gradient {norm}; the state before it is kept in "
                 f"{out / 'checkpoint'}: run again with lower rates or clip to go on from there"
@@ -144,20 +180,22 @@ def supervise(
         if step % config.log_every == 0 or tokens >= config.tokens:
             metrics |= log.write(metrics)
         if tokens // config.save_every > before // config.save_every and tokens < config.tokens:
-            checkpoint.save(weights, optimisers, source, step, tokens)
+            checkpoint.save(weights, states, source, step, tokens)
         if config.keep_every and tokens // config.keep_every > before // config.keep_every:
-            kept = out / f"at-{tokens // config.keep_every * config.keep_every}"
-            adapted.save(kept) if adapted else write(objective.model, tokenizer, kept)
+            keep(out / f"at-{tokens // config.keep_every * config.keep_every}", last=False)
     if config.held_out is not None:
-        metrics["held_out"] = _judged(objective, config.held_out, config, body)
+        metrics["held_out"] = _judged(objective, config.held_out, config, body, loss_of)
         tell({"note": "held out: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics["held_out"].items())})
-    adapted.finish(tokenizer, out, write) if adapted else write(objective.model, tokenizer, out)
-    _models.write_profile(base, out)
-    checkpoint.remove()
+    keep(out, last=True)
+    if world.first:
+        _models.write_profile(base, out)
+        checkpoint.remove()
     return metrics
 
 
-def _judged(objective: Objective, file: Path, config: Supervised, body: Any) -> dict[str, float]:
+def _judged(
+    objective: Objective, file: Path, config: Supervised, body: Any, loss_of: Loss
+) -> dict[str, float]:
     """Loss and means over the rows of a file, nothing learned."""
     import torch
 
@@ -168,7 +206,7 @@ def _judged(objective: Objective, file: Path, config: Supervised, body: Any) -> 
         items = objective.encode(list(read_rows(file, *config.kinds)))
         total, sums = objective.total(items, body), dict[str, float]()
         for group in micro_batches(items, config.micro_tokens):
-            loss, seen = objective.loss(group, body)
+            loss, seen = loss_of(group)
             sums["loss"] = sums.get("loss", 0.0) + loss.item() * len(items) / total
             for name, value in seen.items():
                 sums[name] = sums.get(name, 0.0) + value

@@ -17,6 +17,7 @@ from reason_engine.data.readers import read_rows
 from reason_engine.data.rows import answer_text, prompt_text
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.profile import FILE
+from reason_engine.training._world import is_sharded
 from reason_engine.training.tokenizer import fit
 
 
@@ -163,7 +164,7 @@ def _quick_attention(model: Any) -> Any:
 
     if torch.cuda.is_available():
         model.set_attn_implementation("sdpa")
-        return model.cuda()
+        return model if is_sharded() else model.cuda()  # parts go there by themselves
     # On short sequences plain matrix products are twice as fast as the fused kernel's backward pass on a CPU.
     model.set_attn_implementation("eager")
     return model

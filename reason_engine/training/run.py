@@ -13,7 +13,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from reason_engine.engines._checkpoint import fingerprint
+from reason_engine.errors import SetupError
 from reason_engine.training import trainers
+from reason_engine.training._recipe import Supervised
+from reason_engine.training._world import is_first, size_of_world
 from reason_engine.training.callbacks import Tell, silent
 from reason_engine.training.config import load
 
@@ -30,7 +33,12 @@ def run(method: str, config: Any, *, fresh: bool = False, tell: Tell = silent) -
     from reason_engine.training._source import data_hash
 
     out: Path = config.out
-    if fresh:
+    if size_of_world() > 1 and not isinstance(config, Supervised):
+        raise SetupError(
+            f"{method} draws from its own model, in one process; for many GPUs let --hand-over verl write "
+            "a job (grpo, ppo)"
+        )
+    if fresh and is_first():
         shutil.rmtree(out / "checkpoint", ignore_errors=True)
         (out / "log.jsonl").unlink(missing_ok=True)
     metrics = trainers.get(method)().train(config, out, tell)
@@ -43,7 +51,8 @@ def run(method: str, config: Any, *, fresh: bool = False, tell: Tell = silent) -
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "metrics": metrics,
     }
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+    if is_first():
+        (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
     return manifest
 
 
