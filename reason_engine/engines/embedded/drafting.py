@@ -16,14 +16,15 @@ SHARE of a step's time a step. What is drafted depends on measured times; what c
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
+
 from reason_engine.engines._drafts import CLASSES, Drafter, Hits, Reading, Search, kind_of
 from reason_engine.engines.embedded.messages import Start
-from reason_engine.engines.embedded.pace import Pace
+from reason_engine.engines.embedded.pace import Pace, now
 from reason_engine.engines.embedded.row import Row
 from reason_engine.engines.suffix_automaton import SuffixAutomaton
 
@@ -100,16 +101,16 @@ class Drafts:
 class Drafting:
     """The engine's drafting. `failures` counts requests whose drafter raised."""
 
-    def __init__(self, method: Method = "none") -> None:
+    def __init__(self, device: torch.device, method: Method = "none") -> None:
         self.method: Method = method
-        self.failures = 0
+        self._device, self.failures = device, 0
         self.study = Reading()
         """What of the corpus is still to be taken in, when nothing else is to be done."""
         self._corpus: SuffixAutomaton | None = None
         self.pace = Pace()
         self._hits = Hits()
         self._searches: OrderedDict[str, Shared] = OrderedDict()
-        self._steps = self._stamp = self._asleep = 0
+        self._steps = self._checks = self._stamp = self._asleep = 0
         self._pause = PAUSE
         self._won = self._spent = self._time = 0.0
         self._share = SHARE
@@ -144,7 +145,7 @@ class Drafting:
         if self._asleep or not plain:
             self._asleep = max(0, self._asleep - 1)
             return None
-        begun = time.perf_counter()
+        begun = now(self._device)
         self._steps += 1
         if self._steps % EVERY == 1:
             self._stamp += 1
@@ -156,7 +157,7 @@ class Drafting:
             drafted += len(draft)
             promised += promise
         go = drafted > 0 and self.worth(promised * plain / count, drafted)
-        self._spent += time.perf_counter() - begun
+        self._spent += now(self._device) - begun
         return drafts if go else None
 
     def worth(self, gain: float, drafted: int) -> bool:
@@ -198,12 +199,13 @@ class Drafting:
         """A plain step was done."""
         self.pace.saw_plain(rows, seconds)
         self._time += seconds
-        self._close_window()
+        self._close_window(rows)
 
     def checked(self, rows: Sequence[Row], drafts: list[list[int]], right: list[int], seconds: float) -> None:
         """A step was done that checked these drafts; of each so many tokens were right."""
         count, drafted = len(rows), sum(map(len, drafts))
         plain = self.pace.plain(count)
+        self._checks += 1
         for row, draft, good in zip(rows, drafts, right, strict=True):
             if draft and row.drafts is not None:
                 row.drafts.ask.shared.hits.count(row.drafts.kind, len(draft), good)
@@ -211,12 +213,14 @@ class Drafting:
         self._won += sum(right) * plain / count
         self._spent += self.pace.fixed + self.pace.extra * drafted
         self._time += plain
-        self._close_window()
+        self._close_window(count)
 
-    def _close_window(self) -> None:
+    def _close_window(self, rows: int) -> None:
         if self._steps < WINDOW:
             return
-        self._steps = 0
+        if not self._checks:
+            self.pace.relax(rows)
+        self._steps = self._checks = 0
         balance = self._won - self._spent
         if balance < -LOSS * self._time:
             self._asleep, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)

@@ -6,7 +6,6 @@ it goes on later from its own tokens, and since its draws depend on seed and pla
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.engines.embedded.keyvalues import KeyValues
 from reason_engine.engines.embedded.messages import Choose, Start
 from reason_engine.engines.embedded.outbox import Outbox
+from reason_engine.engines.embedded.pace import now
 from reason_engine.engines.embedded.prefill import Segment, advance, segment
 from reason_engine.engines.embedded.prefix import PrefixCache
 from reason_engine.engines.embedded.row import Row
@@ -55,7 +55,7 @@ class Scheduler:
         self.prefill_tokens = prefill_tokens
         self.adapters = Adapters(decoder)
         self.prefixes = PrefixCache(prefix_bytes)
-        self.drafting = Drafting(draft)
+        self.drafting = Drafting(decoder.device, draft)
         self.batch = Batch(decoder, KeyValues(decoder.shape, decoder.dtype, decoder.device))
         self._waiting: deque[list[Row]] = deque()
         self._choices: deque[tuple[Choose, int, Hashable]] = deque()
@@ -166,14 +166,14 @@ class Scheduler:
         batch, drafting = self.batch, self.drafting
         rows = list(batch.rows)
         drafts = drafting.plan(rows, batch.room(self.cache_bytes, MOST))
-        begun = time.perf_counter()
+        begun = now(self.decoder.device)
         if drafts is None:
             drawn = batch.step(self.adapters.patch)
-            drafting.plain(len(rows), time.perf_counter() - begun)
+            drafting.plain(len(rows), now(self.decoder.device) - begun)
             self._take(rows, drawn.tokens, drawn.logprobs, running=True)
             return
         made = batch.check(drafts, self.adapters.patch)
-        drafting.checked(rows, drafts, [one.right for one in made], time.perf_counter() - begun)
+        drafting.checked(rows, drafts, [one.right for one in made], now(self.decoder.device) - begun)
         for row, draft, one in zip(rows, drafts, made, strict=True):
             taken = self._take_all(row, one)
             row.accepted += min(taken, one.right)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from reason_engine.engines._vllm_args import speculation
 from reason_engine.engines.vllm import VllmConfig, VllmEngine
 from reason_engine.errors import CapabilityMissing, EngineDead, ModelLoadError, RequestError, UnknownModel
 from reason_engine.types import GenerateRequest, Sampling
@@ -123,17 +124,25 @@ async def test_processes_of_its_own_behave_the_same(engine: VllmEngine, folder: 
 
 
 # Last: drafting loads numba, and vLLM's search for kernels then stumbles over it when another engine is built.
+@pytest.mark.parametrize("draft", ["sam", "ngram"])
 @pytest.mark.filterwarnings("ignore::Warning")  # numba compiles with a deprecation of its own
-async def test_drafting_changes_the_speed_and_not_the_text(engine: VllmEngine, folder: Path) -> None:
-    loaded = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
-    drafting = VllmEngine(VllmConfig(model=str(folder), dtype="float32", speculative_config=loaded))
+async def test_drafting_changes_the_speed_and_not_the_text(
+    engine: VllmEngine, folder: Path, draft: Any
+) -> None:
+    drafting = VllmEngine(
+        VllmConfig(model=str(folder), dtype="float32", speculative_config=speculation(draft))
+    )
     await drafting.start()
-    assert drafting.caps.drafting == ("ngram",)
-    longer = replace(GREEDY, max_tokens=40)
-    plain, drafted = await run(engine, sampling=longer), await run(drafting, sampling=longer)
-    assert ids(drafted) == ids(plain)
-    assert sum(chunk.draft_accepted + chunk.draft_rejected for chunk in drafted) > 0
-    assert sum(chunk.token_count for chunk in drafted) == 40 == (await drafting.health()).generated_tokens
-    with pytest.raises(CapabilityMissing):
+    assert drafting.caps.drafting == (draft,)
+    longer = replace(GREEDY, max_tokens=60, logit_bias=tuple((token, 5.0) for token in range(64, 68)))
+    hot = replace(longer, temperature=1.0, seed=3)
+    for sampling, n in ((longer, 1), (hot, 4)):
+        plain = await run(engine, "abab", n=n, sampling=sampling)
+        drafted = await run(drafting, "abab", n=n, sampling=replace(sampling, draft=draft))
+        assert [ids(drafted, i) for i in range(n)] == [ids(plain, i) for i in range(n)]
+        assert sum(chunk.draft_accepted for chunk in drafted) > 5
+        assert sum(chunk.token_count for chunk in drafted) == 60 * n
+    assert (await drafting.health()).generated_tokens == 5 * 60
+    with pytest.raises(CapabilityMissing, match=rf"loaded at start \({draft}\), not with 'none'"):
         await run(drafting, sampling=replace(GREEDY, draft="none"))
     await drafting.close()
