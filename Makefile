@@ -17,7 +17,7 @@ ARGS ?=
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-vllm test-browser check bench
+.PHONY: help serve test test-vllm test-browser gpu check bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test-vllm: $(VENV)/.dev ## the tests of the vLLM engine, in .venv-vllm (made by 
 
 test-browser: $(VENV)/.dev ## the page in a Chromium, which must be on the PATH
 	$(BIN)/python -m pytest -q -m browser tests/browser
+
+gpu: $(VENV)/.dev ## int4, int8, LoRA, pruned and SAM on both engines, where an accelerator is
+	$(BIN)/python -m pytest -q -m gpu tests/gpu $(ARGS)
 
 check: $(VENV)/.dev ## formatting, lint and types
 	$(BIN)/ruff format --check .
