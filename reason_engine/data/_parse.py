@@ -1,6 +1,7 @@
 """One row of each format from the mapping that stands in a file, and the fields by which a format is known.
 
 A field at fault raises `Bad` with its name; nothing is repaired silently. Formats are tried in the order of `FORMATS`.
+`PROMPT` is found by no field, only told.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from reason_engine.data.rows import (
     Conversation,
     Labelled,
     Preference,
+    Question,
     Reference,
     Row,
     Stepwise,
@@ -227,3 +229,5 @@ FORMATS: tuple[Format, ...] = (
     Format("prompt+answer", Reference, (_PROMPT, ("answer",)), _reference),
     Format("text", Text, (("text",),), _text),
 )
+PROMPT = Format("prompt", Question, (_PROMPT,), lambda raw: Question(_prompt(raw)))
+"""Problems without answers. Every row with a prompt has its fields, so it must be told."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from reason_engine.data._containers import container_of, mappings
-from reason_engine.data._parse import FORMATS, Format
+from reason_engine.data._parse import FORMATS, PROMPT, Format
 from reason_engine.data._turns import Bad
 from reason_engine.data.rows import Labelled, Preference, Row
 from reason_engine.errors import SetupError
@@ -88,7 +88,8 @@ def open_source(path: Path, format: str | None = None) -> Source:
     if not rows and not forced:
         line, bad = first[0][0], cast(Bad, first[0][1])
         raise SetupError(str(Fault(str(path), line, bad.field, bad.message)))
-    fitting = Counter({known.name: sum(not known.missing(raw) for raw in rows) for known in FORMATS})
+    known_ones = (*FORMATS, PROMPT)
+    fitting = Counter({known.name: sum(not known.missing(raw) for raw in rows) for known in known_ones})
     chosen = forced or max(FORMATS, key=lambda known: fitting[known.name])
     if not forced and not fitting[chosen.name]:
         raise SetupError(_no_format(path, first))
@@ -111,9 +112,10 @@ def read_rows(path: Path, *kinds: type[R], format: str | None = None) -> Iterato
 
 def format_named(name: str) -> Format:
     """The format of that name. Raises SetupError with the nearest one."""
-    found = next((known for known in FORMATS if known.name == name), None)
+    known_ones = (*FORMATS, PROMPT)
+    found = next((known for known in known_ones if known.name == name), None)
     if found is None:
-        names = [known.name for known in FORMATS]
+        names = [known.name for known in known_ones]
         near = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(names)}"
         raise SetupError(f"--format: no format named {name!r}; {hint}")

@@ -5,6 +5,7 @@
     Labelled       prompt with one answer, liked or not              kto
     Stepwise       prompt with steps and a label each                process-reward
     Reference      prompt with the right answer                      grpo, rloo, ppo, synthesis
+    Question       prompt alone                                      synthesis
     Text           plain text                                        domain corpora, calibration
 
 `to_json` writes each in its plainest format, which `readers` reads back as an equal row.
@@ -79,13 +80,20 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """A problem whose answer nobody has told."""
+
+    prompt: Turns
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """Running text."""
 
     text: str
 
 
-Row = Conversation | Preference | Labelled | Stepwise | Reference | Text
+Row = Conversation | Preference | Labelled | Stepwise | Reference | Question | Text
 
 
 def question_of(row: Row) -> str:
@@ -122,6 +130,8 @@ def answer_text(row: Row) -> str:
             return "\n".join(row.steps)
         case Reference():
             return row.answer if row.solution is None else row.solution
+        case Question():
+            return ""
         case Text():
             return row.text
 
@@ -151,6 +161,8 @@ def to_json(row: Row) -> dict[str, Any]:
         case Reference():
             worked = {} if row.solution is None else {"solution": row.solution}
             return {**row.meta, "prompt": _prompt(row.prompt), "answer": row.answer, **worked}
+        case Question():
+            return {"prompt": _prompt(row.prompt)}
         case Text():
             return {"text": row.text}
 

@@ -31,7 +31,7 @@ from reason_engine.data._teacher import Said, Teacher, build_strategy, check_ver
 from reason_engine.data._verdicts import enough, verdicts
 from reason_engine.data._written import accepted, write_prompt, written
 from reason_engine.data.readers import Source, open_source
-from reason_engine.data.rows import Conversation, Reference, Row, Turns, to_json
+from reason_engine.data.rows import Conversation, Question, Reference, Row, Turns, to_json
 from reason_engine.errors import SetupError
 from reason_engine.types import Message, Problem
 
@@ -105,9 +105,9 @@ async def synthesize(
     fails; what is done by then is kept.
     """
     source = open_source(path, config.format)
-    if source.format.kind not in (Reference, Conversation):
+    if source.format.kind not in (Reference, Question, Conversation):
         raise SetupError(
-            f"{path}: format {source.format.name} holds no problems to solve; prompt+answer does"
+            f"{path}: format {source.format.name} holds no problems to solve; prompt+answer does, and prompt"
         )
     build_strategy(config.strategy, config.options)
     if config.verifier:
@@ -222,7 +222,7 @@ def _read(source: Source, tally: Tally) -> tuple[int, int, list[Task]]:
 
 
 def _task(row: Row, place: Mapping[str, Any]) -> Task:
-    assert isinstance(row, (Reference, Conversation))
+    assert isinstance(row, (Reference, Question, Conversation))
     meta = row.meta if isinstance(row, Reference) else {}
     return Task(str(place["line"]), place, row.prompt, known_answer(row), meta)
 

@@ -19,7 +19,7 @@ import random
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -28,17 +28,22 @@ from reason_engine.data._lines import Line, written_out
 from reason_engine.data.formats import STEPS, Example
 
 LIMIT = 9999
-LADDERS: tuple[tuple[Any, ...], ...] = (
-    (("week", "weeks"), 7, ("day", "days"), 24, ("hour", "hours")),
-    (("day", "days"), 24, ("hour", "hours"), 60, ("minute", "minutes")),
-    (("hour", "hours"), 60, ("minute", "minutes"), 60, ("second", "seconds")),
-    (("yard", "yards"), 3, ("foot", "feet"), 12, ("inch", "inches")),
-    (("box", "boxes"), 12, ("dozen", "dozens"), 12, ("egg", "eggs")),
-    (("stone", "stones"), 14, ("pound", "pounds"), 16, ("ounce", "ounces")),
-    (("year", "years"), 12, ("month", "months"), 30, ("day", "days")),
-    (("kilometre", "kilometres"), 1000, ("metre", "metres"), 100, ("centimetre", "centimetres")),
-    (("gallon", "gallons"), 4, ("quart", "quarts"), 2, ("pint", "pints")),
-)
+Kind = Literal["time", "length", "weight", "volume", "count"]
+KINDS: dict[str, tuple[tuple[Any, ...], ...]] = {
+    "time": (
+        (("week", "weeks"), 7, ("day", "days"), 24, ("hour", "hours")),
+        (("day", "days"), 24, ("hour", "hours"), 60, ("minute", "minutes")),
+        (("hour", "hours"), 60, ("minute", "minutes"), 60, ("second", "seconds")),
+        (("year", "years"), 12, ("month", "months"), 30, ("day", "days")),
+    ),
+    "length": (
+        (("yard", "yards"), 3, ("foot", "feet"), 12, ("inch", "inches")),
+        (("kilometre", "kilometres"), 1000, ("metre", "metres"), 100, ("centimetre", "centimetres")),
+    ),
+    "weight": ((("stone", "stones"), 14, ("pound", "pounds"), 16, ("ounce", "ounces")),),
+    "volume": ((("gallon", "gallons"), 4, ("quart", "quarts"), 2, ("pint", "pints")),),
+    "count": ((("box", "boxes"), 12, ("dozen", "dozens"), 12, ("egg", "eggs")),),
+}
 """From large to small, with the factor between neighbours (a month is taken as 30 days)."""
 ASKED = (
     "How many {unit} are {amount}?", "Convert {amount} to {unit}.", "Write {amount} in {unit}.",
@@ -58,11 +63,12 @@ class Conversion:
 @families.register("units")
 class Units(BaseModel):
     """`rationale`: share answered by steps; the rest gives the number at once. `levels`: factors to multiply by.
-    `held_out`: draw those that are kept for evaluations, to measure a loss on."""
+    `kinds`: of amounts; none for all. `held_out`: draw those that are kept for evaluations, to measure a loss on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     rationale: float = Field(1.0, ge=0, le=1)
     levels: tuple[int, int] = (1, 2)
+    kinds: tuple[Kind, ...] = ()
     held_out: bool = False
 
     @field_validator("levels")
@@ -73,20 +79,23 @@ class Units(BaseModel):
         return value
 
     def example(self, rng: random.Random) -> Example:
-        one = conversion(rng, rng.randint(*self.levels), held_out=self.held_out)
+        one = conversion(rng, rng.randint(*self.levels), self.kinds, held_out=self.held_out)
         if rng.random() >= self.rationale:
             return Example(one.question, f"Answer: {one.answer}", "units")
         text = "\n".join([*map(str, one.lines), f"Answer: {one.answer}"])
         return Example(f"{one.question}\n{STEPS}", text, "units")
 
 
-def conversion(rng: random.Random, levels: int, *, held_out: bool = False) -> Conversion:
+def conversion(
+    rng: random.Random, levels: int, kinds: Sequence[Kind] = (), *, held_out: bool = False
+) -> Conversion:
     """A fresh amount over `levels` factors, of those kept for evaluations or of the others. Raises ValueError unless
     there are 1 or 2."""
     if levels not in (1, 2):
         raise ValueError("levels must be 1 or 2")
+    ladders = [ladder for kind in kinds or KINDS for ladder in KINDS[kind]]
     while True:
-        ladder = rng.choice(LADDERS)
+        ladder = rng.choice(ladders)
         start = 0 if levels == 2 else rng.choice((0, 2))
         names, factors = (
             ladder[start : start + 2 * levels + 1 : 2],

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from reason_engine.answers import Equality
-from reason_engine.data.units import conversion
+from reason_engine.data.units import Kind, conversion
 from reason_engine.evals import tasks
 from reason_engine.evals.spec import Range
 from reason_engine.types import Problem
@@ -19,11 +19,12 @@ from reason_engine.types import Problem
 
 @tasks.register("units")
 class Units(BaseModel):
-    """`levels`: factors to multiply by."""
+    """`levels`: factors to multiply by. `kind`: of amounts; none for all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     levels: Range = Field((1, 2))
+    kind: Kind | None = None
 
     @field_validator("levels")
     @classmethod
@@ -46,5 +47,5 @@ class Units(BaseModel):
 
     def _problem(self, index: int, seed: str) -> Problem:
         rng = random.Random(seed)
-        one = conversion(rng, rng.randint(*self.levels), held_out=True)
+        one = conversion(rng, rng.randint(*self.levels), (self.kind,) if self.kind else (), held_out=True)
         return Problem(one.question, reference=str(one.answer), task="units", meta={"index": index})

@@ -119,6 +119,23 @@ async def test_every_attempt_is_accounted_for(tmp_path: Path, equality: Equality
     assert found.attempts == 6
 
 
+async def test_problems_without_answers_are_solved_by_agreement(tmp_path: Path, equality: Equality) -> None:
+    asked = [{"prompt": row["prompt"]} for row in ROWS]
+    bench = Bench(tmp_path, equality, asked)
+    said = {
+        "2 + 3": ["a\nAnswer: 5", "b\nAnswer: 5.0", "Answer: 6"],
+        "4 * 5": ["Answer: 1", "Answer: 2", "Answer: 3"],
+    }
+    found = await bench.run(
+        Scripted(InTurn(**said)), format="prompt", attempts=3, keep=2, agree=0.6, suffix="Go."
+    )
+    assert [row["messages"][0]["content"] for row in bench.kept()] == ["What is 2 + 3?\nGo."] * 2
+    assert {row["provenance"]["judged_by"] for row in bench.kept()} == {"agreement"}
+    assert found.by_reason == {"wrong": 1, "no-agreement": 3}
+    with pytest.raises(SetupError, match="fits no format"):
+        await bench.run(Scripted(right), fresh=True)
+
+
 async def test_a_text_that_was_cut_is_not_learned(tmp_path: Path, equality: Equality) -> None:
     bench, engine = Bench(tmp_path, equality, ROWS[:1]), Scripted(lambda *_: "Answer: 5 and so on")
     teacher = Teacher(engine, Profile(), equality, max_tokens=2)

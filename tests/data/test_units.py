@@ -8,10 +8,11 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from reason_engine.data.units import LADDERS, Units, conversion
+from reason_engine.data.units import KINDS, Units, conversion
 from reason_engine.evals.units import Units as Task
 
 FACTORS = dict[tuple[str, str], int]()
+LADDERS = [ladder for ladders in KINDS.values() for ladder in ladders]
 for ladder in LADDERS:
     names, factors = ladder[::2], ladder[1::2]
     FACTORS |= {
@@ -54,6 +55,17 @@ def test_training_and_evaluation_share_no_amount() -> None:
     assert not trained & (asked | developed)
     kept = Units.model_validate({"held_out": True})
     assert not trained & {amount(kept.example(rng).question) for _ in range(300)}
+
+
+def test_one_kind_of_amounts() -> None:
+    asked = " ".join(
+        problem.question for problem in Task.model_validate({"kind": "time"}).problems(200, 0, None)
+    )
+    assert "hours" in asked and "feet" not in asked and "eggs" not in asked
+    with pytest.raises(ValidationError, match="kind"):
+        Task.model_validate({"kind": "times"})
+    with pytest.raises(ValidationError, match="kinds"):
+        Units.model_validate({"kinds": ["times"]})
 
 
 @pytest.mark.parametrize("levels", [(0, 1), (1, 3), (2, 1)])
