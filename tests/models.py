@@ -22,7 +22,7 @@ TINY: dict[str, Any] = {
     "head_dim": 16,
     "max_position_embeddings": 512,
 }
-KINDS = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama"}
+KINDS = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "mistral": "Mistral"}
 
 
 def write_tokenizer(folder: Path, template: str = TEMPLATE) -> int:
@@ -50,7 +50,7 @@ def write_model(
     dtype: str = "float32",
     **config: Any,
 ) -> Path:
-    """A random causal language model of that kind (`qwen3`, `qwen2`, `llama`) with its tokenizer, in fp32.
+    """A random causal language model of that kind (`qwen3`, `qwen2`, `llama`, `mistral`) with its tokenizer, in fp32.
 
     `scale` multiplies the embedding, so that the next-token distribution is far from flat and greedy choices are
     not decided by rounding.

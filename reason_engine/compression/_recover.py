@@ -36,7 +36,7 @@ class Recover(Frozen):
     adamw_rate: float = Field(1e-3, gt=0)
     warmup: float = Field(0.02, ge=0, lt=1)
     final: float = Field(0.01, ge=0, le=1, description="Share of the rate left at the end; 1: constant")
-    precision: Literal["bf16", "fp32"] = "fp32"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

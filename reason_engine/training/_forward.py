@@ -64,6 +64,20 @@ def answer_logps(body: Body, head: Any, group: Sequence[Encoded], precision: str
 
 def answer_logits(body: Body, head: Any, group: Sequence[Encoded], precision: str) -> tuple[Any, ...]:
     """At the places that predict a token with a weight: logits in fp32 [N, V], targets, weights, rows [N]."""
+    states_ND, *rest = answer_states(body, group, precision, head.weight.device)
+    return head_logits(head, states_ND, precision), *rest
+
+
+def head_logits(head: Any, states_ND: Tensor, precision: str) -> Tensor:
+    """In fp32, [N, V]."""
+    import torch
+
+    with torch.autocast(states_ND.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        return head(states_ND).float()
+
+
+def answer_states(body: Body, group: Sequence[Encoded], precision: str, device: Any) -> tuple[Any, ...]:
+    """At the places that predict a token with a weight: hidden states [N, D], targets, weights, rows [N]."""
     import torch
 
     ids_BT = padded_ids(group)
@@ -71,13 +85,11 @@ def answer_logits(body: Body, head: Any, group: Sequence[Encoded], precision: st
     weights_BT = torch.tensor([one.weights + [0.0] * (length - len(one.weights)) for one in group])
     weights_BT[:, 0] = 0.0
     learned_BT = weights_BT[:, 1:] > 0
-    device = head.weight.device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        hidden_BTD = body(ids_BT.to(device))
-        logits_NV = head(hidden_BTD[:, :-1][learned_BT.to(device)])
+        states_ND = body(ids_BT.to(device))[:, :-1][learned_BT.to(device)]
     rows_N = learned_BT.nonzero()[:, 0].to(device)
     targets_N = ids_BT[:, 1:][learned_BT].to(device)
-    return logits_NV.float(), targets_N, weights_BT[:, 1:][learned_BT].to(device), rows_N
+    return states_ND, targets_N, weights_BT[:, 1:][learned_BT].to(device), rows_N
 
 
 def place_values(

@@ -58,13 +58,13 @@ def load_or_build(config: Any, spoken: Path | None = None) -> tuple[Any, Any]:
     return _quick_attention(model), tokenizer
 
 
-def save_model(model: Any, tokenizer: Any, out: Path) -> None:
-    """Write a bf16 checkpoint folder, whole or not at all; other files in an existing folder stay.
+def save_model(model: Any, tokenizer: Any, out: Path, dtype: str = "bfloat16") -> None:
+    """Write a checkpoint folder, whole or not at all; other files in an existing folder stay.
 
     Raises SetupError where the disk takes no more: what stood in the folder stays as it was.
     """
     try:
-        _write(model, tokenizer, out)
+        _write(model, tokenizer, out, dtype)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(_fresh(out), ignore_errors=True)
         raise SetupError(f"{out}: the model cannot be written; what stood there stays: {error}") from None
@@ -94,18 +94,19 @@ def _fresh(out: Path) -> Path:
     return out.with_name(f".{out.name}.new")
 
 
-def _write(model: Any, tokenizer: Any, out: Path) -> None:
+def _write(model: Any, tokenizer: Any, out: Path, dtype: str) -> None:
     import torch
 
     fresh = _fresh(out)
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    state = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+    kind = getattr(torch, dtype)
+    state = {name: tensor.to(kind) for name, tensor in model.state_dict().items()}
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
     model.save_pretrained(fresh, state_dict=state)
     settings = json.loads((fresh / "config.json").read_text("utf-8"))
-    settings["dtype"] = "bfloat16"  # the library writes that of the training weights
+    settings["dtype"] = dtype  # the library writes that of the training weights
     (fresh / "config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     tokenizer.save_pretrained(fresh)
     out.mkdir(parents=True, exist_ok=True)

@@ -5,10 +5,14 @@
 Matrices learn by Muon, everything else by AdamW; with `peft` all by AdamW. Rates follow warm-up and cosine over
 *tokens*, so that the schedule does not depend on the machine. In a new model the output and down projections start at
 zero, hence each layer as the identity.
+
+With `qat` every pass sees the weights as they will be quantised (`_qat`); what is written are the weights themselves,
+in fp32, and `qat.json` with the grid. `reason compress qat` stores them on it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +23,7 @@ from reason_engine.data.rows import Conversation, Row, Text
 from reason_engine.errors import SetupError
 from reason_engine.training import trainers
 from reason_engine.training._loop import supervise
+from reason_engine.training._qat import GRID, Faking, Qat, quantised_loss
 from reason_engine.training._recipe import Conversations
 from reason_engine.training.callbacks import Tell, silent
 from reason_engine.training.config import Frozen
@@ -45,7 +50,7 @@ class Architecture(Frozen):
         return self
 
 
-class SftConfig(Conversations):
+class AnswersConfig(Conversations):
     """One of `model` (a checkpoint folder) and `architecture` (a new one); one of `data` and `mixture`."""
 
     architecture: Architecture | None = None
@@ -63,11 +68,23 @@ class SftConfig(Conversations):
         return values
 
     @model_validator(mode="after")
-    def one_model(self) -> SftConfig:
+    def one_model(self) -> AnswersConfig:
         if (self.model is None) == (self.architecture is None):
             raise ValueError("give either model or architecture")
         if self.peft is not None and self.model is None:
             raise ValueError("peft adapts a model: give model instead of architecture")
+        return self
+
+
+class SftConfig(AnswersConfig):
+    """Supervised fine-tuning."""
+
+    qat: Qat | None = None
+
+    @model_validator(mode="after")
+    def plain_weights(self) -> SftConfig:
+        if self.qat is not None and (self.peft is not None or self.compile):
+            raise ValueError("qat: quantises all weights in each pass: leave peft out, and compile false")
         return self
 
 
@@ -97,6 +114,19 @@ class Answers:
         return answer_loss(body, self.model.get_output_embeddings(), group, self._precision), {}
 
 
+class QuantisedAnswers(Answers):
+    """The loss of answers under the weights as they will be stored."""
+
+    def __init__(self, config: SftConfig, model: Any, tokenizer: Any) -> None:
+        assert config.qat is not None
+        super().__init__(config, model, tokenizer)
+        self._qat, self._faking = config.qat, Faking(model, config.qat)
+
+    def loss(self, group: Sequence[Any], body: Any) -> tuple[Any, Mapping[str, float]]:
+        head = self.model.get_output_embeddings()
+        return quantised_loss(body, head, group, self._precision, self._faking, self._qat)
+
+
 @trainers.register("sft")
 class Sft:
     """Supervised fine-tuning on conversations."""
@@ -106,4 +136,14 @@ class Sft:
 
     def train(self, config: SftConfig, out: Path, tell: Tell = silent) -> dict[str, Any]:
         """Train until `config.tokens`; goes on from the checkpoint in `out` where there is one. The last metrics."""
-        return supervise(config, out, tell, Answers, base=config.model)
+        if config.qat is None:
+            return supervise(config, out, tell, Answers, base=config.model)
+        metrics = supervise(config, out, tell, QuantisedAnswers, base=config.model, save=_save_plain)
+        (out / GRID).write_text(json.dumps(config.qat.grid(), indent=2) + "\n", "utf-8")
+        return metrics
+
+
+def _save_plain(model: Any, tokenizer: Any, out: Path) -> None:
+    from reason_engine.training._models import save_model
+
+    save_model(model, tokenizer, out, "float32")  # in bf16 a weight may lie on another point of the grid

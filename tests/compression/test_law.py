@@ -16,7 +16,6 @@ from reason_engine.compression.forecast import plan
 from reason_engine.compression.law import Law, fit
 from reason_engine.compression.points import Point, append_points, read_points
 from reason_engine.errors import SetupError
-from tests.cli.conftest import reason  # noqa: F401  (a fixture)
 
 TRUE = Law(NC=8.0, DC=900.0, E=0.05, alpha=0.3, beta=0.7, gamma=-1.2, delta=0.1)
 
@@ -146,7 +145,7 @@ def test_broken_rows_are_named_by_line(tmp_path: Path, row: str, said: str) -> N
         read_points(file)
 
 
-def test_the_command(tmp_path: Path, reason: Any) -> None:  # noqa: F811
+def test_the_command(tmp_path: Path, reason: Any) -> None:
     file = tmp_path / "points.jsonl"
     append_points(file, points())
     model = ("--size", "3e5", "--rate", "0.35", "--base-loss", "1.0")
@@ -177,7 +176,7 @@ def test_the_command(tmp_path: Path, reason: Any) -> None:  # noqa: F811
         (("--by", "depth"), "no points of 'depth'; there are: width"),
     ],
 )
-def test_wrong_input_is_one_line(tmp_path: Path, reason: Any, words: tuple[str, ...], said: str) -> None:  # noqa: F811
+def test_wrong_input_is_one_line(tmp_path: Path, reason: Any, words: tuple[str, ...], said: str) -> None:
     file = tmp_path / "points.jsonl"
     append_points(file, points())
     ran = reason("plan", "prune", "--points", str(file), *words)

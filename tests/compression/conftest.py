@@ -1,0 +1,5 @@
+"""What the tests of compression share."""
+
+from tests.cli.conftest import reason
+
+__all__ = ["reason"]
