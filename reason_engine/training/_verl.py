@@ -198,7 +198,7 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **mo
 set -euo pipefail
 exec "${REASON_VERL_PYTHON:-python}" "$(dirname "$0")/check.py"
 """,
-    "check.py": '''"""verl composes this job's config, validates it as its trainer does, and calls the reward on a sample."""
+    "check.py": '''"""verl composes this job's config, validates it as its trainer does, and calls the reward once."""
 
 import json
 from pathlib import Path
