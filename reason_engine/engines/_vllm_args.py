@@ -24,7 +24,7 @@ from reason_engine.errors import MissingExtra, ModelLoadError, SetupError
 
 _MIB = 2**20
 _HALF_ONLY = ("gptq", "awq")
-"""Quantised models that vLLM computes in half precision only."""
+"""Quantised models that vLLM's own kernels compute in half precision only."""
 _WIDTHS = {"float32": 4, "float": 4}
 _DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
@@ -96,11 +96,14 @@ class VllmConfig(BaseModel):
     extra: Mapping[str, Any] = Field(default_factory=dict[str, Any])
 
 
-def engine_arguments(config: VllmConfig, folder: Path, *, release: Release) -> dict[str, Any]:
+def engine_arguments(
+    config: VllmConfig, folder: Path, *, release: Release, replaced: bool = False
+) -> dict[str, Any]:
     """The EngineArgs of a release as a mapping. Only safetensors are loaded, so that no pickle ever is.
 
     On the CPU an explicit KV size and eager mode skip the warm-up, which is most of the start, and models under 1 GiB
-    compute in float32: no slower there, and the same answers as the embedded engine's.
+    compute in float32: no slower there, and the same answers as the embedded engine's. `replaced`: the product of
+    4-bit matrices is ours, which takes float32 too.
     """
     own = {"model", "name", "mode", "extra", "max_loras", "max_lora_rank", "max_adapters"}
     fields = {key: value for key, value in config.model_dump(exclude=own).items() if value is not None}
@@ -121,7 +124,8 @@ def engine_arguments(config: VllmConfig, folder: Path, *, release: Release) -> d
         fields["enable_chunked_prefill"] = False
         fields.setdefault("max_num_batched_tokens", max(2048, int(context or 0)))
         small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 1024 * _MIB
-        if config.dtype == "auto" and small and scheme_name(folder) not in _HALF_ONLY:
+        whole = replaced or scheme_name(folder) not in _HALF_ONLY
+        if config.dtype == "auto" and small and whole:
             fields["dtype"] = "float32"
         if "gpu_memory_utilization" not in fields:
             fields.setdefault(

@@ -14,8 +14,9 @@ from reason_engine.engines._vllm_args import vllm_module
 KERNELS = "model_executor.kernels.linear."
 
 
-def replace_products() -> None:
-    """Replace what this processor lacks, in this process. Must run before the engine is built; again: no effect.
+def replace_products() -> bool:
+    """Replace what this processor lacks, in this process; whether the 4-bit product, which then takes float32 as well,
+    is replaced. Must run before the engine is built; again: no effect.
 
     Raises ImportError or AttributeError where this vLLM has other kernels: then it has to be checked whether they need
     it.
@@ -24,8 +25,19 @@ def replace_products() -> None:
 
     if not torch.cpu._is_vnni_supported():
         _replace_int8(vllm_module(KERNELS + "scaled_mm.cpu").CPUInt8ScaledMMLinearKernel)
-    if not torch.cpu._is_avx512_supported():
-        _replace_int4(vllm_module(KERNELS + "mixed_precision.cpu").CPUWNA16LinearKernel)
+    if torch.cpu._is_avx512_supported():
+        return False
+    _replace_int4(vllm_module(KERNELS + "mixed_precision.cpu").CPUWNA16LinearKernel)
+    for module, name in (("auto_gptq", "AutoGPTQConfig"), ("auto_awq", "AutoAWQConfig")):
+        config = getattr(vllm_module(f"model_executor.layers.quantization.{module}"), name)
+        config.get_supported_act_dtypes = classmethod(_any_precision)
+    return True
+
+
+def _any_precision(_: Any) -> list[Any]:
+    import torch
+
+    return [torch.half, torch.bfloat16, torch.float32]
 
 
 def _replace_int8(kernel: Any) -> None:

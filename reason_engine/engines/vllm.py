@@ -115,17 +115,14 @@ class VllmEngine(Spoken):
         self._words = Vocabulary(self._format.tokenizer)
         inprocess = runs_inprocess(self.config, release)
         prepare_process(inprocess=inprocess)
-        arguments = engine_arguments(self.config, folder, release=release)
+        replaced = release.cpu and inprocess and scheme_name(folder) is not None and _replace_products(folder)
+        arguments = engine_arguments(self.config, folder, release=release, replaced=replaced)
         backend = ThreadBackend() if inprocess else ProcessBackend()
         try:
             if self.config.enable_lora and release.cpu:
                 from reason_engine.engines._vllm_lora import shield_base_rows
 
                 shield_base_rows()
-            if release.cpu and scheme_name(folder):
-                from reason_engine.engines._vllm_quantised import replace_products
-
-                replace_products()
             context = await backend.start(arguments)
         except Exception as error:  # the boundary to vLLM, whose loaders raise anything
             raise load_error(folder, error) from error
@@ -375,3 +372,13 @@ async def _merged(streams: Sequence[AsyncGenerator[Any]]) -> AsyncGenerator[tupl
     finally:
         pumps.cancel()
         await asyncio.wait([pumps])
+
+
+def _replace_products(folder: FilePath) -> bool:
+    """See `_vllm_quantised`. Raises ModelLoadError where this vLLM has other kernels."""
+    from reason_engine.engines._vllm_quantised import replace_products
+
+    try:
+        return replace_products()
+    except (ImportError, AttributeError) as error:
+        raise load_error(folder, error) from error
