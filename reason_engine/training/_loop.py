@@ -95,7 +95,8 @@ def supervise(
     body = adapted.body() if adapted else body_of(objective.model, False)
     loss_of = world.shard(objective, body)
     trained = freeze(adapted.parameters_of if adapted else objective.model, config.freeze)
-    tell({"note": f"{sum(p.numel() for _, p in trained):,} parameters are trained"})
+    learning = sum(p.numel() for _, p in trained)
+    tell({"note": f"{learning:,} parameters are trained"})
     optimisers = make_optimisers(config, trained)
     old = objective if memory is None else memory(config, model, tokenizer)
     held = _consolidation(config, trained, old, body)
@@ -183,6 +184,7 @@ def supervise(
             checkpoint.save(weights, states, source, step, tokens)
         if config.keep_every and tokens // config.keep_every > before // config.keep_every:
             keep(out / f"at-{tokens // config.keep_every * config.keep_every}", last=False)
+    metrics["trained"] = learning
     if config.held_out is not None:
         metrics["held_out"] = _judged(objective, config.held_out, config, body, loss_of)
         tell({"note": "held out: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics["held_out"].items())})

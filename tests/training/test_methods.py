@@ -66,6 +66,8 @@ def test_the_loss_falls(base: Path, tmp_path: Path, method: str) -> None:
         assert log[-1]["accuracy"] > 0.9
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["method"] == method and len(manifest["data"]) == 16
+    told = manifest["metrics"]
+    assert min(told["trained"], told["speed"], told["memory"] / 2**20) > 10
     assert (tmp_path / "out" / "tokenizer.json").is_file()
 
 
