@@ -1,11 +1,12 @@
 """Speculative drafting: what the automaton costs, and what drafts win on recorded texts and on votes.
 
-    python -m tests.bench.bench_draft [--data DIR] [--rounds 5] [--each 2] [--tokens 64] [--parts automaton,texts,votes]
+    python -m tests.bench.bench_draft [--data DIR] [--rounds 5] [--each 2] [--tokens 64] [--kinds rag,...] [--plain]
+        [--parts automaton,votes,large-votes,texts]
 
 `texts`: a random model of 100M parameters, whose weights mean nothing, says recorded texts (`_forced`): reference
 answers of Spec-Bench and HumanEval, one stream. Each round times no drafts, `sam` and `ngram` on the embedded engine,
 and plain `generate` and its prompt lookup in transformers, in turns, on processor time. `votes`: sixteen paths of one
-word problem, as reason-nano said them, on the same model, and on nano itself. Without --data only what needs none.
+word problem by reason-nano; `large-votes`: the same, forced on the large model. Without --data only what needs none.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ async def ask(
     assert made == n * tokens
 
 
-async def texts(data: Path, rounds: int, each: int, most: int) -> None:
+async def texts(data: Path, rounds: int, each: int, most: int, kinds: list[str], plain: bool) -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = write_model(Path(made), dtype="bfloat16", **LARGE)
         words = tokenizer(data, folder)
@@ -86,13 +87,15 @@ async def texts(data: Path, rounds: int, each: int, most: int) -> None:
         await engine.start()
         baseline = Baseline(folder, engine.chosen.dtype if engine.chosen else "bfloat16")
         for kind, some in recorded(data, words, each, most).items():
+            if kinds and kind not in kinds:
+                continue
             seen: list[Speeds] = []
             for turn in range(-1, rounds):
                 speeds: Speeds = {}
                 methods: list[DraftBy] = ["none", "sam", "ngram"]
                 for method in methods if turn % 2 else methods[::-1]:
                     speeds[method] = await said(engine, some, method, f"{kind}{turn}{method}")
-                for method in ("generate", "lookup"):
+                for method in () if plain else ("generate", "lookup"):
                     speeds[method] = baseline.run(some, lookup=method == "lookup")
                 if turn >= 0:
                     seen.append(speeds)
@@ -109,8 +112,8 @@ async def said(engine: Embedded, some: list[Text], method: DraftBy, name: str) -
         return time.process_time() - begun, sum(len(t.said) - 1 for t in some) / max(1, counted[0])
 
 
-async def votes(rounds: int) -> None:
-    """Sixteen paths of one problem: by nano itself, and what it said forced on a model of 100M parameters."""
+async def votes(rounds: int, *, large: bool) -> None:
+    """Sixteen paths of one problem: by nano itself, or what nano said forced on a model of 100M parameters."""
     nano = Embedded(bundled_model() or Path(), inline=True)
     await nano.start()
     prompt = tuple(
@@ -121,24 +124,32 @@ async def votes(rounds: int) -> None:
     async for chunk in nano.generate(GenerateRequest("paths", prompt, 16, sampling)):
         paths[chunk.index] = paths.get(chunk.index, ()) + chunk.token_ids
     known = [Text(prompt, paths[i]) for i in range(16)]
-    with tempfile.TemporaryDirectory() as made:
-        large = Embedded(write_model(Path(made), dtype="bfloat16", **LARGE), inline=True)
-        await large.start()
-        for label, engine in (("16 paths, 100M", large), ("16 paths, nano", nano)):
-            seen: list[Speeds] = []
-            for turn in range(-1, rounds):
-                speeds: Speeds = {}
-                methods: list[DraftBy] = ["none", "sam", "ngram"]
-                for method in methods if turn % 2 else methods[::-1]:
-                    with forced(known) as counted:
-                        begun = time.process_time()
-                        await ask(engine, f"{label}{turn}{method}", known[0], 16, 64, method, 0)
-                        speeds[method] = time.process_time() - begun, 16 * 63 / max(1, counted[1])
-                if turn >= 0:
-                    seen.append(speeds)
-            compared(label, seen)
-        await large.close()
+    if not large:
+        await timed("16 paths, nano", nano, known, rounds)
+        await nano.close()
+        return
     await nano.close()
+    with tempfile.TemporaryDirectory() as made:
+        engine = Embedded(write_model(Path(made), dtype="bfloat16", **LARGE), inline=True)
+        await engine.start()
+        await timed("16 paths, 100M", engine, known, rounds)
+        await engine.close()
+
+
+async def timed(label: str, engine: Embedded, known: list[Text], rounds: int) -> None:
+    """All paths at once, without drafts and by each method; a first round warms up."""
+    seen: list[Speeds] = []
+    for turn in range(-1, rounds):
+        speeds: Speeds = {}
+        methods: list[DraftBy] = ["none", "sam", "ngram"]
+        for method in methods if turn % 2 else methods[::-1]:
+            with forced(known) as counted:
+                begun = time.process_time()
+                await ask(engine, f"{label}{turn}{method}", known[0], len(known), 64, method, 0)
+                speeds[method] = time.process_time() - begun, len(known) * 63 / max(1, counted[1])
+        if turn >= 0:
+            seen.append(speeds)
+    compared(label, seen)
 
 
 class Baseline:
@@ -196,13 +207,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--each", type=int, default=2, help="texts of each kind")
     parser.add_argument("--tokens", type=int, default=64, help="most tokens of a text")
-    parser.add_argument("--parts", default="automaton,texts,votes")
+    parser.add_argument(
+        "--kinds", type=lambda text: text.split(","), default=[], help="only these kinds of text"
+    )
+    parser.add_argument("--plain", action="store_true", help="without transformers")
+    parser.add_argument("--parts", default="automaton,votes,large-votes,texts")
     args = parser.parse_args()
     print(machine(), file=sys.stderr)
     parts: dict[str, Callable[[], None]] = {
         "automaton": automaton,
-        "texts": lambda: asyncio.run(texts(args.data, args.rounds, args.each, args.tokens)),
-        "votes": lambda: asyncio.run(votes(args.rounds)),
+        "texts": lambda: asyncio.run(
+            texts(args.data, args.rounds, args.each, args.tokens, args.kinds, args.plain)
+        ),
+        "votes": lambda: asyncio.run(votes(args.rounds, large=False)),
+        "large-votes": lambda: asyncio.run(votes(args.rounds, large=True)),
     }
     for part in args.parts.split(","):
         if part == "texts" and args.data is None:

@@ -35,6 +35,8 @@ MOST = 32
 SHORTEST = 2
 """Match below which nothing is drafted."""
 
+MARGIN = 1.15
+"""What a check promises must be more than its price by that, since both are estimates."""
 EVERY = 16
 """Steps between two looks at what is worth drafting."""
 WINDOW, LOSS, PAUSE, LONGEST_PAUSE = 32, 0.01, 64, 512
@@ -114,6 +116,8 @@ class Drafting:
         self._pause = PAUSE
         self._won = self._spent = self._time = 0.0
         self._share = SHARE
+        self._pending: tuple[int, int, float] | None = None
+        """Rows, drafted tokens and seconds of the latest check, until it is known what it left to do."""
 
     def open(self, request: Start) -> Ask | None:
         """What a request's rows draft by; None where they do not."""
@@ -162,7 +166,7 @@ class Drafting:
 
     def worth(self, gain: float, drafted: int) -> bool:
         """Whether seconds won pay for the check of so many tokens."""
-        return gain > self.pace.fixed + self.pace.extra * drafted
+        return gain > MARGIN * (self.pace.fixed + self.pace.extra * drafted)
 
     def _look(self, row: Row, limit: int, share: float) -> tuple[list[int], float]:
         one = row.drafts
@@ -196,8 +200,14 @@ class Drafting:
         return min(MOST, worth), promises
 
     def plain(self, rows: int, seconds: float) -> None:
-        """A plain step was done."""
-        self.pace.saw_plain(rows, seconds)
+        """A plain step was done. The first one after a check pays for the layout that the check left behind."""
+        if self._pending and self._pending[0] == rows:
+            _, drafted, before = self._pending
+            self._pending = None
+            self.pace.saw_checked(rows, drafted, before + max(0.0, seconds - self.pace.plain(rows)))
+        else:
+            self._settle_pending()
+            self.pace.saw_plain(rows, seconds)
         self._time += seconds
         self._close_window(rows)
 
@@ -209,11 +219,17 @@ class Drafting:
         for row, draft, good in zip(rows, drafts, right, strict=True):
             if draft and row.drafts is not None:
                 row.drafts.ask.shared.hits.count(row.drafts.kind, len(draft), good)
-        self.pace.saw_checked(count, drafted, seconds)
+        self._settle_pending()
+        self._pending = (count, drafted, seconds)
         self._won += sum(right) * plain / count
         self._spent += self.pace.fixed + self.pace.extra * drafted
         self._time += plain
         self._close_window(count)
+
+    def _settle_pending(self) -> None:
+        if self._pending:
+            self.pace.saw_checked(*self._pending)
+            self._pending = None
 
     def _close_window(self, rows: int) -> None:
         if self._steps < WINDOW:
