@@ -1,0 +1,49 @@
+"""Pairs of a model's own samples: a right one and a wrong one of each problem, for reward models, dpo and kto.
+
+python docs/recipes/rlhf/pairs.py .runs/rlhf/sft .runs/rlhf/pairs.jsonl --seed 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from itertools import islice
+from pathlib import Path
+
+from reason_engine.data.mixture import Part, Stream
+from reason_engine.training._course import task_of
+from reason_engine.training._rollout import Actor
+from reason_engine.training.grpo import GrpoConfig
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("model", type=Path)
+parser.add_argument("out", type=Path)
+parser.add_argument("--family", default="units")
+parser.add_argument("--prompts", type=int, default=150)
+parser.add_argument("--samples", type=int, default=6)
+parser.add_argument("--max-tokens", type=int, default=48)
+parser.add_argument("--seed", type=int, default=1)
+given = parser.parse_args()
+
+parts = (Part(family=given.family, share=1),)
+tasks = [task_of(one) for one in islice(Stream(parts, given.seed), given.prompts)]
+config = GrpoConfig(
+    out=given.out, model=given.model, mixture=parts, rewards=({"verifier": "exact"},), steps=1,  # pyright: ignore[reportArgumentType]
+    samples=given.samples, max_tokens=given.max_tokens, threads=1, seed=given.seed,
+)  # fmt: skip
+with Actor(config) as actor:
+    groups = actor.sample(tasks, given.samples, "pairs")
+    judged = actor.judge(groups, 0.0).outcome
+kept = 0
+with given.out.open("w", encoding="utf-8") as file:
+    for group, values in zip(groups, judged, strict=True):
+        right = [path.text for path, value in zip(group.paths, values, strict=True) if value == 1]
+        wrong = [path.text for path, value in zip(group.paths, values, strict=True) if value == 0]
+        if right and wrong:
+            row = {"prompt": group.task.problem.question, "chosen": right[0], "rejected": wrong[0]}
+            file.write(json.dumps(row) + "\n")
+            kept += 1
+share = sum(map(sum, judged)) / (given.prompts * given.samples)
+print(
+    f"{kept} pairs from {given.prompts} problems, {given.samples} samples each; {share:.1%} of the samples are right"
+)
