@@ -123,6 +123,10 @@ class VllmEngine(Spoken):
                 from reason_engine.engines._vllm_lora import shield_base_rows
 
                 shield_base_rows()
+            if self.config.speculative_config and release.cpu:
+                from reason_engine.engines._vllm_drafts import shield_empty_steps
+
+                shield_empty_steps()
             context = await backend.start(arguments)
         except Exception as error:  # the boundary to vLLM, whose loaders raise anything
             raise load_error(folder, error) from error

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reason_engine.engines._drafts import Hits, Sam, Search, kind_of
+from reason_engine.engines._vllm_drafts import shield_empty_steps
 
 log = logging.getLogger("reason_engine.engines.vllm")
 
@@ -61,7 +62,8 @@ class SamDrafter:
         self.failures = 0
 
     def load_model(self, *_: Any) -> None:
-        """There is none."""
+        """There is none; but this is called where the model runs."""
+        shield_empty_steps()
 
     def propose(
         self,
