@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from reason_engine.compression.points import Point
+from reason_engine.compression.progress import staged
 from reason_engine.data.mixture import Part
 from reason_engine.training.callbacks import Tell
 from reason_engine.training.config import Frozen
@@ -90,7 +91,8 @@ def recover(job: Job, wish: Recover, zeros: Mapping[str, Any], out: Path, tell: 
             objective.model.train()
             tell({"stage": "checkpoint", "done": due, "total": wish.checkpoints, "loss": seen[-1][1]})
 
-    supervise(config, out, tell, SoftAnswers, base=job.student, copies=1, memory=Answers, watch=watch)
+    told = staged(tell, "recover", wish.tokens)
+    supervise(config, out, told, SoftAnswers, base=job.student, copies=1, memory=Answers, watch=watch)
     return {"L0": before, "losses": seen}
 
 

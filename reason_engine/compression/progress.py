@@ -30,3 +30,16 @@ def reporter(out: TextIO, as_json: bool) -> Tell:
         out.flush()
 
     return tell
+
+
+def staged(tell: Tell, stage: str, total: int) -> Tell:
+    """What a training tells as a stage of so many tokens; notes as they are."""
+
+    def told(row: Mapping[str, Any]) -> None:
+        if "note" in row:
+            tell(row)
+            return
+        rest = {name: row[name] for name in ("loss", "speed", "left") if name in row}
+        tell({"stage": stage, "done": min(row["tokens"], total), "total": total, **rest})
+
+    return told

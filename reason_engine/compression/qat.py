@@ -23,6 +23,7 @@ from reason_engine.compression.config import Compression
 from reason_engine.compression.int8 import quantization_config as eight_bits
 from reason_engine.compression.int8 import round_to_nearest
 from reason_engine.compression.material import has_source, read
+from reason_engine.compression.progress import staged
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training._qat import GRID, Qat, codes4
 from reason_engine.training.callbacks import Tell, silent
@@ -145,5 +146,5 @@ def _trained(config: QatConfig, wish: Train, model: Path, place: Path, tell: Tel
         log_every=10,
         **wish.model_dump(),
     )
-    Sft().train(recipe, recipe.out, tell)
+    Sft().train(recipe, recipe.out, staged(tell, "train", wish.tokens))
     return recipe.out

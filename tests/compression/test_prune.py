@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from reason_engine.compression.points import read_points
+from reason_engine.compression.progress import reporter, staged
 from reason_engine.compression.run import prepare, run
 from reason_engine.engines.embedded import weights
 from reason_engine.engines.embedded.shape import read_shape
@@ -119,6 +121,22 @@ def test_recovery_keeps_zeros_and_adds_points(tmp_path: Path) -> None:
     assert points[0].by == "wanda" and 2000 <= points[0].D < points[1].D
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "o", "points.jsonl"]
     assert not any(path.name.startswith(".") for path in (tmp_path / "o").iterdir())
+
+
+def test_a_training_is_a_stage_on_a_terminal() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    told = staged(reporter(out := Terminal(), False), "recover", 200)
+    for row in (
+        {"note": "one"},
+        {"tokens": 100, "loss": 2.5, "step": 1},
+        {"tokens": 230, "loss": 2.0, "step": 2},
+    ):
+        told(row)
+    assert "one\n" in out.getvalue() and "100/200  recover" in out.getvalue()
+    assert out.getvalue().endswith("200/200  recover\x1b[K\n")
 
 
 def test_recovery_learns_a_file_without_what_is_held_out(tmp_path: Path) -> None:

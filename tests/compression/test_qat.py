@@ -95,7 +95,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ('{"bits": 8}', (), "trained for another grid: --set qat.bits=8"),
         ('{"bits": 3}', (), "qat.json: "),
         (None, ("train.tokens=100",), "train needs rows: name data or a mixture"),
-        (None, ("train.tokens=100", MIX), "is 64 wide, which is no multiple of 128"),
+        (None, ("train.tokens=100", MIX), "wide, which is no multiple of 128"),
         (None, ("qat.bits=5",), "qat.bits: "),
     ],
 )
