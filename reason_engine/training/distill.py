@@ -82,8 +82,7 @@ class SoftAnswers(Answers):
         import torch
 
         items = self.encode(rows)
-        if not self._config.on_policy or self._student is None:
-            return items
+        assert self._student is not None
         asked = sum(not isinstance(row, Text) for row in rows)  # plain text stands behind them
         chosen = (torch.rand(asked) < self._config.on_policy).tolist()
         seed = int(torch.randint(2**31, ()))
@@ -161,5 +160,5 @@ class Distill:
                 copies=2 if config.on_policy else 1,
                 memory=Answers,
                 spoken=config.teacher,
-                batched=SoftAnswers.batch,
+                batched=SoftAnswers.batch if config.on_policy else None,
             )
