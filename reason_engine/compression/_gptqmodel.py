@@ -33,7 +33,7 @@ def require() -> str:
         return version("gptqmodel")
     except PackageNotFoundError:
         # it is built here, against the torch that is there
-        line = 'pip install --no-build-isolation -c constraints.txt "reason-engine[compress]"'
+        line = 'pip install --no-build-isolation "reason-engine[compress]"'
         raise MissingExtra("gptqmodel", line) from None
 
 

@@ -1,7 +1,7 @@
 """A checkpoint looked at in a process of its own: what it keeps resident, and how well it foretells some rows.
 
-`look` asks the process; the module run by itself is the process. Memory is the process's own (unique set size) before
-the weights are read and after; the cross-entropies of a row are summed over all its tokens but the first.
+`look` asks the process; the module run by itself is the process. Memory is the process's own (unique set size, and what it
+holds on a GPU) before the weights are read and after; the cross-entropies of a row are summed over all its tokens but the first.
 """
 
 from __future__ import annotations
@@ -88,9 +88,11 @@ def _own() -> int:
     import gc
 
     import psutil
+    import torch
 
     gc.collect()
-    return psutil.Process().memory_full_info().uss
+    on_gpu = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+    return psutil.Process().memory_full_info().uss + on_gpu
 
 
 if __name__ == "__main__":

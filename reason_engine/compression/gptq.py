@@ -61,7 +61,7 @@ class Gptq:
     def served(self, config: GptqConfig) -> Served:
         if config.bits == 8:
             return Served("no", "no", "yes, W8A16")
-        return Served("yes, weights stay 4-bit", "yes, W4A8 in bf16", "yes, W4A16")
+        return Served("yes, weights stay 4-bit", "yes", "yes, W4A16")
 
     def compress(self, config: GptqConfig, model: Path, out: Path, tell: Tell = silent) -> dict[str, Any]:
         """Calibrate here, quantise in the process of its own."""

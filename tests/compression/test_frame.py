@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +61,8 @@ def test_a_wrong_key_loads_nothing_heavy() -> None:
         "sys.argv = ['reason', 'compress', 'int8', 'm', 'o', '--set', 'smoth=1']\n"
         "from reason_engine.cli.main import main; main()"
     )
-    begun = time.process_time()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2 and "smoth" in done.stderr
-    assert time.process_time() - begun < 2
 
 
 def test_profile_is_carried_without_the_policy_and_the_manifest_says_how(model: Path, tmp_path: Path) -> None:
