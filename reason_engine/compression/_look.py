@@ -1,7 +1,8 @@
 """A checkpoint looked at in a process of its own: what it keeps resident, and how well it foretells some rows.
 
-`look` asks the process; the module run by itself is the process. Memory is the process's own (unique set size, and what it
-holds on a GPU) before the weights are read and after; the cross-entropies of a row are summed over all its tokens but the first.
+`look` asks the process; the module run by itself is the process. Memory is the process's own (unique set size, and what
+it holds on a GPU) before the weights are read and after; the cross-entropies of a row are summed over all its tokens
+but the first.
 """
 
 from __future__ import annotations
