@@ -62,6 +62,6 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "Installing into $(VENV), with the test tools: minutes the first time, nothing after that."
-	$(PIP) -e ".[dev]"
+	@echo "Installing into $(VENV), with the test tools and PEFT: minutes the first time, nothing after that."
+	$(PIP) -e ".[dev,train]"
 	@touch $@ $(VENV)/.core

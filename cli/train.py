@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -27,7 +29,11 @@ HandOver = Annotated[
     str | None,
     typer.Option("--hand-over", metavar="verl", help="Write a job for another trainer instead (grpo, ppo)."),
 ]
-Gpus = Annotated[int, typer.Option("--gpus", min=1, help="GPUs of a node, for --hand-over.")]
+Launch = Annotated[
+    str | None,
+    typer.Option("--launch", help="Run in --gpus processes of this machine: replicated, fsdp2 or zero3."),
+]
+Gpus = Annotated[int, typer.Option("--gpus", min=1, help="GPUs of a node, for --launch and --hand-over.")]
 Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Machines, for --hand-over.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on from a checkpoint.")]
 
@@ -37,12 +43,14 @@ def train(
     config: ConfigFile,
     settings: Settings = None,
     fresh: Fresh = False,
+    launch: Launch = None,
     hand_over: HandOver = None,
     gpus: Gpus = 8,
     nodes: Nodes = 1,
     as_json: AsJson = False,
 ) -> None:
     """Train. The config is validated before anything heavy is imported."""
+    from reason_engine.training._world import is_first
     from reason_engine.training.callbacks import reporter
     from reason_engine.training.run import prepare, run
 
@@ -50,10 +58,30 @@ def train(
     if hand_over is not None:
         typer.echo(_handed(hand_over, prepared, gpus, nodes))
         return
+    if launch is not None:
+        _launch(launch, gpus, prepared, [method, "--config", str(config)], settings or (), fresh, as_json)
     lines = as_json or not sys.stdout.isatty()
     run(method, prepared, fresh=fresh, tell=reporter(sys.stdout, lines))
-    if not lines:
+    if not lines and is_first():
         typer.echo(f"\nwritten to {prepared.out}")
+
+
+def _launch(
+    name: str,
+    gpus: int,
+    prepared: object,
+    words: list[str],
+    settings: Sequence[str],
+    fresh: bool,
+    as_json: bool,
+) -> NoReturn:
+    """This process becomes the launcher."""
+    from reason_engine.training._launch import launch_command
+
+    words = ["train", *words, *(word for one in settings for word in ("--set", one))]
+    words += [*(["--fresh"] if fresh else []), *(["--json"] if as_json else [])]
+    command = launch_command(name, gpus, prepared, words)
+    os.execv(command[0], command)
 
 
 def _handed(name: str, prepared: object, gpus: int, nodes: int) -> str:

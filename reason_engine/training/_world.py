@@ -2,7 +2,8 @@
 
     replicated   every process holds the model; gradients are summed once, after a batch's last backward pass
     sharded      weights, gradients and optimiser states are kept in parts, a layer's weights gathered while it runs:
-                 torch's fully_shard (FSDP2), as ZeRO stage 3 does (Rajbhandari et al. 2020, arXiv:1910.02054)
+                 ZeRO stage 3 (Rajbhandari et al. 2020, arXiv:1910.02054) by torch's fully_shard, for a launcher's fsdp
+                 and zero3, without DeepSpeed's engine
 
 Every process draws and encodes the same batch and learns from its share, so losses, the place in the data and the
 checkpoints are those of one process; the first one writes. Which of the two is told by the launcher's environment.
@@ -34,7 +35,7 @@ def is_first() -> bool:
 
 def is_sharded() -> bool:
     """Whether weights are kept in parts."""
-    return size_of_world() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    return size_of_world() > 1 and (_told("ACCELERATE_USE_FSDP") or _told("ACCELERATE_USE_DEEPSPEED"))
 
 
 class World:
@@ -48,7 +49,7 @@ class World:
         import torch
         import torch.distributed as dist
 
-        cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+        cpu = not torch.cuda.is_available() or _told("ACCELERATE_USE_CPU")
         if not cpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0))
         if not dist.is_initialized():
@@ -84,8 +85,12 @@ class World:
 
         kind = "cpu" if torch.distributed.get_backend() == "gloo" else "cuda"
         mesh = init_device_mesh(kind, (self.size,))
-        again = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() == "true"
-        offload = kind == "cuda" and os.environ.get("FSDP_OFFLOAD_PARAMS", "").lower() == "true"
+        again = _told("FSDP_RESHARD_AFTER_FORWARD", "true")
+        outside = (
+            _told("FSDP_OFFLOAD_PARAMS")
+            or os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none") != "none"
+        )
+        offload = kind == "cuda" and outside
         policy: Any = CPUOffloadPolicy() if offload else OffloadPolicy()
         root, names = Root(), set(objective.model._no_split_modules or ())
         for module in [one for one in root.modules() if type(one).__name__ in names]:
@@ -174,10 +179,10 @@ def check_spread(config: Supervised, copies: int, *, sampled: bool) -> None:
     """What cannot run in several processes, and how it can. Raises SetupError."""
     if size_of_world() == 1:
         return
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    if _told("ACCELERATE_USE_DEEPSPEED") and stage != "3":
         raise SetupError(
-            "deepspeed: these loops shard by torch's fully_shard, which keeps what ZeRO stage 3 keeps in parts: launch "
-            "with fsdp2.yaml (reason train --accelerate fsdp2 prints where it is)"
+            f"deepspeed: ZeRO stage {stage} is not known here; stage 3 is (--launch zero3), as fsdp2"
         )
     if config.batch < size_of_world():
         raise SetupError(f"batch: {config.batch} rows are too few for {size_of_world()} processes")
@@ -186,16 +191,21 @@ def check_spread(config: Supervised, copies: int, *, sampled: bool) -> None:
     if not is_sharded():
         return
     refused = {
-        "optimiser: muon works on whole matrices; with fsdp2 set optimiser: adamw": config.optimiser
+        "optimiser: muon works on whole matrices; in parts (fsdp2, zero3) set optimiser: adamw": config.optimiser
         == "muon",
-        "compile: not with fsdp2; set compile: false": config.compile,
-        "ewc: not with fsdp2, which keeps weights in parts; launch without it (replicated)": config.ewc > 0,
-        "this method holds a second model, which fsdp2 would not shard; launch without it (replicated)": copies
+        "compile: not with weights in parts (fsdp2, zero3); set compile: false": config.compile,
+        "ewc: not with weights in parts (fsdp2, zero3); launch replicated": config.ewc > 0,
+        "this method holds a second model, which is not kept in parts (fsdp2, zero3); launch replicated": copies
         > 0,
-        "peft: prompt and adapter have parts outside the layers; launch without fsdp2 (replicated)": (
+        "peft: prompt and adapter are not trained in parts (fsdp2, zero3); launch replicated": (
             config.peft is not None and config.peft.method in ("prompt", "adapter")
         ),
     }
     for said, wrong in refused.items():
         if wrong:
             raise SetupError(said)
+
+
+def _told(name: str, unless: str = "") -> bool:
+    """A launcher's switch."""
+    return os.environ.get(name, unless).lower() in ("true", "1")

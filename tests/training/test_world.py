@@ -15,6 +15,7 @@ import pytest
 
 from reason_engine.errors import SetupError
 from reason_engine.training._encode import Encoded
+from reason_engine.training._launch import FOLDER, launch_command
 from reason_engine.training._world import World, check_spread
 from reason_engine.training.run import prepare, run
 from reason_engine.training.sft import SftConfig
@@ -23,6 +24,7 @@ from tests.training.test_methods import PAIRS, SPOKEN, lines
 
 torch = pytest.importorskip("torch")
 FSDP = {"ACCELERATE_USE_FSDP": "true"}
+ZERO3 = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,7 @@ CASES: dict[str, tuple[str, Any, dict[str, Any], dict[str, str]]] = {
     "ewc": ("sft", SPOKEN, {"ewc": 10.0, "fisher_rows": 4}, {}),
     "sharded": ("sft", SPOKEN, {}, FSDP),
     "a sharded head": ("reward", PAIRS, {}, FSDP),
+    "zero3": ("sft", SPOKEN, {}, ZERO3),
 }
 CHEAP = ("replicated", "sharded")
 
@@ -195,7 +198,7 @@ def test_shares_are_a_batch_and_of_equally_many_passes(monkeypatch: pytest.Monke
         ({"compile": True}, FSDP, "compile"),
         ({"peft": "prompt"}, FSDP, "prompt"),
         ({"batch": 1}, {}, "batch: 1"),
-        ({}, {"ACCELERATE_USE_DEEPSPEED": "true"}, "fsdp2"),
+        ({}, {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}, "stage 2"),
     ],
 )
 def test_what_several_processes_cannot_do_is_said(
@@ -229,3 +232,22 @@ class _Online:
 
     def __init__(self, out: Path) -> None:
         self.out = out
+
+
+def test_the_shipped_configurations_are_accelerates_own(base: Path, tmp_path: Path) -> None:
+    default = pytest.importorskip("accelerate.commands.config.config_args")
+    config = SftConfig.model_validate_json(recipe(base, tmp_path).read_text())
+    kinds = {"replicated": "MULTI_GPU", "fsdp2": "FSDP", "zero3": "DEEPSPEED"}
+    assert {file.stem for file in FOLDER.glob("*.yaml")} == set(kinds)
+    for name, kind in kinds.items():
+        read = default.load_config_from_file(
+            str(FOLDER / f"{name}.yaml")
+        )  # refuses keys that it does not know
+        assert read.distributed_type == kind and read.mixed_precision == "no"
+        if name != "zero3":
+            command = launch_command(name, 3, config, ["train", "sft"])
+            assert command[-3:] == ["reason_engine.cli.main", "train", "sft"] and "3" in command
+    with pytest.raises(SetupError, match="one of: fsdp2, replicated, zero3"):
+        launch_command("fsdp3", 2, config, [])
+    with pytest.raises(SetupError, match="hand-over verl"):
+        launch_command("fsdp2", 2, _Online(tmp_path), [])
