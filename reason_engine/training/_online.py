@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from reason_engine.training._rollout import Actor, Group
 
 Item = TypeVar("Item", bound="Measured")
+Clip = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0)]]
+"""How far a ratio may fall and rise."""
 
 
 class Online(Frozen):

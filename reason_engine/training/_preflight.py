@@ -117,7 +117,9 @@ def fits(needed: float, parameters: int, advice: str) -> str:
 
 def room(out: Path, needed: float) -> str:
     """What was found of the disk. Raises SetupError where there is too little."""
-    home = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    home = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not home.is_dir():
+        raise SetupError(f"out: {home} is a file; a folder is made of {out}")
     have = shutil.disk_usage(home).free
     said = f"disk: about {_gigabytes(needed)} of {_gigabytes(have)} free under {home}"
     if needed > have:

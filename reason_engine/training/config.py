@@ -30,9 +30,9 @@ Patterns = Annotated[tuple[str, ...], AfterValidator(_compiled)]
 
 
 class Frozen(BaseModel):
-    """Base of config sections: frozen, and an unknown key is an error."""
+    """Base of config sections: frozen; an unknown key is an error, and so is a number that is none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def load(kind: type[Config], file: Path | None, settings: Sequence[str] = ()) -> Config:

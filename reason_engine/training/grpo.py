@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from reason_engine.training import trainers
-from reason_engine.training._online import Batch, Online, train
+from reason_engine.training._online import Batch, Clip, Online, train
 from reason_engine.training.callbacks import Tell, silent
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class GrpoConfig(Online):
     """Online training with advantages by group."""
 
     samples: int = Field(16, ge=2, description="Samples of each problem")
-    clip: tuple[float, float] = Field((0.2, 0.28), description="How far a ratio may fall and rise")
+    clip: Clip = Field((0.2, 0.28), description="How far a ratio may fall and rise")
     kl: float = Field(0.0, ge=0, description="Weight of the divergence from where training began")
     scale: Literal["group", "batch", "none"] = Field("group", description="What a reward is divided by")
     over: Literal["token", "sequence", "constant"] = Field(

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from reason_engine.training import trainers
-from reason_engine.training._online import Batch, Online, train
+from reason_engine.training._online import Batch, Clip, Online, train
 from reason_engine.training.callbacks import Tell, silent
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class PpoConfig(Online):
     samples: int = Field(1, ge=1, description="Samples of each problem")
     updates: int = Field(2, ge=1, description="Passes over the samples of a step")
     minibatches: int = Field(2, ge=1, description="Optimiser steps a pass")
-    clip: tuple[float, float] = Field((0.2, 0.2), description="How far a ratio may fall and rise")
+    clip: Clip = Field((0.2, 0.2), description="How far a ratio may fall and rise")
     kl: float = Field(0.05, ge=0, description="Weight of the divergence within the reward")
     gamma: float = Field(1.0, gt=0, le=1)
     decay: float = Field(0.95, ge=0, le=1, description="lambda of the advantages")

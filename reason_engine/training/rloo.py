@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from reason_engine.training import trainers
-from reason_engine.training._online import Batch, Online, train
+from reason_engine.training._online import Batch, Clip, Online, train
 from reason_engine.training.callbacks import Tell, silent
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class RlooConfig(Online):
 
     samples: int = Field(4, ge=2, description="Samples of each problem")
     kl: float = Field(0.03, ge=0, description="Weight of the divergence within the reward")
-    clip: tuple[float, float] = Field((0.2, 0.2), description="How far an answer's ratio may fall and rise")
+    clip: Clip = Field((0.2, 0.2), description="How far an answer's ratio may fall and rise")
     normalise: bool = False
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training import _preflight, trainers
@@ -111,6 +112,33 @@ def test_no_folder_and_too_little_room(policy: Path, tmp_path: Path, monkeypatch
     tiny = shutil._ntuple_diskusage(10, 10, 10**4)  # type: ignore[attr-defined]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: tiny)
     assert "too little for a checkpoint" in refused("grpo", policy, tmp_path / "o")
+
+
+def test_a_file_in_the_way_of_the_folder(policy: Path, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("")
+    for out in (tmp_path / "f", tmp_path / "f" / "o"):
+        with pytest.raises(SetupError, match=r"out: .*f is a file"):
+            run("grpo", config(GrpoConfig, policy, out))
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"clip": [-0.1, 0.2]}, "clip"),
+        ({"clip": [0.2, -0.1]}, "clip"),
+        ({"clip": [1.0, 0.2]}, "clip"),
+        ({"clip": [0.2]}, "clip"),
+        ({"rate": float("inf")}, "rate"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"kl": float("nan")}, "kl"),
+    ],
+)
+def test_numbers_out_of_range_are_named(
+    policy: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    for method in ("grpo", "rloo", "ppo"):
+        with pytest.raises(ValidationError, match=said):
+            config(trainers.get(method).config, policy, tmp_path, **changes)
 
 
 def test_a_value_and_more_samples_need_more_memory(policy: Path, tmp_path: Path) -> None:
