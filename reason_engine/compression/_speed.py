@@ -35,8 +35,10 @@ class Speed:
     high: float
 
 
-async def compare(before: Path, after: Path, pairs: int, threads: int, tell: Tell) -> list[Speed]:
-    """One entry a number of rows. Both engines are held in memory at once."""
+async def compare(
+    before: Path, after: Path, pairs: int, threads: int, tell: Tell, tokens: int = TOKENS
+) -> list[Speed]:
+    """One entry a number of rows, each of which writes so many tokens. Both engines are held in memory at once."""
     engines = [Embedded(folder, inline=True, threads=threads) for folder in (before, after)]
     vocabulary = read_shape(before).vocab
     found: list[Speed] = []
@@ -45,11 +47,11 @@ async def compare(before: Path, after: Path, pairs: int, threads: int, tell: Tel
             await engine.start()
         for width in WIDTHS:
             for engine in engines:
-                await _rate(engine, vocabulary, width, -1)
+                await _rate(engine, vocabulary, width, tokens, -1)
             rates: list[tuple[float, float]] = []
             for pair in range(pairs):
                 order = engines if pair % 2 == 0 else engines[::-1]
-                seen = {id(engine): await _rate(engine, vocabulary, width, pair) for engine in order}
+                seen = {id(engine): await _rate(engine, vocabulary, width, tokens, pair) for engine in order}
                 rates.append((seen[id(engines[0])], seen[id(engines[1])]))
                 tell({"stage": f"speed, {width} at once", "done": pair + 1, "total": pairs})
             found.append(_speed(width, rates))
@@ -59,10 +61,10 @@ async def compare(before: Path, after: Path, pairs: int, threads: int, tell: Tel
     return found
 
 
-async def _rate(engine: Embedded, vocabulary: int, rows: int, seed: int) -> float:
+async def _rate(engine: Embedded, vocabulary: int, rows: int, tokens: int, seed: int) -> float:
     rng = random.Random(f"speed-{seed}")
     ids = tuple(rng.randrange(3, vocabulary) for _ in range(PROMPT))
-    sampling = Sampling(temperature=0.0, max_tokens=TOKENS, ignore_eos=True)
+    sampling = Sampling(temperature=0.0, max_tokens=tokens, ignore_eos=True)
     began, count = time.monotonic(), 0
     async for chunk in engine.generate(GenerateRequest(f"speed-{rows}-{seed}", ids, rows, sampling)):
         count += len(chunk.token_ids)
