@@ -6,6 +6,8 @@ set -eu
 cd "$(dirname "$0")/../../.."
 export OMP_NUM_THREADS=1
 here=.runs/synthesize
+[ -d .runs/lora/full ] || { echo "run docs/recipes/lora/make.sh first: its model is the teacher" >&2; exit 2; }
+[ -d .runs/base ] || cp -r reason_engine/models/nano .runs/base
 mkdir -p $here
 reason data generate --family units --set levels='[1,1]' --set 'kinds=[time]' --count 300 --seed 31 --out $here/all.jsonl
 head -n 90 $here/all.jsonl > $here/labelled.jsonl
@@ -17,7 +19,7 @@ for line in sys.stdin:
 reason serve .runs/lora/full --port 8765 --threads 1 > $here/serve.log 2>&1 &
 server=$!
 trap 'kill $server' EXIT
-until curl -sf http://127.0.0.1:8765/health > /dev/null; do sleep 1; done
+until curl -sf http://127.0.0.1:8765/health > /dev/null; do kill -0 $server; sleep 1; done
 reason data synthesize $here/questions.jsonl $here/made.jsonl --format prompt --attempts 6 --keep 2 --agree 0.6 \
     --set temperature=0.7 --suffix "Think step by step." --max-tokens 60 --url http://127.0.0.1:8765
 cat $here/labelled.jsonl $here/made.jsonl > $here/both.jsonl
