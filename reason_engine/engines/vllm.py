@@ -124,9 +124,9 @@ class VllmEngine(Spoken):
 
                 shield_base_rows()
             if self.config.speculative_config and release.cpu:
-                from reason_engine.engines._vllm_drafts import shield_empty_steps
+                from reason_engine.engines._vllm_drafts import shield_drafting
 
-                shield_empty_steps()
+                shield_drafting()
             context = await backend.start(arguments)
         except Exception as error:  # the boundary to vLLM, whose loaders raise anything
             raise load_error(folder, error) from error

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reason_engine.engines._drafts import Hits, Sam, Search, kind_of
-from reason_engine.engines._vllm_drafts import shield_empty_steps
+from reason_engine.engines._vllm_drafts import shield_drafting
 
 log = logging.getLogger("reason_engine.engines.vllm")
 
@@ -56,6 +56,7 @@ class SamDrafter:
     def __init__(self, vllm_config: Any) -> None:
         self._most = int(vllm_config.speculative_config.num_speculative_tokens)
         self._context = int(vllm_config.model_config.max_model_len)
+        self._cpu = str(vllm_config.device_config.device) == "cpu"
         self._all = Hits()
         self._rows: OrderedDict[Key, list[_Row | None]] = OrderedDict()
         self._asked: OrderedDict[bytes, _Asked] = OrderedDict()
@@ -63,7 +64,8 @@ class SamDrafter:
 
     def load_model(self, *_: Any) -> None:
         """There is none; but this is called where the model runs."""
-        shield_empty_steps()
+        if self._cpu:
+            shield_drafting()
 
     def propose(
         self,

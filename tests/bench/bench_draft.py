@@ -93,7 +93,7 @@ async def texts(data: Path, rounds: int, each: int, most: int, kinds: list[str],
             for turn in range(-1, rounds):
                 speeds: Speeds = {}
                 methods: list[DraftBy] = ["none", "sam", "ngram"]
-                for method in methods if turn % 2 else methods[::-1]:
+                for method in methods[turn % 3 :] + methods[: turn % 3]:
                     speeds[method] = await said(engine, some, method, f"{kind}{turn}{method}")
                 for method in () if plain else ("generate", "lookup"):
                     speeds[method] = baseline.run(some, lookup=method == "lookup")
@@ -142,7 +142,7 @@ async def timed(label: str, engine: Embedded, known: list[Text], rounds: int) ->
     for turn in range(-1, rounds):
         speeds: Speeds = {}
         methods: list[DraftBy] = ["none", "sam", "ngram"]
-        for method in methods if turn % 2 else methods[::-1]:
+        for method in methods[turn % 3 :] + methods[: turn % 3]:
             with forced(known) as counted:
                 begun = time.process_time()
                 await ask(engine, f"{label}{turn}{method}", known[0], len(known), 64, method, 0)

@@ -19,6 +19,7 @@ def made(most: int = 8) -> SamDrafter:
     config = SimpleNamespace(
         speculative_config=SimpleNamespace(num_speculative_tokens=most),
         model_config=SimpleNamespace(max_model_len=CONTEXT),
+        device_config=SimpleNamespace(device="cpu"),
     )
     return SamDrafter(config)
 
