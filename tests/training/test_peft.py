@@ -152,7 +152,7 @@ async def test_an_adapter_is_served_beside_its_base(base: Path, tmp_path: Path) 
     from reason_engine.types import Message, Sampling
     from tests.engines.contract import read, request
 
-    train("sft", base, tmp_path, peft="lora", adamw_rate=0.01, tokens=20_000)
+    train("sft", base, tmp_path, peft="lora", adamw_rate=0.02, tokens=8_000)
     engine = Embedded(base, inline=True)
     await engine.start()
     try:
