@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import argparse
 import math
+from itertools import islice
 from pathlib import Path
 from statistics import fmean, stdev
 
+import yaml
+
 from reason_engine.data.formats import STEPS
+from reason_engine.data.mixture import Part, Stream
 from reason_engine.evals.units import Units
-from reason_engine.training._course import Task
+from reason_engine.training._course import Task, task_of
 from reason_engine.training._rollout import Actor
 from reason_engine.training.grpo import GrpoConfig
 from reason_engine.types import Problem
@@ -23,13 +27,20 @@ from reason_engine.types import Problem
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("models", type=Path, nargs="+")
 parser.add_argument("--reward", type=Path)
+parser.add_argument(
+    "--mixture", help="YAML, as in a recipe; none: amounts of `units` that training never draws"
+)
 parser.add_argument("-n", type=int, default=500)
 parser.add_argument("--max-tokens", type=int, default=48)
 parser.add_argument("--seed", type=int, default=7)
 given = parser.parse_args()
 
-drawn = Units(levels=(1, 2)).problems(given.n, given.seed, None)
-tasks = [Task(Problem(f"{one.question}\n{STEPS}", reference=one.reference)) for one in drawn]
+mixture = tuple(Part.model_validate(part) for part in yaml.safe_load(given.mixture or "[]"))
+if mixture:
+    tasks = [task_of(one) for one in islice(Stream(mixture, given.seed), given.n)]
+else:
+    drawn = Units(levels=(1, 2)).problems(given.n, given.seed, None)
+    tasks = [Task(Problem(f"{one.question}\n{STEPS}", reference=one.reference)) for one in drawn]
 rewards: list[dict[str, object]] = [{"verifier": "exact"}]
 if given.reward:
     rewards.append({"verifier": "reward-model", "params": {"model": "rm"}})

@@ -10,6 +10,8 @@ import json
 from itertools import islice
 from pathlib import Path
 
+import yaml
+
 from reason_engine.data.mixture import Part, Stream
 from reason_engine.training._course import task_of
 from reason_engine.training._rollout import Actor
@@ -18,14 +20,14 @@ from reason_engine.training.grpo import GrpoConfig
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model", type=Path)
 parser.add_argument("out", type=Path)
-parser.add_argument("--family", default="units")
+parser.add_argument("--mixture", default="[{family: units, share: 1}]", help="YAML, as in a recipe")
 parser.add_argument("--prompts", type=int, default=150)
 parser.add_argument("--samples", type=int, default=6)
 parser.add_argument("--max-tokens", type=int, default=48)
 parser.add_argument("--seed", type=int, default=1)
 given = parser.parse_args()
 
-parts = (Part(family=given.family, share=1),)
+parts = tuple(Part.model_validate(part) for part in yaml.safe_load(given.mixture))
 tasks = [task_of(one) for one in islice(Stream(parts, given.seed), given.prompts)]
 config = GrpoConfig(
     out=given.out, model=given.model, mixture=parts, rewards=({"verifier": "exact"},), steps=1,  # pyright: ignore[reportArgumentType]
