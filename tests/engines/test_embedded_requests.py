@@ -132,3 +132,8 @@ async def test_bad_prompts_are_refused(engine: Embedded, prompt: Any) -> None:
     with pytest.raises(RequestError) as caught:
         await read(engine, request(prompt))
     assert caught.value.param == "prompt"
+
+
+async def test_scoring_without_a_reward_model_is_a_missing_capability(engine: Embedded) -> None:
+    with pytest.raises(CapabilityMissing):
+        await engine.score(ScoreRequest("x", ("a",)))
