@@ -1,8 +1,5 @@
 """Multiple choice: a word problem with four options; the answer is the letter.
 
-After the steps the options are gone through in their order up to the one that equals the last result: a letter stands
-before its number, so finding it by the number takes a look back that small models do not learn.
-
 … How many apples does Anna have now?
 A) 31
 B) 30
@@ -12,9 +9,12 @@ Think step by step.
 ->
 12 + 25 = 37
 37 - 7 = 30
-A) 31
 B) 30
 Answer: B
+
+With `through` the options are gone through in their order up to the one that equals the last result (`A) 31`, `B) 30`,
+`Answer: B`): a letter stands before its number, so finding it by the number takes a look back that small models do
+not learn.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ LETTERS = "ABCD"
 
 @families.register("choice")
 class Choice(BaseModel):
-    """`rationale`: share answered by steps; the rest gives the letter at once."""
+    """`rationale`: share answered by steps, the rest gives the letter at once; `through`: option by option."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     rationale: float = Field(0.7, ge=0, le=1)
+    through: bool = False
     steps: tuple[int, int] = (1, 4)
     digits: tuple[int, int] = (1, 2)
 
@@ -45,7 +46,8 @@ class Choice(BaseModel):
         if rng.random() >= self.rationale:
             return Example(question, f"Answer: {letter}", "choice")
         options = question.splitlines()[-len(LETTERS) :]
-        seen = options[: LETTERS.index(letter) + 1]
+        place = LETTERS.index(letter)
+        seen = options[0 if self.through else place : place + 1]
         lines = [*map(str, problem.lines), *seen, f"Answer: {letter}"]
         return Example(f"{question}\n{STEPS}", "\n".join(lines), "choice")
 

@@ -6,13 +6,13 @@
 
     How many stamps does the red box hold?
     ->
-    Found: The red box holds 34 stamps. [1]
+    [1] The red box holds 34 stamps.
     Answer: 34
 
-The number of the source follows the sentence: it is read off where the sentence was found, while naming it first
-would take finding it at once. Many of the other facts are neighbours of the asked one, of the same kind with another
-name or of the same name, so that neither alone leads to the answer. Where no source says it, or none is given, one
-sentence says so.
+With `after` the number follows the sentence (`Found: The red box holds 34 stamps. [1]`): it is read off where the
+sentence was found, while naming it first takes finding it at once. `alike` of the other facts are neighbours of the
+asked one, of the same kind with another name or of the same name, so that neither alone leads to the answer. Where no
+source says it, or none is given, one sentence says so.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ UNKNOWN = "No source that I was given says that."
 @families.register("reading")
 class Reading(BaseModel):
     """`absent`: share whose answer stands nowhere; `direct`: share answered without the quotation; `alike`: share of
-    the other facts that are neighbours."""
+    the other facts that are neighbours; `after`: where the source's number stands."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     absent: float = Field(0.2, ge=0, le=1)
     direct: float = Field(0.2, ge=0, le=1)
-    alike: float = Field(0.6, ge=0, le=1)
+    alike: float = Field(0.0, ge=0, le=1)
+    after: bool = False
     sources: tuple[int, int] = (1, 4)
     facts: tuple[int, int] = (1, 3)
 
@@ -50,7 +51,8 @@ class Reading(BaseModel):
         place = next(place for place, text in enumerate(given, 1) if asked.text in text)
         if rng.random() < self.direct:
             return Example(_question(given, asked.question, False), f"Answer: {asked.answer}", "reading")
-        answer = f"Found: {asked.text} [{place}]\nAnswer: {asked.answer}"
+        quoted = f"Found: {asked.text} [{place}]" if self.after else f"[{place}] {asked.text}"
+        answer = f"{quoted}\nAnswer: {asked.answer}"
         return Example(_question(given, asked.question, True), answer, "reading")
 
     def _sources(self, rng: random.Random, wanted: list[Fact], count: int, asked: Fact) -> list[str]:
@@ -60,7 +62,7 @@ class Reading(BaseModel):
         for _ in range(count):
             rows: list[str] = []
             while len(rows) < rng.randint(*self.facts):
-                other = neighbour(rng, asked) if rng.random() < self.alike else fact(rng)
+                other = neighbour(rng, asked) if self.alike and rng.random() < self.alike else fact(rng)
                 if other.question not in seen:
                     seen.add(other.question)
                     rows.append(other.text)

@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 
 from reason_engine.data._lines import APPLY
-from reason_engine.data.repair import spoiled
+from reason_engine.data.repair import LEFT_OUT, spoiled
 from reason_engine.data.words import WordProblem, word_problem
 
 Row = dict[str, object]
@@ -57,7 +57,7 @@ def holds(row: str) -> bool:
 def generated(rng: random.Random) -> tuple[Row, Row]:
     """(steps, pair) of one problem; a third of the steps are those of the right solution."""
     problem = problem_of(rng)
-    place, given, _ = spoiled(rng, problem)
+    place, given = spoiled(rng, problem, LEFT_OUT)
     lines = [*map(str, given), f"Answer: {given[-1].value}"]
     right = problem.rationale.split("\n")
     labels = [float(number < place) for number in range(len(lines))]
@@ -95,7 +95,7 @@ def sampled(model: Path, seed: int, problems: int, samples: int) -> tuple[list[R
 def main() -> None:
     options = argparse.ArgumentParser(description="Write solutions that are judged exactly.")
     options.add_argument("out", type=Path)
-    options.add_argument("--generated", type=int, default=6000)
+    options.add_argument("--generated", type=int, default=12_000)
     options.add_argument("--model", type=Path)
     options.add_argument("--problems", type=int, default=300)
     options.add_argument("--samples", type=int, default=8)

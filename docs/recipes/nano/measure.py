@@ -40,7 +40,7 @@ async def sample(model: Path, questions: Sequence[str], count: int, temperature:
     """`count` solutions of each question by steps."""
     engine = Embedded(model, inline=True, threads=1, max_rows=256)
     await engine.start()
-    turn = asyncio.Semaphore(16)
+    turn = asyncio.Semaphore(max(16, 256 // count))
     found: list[list[str]] = [[""] * count for _ in questions]
 
     async def one(place: int) -> None:
@@ -68,12 +68,13 @@ async def score(model: Path, rows: Rows, head: str) -> list[list[list[float]]]:
     process = dict(engine.caps.rewards)[name] == "process"
     found: list[list[list[float]]] = []
     for row in rows:
-        turns, texts = (Message("user", row["question"]),), tuple(row["samples"])
+        turns, texts = (Message("user", row["question"]),), tuple(dict.fromkeys(row["samples"]))
         ends = tuple(step_ends(text, "\n") for text in texts) if process else ()
         task = "token_reward" if process else "reward"
         request = ScoreRequest(f"s-{len(found)}", texts, task, name, turns, ends)
         scores = await engine.score(request)
-        found.append([[squashed(value) for value in values] for values in scores.values])
+        by_text = dict(zip(texts, scores.values, strict=True))
+        found.append([[squashed(value) for value in by_text[text]] for text in row["samples"]])
     await engine.close()
     return found
 
