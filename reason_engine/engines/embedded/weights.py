@@ -7,8 +7,11 @@ pays. Quantised matrices stay as they are, and no norm is folded into them; see 
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +65,10 @@ def load(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device) -
                     tensors[name.removeprefix("model.")] = _read(file.get_tensor(name), name, dtype)
         except (SafetensorError, OSError, RuntimeError) as error:
             raise ModelLoadError(f"{path}: {str(error).splitlines()[0]}") from None
-    return build(tensors, shape, dtype, device, str(folder))
+    made = build(tensors, shape, dtype, device, str(folder))
+    tensors.clear()
+    _give_back()
+    return made
 
 
 def build(
@@ -167,6 +173,13 @@ class _Builder:
         if shape and tuple(found.shape) != shape:
             raise ModelLoadError(f"tensor {name} is {tuple(found.shape)} where config.json asks for {shape}")
         return found.to(self.device)
+
+
+def _give_back() -> None:
+    """Return to the system what the allocator keeps of all that was only read or converted: as much as the weights."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _read(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
