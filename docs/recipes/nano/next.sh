@@ -18,7 +18,6 @@ train reward 7-outcome nano-outcome
 
 measured=.runs/nano-measured
 mkdir -p $measured
-for part in nano-4 nano-5; do
-    python docs/recipes/nano/measure.py sample ".runs/$part" "$measured/$part.jsonl" --samples 1
-done
-python docs/recipes/nano/measure.py compare $measured/nano-4.jsonl $measured/nano-5.jsonl
+python docs/recipes/nano/measure.py sample .runs/nano-4 $measured/before.jsonl --samples 1
+python docs/recipes/nano/measure.py sample .runs/nano-5/at-30 $measured/after.jsonl --samples 1
+python docs/recipes/nano/measure.py compare $measured/before.jsonl $measured/after.jsonl
