@@ -3,15 +3,17 @@
 Trust is measured twice, on points the fit has not seen: the last fifth of each run's checkpoints after a fit to the
 first four fifths (as the paper validates), and each whole run after a fit to all others. Beside it, from the same
 points: a constant and a power law in D (both for all runs together) and, for checkpoints, the last value seen of the
-same run and a power law of that run alone. An error is |said − seen| / seen of L − L0; the interval is a bootstrap over
-runs.
+same run and a power law of that run alone. For a run that is seen in part the law is also led through what is seen of
+it: times the mean factor (in log) by which its last seen points lie off the law. Forecasts for runs of the file are led
+so; a model that is not in it has no such points. An error is |said − seen| / seen of L − L0; the interval is a bootstrap
+over runs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from reason_engine.compression.law import Law, check, fit
@@ -21,6 +23,11 @@ from reason_engine.errors import SetupError
 SEEN = 0.8
 """Share of a run's checkpoints that is fitted to where the rest is predicted."""
 BOOTSTRAPS = 2000
+
+LAST = 0.25
+"""Share of a run's seen points that the law is led through."""
+
+LED = "P2 law led through the run"
 
 Says = Callable[[Point], float]
 
@@ -46,6 +53,8 @@ class Wish:
     L0: float
     target_loss: float | None = None
     tokens: float | None = None
+    level: float = 1.0
+    """By which the run lies off the law."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,7 @@ def plan(points: Sequence[Point], by: str | None, wishes: Sequence[Wish]) -> Pla
         len(chosen) - len(used),
         _judge(list(_checkpoints(used)), _alone),
         _judge(list(_whole(used)), None),
-        tuple(forecast(law, wish, alone=len(wishes) == 1) for wish in wishes),
+        tuple(forecast(law, _led(law, used, wish), alone=len(wishes) == 1) for wish in wishes),
     )
 
 
@@ -109,16 +118,28 @@ def of_kind(points: Sequence[Point], by: str | None) -> list[Point]:
 def forecast(law: Law, wish: Wish, alone: bool) -> Forecast:
     """The tokens for a target loss, or the loss after tokens."""
     if wish.tokens is not None:
-        return Forecast(wish, wish.tokens, wish.L0 + law.excess(wish.N0, wish.rho, wish.tokens))
+        excess = wish.level * law.excess(wish.N0, wish.rho, wish.tokens)
+        return Forecast(wish, wish.tokens, wish.L0 + excess)
     if wish.target_loss is None:
-        return Forecast(wish, None, wish.L0 + law.floor(wish.N0, wish.rho))
+        return Forecast(wish, None, wish.L0 + wish.level * law.floor(wish.N0, wish.rho))
     try:
-        needed = law.tokens(wish.N0, wish.rho, wish.target_loss - wish.L0)
+        needed = law.tokens(wish.N0, wish.rho, (wish.target_loss - wish.L0) / wish.level)
     except SetupError as error:
         if alone:
             raise
         return Forecast(wish, None, None, str(error).removeprefix("--target-loss: "))
     return Forecast(wish, needed, wish.target_loss)
+
+
+def level(law: Law, run: Sequence[Point]) -> float:
+    """The factor by which a run's last points lie off the law."""
+    last = run[-max(1, round(LAST * len(run))) :]
+    return math.exp(_mean([math.log(p.excess / law.excess(p.N0, p.rho, p.D)) for p in last]))
+
+
+def _led(law: Law, points: Sequence[Point], wish: Wish) -> Wish:
+    run = runs_of(points).get(wish.run)
+    return wish if run is None else replace(wish, level=level(law, run))
 
 
 Split = tuple[list[Point], list[Point]]
@@ -143,7 +164,7 @@ def _cut(run: Sequence[Point]) -> int:
     return math.ceil(SEEN * len(run))
 
 
-def _judge(splits: Sequence[Split], alone: Callable[[Split], dict[str, Says]] | None) -> Trust:
+def _judge(splits: Sequence[Split], alone: Callable[[Split, Law], dict[str, Says]] | None) -> Trust:
     errors: list[list[float]] = []
     rivals: dict[str, list[float]] = {}
     last: tuple[list[Point], Law] | None = None
@@ -154,7 +175,7 @@ def _judge(splits: Sequence[Split], alone: Callable[[Split], dict[str, Says]] | 
             continue  # without this run there are too few sizes or rates to fit
         last = (seen, law)
         errors.append([_off(law.excess(point.N0, point.rho, point.D), point) for point in unseen])
-        others = _together(seen) | (alone((seen, unseen)) if alone else {})
+        others = _together(seen) | (alone((seen, unseen), law) if alone else {})
         for name, says in others.items():
             rivals.setdefault(name, []).extend(_off(says(point), point) for point in unseen)
     if not errors:
@@ -178,10 +199,15 @@ def _together(seen: Sequence[Point]) -> dict[str, Says]:
     return {"constant": lambda _: middle, "power law in D": _power_law(seen)}
 
 
-def _alone(split: Split) -> dict[str, Says]:
+def _alone(split: Split, law: Law) -> dict[str, Says]:
     seen, unseen = split
     own = sorted((point for point in seen if point.run == unseen[0].run), key=lambda point: point.D)
-    return {"last value of the run": lambda _: own[-1].excess, "power law of the run": _power_law(own)}
+    off = level(law, own)
+    return {
+        LED: lambda point: off * law.excess(point.N0, point.rho, point.D),
+        "last value of the run": lambda _: own[-1].excess,
+        "power law of the run": _power_law(own),
+    }
 
 
 def _power_law(seen: Sequence[Point]) -> Says:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from reason_engine.compression._least_squares import minimise
-from reason_engine.compression.forecast import plan
+from reason_engine.compression.forecast import Wish, plan
 from reason_engine.compression.law import Law, fit
 from reason_engine.compression.points import Point, append_points, read_points
 from reason_engine.errors import SetupError
@@ -72,8 +72,18 @@ def test_unseen_points_are_judged_and_rivals_beside_them() -> None:
         assert trust.error < 0.05 and trust.interval[0] <= trust.error <= trust.interval[1] <= trust.worst
         assert min(trust.rivals["constant"], trust.rivals["power law in D"]) > 2 * trust.error
     assert set(found.checkpoints.rivals) == {
-        "constant", "power law in D", "last value of the run", "power law of the run",
+        "constant", "power law in D", "P2 law led through the run", "last value of the run", "power law of the run",
     }  # fmt: skip
+
+
+def test_a_run_off_the_law_is_led_through() -> None:
+    off = [replace(p, L=p.L0 + 1.6 * p.excess) if p.run == "300000.0-0.35" else p for p in points()]
+    one = Wish("300000.0-0.35", 3e5, 0.35, 1.0, tokens=5e5)
+    found = plan(off, None, [one, replace(one, run="another")])
+    own, other = (forecast.loss - 1.0 for forecast in found.forecasts if forecast.loss)
+    assert own == pytest.approx(1.6 * TRUE.excess(3e5, 0.35, 5e5), rel=0.05)
+    assert other < 0.85 * own
+    assert found.checkpoints.rivals["P2 law led through the run"] < 0.5 * found.checkpoints.error
 
 
 def test_the_unseen_fifth_is_not_fitted() -> None:
