@@ -1,7 +1,7 @@
 """Speculative drafting: what the automaton costs, and what drafts win on recorded texts and on votes.
 
-    python -m tests.bench.bench_draft [--data DIR] [--rounds 5] [--each 2] [--tokens 64] [--kinds rag,...] [--plain]
-        [--parts automaton,votes,large-votes,texts]
+    python -m tests.bench.bench_draft [--data DIR] [--rounds 5] [--each 2] [--tokens 64] [--kinds rag,...]
+        [--plain] [--nano] [--parts automaton,votes,large-votes,texts]
 
 `texts`: a random model of 100M parameters, whose weights mean nothing, says recorded texts (`_forced`): reference
 answers of Spec-Bench and HumanEval, one stream. Each round times no drafts, `sam` and `ngram` on the embedded engine,
@@ -23,6 +23,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
+
+from tokenizers import Tokenizer
 
 from reason_engine.engines.embedded import Embedded
 from reason_engine.engines.open import bundled_model
@@ -78,14 +80,19 @@ async def ask(
     assert made == n * tokens
 
 
-async def texts(data: Path, rounds: int, each: int, most: int, kinds: list[str], plain: bool) -> None:
+async def texts(
+    data: Path, rounds: int, each: int, most: int, kinds: list[str], plain: bool, small: bool
+) -> None:
     with tempfile.TemporaryDirectory() as made:
-        folder = write_model(Path(made), dtype="bfloat16", **LARGE)
-        words = tokenizer(data, folder)
-        assert words.get_vocab_size() <= VOCAB
+        if small and (bundled := bundled_model()):
+            folder, words = bundled, Tokenizer.from_file(str(bundled / "tokenizer.json"))
+        else:
+            folder = write_model(Path(made), dtype="bfloat16", **LARGE)
+            words = tokenizer(data, folder)
+            assert words.get_vocab_size() <= VOCAB
         engine = Embedded(folder, inline=True)
         await engine.start()
-        baseline = Baseline(folder, engine.chosen.dtype if engine.chosen else "bfloat16")
+        baseline = None if plain else Baseline(folder, engine.chosen.dtype if engine.chosen else "bfloat16")
         for kind, some in recorded(data, words, each, most).items():
             if kinds and kind not in kinds:
                 continue
@@ -95,8 +102,9 @@ async def texts(data: Path, rounds: int, each: int, most: int, kinds: list[str],
                 methods: list[DraftBy] = ["none", "sam", "ngram"]
                 for method in methods[turn % 3 :] + methods[: turn % 3]:
                     speeds[method] = await said(engine, some, method, f"{kind}{turn}{method}")
-                for method in () if plain else ("generate", "lookup"):
-                    speeds[method] = baseline.run(some, lookup=method == "lookup")
+                if baseline:
+                    speeds["generate"] = baseline.run(some, lookup=False)
+                    speeds["lookup"] = baseline.run(some, lookup=True)
                 if turn >= 0:
                     seen.append(speeds)
             compared(kind, seen)
@@ -211,13 +219,14 @@ def main() -> None:
         "--kinds", type=lambda text: text.split(","), default=[], help="only these kinds of text"
     )
     parser.add_argument("--plain", action="store_true", help="without transformers")
+    parser.add_argument("--nano", action="store_true", help="texts on the bundled model: quick")
     parser.add_argument("--parts", default="automaton,votes,large-votes,texts")
     args = parser.parse_args()
     print(machine(), file=sys.stderr)
     parts: dict[str, Callable[[], None]] = {
         "automaton": automaton,
         "texts": lambda: asyncio.run(
-            texts(args.data, args.rounds, args.each, args.tokens, args.kinds, args.plain)
+            texts(args.data, args.rounds, args.each, args.tokens, args.kinds, args.plain, args.nano)
         ),
         "votes": lambda: asyncio.run(votes(args.rounds, large=False)),
         "large-votes": lambda: asyncio.run(votes(args.rounds, large=True)),
