@@ -5,8 +5,8 @@ first four fifths (as the paper validates), and each whole run after a fit to al
 points: a constant and a power law in D (both for all runs together) and, for checkpoints, the last value seen of the
 same run and a power law of that run alone. For a run seen in part the law is also led through what is seen of
 it: times the mean factor (in log) by which its last seen points lie off the law. Forecasts for runs of the file are led
-so; a model that is not in it has no such points. An error is |said − seen| / seen of L − L0; the interval is a bootstrap
-over runs.
+so; a model that is not in it has no such points. An error is |said − seen| / seen of L − L0; the interval is a
+bootstrap over runs.
 """
 
 from __future__ import annotations
