@@ -236,3 +236,21 @@ def test_a_failed_start_is_one_line() -> None:
     assert str(error) == "/m: vLLM cannot load it: out of memory"
     assert str(args.load_error(Path("/m"), KeyError())) == "/m: vLLM cannot load it: KeyError"
     assert not isinstance(error, RequestError)
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "replaced"), [("gptq", "auto", "float32"), ("fp8", "float32", "float32")]
+)
+def test_4_bit_models_in_half_precision_but_where_their_product_is_ours(
+    folder: Path, method: str, own: str, replaced: str
+) -> None:
+    said = {
+        **json.loads((folder / "config.json").read_text()),
+        "quantization_config": {"quant_method": method},
+    }
+    (folder / "config.json").write_text(json.dumps(said))
+    made = [
+        args.engine_arguments(VllmConfig(model="x"), folder, release=CPU, replaced=by_us)["dtype"]
+        for by_us in (False, True)
+    ]
+    assert made == [own, replaced]
