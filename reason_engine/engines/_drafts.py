@@ -23,6 +23,8 @@ LEAD = 16
 
 SIZES = (3, 2)
 """Lengths of the n-grams that are looked up, longest first."""
+REACH = 32
+"""Tokens up to which a match is followed back."""
 
 CLASSES = 8
 """Matches of 1, 2-3, 4-7, ... tokens, and of 128 or more, are counted apart."""
@@ -140,8 +142,16 @@ class Ngram:
             for index in (self, self._prompt):
                 if index is not None and (place := index.places.get(last)) is not None:
                     self._source, self._place = index.tokens, place
-                    return size
+                    return self._reach(size)
         return 0
+
+    def _reach(self, length: int) -> int:
+        """How much longer than the n-gram the match is, so far as it may matter."""
+        mine, source, place = self.tokens, self._source, self._place
+        most = min(REACH, len(mine), place)
+        while length < most and source[place - 1 - length] == mine[-1 - length]:
+            length += 1
+        return length
 
     def draft(self, count: int) -> list[int]:
         found = self._source[self._place : self._place + count]

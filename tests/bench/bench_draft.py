@@ -1,7 +1,7 @@
 """Speculative drafting: what the automaton costs, and what drafts win on recorded texts and on votes.
 
     python -m tests.bench.bench_draft [--data DIR] [--rounds 5] [--each 2] [--tokens 64] [--kinds rag,...]
-        [--plain] [--nano] [--parts automaton,votes,large-votes,texts]
+        [--plain] [--nano] [--parts automaton,repeats,votes,large-votes,texts]
 
 `texts`: a random model of 100M parameters, whose weights mean nothing, says recorded texts (`_forced`): reference
 answers of Spec-Bench and HumanEval, one stream. Each round times no drafts, `sam` and `ngram` on the embedded engine,
@@ -160,6 +160,29 @@ async def timed(label: str, engine: Embedded, known: list[Text], rounds: int) ->
     compared(label, seen)
 
 
+async def repeats(rounds: int) -> None:
+    """Nano goes on, greedily and by itself, with lines that repeat."""
+    nano = Embedded(bundled_model() or Path(), inline=True)
+    await nano.start()
+    prompt = tuple(nano.tokenize("1 + 1 = 2\n" * 4))
+    seen: list[Speeds] = []
+    for turn in range(-1, rounds):
+        speeds: Speeds = {}
+        for method in ("none", "sam") if turn % 2 else ("sam", "none"):
+            sampling = Sampling(max_tokens=200, temperature=0.0, ignore_eos=True, draft=method)
+            begun, right = time.process_time(), 0
+            async with aclosing(
+                nano.generate(GenerateRequest(f"{turn}{method}", prompt, 1, sampling))
+            ) as chunks:
+                async for chunk in chunks:
+                    right += chunk.draft_accepted
+            speeds[method] = time.process_time() - begun, 200 / (200 - right)
+        if turn >= 0:
+            seen.append(speeds)
+    compared("nano, lines that repeat", seen)
+    await nano.close()
+
+
 class Baseline:
     """`model.generate` on the same weights, greedily, forced to the same texts; with prompt lookup or without."""
 
@@ -220,7 +243,7 @@ def main() -> None:
     )
     parser.add_argument("--plain", action="store_true", help="without transformers")
     parser.add_argument("--nano", action="store_true", help="texts on the bundled model: quick")
-    parser.add_argument("--parts", default="automaton,votes,large-votes,texts")
+    parser.add_argument("--parts", default="automaton,repeats,votes,large-votes,texts")
     args = parser.parse_args()
     print(machine(), file=sys.stderr)
     parts: dict[str, Callable[[], None]] = {
@@ -229,6 +252,7 @@ def main() -> None:
             texts(args.data, args.rounds, args.each, args.tokens, args.kinds, args.plain, args.nano)
         ),
         "votes": lambda: asyncio.run(votes(args.rounds, large=False)),
+        "repeats": lambda: asyncio.run(repeats(args.rounds)),
         "large-votes": lambda: asyncio.run(votes(args.rounds, large=True)),
     }
     for part in args.parts.split(","):

@@ -136,3 +136,16 @@ def test_a_little_is_drafted_where_little_is_right() -> None:
     runner = Runner(made(), [prompt], [[rng.randrange(3) for _ in range(120)]])
     runner.run()
     assert runner.drafted < 120
+
+
+def test_an_ngrams_match_is_as_long_as_what_agrees() -> None:
+    index = _drafts.Ngram()
+    index.feed([9, 1, 2, 3, 4, 5, 8, 1, 2, 3, 4])
+    assert (index.find(), index.draft(3)) == (4, [5, 8, 1])
+    prompt = _drafts.Ngram()
+    prompt.feed([1, 2, 3, 4, 5, 6, 7])
+    of_prompt = _drafts.Ngram(prompt)
+    of_prompt.feed([2, 3, 4])
+    assert (of_prompt.find(), of_prompt.draft(9)) == (3, [5, 6, 7])
+    of_prompt.feed([0])
+    assert (of_prompt.find(), prompt.tokens) == (0, [1, 2, 3, 4, 5, 6, 7])

@@ -141,7 +141,7 @@ async def test_drafting_changes_the_speed_and_not_the_text(
         drafted = await run(drafting, "abab", n=n, sampling=replace(sampling, draft=draft))
         if sampling is longer:  # sampled text is vLLM's own business: its checker draws other numbers
             assert ids(drafted) == ids(plain)
-        assert sum(chunk.draft_accepted + chunk.draft_rejected for chunk in drafted) > 5
+        assert sum(chunk.draft_accepted + chunk.draft_rejected for chunk in drafted) > 0
         assert sum(chunk.token_count for chunk in drafted) == 60 * n
     assert (await drafting.health()).generated_tokens == 5 * 60
     with pytest.raises(RequestError, match="min_p and logit_bias"):  # refused by vLLM while it drafts
