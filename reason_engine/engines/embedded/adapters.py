@@ -6,11 +6,13 @@ from collections.abc import Hashable, Set
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from reason_engine.engines.embedded.adapter_parts import read_parts
-from reason_engine.engines.embedded.decoder import Decoder
-from reason_engine.engines.embedded.patch import Parts, Patch
 from reason_engine.errors import UnknownModel
+
+if TYPE_CHECKING:
+    from reason_engine.engines.embedded.decoder import Decoder
+    from reason_engine.engines.embedded.patch import Parts, Patch
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Adapters:
 
     def load(self, name: str, path: Path, used: Set[int]) -> None:
         """Read a folder. Raises ModelLoadError naming the file. `used`: slots that rows depend on."""
+        from reason_engine.engines.embedded.adapter_parts import read_parts
+
         parts = read_parts(self.decoder, path)
         slot = next(i for i in count(1) if i not in self._slots)
         self._slots[slot] = _Loaded((name, next(self._versions)), parts)
@@ -63,6 +67,8 @@ class Adapters:
 
     def _settle(self, used: Set[int]) -> None:
         """Let go of slots that nobody needs."""
+        from reason_engine.engines.embedded.patch import Patch
+
         kept = used | set(self._names.values())
         self._slots = {slot: one for slot, one in self._slots.items() if slot in kept}
         parts = {slot: one.parts for slot, one in self._slots.items()}
