@@ -145,7 +145,7 @@ async def test_drafting_changes_the_speed_and_not_the_text(
         assert sum(chunk.token_count for chunk in drafted) == 60 * n
     assert (await drafting.health()).generated_tokens == 5 * 60
     with pytest.raises(RequestError, match="min_p and logit_bias"):  # refused by vLLM while it drafts
-        await run(drafting, sampling=replace(GREEDY, min_p=0.1))
+        await run(drafting, sampling=replace(GREEDY, logit_bias=((65, 1.0),)))
     with pytest.raises(CapabilityMissing, match=rf"loaded at start \({draft}\), not with 'none'"):
         await run(drafting, sampling=replace(GREEDY, draft="none"))
     await drafting.close()
