@@ -27,6 +27,7 @@ from torch import Tensor
 
 from reason_engine.engines.embedded import draws
 from reason_engine.engines.embedded.grammar import Matcher
+from reason_engine.errors import EngineDead
 from reason_engine.types import Sampling
 
 WIDE = 16384
@@ -120,6 +121,12 @@ class Sampler:
             logits_BV = self._shape(logits_BV.clone())
         tokens = logits_BV.argmax(-1) if self.greedy else self._pick(logits_BV)
         drawn = Drawn(tokens, tokens.tolist())
+        # Where a logit is NaN a search ends past the vocabulary, and the maximum is NaN.
+        best = self.greedy or self.mixed
+        if max(drawn.tokens) >= self.vocab or (best and logits_BV.gather(1, tokens[:, None]).isnan().any()):
+            raise EngineDead(
+                "the model's logits are no numbers: its weights are broken, or overflow in this dtype"
+            )
         self._drawn += 1
         if self.penalties is not None:
             self.penalties.count(tokens)
