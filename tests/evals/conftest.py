@@ -26,4 +26,6 @@ def data(tmp_path: Path) -> Path:
     (root / "svamp/SVAMP.json").write_text(json.dumps(svamp))
     math = [{"problem": "Half?", "answer": "\\frac{1}{2}"}]
     (root / "math500/test500.jsonl").write_text("".join(json.dumps(row) + "\n" for row in math))
+    own = [{"prompt": f"{n} and {n}?", "answer": str(2 * n)} for n in range(3)]
+    (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
     return root

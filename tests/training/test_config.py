@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from reason_engine.compression import compressors
 from reason_engine.errors import SetupError, UnknownName
 from reason_engine.loop.adapt import AdaptConfig
 from reason_engine.training import trainers
@@ -96,8 +98,12 @@ def test_bad_config_is_refused_without_torch(tmp_path: Path) -> None:
 
 
 def fits(method: str, file: Path) -> bool:
+    return loads(trainers.get(method).config, file)
+
+
+def loads(kind: type[BaseModel], file: Path) -> bool:
     try:
-        load(trainers.get(method).config, file)
+        load(kind, file)
     except SetupError:
         return False
     return True
@@ -105,7 +111,9 @@ def fits(method: str, file: Path) -> bool:
 
 @pytest.mark.parametrize("file", sorted(RECIPES.rglob("*.yaml")), ids=lambda file: file.name)
 def test_recipes_are_valid(file: Path) -> None:
-    assert any(fits(method, file) for method in trainers) or load(AdaptConfig, file)
+    assert any(fits(method, file) for method in trainers) or any(
+        loads(kind, file) for kind in (AdaptConfig, *(compressors.get(name).config for name in compressors))
+    )
 
 
 def test_rate_warms_up_and_comes_down() -> None:
