@@ -80,7 +80,9 @@ class Library:
         """Hand the passages over as token lists, for answers that quote them to be drafted from."""
         texts = [passage.text for passage in self.passages]
         try:
-            await engine.draft_from(await asyncio.to_thread(lambda: [engine.tokenize(text) for text in texts]))
+            await engine.draft_from(
+                await asyncio.to_thread(lambda: [engine.tokenize(text) for text in texts])
+            )
         except EngineError as error:
             log.warning("nothing is drafted from the documents: %s", error)
 
