@@ -87,10 +87,10 @@ def drawn(config: Compression) -> tuple[list[Row], str]:
             return [Text(path.read_text("utf-8"))], str(path)
         except (OSError, UnicodeDecodeError) as error:
             raise SetupError(f"{path}: {error}") from None
-    rows = read_traces(path)
+    kinds = (Conversation, Preference, Labelled, Stepwise, Reference, Text)
+    rows: list[Row] | None = read_traces(path)
     if rows is None:
-        kinds = (Conversation, Preference, Labelled, Stepwise, Reference, Text)
-        rows = list(islice(read_rows(path, *kinds, format=config.format), MOST))
+        rows = [*islice(read_rows(path, *kinds, format=config.format), MOST)]
     random.Random(f"calibrate-{config.seed}").shuffle(rows)
     return rows, str(path)
 

@@ -125,6 +125,9 @@ class View:
     def adapters(self) -> tuple[str, ...]:
         return self._engine.adapters()
 
+    async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
+        await self._engine.draft_from(texts)
+
     def tokenize(self, text: str) -> list[int]:
         return self._engine.tokenize(text)
 
