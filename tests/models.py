@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,4 +81,18 @@ def write_model(
                 parameter.mul_(3.0)
     model.generation_config.eos_token_id = vocabulary - 1
     model.to(getattr(torch, dtype)).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+UNSERVABLE = [
+    ("config.json", "architectures", ["MambaForCausalLM"], "vLLM serves no MambaForCausalLM"),
+    ("tokenizer_config.json", "chat_template", None, "no chat template"),
+]
+"""What makes a checkpoint one that cannot be served: file, key, value, and what is said of it."""
+
+
+def changed(model: Path, folder: Path, file: str, key: str, value: object) -> Path:
+    """A copy of a checkpoint with one setting of one of its files changed."""
+    shutil.copytree(model, folder)
+    (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), key: value}))
     return folder

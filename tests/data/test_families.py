@@ -250,18 +250,29 @@ def test_repair_skips_just_the_wrong_line_and_finds_the_right_one() -> None:
     assert min(corrected, sound, criticised, again) > 50
 
 
-def test_reading_quotes_the_source_that_says_it_or_says_that_none_does() -> None:
+@pytest.mark.parametrize(
+    "params, form",
+    [
+        ({}, r"\[(?P<place>\d)\] (?P<text>.*)\nAnswer: \d+"),
+        ({"alike": 0.6, "after": True}, r"Found: (?P<text>.*) \[(?P<place>\d)\]\nAnswer: \d+"),
+    ],
+    ids=["number first", "number after"],
+)
+def test_reading_quotes_the_source_that_says_it_or_says_that_none_does(
+    params: dict[str, object], form: str
+) -> None:
     quoted = unknown = 0
-    for one in drawn("reading", 400):
+    for one in drawn("reading", 400, **params):
         sources = re.findall(r"^\[(\d)\] (.*)$", one.question, re.M)
         if one.answer == UNKNOWN:
             unknown += 1
-        elif one.answer.startswith("["):
-            place, text = re.fullmatch(r"\[(\d)\] (.*)\nAnswer: \d+", one.answer).groups()  # type: ignore[union-attr]
-            assert text in dict(sources)[place]
-            assert sum(text in other for _, other in sources) == 1
-            assert one.answer.split("Answer: ")[1] in text
+        elif found := re.fullmatch(form, one.answer):
+            assert found["text"] in dict(sources)[found["place"]]
+            assert sum(found["text"] in other for _, other in sources) == 1
+            assert one.answer.split("Answer: ")[1] in found["text"]
             quoted += 1
+        else:
+            assert re.fullmatch(r"Answer: \d+", one.answer)
     assert unknown > 40 and quoted > 200
 
 

@@ -8,19 +8,13 @@ import re
 
 import pytest
 
-from reason_engine.data import Example, families
 from reason_engine.data._facts import fact, neighbour
 from reason_engine.data._lines import APPLY
-from reason_engine.data.reading import UNKNOWN
 from reason_engine.data.repair import SOUND
+from tests.data.test_families import drawn
 
 EQUATION = re.compile(r"^(?:Wrong: )?(\d+) ([-+*/]) (\d+) = (\d+)$")
 ROW = re.compile(r"(\d+): (\d+ [-+*/] \d+)(?: = (\d+); (\d+))?( wrong)?")
-
-
-def drawn(name: str, count: int, **params: object) -> list[Example]:
-    family, rng = families.get(name)(**params), random.Random(0)
-    return [family.example(rng) for _ in range(count)]
 
 
 def check_equations(text: str) -> int:
@@ -89,21 +83,6 @@ def test_repair_works_each_line_out_again_before_it_judges_it() -> None:
             criticised += after.splitlines()[-1] != answer
             early += ": Answer wrong" in verdict
     assert min(corrected, sound, criticised, again) > 50 and early > 5
-
-
-def test_reading_finds_the_sentence_before_its_number() -> None:
-    quoted = unknown = 0
-    for one in drawn("reading", 400, alike=0.6, after=True):
-        sources = re.findall(r"^\[(\d)\] (.*)$", one.question, re.M)
-        if one.answer == UNKNOWN:
-            unknown += 1
-        elif one.answer.startswith("Found: "):
-            text, place = re.fullmatch(r"Found: (.*) \[(\d)\]\nAnswer: \d+", one.answer).groups()  # type: ignore[union-attr]
-            assert text in dict(sources)[place]
-            assert sum(text in other for _, other in sources) == 1
-            assert one.answer.split("Answer: ")[1] in text
-            quoted += 1
-    assert unknown > 40 and quoted > 200
 
 
 def test_neighbours_are_told_apart_by_a_name_or_by_their_kind() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from reason_engine.training._preflight_online import memory
 from reason_engine.training.grpo import GrpoConfig
 from reason_engine.training.ppo import PpoConfig
 from reason_engine.training.run import run
+from tests.models import UNSERVABLE, changed
 from tests.training.online import WORDS, config
 
 METHODS = ("grpo", "rloo", "ppo", "online-dpo")
@@ -51,19 +51,11 @@ def test_it_says_what_it_found(method: str, policy: Path, tmp_path: Path) -> Non
         assert part in text
 
 
-@pytest.mark.parametrize(
-    "file, key, value, said",
-    [
-        ("config.json", "architectures", ["MambaForCausalLM"], "vLLM serves no MambaForCausalLM"),
-        ("tokenizer_config.json", "chat_template", None, "no chat template"),
-    ],
-)
+@pytest.mark.parametrize("file, key, value, said", UNSERVABLE)
 def test_a_base_that_cannot_be_served_is_refused(
     policy: Path, tmp_path: Path, file: str, key: str, value: object, said: str
 ) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(policy, other)
-    (other / file).write_text(json.dumps({**json.loads((other / file).read_text()), key: value}))
+    other = changed(policy, tmp_path / "other", file, key, value)
     assert said in refused("grpo", other, tmp_path / "o")
 
 

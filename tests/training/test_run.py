@@ -19,7 +19,7 @@ from reason_engine.errors import MissingExtra, ModelLoadError, SetupError
 from reason_engine.training import _forward, _models, _preflight
 from reason_engine.training.run import run
 from reason_engine.training.sft import SftConfig
-from tests.models import write_model
+from tests.models import UNSERVABLE, changed, write_model
 from tests.training.test_methods import SPOKEN, lines
 
 ROOT = Path(__file__).parents[2]
@@ -162,19 +162,11 @@ def test_a_preflight_says_what_it_found(base: Path, tmp_path: Path) -> None:
         assert part in text
 
 
-@pytest.mark.parametrize(
-    "file, key, value, said",
-    [
-        ("config.json", "architectures", ["MambaForCausalLM"], "vLLM serves no MambaForCausalLM"),
-        ("tokenizer_config.json", "chat_template", None, "no chat template"),
-    ],
-)
+@pytest.mark.parametrize("file, key, value, said", UNSERVABLE)
 def test_a_base_that_cannot_be_served_is_refused(
     base: Path, tmp_path: Path, file: str, key: str, value: object, said: str
 ) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(base, other)
-    (other / file).write_text(json.dumps({**json.loads((other / file).read_text()), key: value}))
+    other = changed(base, tmp_path / "other", file, key, value)
     with pytest.raises(SetupError, match=said):
         run("sft", config(other, tmp_path))
     assert not (tmp_path / "out").exists()
