@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from reason_engine.data._language import language_of, languages
-from reason_engine.data._minhash import MinHash, NearIndex, band_rows
-from reason_engine.data._texts import grams, kept, numbers, same_numbers, words
-from reason_engine.data.check import check, describe
+from reason_engine.data._texts import grams, words
 from reason_engine.data.contamination import TestSets
 from reason_engine.data.filter import FilterConfig, Filtered, filter_files
 from reason_engine.data.rules import Rule, Rules, load_rules
@@ -340,95 +337,3 @@ def test_a_run_that_breaks_leaves_nothing_half_written(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         filter_files([path], tmp_path / "out.jsonl", FilterConfig(), stop)
     assert [each.name for each in tmp_path.iterdir()] == ["a.jsonl"]
-
-
-def test_minhash_estimates_jaccard() -> None:
-    rng, hashes = random.Random(0), MinHash(1024)
-    pool = [f"w{n}" for n in range(3000)]
-    a = rng.sample(pool, 400)
-    for share in (0.2, 0.5, 0.9):
-        b = a[: round(400 * share)] + rng.sample(pool, 400 - round(400 * share))
-        one, two = set(grams(a, 5)), set(grams(b, 5))
-        true = len(one & two) / len(one | two)
-        assert (hashes.signature(a) == hashes.signature(b)).mean() == pytest.approx(true, abs=0.06)
-
-
-def test_bands_find_a_pair_at_the_threshold() -> None:
-    for threshold in (0.3, 0.5, 0.8, 0.95):
-        rows = band_rows(threshold, 128)
-        assert 1 - (1 - threshold**rows) ** (128 // rows) >= 0.99
-        assert 1 - (1 - threshold ** (rows + 1)) ** (128 // (rows + 1)) < 0.99
-    index, hashes = NearIndex(0.8), MinHash()
-    base = [f"w{n}" for n in range(200)]
-    index.add(hashes.signature(base))
-    shares = [
-        (index.near(other), float((other == hashes.signature(base)).mean()))
-        for other in (
-            hashes.signature([*base[:cut], *(f"x{n}" for n in range(200 - cut))]) for cut in (160, 170, 195)
-        )
-    ]
-    assert [found for found, _ in shares] == [[], [], [(0, shares[2][1])]], (
-        "a shared band alone is not enough"
-    )
-    assert shares[1][1] > 0.6
-    index = NearIndex(0.8)
-    for number in range(300):  # beyond the first block of signatures
-        index.add(hashes.signature([f"{number}-{n}" for n in range(30)]))
-    assert index.near(hashes.signature([f"77-{n}" for n in range(30)])) == [(77, 1.0)]
-    assert index.near(hashes.signature(["nothing", "like", "it"])) == []
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "same"),
-    [
-        ("12 apples and 3 pears", "3 pears, 12 apples", True),
-        ("12 apples", "twelve apples", True),
-        ("1,000 and 2.50", "1000 and 2.5", True),
-        ("1 apple", "one apple", True),
-        ("an apple", "one apple", True),
-        ("12 apples", "13 apples", False),
-        ("12 apples", "apples", False),
-        ("3 and 3", "3", False),
-        ("three pears", "some pears", False),
-        ("1 apple", "an apple", False),
-        ("007", "7", True),
-    ],
-)
-def test_numbers_are_compared(a: str, b: str, same: bool) -> None:
-    assert same_numbers(a, b) is same
-    assert same_numbers(b, a) is same
-
-
-def test_numbers_in_order() -> None:
-    assert numbers("$1,200.50 for 3 of 12,5") == ("1200.5", "3", "12", "5")
-
-
-def test_what_a_rewrite_must_leave() -> None:
-    said = "Run `a + b` on $x^2$ or $2x_1 = 3$ at https://a.b/c for $5 and $7 with {name} by m@n.org"
-    assert set(kept(said)) == {"`a + b`", "$x^2$", "$2x_1 = 3$", "https://a.b/c", "{name}", "m@n.org"}
-
-
-def test_check_counts_bad_rows_duplicates_and_lengths(tmp_path: Path) -> None:
-    path = lines(tmp_path / "a.jsonl", [*text("12", "1 2", "1  2", "123456"), {"text": 1}, "{"])
-    (found,) = check([path], shown=1)
-    assert (found.rows, found.bad, found.duplicates) == (6, 2, 1)
-    assert [str(fault) for fault in found.faults] == [f"{path}:5: `text` must be text, not a number"]
-    assert found.fields_at_fault == {"text": 1, "(row)": 1}
-    assert (found.characters["min"], found.characters["max"], found.characters["sum"]) == (2, 6, 15)
-    assert found.tokens["max"] == 6
-    told = describe(found)
-    assert "rows 6, bad 2, duplicates 1" in told and "and 1 more bad rows" in told
-    assert not check([path], tokenizer="none")[0].tokens
-
-
-def test_check_counts_doubles_across_files(tmp_path: Path) -> None:
-    one, two = (lines(tmp_path / name, text("a", "b")) for name in ("1.jsonl", "2.jsonl"))
-    assert [found.duplicates for found in check([one, two], tokenizer="none")] == [0, 2]
-
-
-@pytest.mark.parametrize(("name", "said"), [("none.json", "is no file"), ("bad.json", "not a tokenizer")])
-def test_a_bad_tokenizer_is_named(tmp_path: Path, name: str, said: str) -> None:
-    (tmp_path / "bad.json").write_text("{}")
-    path = lines(tmp_path / "a.jsonl", text("a"))
-    with pytest.raises(SetupError, match=f"--tokenizer .*{said}"):
-        check([path], tokenizer=str(tmp_path / name))
