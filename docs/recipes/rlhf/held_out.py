@@ -39,7 +39,7 @@ mixture = tuple(Part.model_validate(part) for part in yaml.safe_load(given.mixtu
 if mixture:
     tasks = [task_of(one) for one in islice(Stream(mixture, given.seed), given.n)]
 else:
-    drawn = Units(levels=(1, 2)).problems(given.n, given.seed, None)
+    drawn = Units(levels=(1, 1), kind="time").problems(given.n, given.seed, None)
     tasks = [Task(Problem(f"{one.question}\n{STEPS}", reference=one.reference)) for one in drawn]
 rewards: list[dict[str, object]] = [{"verifier": "exact"}]
 if given.reward:

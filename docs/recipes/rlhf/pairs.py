@@ -20,8 +20,12 @@ from reason_engine.training.grpo import GrpoConfig
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model", type=Path)
 parser.add_argument("out", type=Path)
-parser.add_argument("--mixture", default="[{family: units, share: 1}]", help="YAML, as in a recipe")
-parser.add_argument("--prompts", type=int, default=150)
+parser.add_argument(
+    "--mixture",
+    default="[{family: units, share: 1, params: {levels: [1, 1], kinds: [time]}}]",
+    help="YAML, as in a recipe",
+)
+parser.add_argument("--prompts", type=int, default=600)
 parser.add_argument("--samples", type=int, default=6)
 parser.add_argument("--max-tokens", type=int, default=48)
 parser.add_argument("--seed", type=int, default=1)
