@@ -96,15 +96,21 @@ def place_values(
     body: Body, score: Any, rows: Sequence[tuple[list[int], Sequence[int]]], precision: str
 ) -> Any:
     """The head's values at each row's places, one after the other, [N]. A row is (ids, places)."""
+    states_ND = place_states(body, rows, precision, next(score.parameters()).device)
+    return score(states_ND.float())[:, 0]
+
+
+def place_states(
+    body: Body, rows: Sequence[tuple[list[int], Sequence[int]]], precision: str, device: Any
+) -> Any:
+    """Hidden states at each row's places, one after the other, [N, D]."""
     import torch
 
-    device = next(score.parameters()).device
     ids_BT = padded_ids([Encoded(ids, []) for ids, _ in rows]).to(device)
     at = [(row, place) for row, (_, places) in enumerate(rows) for place in places]
     rows_N, places_N = (torch.tensor(column, device=device) for column in zip(*at, strict=True))
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        states_ND = body(ids_BT)[rows_N, places_N]
-    return score(states_ND.float())[:, 0]
+        return body(ids_BT)[rows_N, places_N]
 
 
 def padded_ids(group: Sequence[Encoded]) -> Any:

@@ -3,8 +3,13 @@
     L = mean over steps t of −[l_t log σ(r_t) + (1 − l_t) log σ(−r_t)]          r_t: the value at step t's end
 
 Uesato et al. 2022, arXiv:2211.14275, section 2.4; Lightman et al. 2023, arXiv:2305.20050, section 2.6. Labels may be
-shares in [0, 1] (as rollouts estimate them: Wang et al. 2023, arXiv:2312.08935, eq. 4). Departures: a value of the head
-instead of a token of the language model; neutral steps are whatever share the file gives them.
+shares in [0, 1] (as rollouts estimate them: Wang et al. 2023, arXiv:2312.08935, eq. 4). With `lm` the model also
+goes on learning to say right steps (the joint objective of Cobbe et al. 2021, arXiv:2110.14168, section 4.2):
+
+    L + lm · mean over steps of the mean over its solution's right tokens of −log p
+
+Departures: a value of the head instead of a token of the language model; neutral steps are whatever share the file
+gives them; wrong steps are not learned to be said.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from reason_engine.data.rows import Row, Stepwise
 from reason_engine.errors import SetupError
@@ -32,15 +37,23 @@ class ProcessRewardConfig(Headed):
     step_end: str = Field(
         "\n", min_length=1, description="What stands between steps: the served profile's step_end"
     )
+    lm: float = Field(0.0, ge=0, description="Weight of the language model's loss on right steps")
+
+    @model_validator(mode="after")
+    def whole(self) -> ProcessRewardConfig:
+        if self.lm and self.train == "head":
+            raise ValueError("lm: a head alone leaves the language model as it is; with train: model")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A solution in tokens, the places where its steps end, their labels."""
+    """A solution in tokens, the places where its steps end, their labels; its right steps' tokens [start, end)."""
 
     ids: list[int]
     places: list[int]
     labels: tuple[float, ...]
+    right: tuple[int, int]
 
 
 class Processes:
@@ -53,6 +66,7 @@ class Processes:
 
         self.model = with_head(config, model, "process", tokenizer.pad_token_id)
         self._config, self._encoder = config, Encoder(tokenizer, config.max_length)
+        self._speaker = model.get_output_embeddings()
 
     def encode(self, rows: Sequence[Stepwise]) -> list[Steps]:
         return [self._steps(row) for row in rows]
@@ -64,23 +78,50 @@ class Processes:
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        from reason_engine.training._forward import place_values
+        from reason_engine.training._forward import place_states
 
-        rows = [(item.ids, item.places) for item in group]
-        values = place_values(body, self.model.score, rows, self._config.precision)
-        labels = torch.tensor([label for item in group for label in item.labels], device=values.device)
+        said = [range(item.right[0] - 1, item.right[1] - 1) if self._config.lm else () for item in group]
+        rows = [(item.ids, [*item.places, *places]) for item, places in zip(group, said, strict=True)]
+        device = next(self.model.score.parameters()).device
+        states_ND = place_states(body, rows, self._config.precision, device)
+        cuts = [
+            size for item, places in zip(group, said, strict=True) for size in (len(item.places), len(places))
+        ]
+        parts = states_ND.split(cuts)
+        values = self.model.score(torch.cat(parts[::2]).float())[:, 0]
+        labels = torch.tensor([label for item in group for label in item.labels], device=device)
         losses = binary_cross_entropy_with_logits(values, labels, reduction="none")
         right, seen = (values > 0) == (labels > 0.5), 0
         share = 0.0
         for item in group:
             share += float(right[seen : seen + len(item.places)].float().mean())
             seen += len(item.places)
-        return losses.sum(), {"accuracy": share}
+        told, loss = {"accuracy": share}, losses.sum()
+        if self._config.lm:
+            spoken, told["lm_loss"] = self._spoken(group, parts[1::2])
+            loss = loss + self._config.lm * spoken
+        return loss, told
+
+    def _spoken(self, group: Sequence[Steps], states: Sequence[Any]) -> tuple[Any, float]:
+        """−log p of right tokens, each solution's mean counted once a step; and the sum of the means."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        from reason_engine.training._forward import head_logits
+
+        logits_NV = head_logits(self._speaker, torch.cat(list(states)), self._config.precision)
+        targets = torch.tensor(
+            [token for item in group for token in item.ids[slice(*item.right)]], device=logits_NV.device
+        )
+        losses = cross_entropy(logits_NV, targets, reduction="none").split([len(one) for one in states])
+        means = [one.mean() if len(one) else one.sum() for one in losses]
+        loss = torch.stack([mean * len(item.places) for mean, item in zip(means, group, strict=True)]).sum()
+        return loss, float(sum(mean.detach() for mean in means))
 
     def _steps(self, row: Stepwise) -> Steps:
         mark = self._config.step_end
         text = self._encoder.prompt(row.prompt)
-        ends: list[int] = []
+        asked, ends = len(text), list[int]()
         for step in row.steps:
             body = step.removesuffix(mark)
             if mark in body:
@@ -91,7 +132,9 @@ class Processes:
         if len(ids) > self._config.max_length:
             raise SetupError(f"a solution has {len(ids)} tokens, above max_length {self._config.max_length}")
         places = [max(n for n, start in enumerate(starts) if start < end) for end in ends]
-        return Steps(ids, places, row.labels)
+        wrong = next((n for n, label in enumerate(row.labels) if label <= 0.5), len(ends))
+        first = max(1, sum(start < asked for start in starts))
+        return Steps(ids, places, row.labels, (first, places[wrong - 1] + 1 if wrong else first))
 
 
 @trainers.register("process-reward")

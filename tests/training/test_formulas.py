@@ -154,6 +154,24 @@ def test_process_reward(base: Path, parts: tuple[Any, Any]) -> None:
     assert loss.item() == pytest.approx(expected, abs=1e-4) and made.total(batch, None) == 3
 
 
+def test_process_reward_that_goes_on_speaking(base: Path, parts: tuple[Any, Any]) -> None:
+    model, tokenizer = parts
+    made = {lm: Processes(config("process-reward", model=base, lm=lm), model, tokenizer) for lm in (0.0, 0.5)}
+    made[0.5].model = made[0.0].model
+    rows = [Stepwise(ASK, ("one", "two", "six"), (1.0, 0.6, 0.0)), Stepwise(ASK, ("three",), (0.0,))]
+    batch = made[0.5].encode(rows)
+    said = [tokenizer.decode(item.ids[slice(*item.right)]) for item in batch]
+    assert said == ["one\ntwo", ""]
+    start, end = batch[0].right
+    weights = [float(start <= at < end) for at in range(len(batch[0].ids))]
+    spoken = -logp(model, Encoded(batch[0].ids, weights)) / (end - start)
+    plain, joint = (one.loss(batch, body_of(one.model, False)) for one in made.values())
+    assert joint[0].item() == pytest.approx(plain[0].item() + 0.5 * 3 * spoken, abs=1e-4)
+    assert joint[1]["lm_loss"] == pytest.approx(spoken, abs=1e-4)
+    with pytest.raises(ValueError, match="lm: a head alone"):
+        config("process-reward", lm=0.5, train="head")
+
+
 def test_consolidation() -> None:
     weight = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
     idle = torch.nn.Parameter(torch.tensor([5.0]))

@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "outcome": ("reward", {}),
     "outcome-head": ("reward", {"train": "head", "wide": 16, "adamw_rate": 0.02}),
     "process": ("process-reward", {}),
+    "process-speaking": ("process-reward", {"lm": 0.2}),
     "process-head": ("process-reward", {"train": "head", "wide": 16, "adamw_rate": 0.02}),
 }
 
@@ -56,7 +57,7 @@ async def test_the_better_answer_has_the_higher_reward(engine: Embedded, name: s
         assert better > worse + 0.5
 
 
-@pytest.mark.parametrize("name", ["process", "process-head"])
+@pytest.mark.parametrize("name", ["process", "process-speaking", "process-head"])
 async def test_wrong_steps_are_told_from_right_ones(engine: Embedded, name: str) -> None:
     row = SOLVED[3]
     text = "\n".join(row["completions"])
