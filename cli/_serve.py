@@ -19,6 +19,23 @@ READY_CHECK_SECONDS = 0.05
 EXAMPLE = "Use the numbers 4 5 6 10 and + - * / to make 24."
 
 
+def adapters_of(values: Sequence[str], settings: Settings) -> dict[str, str]:
+    """`name=path` options; a name alone is that folder in `adapters/` beside the weights. Raises SetupError."""
+    from reason_engine.engines.open import model_folder
+
+    whole: list[str] = []
+    for value in values:
+        if "=" not in value:
+            beside = model_folder(settings) / "adapters"
+            there = sorted(path.name for path in beside.glob("*") if path.is_dir())
+            if value not in there:
+                known = f"beside the weights ({', '.join(there) or 'none'})"
+                raise SetupError(f"--adapter {value!r}: expected NAME=PATH, or a name of those {known}")
+            value = f"{value}={beside / value}"
+        whole.append(value)
+    return pairs(whole)
+
+
 def pairs(values: Sequence[str], option: str = "--adapter") -> dict[str, str]:
     """`name=path` options as a mapping. Raises SetupError."""
     found: dict[str, str] = {}

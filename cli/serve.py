@@ -23,7 +23,10 @@ def serve(
     draft: Annotated[str | None, typer.Option(help="sam, ngram, suffix, model:PATH or eagle:PATH.")] = None,
     adapter: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="An adapter that `reason train` made; repeatable."),
+        typer.Option(
+            metavar="NAME[=PATH]",
+            help="An adapter that `reason train` made; NAME alone: in adapters/ beside the weights; repeatable.",
+        ),
     ] = None,
     adapters_dir: Annotated[
         list[Path] | None,
@@ -57,7 +60,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve until stopped."""
-    from reason_engine.cli._serve import pairs, start
+    from reason_engine.cli._serve import adapters_of, pairs, start
     from reason_engine.settings import load_settings
 
     flags = {
@@ -65,7 +68,7 @@ def serve(
         "engine": engine,
         "strategy": strategy,
         "draft": draft,
-        "adapters": pairs(adapter) if adapter else None,
+        "adapters": adapters_of(adapter, load_settings({"model": model}, config)) if adapter else None,
         "adapters_dir": tuple(adapters_dir) if adapters_dir else None,
         "reward_models": pairs(reward_model, "--reward-model") if reward_model else None,
         "knowledge": knowledge,

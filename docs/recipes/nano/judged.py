@@ -23,7 +23,7 @@ from reason_engine.data.repair import LEFT_OUT, spoiled
 from reason_engine.data.words import WordProblem, word_problem
 
 Row = dict[str, object]
-EQUATION = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
+EQUATION = re.compile(r"(?:Wrong: )?(\d+) ([-+*/]) (\d+) = (\d+)")
 ANSWER = re.compile(r"Answer: (\d+)")
 
 
@@ -34,11 +34,12 @@ def answer_of(text: str) -> int | None:
 
 
 def labels_of(text: str, answer: int) -> list[float] | None:
-    """A label for each line that is not empty; None where nobody can tell which line is the first wrong one."""
+    """A label for each line that is not empty; None where nobody can tell which line is the first wrong one, or where a
+    wrong line was put right later."""
     lines = [row for row in text.splitlines() if row.strip()]
     right = answer_of(text) == answer
     first = next((place for place, row in enumerate(lines) if not holds(row)), None)
-    if first is None and not right:
+    if (first is None) != right:
         return None
     return [float(first is None or place < first) for place in range(len(lines))]
 
