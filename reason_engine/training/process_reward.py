@@ -8,6 +8,9 @@ goes on learning to say right steps (the joint objective of Cobbe et al. 2021, a
 
     L + lm · mean over steps of the mean over its solution's right tokens of −log p
 
+With `each: token` every token of a step is judged by the step's label (that paper's token-level verifier): the sign of
+a mistake is learned where it stands, and the value is still read at the step's end.
+
 Departures: a value of the head instead of a token of the language model; neutral steps are whatever share the file
 gives them; wrong steps are not learned to be said.
 """
@@ -16,8 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -37,6 +41,10 @@ class ProcessRewardConfig(Headed):
     step_end: str = Field(
         "\n", min_length=1, description="What stands between steps: the served profile's step_end"
     )
+    each: Literal["step", "token"] = Field(
+        "step",
+        description="What is judged in training: the end of a step, or each of its tokens by its label",
+    )
     lm: float = Field(0.0, ge=0, description="Weight of the language model's loss on right steps")
 
     @model_validator(mode="after")
@@ -48,7 +56,7 @@ class ProcessRewardConfig(Headed):
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A solution in tokens, the places where its steps end, their labels; its right steps' tokens [start, end)."""
+    """A solution in tokens, the places that are judged, their labels; its right steps' tokens [start, end)."""
 
     ids: list[int]
     places: list[int]
@@ -134,7 +142,12 @@ class Processes:
         places = [max(n for n, start in enumerate(starts) if start < end) for end in ends]
         wrong = next((n for n, label in enumerate(row.labels) if label <= 0.5), len(ends))
         first = max(1, sum(start < asked for start in starts))
-        return Steps(ids, places, row.labels, (first, places[wrong - 1] + 1 if wrong else first))
+        right = (first, places[wrong - 1] + 1 if wrong else first)
+        if self._config.each == "step":
+            return Steps(ids, places, row.labels, right)
+        sizes = [end - begin for begin, end in pairwise((first - 1, *places))]
+        labels = [label for label, size in zip(row.labels, sizes, strict=True) for _ in range(size)]
+        return Steps(ids, list(range(first, places[-1] + 1)), tuple(labels), right)
 
 
 @trainers.register("process-reward")
