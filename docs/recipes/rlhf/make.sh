@@ -14,7 +14,7 @@ mkdir -p .runs/rlhf
 [ -f .runs/rlhf/sft/manifest.json ] || reason train sft --config $here/1-sft.yaml
 [ -s .runs/rlhf/pairs.jsonl ] || python $here/pairs.py .runs/rlhf/sft .runs/rlhf/pairs.jsonl --seed 1
 [ -s .runs/rlhf/pairs-held.jsonl ] ||
-    python $here/pairs.py .runs/rlhf/sft .runs/rlhf/pairs-held.jsonl --seed 2 --prompts 150
+    python $here/pairs.py .runs/rlhf/sft .runs/rlhf/pairs-held.jsonl --seed 2 --prompts 300
 [ -f .runs/rlhf/reward/manifest.json ] || reason train reward --config $here/2-reward.yaml
 made=
 for way in $ways; do

@@ -25,7 +25,7 @@ parser.add_argument(
     default="[{family: units, share: 1, params: {levels: [1, 1], kinds: [time]}}]",
     help="YAML, as in a recipe",
 )
-parser.add_argument("--prompts", type=int, default=600)
+parser.add_argument("--prompts", type=int, default=2000)
 parser.add_argument("--samples", type=int, default=6)
 parser.add_argument("--max-tokens", type=int, default=48)
 parser.add_argument("--seed", type=int, default=1)
