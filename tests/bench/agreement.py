@@ -3,7 +3,8 @@
     .venv-vllm/bin/python -m tests.bench.agreement [--model DIR] [--n 200] [--dtype float32]
 
 Half of the prompts are word problems, half Game of 24; of each, half ask for the answer directly and half by steps. An
-answer is what `answers.find` reads; the whole texts are compared as well. Exit status 1 below --least.
+answer is what `answers.find` reads; the whole texts are compared as well, and how many of the word problems each engine
+solves. Exit status 1 below --least.
 """
 
 from __future__ import annotations
@@ -22,19 +23,24 @@ from reason_engine.data.words import word_problem
 from reason_engine.engines.embedded import Embedded
 from reason_engine.engines.open import bundled_model
 from reason_engine.engines.vllm import VllmConfig, VllmEngine
+from reason_engine.evals.statistics import wilson
 from reason_engine.profile import read_profile
 from reason_engine.types import GenerateRequest, Message, Sampling
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-def questions(count: int, steps: str, seed: int = 20_000) -> list[str]:
-    """Fresh problems, the four kinds in turn."""
+def questions(count: int, steps: str, seed: int = 20_000) -> list[tuple[str, int | None]]:
+    """Fresh problems, the four kinds in turn; with the answer where there is only one."""
     rng = random.Random(seed)
-    made: list[str] = []
+    made: list[tuple[str, int | None]] = []
     for number in range(count):
-        text = word_problem(rng, rng.randint(1, 6)).question if number % 2 else ask(rng, *game(rng))
-        made.append(f"{text}\n{steps}" if number % 4 < 2 and steps else text)
+        if number % 2:
+            problem = word_problem(rng, rng.randint(1, 6))
+            text, answer = problem.question, problem.answer
+        else:
+            text, answer = ask(rng, *game(rng)), None
+        made.append((f"{text}\n{steps}" if number % 4 < 2 and steps else text, answer))
     return made
 
 
@@ -58,7 +64,7 @@ async def answers(engine: Engine, asked: list[str], max_tokens: int, width: int 
 async def compare(model: Path, count: int, precision: Precision, max_tokens: int) -> float:
     """Share of equal answers; prints both shares and where the first texts part."""
     profile = read_profile(model)
-    asked = questions(count, profile.ask.steps)
+    asked, right = zip(*questions(count, profile.ask.steps), strict=True)
     texts: list[list[str]] = []
     engines: list[Engine] = [
         Embedded(model, dtype=precision, inline=True),
@@ -66,7 +72,7 @@ async def compare(model: Path, count: int, precision: Precision, max_tokens: int
     ]
     for engine in engines:
         await engine.start()
-        texts.append(await answers(engine, asked, max_tokens))
+        texts.append(await answers(engine, list(asked), max_tokens))
         print(f"{engine.info.fingerprint}: {(await engine.health()).generated_tokens} tokens")
         await engine.close()
     pairs = list(zip(*texts, strict=True))
@@ -75,6 +81,14 @@ async def compare(model: Path, count: int, precision: Precision, max_tokens: int
     none = sum(a is None and b is None for a, b in read)
     print(f"answers equal: {same} of {count} ({none} of them without an answer on both)")
     print(f"texts equal:   {sum(a == b for a, b in pairs)} of {count}")
+    for place, name in enumerate(("embedded", "vLLM")):
+        judged = [
+            pair[place] == normalise(str(one))
+            for pair, one in zip(read, right, strict=True)
+            if one is not None
+        ]
+        low, high = wilson(sum(judged), len(judged))
+        print(f"word problems solved, {name}: {sum(judged)} of {len(judged)} ({low:.1%} to {high:.1%})")
     for number in [i for i, (a, b) in enumerate(pairs) if a != b][:3]:
         print(f"- {asked[number]!r}\n  embedded {pairs[number][0]!r}\n  vLLM     {pairs[number][1]!r}")
     return same / count
