@@ -1,14 +1,15 @@
 """What training moved: samples of a model, and what its heads think of them.
 
-    python docs/recipes/nano/measure.py sample MODEL SAMPLES.jsonl [--problems 1000] [--samples 16] [--temperature 0.7]
+    python docs/recipes/nano/measure.py sample MODEL SAMPLES.jsonl [--problems 1000] [--samples 16] [--units]
     python docs/recipes/nano/measure.py score MODEL SAMPLES.jsonl HEAD SCORES.jsonl
     python docs/recipes/nano/measure.py compare BEFORE.jsonl AFTER.jsonl
     python docs/recipes/nano/measure.py report SAMPLES.jsonl [SCORES.jsonl …]
 
-Problems are the development problems of the task `word-problems`, five to eight steps, numbers of one and two digits:
-no training draws them. `compare` sets one sample of each problem against one (exact McNemar test) and the means over
-all samples (bootstrap over problems); `report` sets the best of n by each head against the vote, tells pair accuracy
-and the area under the curve of steps, over solutions whose first mistake is one of arithmetic or which have none.
+Problems are the development problems of the task `word-problems`, five to eight steps, numbers of one and two digits,
+or of `units` (of time, one factor): no training draws them. Samples are at --temperature 0.7. `compare` sets one sample
+of each problem against one (exact McNemar test) and the means over all samples (bootstrap over problems); `report` sets
+the best of n by each head against the vote, tells pair accuracy and the area under the curve of steps, over solutions
+whose first mistake is one of arithmetic or which have none.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from judged import answer_of, labels_of
 
 from reason_engine.data.formats import STEPS
 from reason_engine.engines.embedded import Embedded
+from reason_engine.evals.units import Units
 from reason_engine.evals.word_problems import WordProblems
 from reason_engine.types import GenerateRequest, Message, Sampling, ScoreRequest
 from reason_engine.verifiers.reward_model import squashed, step_ends
@@ -220,10 +222,12 @@ def main() -> None:
     options.add_argument("--samples", type=int, default=16)
     options.add_argument("--temperature", type=float, default=0.7)
     options.add_argument("--seed", type=int, default=41)
+    options.add_argument("--units", action="store_true", help="problems of the task units")
     given = options.parse_args()
     paths = given.paths
     if given.what == "sample":
-        problems = WordProblems(steps=(5, 8), digits=(1, 2)).development(given.problems, given.seed)
+        words, units = WordProblems(steps=(5, 8), digits=(1, 2)), Units(levels=(1, 1), kind="time")
+        problems = (units if given.units else words).development(given.problems, given.seed)
         texts = asyncio.run(
             sample(Path(paths[0]), [p.question for p in problems], given.samples, given.temperature)
         )

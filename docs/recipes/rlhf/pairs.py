@@ -1,4 +1,4 @@
-"""Pairs of a model's own samples: a right one and a wrong one of each problem, for reward models, dpo and kto.
+"""Pairs of a model's own samples: a right one and a wrong one of a problem, for reward models, dpo and kto.
 
 python docs/recipes/rlhf/pairs.py .runs/rlhf/sft .runs/rlhf/pairs.jsonl --seed 1
 """
@@ -27,6 +27,7 @@ parser.add_argument(
 )
 parser.add_argument("--prompts", type=int, default=2000)
 parser.add_argument("--samples", type=int, default=6)
+parser.add_argument("--each", type=int, default=1, help="most pairs of a problem")
 parser.add_argument("--max-tokens", type=int, default=48)
 parser.add_argument("--seed", type=int, default=1)
 given = parser.parse_args()
@@ -45,8 +46,8 @@ with given.out.open("w", encoding="utf-8") as file:
     for group, values in zip(groups, judged, strict=True):
         right = [path.text for path, value in zip(group.paths, values, strict=True) if value == 1]
         wrong = [path.text for path, value in zip(group.paths, values, strict=True) if value == 0]
-        if right and wrong:
-            row = {"prompt": group.task.problem.question, "chosen": right[0], "rejected": wrong[0]}
+        for chosen, rejected in islice(zip(right, wrong, strict=False), given.each):
+            row = {"prompt": group.task.problem.question, "chosen": chosen, "rejected": rejected}
             file.write(json.dumps(row) + "\n")
             kept += 1
 share = sum(map(sum, judged)) / (given.prompts * given.samples)
