@@ -1,6 +1,6 @@
 #!/bin/sh
-# 300 labelled rows against 90 of them and what a teacher makes of the other 210 questions, whose answers it is not told:
-# it solves each up to six times, and two solutions are kept where at least 60 % of them agree. Then both students are
+# 300 labelled rows against 90 of them and what a teacher makes of 700 other questions, whose answers it is not told: it
+# solves each up to six times, and two solutions are kept where at least 60 % of them agree. Then both students are
 # asked a thousand fresh questions. The teacher is the model of docs/recipes/lora, behind `reason serve`.
 set -eu
 cd "$(dirname "$0")/../../.."
@@ -11,11 +11,12 @@ here=.runs/synthesize
 mkdir -p $here
 reason data generate --family units --set levels='[1,1]' --set 'kinds=[time]' --count 300 --seed 31 --out $here/all.jsonl
 head -n 90 $here/all.jsonl > $here/labelled.jsonl
-tail -n 210 $here/all.jsonl | python3 -c '
+reason data generate --family units --set levels='[1,1]' --set 'kinds=[time]' --count 700 --seed 32 --out $here/more.jsonl
+python3 -c '
 import json, sys
 for line in sys.stdin:
     asked = json.loads(line)["messages"][0]["content"]
-    print(json.dumps({"prompt": asked}))' > $here/questions.jsonl
+    print(json.dumps({"prompt": asked}))' < $here/more.jsonl > $here/questions.jsonl
 reason serve .runs/lora/full --port 8765 --threads 1 > $here/serve.log 2>&1 &
 server=$!
 trap 'kill $server' EXIT
