@@ -232,8 +232,9 @@ def told(what: str, row: dict[str, Any]) -> None:
     print(json.dumps({"what": what, **row}, ensure_ascii=False), flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(description: str | None) -> argparse.ArgumentParser:
+    """Which recorded texts, how many, how often."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, help="folder of public test sets")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--each", type=int, default=2, help="texts of each kind")
@@ -241,6 +242,11 @@ def main() -> None:
     parser.add_argument(
         "--kinds", type=lambda text: text.split(","), default=[], help="only these kinds of text"
     )
+    return parser
+
+
+def main() -> None:
+    parser = options(__doc__)
     parser.add_argument("--plain", action="store_true", help="without transformers")
     parser.add_argument("--nano", action="store_true", help="texts on the bundled model: quick")
     parser.add_argument("--parts", default="automaton,repeats,votes,large-votes,texts")

@@ -29,7 +29,7 @@ from reason_engine.engines.vllm import VllmConfig, VllmEngine
 from reason_engine.types import GenerateRequest, Message, Sampling
 from tests.bench._forced import Text, recorded, tokenizer
 from tests.bench._measure import machine
-from tests.bench.bench_draft import LARGE, PROBLEM, Speeds, compared
+from tests.bench.bench_draft import LARGE, PROBLEM, Speeds, compared, options
 from tests.models import write_model
 
 METHODS: tuple[Any, ...] = ("none", "sam", "ngram")
@@ -140,12 +140,7 @@ class Engines:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder of public test sets")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--each", type=int, default=2, help="texts of each kind")
-    parser.add_argument("--tokens", type=int, default=64, help="most tokens of a text")
-    parser.add_argument("--kinds", type=lambda text: text.split(","), default=[])
+    parser = options(__doc__)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--say", action="store_true", help=argparse.SUPPRESS)

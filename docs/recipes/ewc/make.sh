@@ -1,6 +1,6 @@
 #!/bin/sh
 # The same rows with and without elastic weight consolidation, then a thousand fresh questions to each.
-# LAMBDAS="0.3 1 3" sh docs/recipes/ewc/make.sh runs several; choose by the development files of both tasks.
+# LAMBDAS="0.1 0.3 1 3" sh docs/recipes/ewc/make.sh runs several; choose by the development files of both tasks.
 set -eu
 cd "$(dirname "$0")/../../.."
 export OMP_NUM_THREADS=1

@@ -1,6 +1,6 @@
 """What a training of all weights changed, as a LoRA adapter: the nearest matrix of low rank to each difference.
 
-    python docs/recipes/nano/adapter.py BASE TUNED OUT [--rank 32]
+    python docs/recipes/nano/adapter.py BASE TUNED OUT [--rank 16]
 
     W' − W ≈ B A,   B = U_r √S_r,   A = √S_r V_rᵀ        of the singular value decomposition, the r largest values
 
@@ -28,7 +28,7 @@ def main() -> None:
     options.add_argument("base", type=Path)
     options.add_argument("tuned", type=Path)
     options.add_argument("out", type=Path)
-    options.add_argument("--rank", type=int, default=32)
+    options.add_argument("--rank", type=int, default=16)
     given = options.parse_args()
     before, after = (load_file(path / "model.safetensors") for path in (given.base, given.tuned))
     tensors: dict[str, torch.Tensor] = {}

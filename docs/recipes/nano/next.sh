@@ -14,7 +14,7 @@ train() {
 }
 
 train grpo 5-grpo nano-5
-python $here/adapter.py $nano .runs/nano-5 .runs/nano-adapter --rank 16
+python $here/adapter.py $nano .runs/nano-5 .runs/nano-adapter
 [ -f .runs/nano-judged/steps.jsonl ] ||
     python $here/judged.py .runs/nano-judged --generated 20000 --model $nano --problems 4000 --samples 8
 train process-reward 6-process nano-process
