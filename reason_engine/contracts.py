@@ -176,8 +176,9 @@ class Call(Protocol):
         stage: str = "rate",
         turns: Sequence[Message] = (),
         ends: Sequence[tuple[int, ...]] = (),
+        prompts: Sequence[str] = (),
     ) -> Scores:
-        """Values of texts by a model head that the engine serves; `turns` and `ends` as in `ScoreRequest`."""
+        """Values of texts by a model head that the engine serves; the last three as in `ScoreRequest`."""
         ...
 
     async def retrieve(self, query: str, k: int = 4) -> list[Passage]:

@@ -139,8 +139,9 @@ class Choice:
 class ScoreRequest:
     """Score texts with a model head: one value a text (`reward`), one at each of its places (`token_reward`), or a
     vector. `turns`: the conversation that every input answers, in the chat format of the model that scores; without
-    them inputs are scored as they stand. `ends[i]`: the places of input i, as numbers of characters before them, each
-    read at the last token that begins before it; none: every token of the input."""
+    them inputs are scored as they stand. `prompts[i]`: the text before input i as the served model had it, read in
+    place of the turns by a head over that model's own states. `ends[i]`: places of input i, as numbers of characters
+    before them, each read at the last token that begins before it; none: every token of the input."""
 
     id: str
     inputs: tuple[str, ...]
@@ -148,6 +149,7 @@ class ScoreRequest:
     model: str | None = None
     turns: tuple[Message, ...] = ()
     ends: tuple[tuple[int, ...], ...] = ()
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

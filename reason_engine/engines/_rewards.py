@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["outcome", "process"]
 HEAD = "head.json"
+HEAD_DIM = 32
+"""Of the attention of a side network."""
 FOLDER = "heads"
 SUFFIXES: Mapping[str, Kind] = {
     "ForSequenceClassification": "outcome",
@@ -55,6 +57,8 @@ class RewardFile:
     path: str
     kind: Kind
     own: bool
+    side: tuple[int, int] | None = None
+    """(width, depth) of a side network; None: linear layers."""
 
 
 def is_url(text: str) -> bool:
@@ -75,10 +79,12 @@ def read_reward(name: str, path: str) -> RewardFile:
         raise ModelLoadError(f"reward model {name!r}: {folder}: no such folder")
     weight_files(folder)
     if (folder / HEAD).is_file():
-        stated = read_json(folder / HEAD).get("kind")
+        said = read_json(folder / HEAD)
+        stated = said.get("kind")
         if stated not in ("outcome", "process"):
             raise ModelLoadError(f"{folder / HEAD}: kind must be 'outcome' or 'process', not {stated!r}")
-        return RewardFile(name, str(folder), "process" if stated == "process" else "outcome", own=True)
+        kind: Kind = "process" if stated == "process" else "outcome"
+        return RewardFile(name, str(folder), kind, own=True, side=_side(folder, said.get("side")))
     named = str((read_json(folder / "config.json").get("architectures") or ["?"])[0])
     kinds: list[Kind] = [kind for suffix, kind in SUFFIXES.items() if named.endswith(suffix)]
     if not kinds:
@@ -86,6 +92,20 @@ def read_reward(name: str, path: str) -> RewardFile:
             f"{folder / 'config.json'}: {named} has no head that scores: {', '.join(SUFFIXES)} have"
         )
     return RewardFile(name, str(folder), kinds[0], own=False)
+
+
+def _side(folder: Path, said: object) -> tuple[int, int] | None:
+    if said is None:
+        return None
+    sizes = [dict(said).get(key) for key in ("width", "depth")] if isinstance(said, dict) else [None]
+    if (
+        not all(isinstance(size, int) and 0 < size <= 65536 for size in sizes)
+        or cast(int, sizes[0]) % HEAD_DIM
+    ):
+        raise ModelLoadError(
+            f"{folder / HEAD}: side must hold a width, a multiple of {HEAD_DIM}, and a depth, not {said!r}"
+        )
+    return cast(tuple[int, int], tuple(sizes))
 
 
 def choose(request: ScoreRequest, kinds: Mapping[str, Kind]) -> str:

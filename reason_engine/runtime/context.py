@@ -200,9 +200,12 @@ class Context:
         stage: str = "rate",
         turns: Sequence[Message] = (),
         ends: Sequence[tuple[int, ...]] = (),
+        prompts: Sequence[str] = (),
     ) -> Scores:
         """Values of texts by a model head that the engine serves; generates nothing. Raises CapabilityMissing."""
-        request = ScoreRequest(self.run.request_id(), tuple(inputs), task, model, tuple(turns), tuple(ends))
+        request = ScoreRequest(
+            self.run.request_id(), tuple(inputs), task, model, tuple(turns), tuple(ends), tuple(prompts)
+        )
         return await scoring.rate(self.run, request, self.stage or stage)
 
     def staged(self, stage: str) -> Context:

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from reason_engine.data.mixture import Part
 from reason_engine.errors import SetupError
 from reason_engine.training._course import Course, Stage, staged
-from reason_engine.training._preflight_online import preflight, try_rewards
+from reason_engine.training._preflight_online import preflight, try_endpoints, try_rewards
 from reason_engine.training._rewards import Judged, Reward
 from reason_engine.training.callbacks import Log, Tell
 from reason_engine.training.config import Frozen, Patterns
@@ -53,6 +53,9 @@ class Online(Frozen):
     judge: Path | None = Field(None, description="A checkpoint folder whose model and heads judge")
     reward_models: dict[str, str] = Field(
         {}, description="Reward models by name, for the judging engine: folders, or URLs of pooling endpoints"
+    )
+    allow_code: bool = Field(
+        False, description="Let the verifier `code` run what samples say, in the sandbox that serving uses"
     )
     steps: int = Field(ge=1)
     prompts: int = Field(16, ge=1, description="Problems a step")
@@ -157,7 +160,7 @@ def train(
     """
     from reason_engine.training._rollout import Actor
 
-    found = preflight(config)
+    found = [*preflight(config), *try_endpoints(config)]
     actor = Actor(config)
     for line in (*found, try_rewards(config, actor)):
         tell({"note": line})

@@ -7,13 +7,18 @@ samples, the judge's weights, one pass.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reason_engine.data.readers import open_source
 from reason_engine.engines._checkpoint import read_json
+from reason_engine.engines._rewards import Endpoints, is_url
+from reason_engine.errors import EngineError, SetupError
+from reason_engine.settings import load_settings
 from reason_engine.training._course import Course
 from reason_engine.training._preflight import architecture, check_template, fits, room, size_of
+from reason_engine.types import ScoreRequest
 
 if TYPE_CHECKING:
     from reason_engine.training._online import Online
@@ -44,6 +49,29 @@ def try_rewards(config: Online, actor: Actor) -> str:
     actor.check(Course(config).take(LOOKED_AT))
     names = ", ".join(reward.verifier for reward in config.rewards)
     return f"rewards: {names}; each can judge the first {LOOKED_AT} problems"
+
+
+def try_endpoints(config: Online) -> list[str]:
+    """Each reward model behind a URL judges one word. Raises SetupError naming the one that does not."""
+    urls = {name: url for name, url in config.reward_models.items() if is_url(url)}
+    if not urls:
+        return []
+    keys = {name: key for name, key in load_settings().reward_keys.items() if name in urls}
+    endpoints = Endpoints(urls, keys=keys)
+
+    async def ask() -> None:
+        try:
+            for name, kind in endpoints.kinds.items():
+                task = "token_reward" if kind == "process" else "reward"
+                try:
+                    await endpoints.score(ScoreRequest("preflight", ("1",), task, name, (), ((1,),)))
+                except EngineError as error:
+                    raise SetupError(f"reward_models.{name}: {urls[name]}: {error}") from None
+        finally:
+            await endpoints.close()
+
+    asyncio.run(ask())
+    return [f"reward models: {', '.join(urls)}; each has judged a word"]
 
 
 def memory(config: Online) -> float:

@@ -19,12 +19,12 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from reason_engine.answers import Equality, find, normalise
-from reason_engine.contracts import Call, Capabilities, Engine, ProcessVerifier, Verifier
+from reason_engine.contracts import Call, Capabilities, Engine, Powers, ProcessVerifier, Verifier
 from reason_engine.errors import CapabilityMissing, ReasonError, RequestError, SetupError
 from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.judges import checker_of, verifier_of
+from reason_engine.runtime.judges import NONE, checker_of, verifier_of
 from reason_engine.runtime.run import Run
 from reason_engine.training._course import Task
 from reason_engine.training.config import Frozen
@@ -101,6 +101,7 @@ class Bench:
     rewards: Sequence[Reward]
     profile: Profile
     judge: Engine | None
+    powers: Powers = NONE
     equality: Equality = field(default_factory=Equality)
     _numbers: Iterator[int] = field(default_factory=count)
 
@@ -140,8 +141,15 @@ class Bench:
         reward, where = self.rewards[number], f"rewards.{number}"
         caps = self.judge.caps if self.judge else Capabilities(token_ids=True)
         try:
-            made = verifier_of(reward.verifier, reward.params, self.profile, task.problem, caps, where)
+            made = verifier_of(
+                reward.verifier, reward.params, self.profile, task.problem, caps, where, self.powers
+            )
         except RequestError as error:
+            if error.code == "code_execution_off" and self.powers.code is None:
+                raise SetupError(
+                    f"{where}: the verifier {reward.verifier!r} runs what samples say; allow_code: true lets it, in a "
+                    "sandbox"
+                ) from None
             hint = "; set `judge` to a model" if isinstance(error, CapabilityMissing) else ""
             raise SetupError(f"{where}: {error.message}{hint}") from None
         if reward.process and not isinstance(made, ProcessVerifier):
@@ -275,6 +283,7 @@ class _Mute:
         stage: str = "rate",
         turns: Sequence[Message] = (),
         ends: Sequence[tuple[int, ...]] = (),
+        prompts: Sequence[str] = (),
     ) -> Scores:
         raise _refused()
 

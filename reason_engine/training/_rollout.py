@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from reason_engine.contracts import Powers
 from reason_engine.engines.embedded import Embedded
 from reason_engine.errors import SetupError
 from reason_engine.profile import read_profile
@@ -20,6 +21,7 @@ from reason_engine.settings import load_settings
 from reason_engine.training._course import Task
 from reason_engine.training._rewards import Bench, Judged, answer_of
 from reason_engine.types import FinishReason, GenerateRequest, Path, Sampling, TokenLogprob
+from reason_engine.verifiers.code import Sandbox
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +48,8 @@ class Actor:
     """The policy's engine and the rewards. Opened and closed with `with`."""
 
     def __init__(self, config: Online) -> None:
-        """Raises ModelLoadError for a folder that the embedded engine does not run."""
+        """Raises ModelLoadError for a folder that the embedded engine does not run, SetupError where programs are to
+        be run on a machine that cannot limit them."""
         threads, heads = config.threads or 0, config.reward_models
         keys = load_settings().reward_keys
         self._config = config
@@ -58,8 +61,11 @@ class Actor:
             else None
         )
         self._profile = read_profile(config.model)
-        self._bench = Bench(config.rewards, self._profile, self._judge)
+        sandbox = Sandbox() if config.allow_code else None
+        self._bench = Bench(config.rewards, self._profile, self._judge, Powers(sandbox))
         self._runner = asyncio.Runner()
+        if sandbox is not None and (reason := self._runner.run(sandbox.probe())):
+            raise SetupError(f"allow_code: programs cannot be limited on this machine: {reason}")
 
     def __enter__(self) -> Actor:
         try:

@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 from reason_engine.data.rows import Row, Stepwise
 from reason_engine.errors import SetupError
 from reason_engine.training import trainers
-from reason_engine.training._heads import Headed, saver, with_head
+from reason_engine.training._heads import Headed, Read, saver, values_of, with_head
 from reason_engine.training._loop import supervise
 from reason_engine.training.callbacks import Tell, silent
 
@@ -49,7 +49,7 @@ class ProcessRewardConfig(Headed):
 
     @model_validator(mode="after")
     def whole(self) -> ProcessRewardConfig:
-        if self.lm and self.train == "head":
+        if self.lm and self.train != "model":
             raise ValueError("lm: a head alone leaves the language model as it is; with train: model")
         return self
 
@@ -86,17 +86,13 @@ class Processes:
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        from reason_engine.training._forward import place_states
-
-        said = [range(item.right[0] - 1, item.right[1] - 1) if self._config.lm else () for item in group]
-        rows = [(item.ids, [*item.places, *places]) for item, places in zip(group, said, strict=True)]
         device = next(self.model.score.parameters()).device
-        states_ND = place_states(body, rows, self._config.precision, device)
-        cuts = [
-            size for item, places in zip(group, said, strict=True) for size in (len(item.places), len(places))
-        ]
-        parts = states_ND.split(cuts)
-        values = self.model.score(torch.cat(parts[::2]).float())[:, 0]
+        spoken = None
+        if self._config.lm:
+            values, spoken = self._values_and_words(group, body, device)
+        else:
+            rows: list[Read] = [(item.ids, item.places, item.right[0]) for item in group]
+            values = values_of(self._config, self.model, self._speaker, body, rows)
         labels = torch.tensor([label for item in group for label in item.labels], device=device)
         losses = binary_cross_entropy_with_logits(values, labels, reduction="none")
         right, seen = (values > 0) == (labels > 0.5), 0
@@ -105,10 +101,25 @@ class Processes:
             share += float(right[seen : seen + len(item.places)].float().mean())
             seen += len(item.places)
         told, loss = {"accuracy": share}, losses.sum()
-        if self._config.lm:
-            spoken, told["lm_loss"] = self._spoken(group, parts[1::2])
-            loss = loss + self._config.lm * spoken
+        if spoken is not None:
+            said, told["lm_loss"] = self._spoken(group, spoken)
+            loss = loss + self._config.lm * said
         return loss, told
+
+    def _values_and_words(self, group: Sequence[Steps], body: Any, device: Any) -> tuple[Any, list[Any]]:
+        """The values at the places, [N], and the states that say each item's right tokens."""
+        import torch
+
+        from reason_engine.training._forward import place_states
+
+        said = [range(item.right[0] - 1, item.right[1] - 1) for item in group]
+        rows = [(item.ids, [*item.places, *places]) for item, places in zip(group, said, strict=True)]
+        states_ND = place_states(body, rows, self._config.precision, device)
+        cuts = [
+            size for item, places in zip(group, said, strict=True) for size in (len(item.places), len(places))
+        ]
+        parts = states_ND.split(cuts)
+        return self.model.score(torch.cat(parts[::2]).float())[:, 0], list(parts[1::2])
 
     def _spoken(self, group: Sequence[Steps], states: Sequence[Any]) -> tuple[Any, float]:
         """−log p of right tokens, each solution's mean counted once a step; and the sum of the means."""

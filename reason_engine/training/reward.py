@@ -21,7 +21,7 @@ from reason_engine.data.rows import Preference, Row, Turns
 from reason_engine.errors import SetupError
 from reason_engine.training import trainers
 from reason_engine.training._encode import Encoded
-from reason_engine.training._heads import Headed, saver, with_head
+from reason_engine.training._heads import Headed, Read, saver, values_of, with_head
 from reason_engine.training._loop import supervise
 from reason_engine.training.callbacks import Tell, silent
 from reason_engine.training.dpo import Pair
@@ -46,6 +46,7 @@ class Outcomes:
 
         self.model = with_head(config, model, "outcome", tokenizer.pad_token_id)
         self._config, self._encoder = config, Encoder(tokenizer, config.max_length)
+        self._speaker = model.get_output_embeddings()
 
     def encode(self, rows: Sequence[Preference]) -> list[Pair]:
         return [
@@ -58,31 +59,30 @@ class Outcomes:
     def loss(self, group: Sequence[Pair], body: Any) -> tuple[Any, Mapping[str, float]]:
         from torch.nn.functional import logsigmoid
 
-        from reason_engine.training._forward import place_values
-
         config, count = self._config, len(group)
-        rows = [
-            (one.ids, [len(one.ids) - 1])
-            for one in (*(p.chosen for p in group), *(p.rejected for p in group))
-        ]
-        values = place_values(body, self.model.score, rows, config.precision)
+        texts = (*(p.chosen for p in group), *(p.rejected for p in group))
+        rows: list[Read] = [(one.ids, [len(one.ids) - 1], _begins(one)) for one in texts]
+        values = values_of(config, self.model, self._speaker, body, rows)
         better, worse = values[:count], values[count:]
         losses = -logsigmoid(better - worse - config.margin) + config.centre * (better + worse) ** 2
         margins = (better - worse).detach()
         return losses.sum(), {"accuracy": float((margins > 0).sum()), "margin": float(margins.sum())}
 
     def _text(self, prompt: Turns, answer: str) -> Encoded:
-        if self._config.train == "model":
-            text = self._encoder.closed(prompt, answer)
-        else:
-            text = self._encoder.prompt(prompt) + answer
-        ids, _ = self._encoder.tokens(text)
+        asked = self._encoder.prompt(prompt)
+        text = self._encoder.closed(prompt, answer) if self._config.train == "model" else asked + answer
+        ids, starts = self._encoder.tokens(text)
         if len(ids) > self._config.max_length:
             raise SetupError(
                 f"an answer with its prompt has {len(ids)} tokens, above max_length {self._config.max_length}: "
                 "a reward is read at its end"
             )
-        return Encoded(ids, [])
+        return Encoded(ids, [float(start >= len(asked)) for start in starts])
+
+
+def _begins(text: Encoded) -> int:
+    """Where its answer does."""
+    return text.weights.index(1.0) if 1.0 in text.weights else len(text.ids)
 
 
 @trainers.register("reward")

@@ -4,8 +4,10 @@
     process   s = fold over steps t of sigmoid(r(question, steps up to t))
 
 Cobbe et al. 2021, arXiv:2110.14168, section 4; Lightman et al. 2023, arXiv:2305.20050, section 2.6. `fold` is the least
-step unless the request says otherwise; Lightman et al. multiply. The engine returns raw values: a reward, or with two
-labels the log-odds of the second; the sigmoid keeps their order and makes them comparable with other verifiers.
+step unless the request says otherwise; Lightman et al. multiply. A head over the served model's own states reads each
+path after the prompt that it had, a model of its own after the question. The engine returns raw values: a reward, or
+with two labels the log-odds of the second; the sigmoid keeps their order and makes them comparable with other
+verifiers.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ class RewardModel(BaseModel):
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
         """In (0, 1)."""
         turns = (*problem.history, Message("user", problem.question))
-        rated = await call.rate([path.text for path in paths], model=self.model, turns=turns)
+        texts = [path.text for path in paths]
+        rated = await call.rate(texts, model=self.model, turns=turns, prompts=_prompts(paths))
         return [Score(squashed(values[0]), "reward-model", self.model or "") for values in rated.values]
 
 
@@ -84,7 +87,15 @@ class StepRewardModel(RewardModel):
         turns = (*problem.history, Message("user", problem.question))
         ends = [step_ends(path.text, self._step_end) for path in paths]
         texts = [path.text for path in paths]
-        return await call.rate(texts, task="token_reward", model=self.model, turns=turns, ends=ends)
+        return await call.rate(
+            texts, task="token_reward", model=self.model, turns=turns, ends=ends, prompts=_prompts(paths)
+        )
+
+
+def _prompts(paths: Sequence[Path]) -> Sequence[str]:
+    """As the paths had them; none where one was not asked for by the served model."""
+    found = [path.prompt for path in paths]
+    return found if all(found) else ()
 
 
 def step_ends(text: str, end: str) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from reason_engine.training._preflight_online import memory
 from reason_engine.training.grpo import GrpoConfig
 from reason_engine.training.ppo import PpoConfig
 from reason_engine.training.run import run
+from reason_engine.verifiers.code import Sandbox
 from tests.models import UNSERVABLE, changed
 from tests.training.online import WORDS, config
 
@@ -87,12 +90,44 @@ def test_problems_that_cannot_be_read_are_named(
             "none",
         ),
         ({"judge": "none"}, "none"),
+        (
+            {"rewards": [{"verifier": "code"}]},
+            "rewards.0: the verifier 'code' runs what samples say; allow_code: true",
+        ),
+        (
+            {
+                "rewards": [{"verifier": "reward-model", "params": {"model": "far"}}],
+                "reward_models": {"far": "http://127.0.0.1:9"},
+            },
+            "reward_models.far: http://127.0.0.1:9: reward model 'far': Connection error",
+        ),
+        (
+            {
+                "rewards": [{"verifier": "reward-model", "process": True, "params": {"model": "far"}}],
+                "reward_models": {"far": "process+http://127.0.0.1:9"},
+            },
+            "reward_models.far: process+http://127.0.0.1:9: reward model 'far': Connection error",
+        ),
     ],
 )
 def test_rewards_that_cannot_judge_are_named(
     policy: Path, tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     assert said in refused("ppo", policy, tmp_path / "o", mixture=WORDS, **changes)
+
+
+def test_programs_are_judged_where_the_config_allows_it(policy: Path, tmp_path: Path) -> None:
+    data = tmp_path / "d.jsonl"
+    row = {"prompt": "Add.", "answer": "x", "tests": ["assert True"]}
+    data.write_text(json.dumps(row) + "\n")
+    changes = {"mixture": [], "data": data, "rewards": [{"verifier": "code"}], "steps": 1}
+    made = config(GrpoConfig, policy, tmp_path / "o", allow_code=True, **changes)
+    if reason := asyncio.run(Sandbox().probe()):
+        with pytest.raises(SetupError, match="allow_code: programs cannot be limited"):
+            run("grpo", made)
+        pytest.skip(reason)
+    metrics = run("grpo", made)["metrics"]
+    assert 0 <= metrics["reward_code"] <= 1 and metrics["unjudged"] == 0
 
 
 def test_no_folder_and_too_little_room(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,12 +20,15 @@ from tests.models import write_model
 from tests.training.test_methods import PAIRS, SOLVED, lines, train
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+SIDE = {"train": "side", "wide": 32, "deep": 1, "adamw_rate": 0.01}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "outcome": ("reward", {}),
     "outcome-head": ("reward", {"train": "head", "wide": 16, "adamw_rate": 0.02}),
     "process": ("process-reward", {}),
     "process-speaking": ("process-reward", {"lm": 0.2}),
     "process-head": ("process-reward", {"train": "head", "wide": 16, "adamw_rate": 0.02}),
+    "outcome-side": ("reward", SIDE),
+    "process-side": ("process-reward", SIDE),
 }
 
 
@@ -47,7 +50,7 @@ async def engine(base: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
     await made.close()
 
 
-@pytest.mark.parametrize("name", ["outcome", "outcome-head"])
+@pytest.mark.parametrize("name", ["outcome", "outcome-head", "outcome-side"])
 async def test_the_better_answer_has_the_higher_reward(engine: Embedded, name: str) -> None:
     for row in PAIRS:
         asked = ScoreRequest(
@@ -57,7 +60,7 @@ async def test_the_better_answer_has_the_higher_reward(engine: Embedded, name: s
         assert better > worse + 0.5
 
 
-@pytest.mark.parametrize("name", ["process", "process-speaking", "process-head"])
+@pytest.mark.parametrize("name", ["process", "process-speaking", "process-head", "process-side"])
 async def test_wrong_steps_are_told_from_right_ones(engine: Embedded, name: str) -> None:
     row = SOLVED[3]
     text = "\n".join(row["completions"])

@@ -6,7 +6,7 @@
 right and a wrong solution of one problem. Both hold solutions spoiled by the generator (a slip, a wrong sign, a number
 that belongs elsewhere, a line left out) and, with a model, that model's own. Where a model's solution reaches a wrong
 answer by true equations the first wrong line is not known: such solutions are in the pairs only. Problems come from the
-generator under training seeds: none of a test or a development set.
+generator under training seeds: none of a test or a development set. Prompts are what the samples were drawn from.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 
 from reason_engine.data._lines import APPLY
+from reason_engine.data.formats import STEPS
 from reason_engine.data.repair import LEFT_OUT, spoiled
 from reason_engine.data.words import WordProblem, word_problem
 
@@ -58,15 +59,16 @@ def holds(row: str) -> bool:
 def generated(rng: random.Random) -> tuple[Row, Row]:
     """(steps, pair) of one problem; a third of the steps are those of the right solution."""
     problem = problem_of(rng)
+    asked = f"{problem.question}\n{STEPS}"
     place, given = spoiled(rng, problem, LEFT_OUT)
     lines = [*map(str, given), f"Answer: {given[-1].value}"]
     right = problem.rationale.split("\n")
     labels = [float(number < place) for number in range(len(lines))]
     if rng.random() < 1 / 3:
-        steps = {"prompt": problem.question, "steps": right, "labels": [1.0] * len(right)}
+        steps = {"prompt": asked, "steps": right, "labels": [1.0] * len(right)}
     else:
-        steps = {"prompt": problem.question, "steps": lines, "labels": labels}
-    return steps, {"prompt": problem.question, "chosen": "\n".join(right), "rejected": "\n".join(lines)}
+        steps = {"prompt": asked, "steps": lines, "labels": labels}
+    return steps, {"prompt": asked, "chosen": "\n".join(right), "rejected": "\n".join(lines)}
 
 
 def problem_of(rng: random.Random) -> WordProblem:
@@ -82,14 +84,15 @@ def sampled(model: Path, seed: int, problems: int, samples: int) -> tuple[list[R
     found = asyncio.run(sample(model, [one.question for one in asked], samples, 1.0))
     steps, pairs = list[Row](), list[Row]()
     for problem, texts in zip(asked, found, strict=True):
+        prompt = f"{problem.question}\n{STEPS}"
         good = [text for text in texts if answer_of(text) == problem.answer]
         bad = [text for text in texts if answer_of(text) not in (None, problem.answer)]
         for text in {*good[:3], *bad}:
             if (labels := labels_of(text, problem.answer)) is not None:
                 rows = [row for row in text.splitlines() if row.strip()]
-                steps.append({"prompt": problem.question, "steps": rows, "labels": labels})
+                steps.append({"prompt": prompt, "steps": rows, "labels": labels})
         for chosen, rejected in zip(good[:4], bad, strict=False):
-            pairs.append({"prompt": problem.question, "chosen": chosen, "rejected": rejected})
+            pairs.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
     return steps, pairs
 
 

@@ -70,7 +70,8 @@ async def score(model: Path, rows: Rows, head: str) -> list[list[list[float]]]:
     process = dict(engine.caps.rewards)[name] == "process"
     found: list[list[list[float]]] = []
     for row in rows:
-        turns, texts = (Message("user", row["question"]),), tuple(dict.fromkeys(row["samples"]))
+        turns = (Message("user", f"{row['question']}\n{STEPS}"),)
+        texts = tuple(dict.fromkeys(row["samples"]))
         ends = tuple(step_ends(text, "\n") for text in texts) if process else ()
         task = "token_reward" if process else "reward"
         request = ScoreRequest(f"s-{len(found)}", texts, task, name, turns, ends)

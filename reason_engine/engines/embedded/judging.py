@@ -52,21 +52,26 @@ class Judging:
         name = choose(request, self.kinds)
         if request.ends and len(request.ends) != len(request.inputs):
             raise RequestError("ends and inputs differ in number", param="ends")
+        if request.prompts and len(request.prompts) != len(request.inputs):
+            raise RequestError("prompts and inputs differ in number", param="prompts")
         inputs: list[tuple[int, ...]] = []
         places: list[tuple[int, ...]] = []
+        begins: list[int] = []
         for number, text in enumerate(request.inputs):
             ends = request.ends[number] if request.ends else None
-            ids, read = _tokens(self._readers[name], request, text, ends)
+            before = request.prompts[number] if request.prompts else ""
+            ids, read, begin = _tokens(self._readers[name], request, text, ends, before)
             inputs.append(ids)
             places.append(read)
-        return Rate(identity, name, tuple(inputs), tuple(places))
+            begins.append(begin)
+        return Rate(identity, name, tuple(inputs), tuple(places), tuple(begins))
 
     async def embedding(self, identity: str, inputs: Sequence[str]) -> Rate:
         """Texts to embed by the served model, in tokens, each cut to the context. Raises RequestError kinds."""
         cut = [(await prompt_ids(self._chat, text))[: self._context] for text in inputs]
         for ids in cut:
             check_prompt(ids, self._context + 1, self._vocab)
-        return Rate(identity, None, tuple(cut), ((0,),) * len(cut))
+        return Rate(identity, None, tuple(cut), ((0,),) * len(cut), (0,) * len(cut))
 
 
 def _reader(file: RewardFile) -> Reader:
@@ -76,11 +81,14 @@ def _reader(file: RewardFile) -> Reader:
 
 
 def _tokens(
-    reader: Reader, request: ScoreRequest, text: str, ends: tuple[int, ...] | None
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(tokens of the whole text, places to read): the last token for `reward`, else where the ends are."""
+    reader: Reader, request: ScoreRequest, text: str, ends: tuple[int, ...] | None, prompt: str
+) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """(tokens of the whole text, places to read, where the answer begins): the last token is read for `reward`, else
+    those where the ends are."""
     chat = reader.chat
-    before = chat.render_chat(request.turns) if request.turns else ""
+    before = prompt if reader.file.own else ""
+    if request.turns and not before:
+        before = chat.render_chat(request.turns)
     # A model with a format of its own has seen finished turns; a head reads what the served model writes.
     if request.turns and not reader.file.own and request.task == "reward":
         whole = chat.render_chat((*request.turns, Message("assistant", text)), closed=True)
@@ -88,13 +96,16 @@ def _tokens(
         whole = before + text
     ids = tuple(chat.tokenize(whole))
     check_prompt(ids, reader.context + 1, reader.vocab)
-    if request.task == "reward":
-        return ids, (len(ids) - 1,)
+    if request.task == "reward" and reader.file.side is None:
+        return ids, (len(ids) - 1,), 0
     starts = [start for start, _ in chat.tokenizer.encode(whole, add_special_tokens=False).offsets]
     first = len(ids) - len(starts)
+    begin = first + sum(start < len(before) for start in starts)
+    if request.task == "reward":
+        return ids, (len(ids) - 1,), begin
     if ends is None:
-        return ids, tuple(range(first, len(ids)))
-    return ids, tuple(first + max(0, _last(starts, len(before) + end)) for end in ends)
+        return ids, tuple(range(first, len(ids))), begin
+    return ids, tuple(first + max(0, _last(starts, len(before) + end)) for end in ends), begin
 
 
 def _last(starts: list[int], end: int) -> int:

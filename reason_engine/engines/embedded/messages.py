@@ -52,13 +52,15 @@ class Choose:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Read these texts by a reward model: `places[i]` are the tokens of input i whose values are wanted. `model` None:
-    as vectors, by the served model; `places[i]` is then (0,), so that every token is read."""
+    """Read these texts by a reward model: `places[i]` are the tokens of input i whose values are wanted, `begins[i]` is
+    where its answer begins. `model` None: as vectors, by the served model; `places[i]` is then (0,), so that every
+    token is read."""
 
     id: str
     model: str | None
     inputs: tuple[tuple[int, ...], ...]
     places: tuple[tuple[int, ...], ...]
+    begins: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,13 @@ class Mean:
     decoder: Decoder
     own: ClassVar[bool] = False
 
-    def read(self, hidden_NH: Tensor, places: Sequence[int]) -> tuple[float, ...]:
+    def kept_from(self, places: Sequence[int], begin: int) -> int:
+        """A text is read from its beginning."""
+        return 0
+
+    def read(
+        self, hidden_NH: Tensor, ids: Sequence[int], places: Sequence[int], begin: int
+    ) -> tuple[float, ...]:
         """The text's vector, (H); the places do not matter."""
         mean = self.decoder.states(hidden_NH).float().mean(0)
         return tuple(F.normalize(mean, dim=0).tolist())
