@@ -61,6 +61,14 @@ Options = Annotated[
 Target_ = Annotated[Path, typer.Argument(metavar="OUT", help="A .jsonl file; its account stands beside it.")]
 Rows = Annotated[Path, typer.Argument(metavar="IN", help="A file in any format.")]
 Strategy = Annotated[str, typer.Option("--strategy", "-s", help="How the model solves: reason strategies.")]
+Profile_ = Annotated[
+    Path | None,
+    typer.Option(
+        "--profile",
+        metavar="DIR",
+        help="Folder whose reason.json says how the --url's model wants to be asked.",
+    ),
+]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=1024, help="Rows at once.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Bound on each text.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on with the journal.")]
@@ -197,6 +205,7 @@ def augment(
     format: Format = None,
     model: Model = None,
     url: Url = None,
+    profile: Profile_ = None,
     engine: EngineName = "auto",
     threads: Threads = None,
     max_tokens: MaxTokens = 1024,
@@ -235,7 +244,7 @@ def augment(
             tokens=tokens, concurrency=concurrency, fresh=fresh, progress=_counter("attempts", as_json),
         )  # fmt: skip
 
-    target = Target(model, url, engine, threads, max_tokens) if config.needs_model else None
+    target = Target(model, url, engine, threads, max_tokens, profile) if config.needs_model else None
     _run(work, target, as_json)
 
 
@@ -266,6 +275,7 @@ def synthesize(
     format: Format = None,
     model: Model = None,
     url: Url = None,
+    profile: Profile_ = None,
     engine: EngineName = "auto",
     threads: Threads = None,
     max_tokens: MaxTokens = 1024,
@@ -308,7 +318,7 @@ def synthesize(
             tokens=tokens, concurrency=concurrency, fresh=fresh, progress=_counter("problems", as_json),
         )  # fmt: skip
 
-    _run(work, Target(model, url, engine, threads, max_tokens), as_json)
+    _run(work, Target(model, url, engine, threads, max_tokens, profile), as_json)
 
 
 def _run(work: Callable[[Any], Any], target: Target | None, as_json: bool) -> None:

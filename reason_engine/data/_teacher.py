@@ -7,6 +7,7 @@ import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
 from typing import Any, ClassVar, cast
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from reason_engine.errors import (
     SetupError,
     VerifierError,
 )
-from reason_engine.profile import Profile
+from reason_engine.profile import FILE, Profile, read_profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.solve import solve
@@ -35,13 +36,15 @@ from reason_engine.verifiers import verifiers
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which model writes. With `url`, `model` names one of the endpoint's."""
+    """Which model writes. With `url`, `model` names one of the endpoint's. `profile`: a folder whose reason.json says how
+    it wants to be asked, where that is not known of the model itself."""
 
     model: str | None = None
     url: str | None = None
     engine: str = "auto"
     threads: int | None = None
     max_tokens: int = 1024
+    profile: FilePath | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,10 @@ async def open_teacher(target: Target) -> AsyncIterator[Teacher]:
         key = os.environ.get("REASON_API_KEY")
         flags |= {"engine": "openai", "upstream_url": base, "upstream_key": key}
     settings = load_settings(flags)
-    profile, engine, equality = profile_of(settings), open_engine(settings, inline=True), Equality()
+    if target.profile is not None and not (target.profile / FILE).is_file():
+        raise SetupError(f"--profile {target.profile}: no {FILE} in this folder")
+    profile = read_profile(target.profile) if target.profile else profile_of(settings)
+    engine, equality = open_engine(settings, inline=True), Equality()
     try:
         try:
             await engine.start()
