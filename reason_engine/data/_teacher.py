@@ -36,8 +36,8 @@ from reason_engine.verifiers import verifiers
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which model writes. With `url`, `model` names one of the endpoint's. `profile`: a folder whose reason.json says how
-    it wants to be asked, where that is not known of the model itself."""
+    """Which model writes. With `url`, `model` names one of the endpoint's. `profile`: a folder whose reason.json says
+    how it wants to be asked, where that is not known of the model itself."""
 
     model: str | None = None
     url: str | None = None
