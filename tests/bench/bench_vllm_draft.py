@@ -3,10 +3,11 @@
     .venv-vllm/bin/python -m tests.bench.bench_vllm_draft --data DIR [--rounds 5] [--each 2] [--tokens 64] [--kinds rag]
 
 As in bench_draft a random model of 100M parameters says recorded texts: the logits of each place are replaced, after
-they were computed, by ones that leave the recorded token (one stream, greedy). Then sixteen paths of one word problem
-by reason-nano, sampled by vLLM. Each method has an engine in a process of its own, since n-grams load numba, and so
-does our drafter; the parent asks one after the other. Times are processor time of that process. No two rounds have the
-same prompt, for the automaton drafts from earlier answers to it.
+they were computed, by ones that leave the recorded token (one stream, greedy). Then sixteen paths of one prompt,
+sampled: of that model, whose texts are noise without repeats, and of reason-nano on a word problem. Each method has an
+engine in a process of its own, since n-grams load numba, and so does our drafter; the parent asks one after the other.
+Times are processor time of that process. No two rounds have the same prompt, for the automaton drafts from earlier
+answers to it.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Forced:
         return logits_BV
 
 
-async def child(model: Path, method: Any, say: bool) -> None:
+async def child(model: Path, method: Any, say: bool, longest: int) -> None:
     """Answers a line of JSON, a list of texts, with [processor seconds, tokens a step]."""
     forced = Forced()
     forced.install()
@@ -87,7 +88,7 @@ async def child(model: Path, method: Any, say: bool) -> None:
         forced.steps, made, begun = 0, 0, time.process_time()
         for i, text in enumerate(some or [votes]):
             forced.text = text if say else Text((), ())
-            most, n, warmth = (len(text.said), 1, 0.0) if say else (64, 16, 0.7)
+            most, n, warmth = (len(text.said), 1, 0.0) if say else (longest, 16, 0.7)
             sampling = Sampling(max_tokens=most, temperature=warmth, seed=turn, ignore_eos=True, draft=method)
             request = GenerateRequest(f"{turn}-{i}", text.prompt, n, sampling)
             said: list[int] = []
@@ -104,10 +105,11 @@ async def child(model: Path, method: Any, say: bool) -> None:
 class Engines:
     """A process for each method, all with the same model."""
 
-    def __init__(self, model: Path, say: bool, stack: ExitStack) -> None:
+    def __init__(self, model: Path, say: bool, longest: int, stack: ExitStack) -> None:
         self._children: dict[Any, subprocess.Popen[str]] = {}
         for method in METHODS:
             command = [sys.executable, "-m", __spec__.name, "--child", method, "--model", str(model)]
+            command += ["--tokens", str(longest)]
             started = subprocess.Popen(
                 [*command, *(["--say"] if say else [])],
                 stdin=subprocess.PIPE,
@@ -146,19 +148,23 @@ def main() -> None:
     parser.add_argument("--say", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        asyncio.run(child(args.model, args.child, args.say))
+        asyncio.run(child(args.model, args.child, args.say, args.tokens))
         return
     print(machine(), file=sys.stderr)
     if args.data:
         with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
             folder = write_model(Path(made), dtype="float32", **LARGE)
             texts = recorded(args.data, tokenizer(args.data, folder), args.each, args.tokens)
-            engines = Engines(folder, True, stack)
+            engines = Engines(folder, True, args.tokens, stack)
             for kind, some in texts.items():
                 if not args.kinds or kind in args.kinds:
                     engines.compare(f"vLLM, {kind}", some, args.rounds)
-    with ExitStack() as stack:
-        Engines(bundled_model() or Path(), False, stack).compare("vLLM, 16 paths, nano", [], args.rounds)
+    with tempfile.TemporaryDirectory() as made:
+        large = write_model(Path(made), dtype="float32", **LARGE)
+        for name, model in (("100M", large), ("nano", bundled_model() or Path())):
+            with ExitStack() as stack:
+                engines = Engines(model, False, args.tokens, stack)
+                engines.compare(f"vLLM, 16 paths, {name}", [], args.rounds)
 
 
 if __name__ == "__main__":
