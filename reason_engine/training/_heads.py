@@ -158,10 +158,12 @@ def saver(config: Headed, kind: Kind) -> Any:
             for name, t in model.score.state_dict().items()
         }
         save_file(tensors, out / "head.new")
-        os.replace(out / "head.new", out / "head.safetensors")
         said: dict[str, Any] = {"kind": kind, "base": fingerprint(config.model)}
         if config.train == "side":
             said["side"] = {"width": config.wide, "depth": config.deep}
         (out / HEAD).write_text(json.dumps(said, indent=2) + "\n", "utf-8")
+        # tensors are written for their owner alone
+        (out / "head.new").chmod((out / HEAD).stat().st_mode)
+        os.replace(out / "head.new", out / "head.safetensors")
 
     return save

@@ -3,10 +3,11 @@
     python docs/recipes/nano/judged.py OUT [--generated 6000] [--model MODEL --problems 300 --samples 8] [--seed 29]
 
 `steps.jsonl`: solutions line by line; all lines are right up to the first mistake and none after it. `pairs.jsonl`: a
-right and a wrong solution of one problem. Both hold solutions spoiled by the generator (a slip, a wrong sign, a number
-that belongs elsewhere, a line left out) and, with a model, that model's own. Where a model's solution reaches a wrong
-answer by true equations the first wrong line is not known: such solutions are in the pairs only. Problems come from the
-generator under training seeds: none of a test or a development set. Prompts are what the samples were drawn from.
+right and a wrong solution of one problem, `own-pairs.jsonl` those of the model alone. The first two hold solutions
+spoiled by the generator (a slip, a wrong sign, a number that belongs elsewhere, a line left out) and, with a model,
+that model's own. Where a model's solution reaches a wrong answer by true equations the first wrong line is not known:
+such solutions are in the pairs only. Problems come from the generator under training seeds: none of a test or a
+development set. Prompts are what the samples were drawn from.
 """
 
 from __future__ import annotations
@@ -107,15 +108,17 @@ def main() -> None:
     given = options.parse_args()
     rng = random.Random(f"train-judged-{given.seed}")
     made = [generated(rng) for _ in range(given.generated)]
-    steps, pairs = [one for one, _ in made], [one for _, one in made]
+    steps, pairs, own = [one for one, _ in made], [one for _, one in made], list[Row]()
     if given.model:
-        more = sampled(given.model, given.seed, given.problems, given.samples)
-        steps, pairs = [*steps, *more[0]], [*pairs, *more[1]]
+        more, own = sampled(given.model, given.seed, given.problems, given.samples)
+        steps += more
     pairs = [
-        pair for pair in pairs if str(pair["chosen"]).split("\n")[-1] != str(pair["rejected"]).split("\n")[-1]
+        pair
+        for pair in (*pairs, *own)
+        if str(pair["chosen"]).split("\n")[-1] != str(pair["rejected"]).split("\n")[-1]
     ]
     given.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("steps", steps), ("pairs", pairs)):
+    for name, rows in (("steps", steps), ("pairs", pairs), ("own-pairs", own)):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (given.out / f"{name}.jsonl").write_text(text, "utf-8")
         print(f"{len(rows)} {name}")

@@ -1,6 +1,6 @@
 #!/bin/sh
-# On top of the bundled weights, which the first three parts made: reinforcement as an adapter, and a process reward
-# model. README.md says what came of it.
+# On top of the bundled weights, which the first three parts made: reinforcement as an adapter, a process and an outcome
+# reward model. README.md says what came of it.
 set -eu
 cd "$(dirname "$0")/../../.."
 export MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=268435456
@@ -15,13 +15,21 @@ train() {
 
 train grpo 5-grpo nano-5
 python $here/adapter.py $nano .runs/nano-5 .runs/nano-adapter
-[ -f .runs/nano-judged/steps.jsonl ] ||
-    python $here/judged.py .runs/nano-judged --generated 20000 --model $nano --problems 4000 --samples 8
+judged() {
+    [ -f ".runs/$1/steps.jsonl" ] || python $here/judged.py ".runs/$1" --generated "$2" --model $nano --problems "$3" --samples 8 --seed "$4"
+}
+judged nano-judged 20000 4000 29
+judged nano-judged-own 0 2500 33
+cat .runs/nano-judged/own-pairs.jsonl .runs/nano-judged-own/own-pairs.jsonl > .runs/nano-judged-own/all-pairs.jsonl
 train process-reward 6-process nano-process
+train reward 7-outcome nano-outcome
 
 mkdir -p $measured
-python $here/measure.py sample $nano $measured/before.jsonl --samples 16
+before=$measured/before.jsonl
+[ -s $before ] || python $here/measure.py sample $nano $before --samples 16
 python $here/measure.py sample .runs/nano-5 $measured/after.jsonl --samples 1
-python $here/measure.py compare $measured/before.jsonl $measured/after.jsonl
-python $here/measure.py score $nano $measured/before.jsonl process=.runs/nano-process $measured/process.jsonl
-python $here/measure.py report $measured/before.jsonl $measured/process.jsonl
+python $here/measure.py compare $before $measured/after.jsonl
+for kind in process outcome; do
+    python $here/measure.py score $nano $before $kind=.runs/nano-$kind $measured/$kind.jsonl
+done
+python $here/measure.py report $before $measured/process.jsonl $measured/outcome.jsonl
