@@ -3,7 +3,7 @@
     python docs/recipes/distill/answers.py TEACHER PROBLEMS.jsonl OUT.jsonl
     python docs/recipes/distill/answers.py --labelled ROWS.jsonl          # the same form, of rows with answers
 
-Of PROBLEMS.jsonl (as `reason data generate` writes them) only the user's turns are read. Greedy, each cut at 60 tokens;
+Of PROBLEMS.jsonl (as `reason data generate` writes them) only the first question is read. Greedy, each cut at 60 tokens;
 an answer that does not end is left out.
 """
 
@@ -46,7 +46,7 @@ async def main(teacher: Path, problems: Path, out: Path) -> None:
 def labelled(rows: Path) -> None:
     """The same form of rows that have answers, on standard output."""
     for line in rows.read_text("utf-8").splitlines():
-        asked, said = json.loads(line)["messages"]
+        asked, said, *_ = json.loads(line)["messages"]
         print(json.dumps({"prompt": asked["content"], "completion": said["content"]}))
 
 
