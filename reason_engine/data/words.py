@@ -27,11 +27,13 @@ LIMIT = 9999
 
 @dataclass(frozen=True, slots=True)
 class WordProblem:
-    """A question, one true rationale, and the answer."""
+    """A question, one true rationale, and the answer. `chain`: a line an operation, nothing written out in parts or taken
+    together."""
 
     question: str
     lines: tuple[Line, ...]
     answer: int
+    chain: tuple[Line, ...]
 
     @property
     def rationale(self) -> str:
@@ -73,24 +75,29 @@ def word_problem(rng: random.Random, steps: int, digits: int = 2, aside: float =
     )
     left = steps - {"together": 2, "more": 1, "": 0}[ending]
     actions: list[tuple[str, int, int]] = []
+    chain: list[Line] = []
     value = start
     while left:
         kind, a, b = _action(rng, value, left, digits)
         left -= 2 if b else 1
-        value = _after(value, kind, a, b)
+        chain += [*([line(b, "*", a)] if b else []), line(value, kind, a * (b or 1))]
+        value = chain[-1].value
         actions.append((kind, a, b))
         story.append(_say(rng, kind, a, b, words))
     lines = _rationale(rng, start, actions)
     if ending == "more" and value > start:
         story.append(rng.choice(stories.MORE_THAN_BEFORE).format(**words))
         lines += written_out(rng, value, "-", start)
+        chain.append(line(value, "-", start))
     elif ending:
         op, a = _comparison(rng, value, digits)
         story.append(rng.choice(stories.COMPARE[op]).format(a=a, **words))
         lines += written_out(rng, value, op, a)
+        chain.append(line(value, op, a))
         if ending == "together":
             story.append(rng.choice(stories.TOGETHER).format(**words))
             lines += written_out(rng, lines[-1].value, "+", value)
+            chain.append(line(chain[-1].value, "+", value))
         else:
             story.append(f"How many {words['things']} does {other} have?")
     else:
@@ -99,7 +106,7 @@ def word_problem(rng: random.Random, steps: int, digits: int = 2, aside: float =
         story.insert(
             rng.randrange(1, len(story)), rng.choice(stories.ASIDE).format(a=_number(rng, 2), **words)
         )
-    return WordProblem(" ".join(story), tuple(lines), lines[-1].value)
+    return WordProblem(" ".join(story), tuple(lines), lines[-1].value, tuple(chain))
 
 
 def _number(rng: random.Random, digits: int) -> int:

@@ -12,7 +12,8 @@ from reason_engine.data.formats import STEPS
 from reason_engine.engines.embedded import Embedded
 from reason_engine.engines.open import bundled_model
 from reason_engine.evals.word_problems import WordProblems
-from reason_engine.types import GenerateRequest, Message, Sampling
+from reason_engine.types import GenerateRequest, Message, Sampling, ScoreRequest
+from reason_engine.verifiers.reward_model import step_ends
 
 NANO = bundled_model() or Path()
 
@@ -41,3 +42,21 @@ async def test_the_adapter_beside_nano_solves_more_at_the_first_try(nano: Embedd
     await nano.load_adapter("grpo", str(NANO / "adapters" / "grpo"))
     base, tuned = await solved(nano, None), await solved(nano, "grpo")
     assert base < tuned
+
+
+async def test_the_head_beside_nano_finds_a_wrong_sum(nano: Embedded) -> None:
+    assert dict(nano.caps.rewards)["nano-process"] == "process"
+    asked = (
+        f"Ben has 62 stickers. He collects another 40. He loses 34 of them. How many does Ben have?\n{STEPS}"
+    )
+    right, wrong = "62 + 40 = 102\n102 - 34 = 68\nAnswer: 68", "62 + 40 = 103\n103 - 34 = 69\nAnswer: 69"
+    request = ScoreRequest(
+        "s",
+        (right, wrong),
+        "token_reward",
+        "nano-process",
+        (Message("user", asked),),
+        (step_ends(right, "\n"), step_ends(wrong, "\n")),
+    )
+    good, bad = (await nano.score(request)).values
+    assert min(good) > 0 > max(bad)

@@ -3,8 +3,8 @@
     python docs/recipes/distill/answers.py TEACHER PROBLEMS.jsonl OUT.jsonl
     python docs/recipes/distill/answers.py --labelled ROWS.jsonl          # the same form, of rows with answers
 
-Of PROBLEMS.jsonl (as `reason data generate` writes them) only the first question is read. Greedy, each cut at 60 tokens;
-an answer that does not end is left out.
+Of a row of PROBLEMS.jsonl (as `reason data generate` writes them) the first question alone is read. Greedy, each cut at
+60 tokens; an answer that does not end is left out.
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@
 `steps.jsonl`: solutions line by line; all lines are right up to the first mistake and none after it. `pairs.jsonl`: a
 right and a wrong solution of one problem, `own-pairs.jsonl` those of the model alone. The first two hold solutions
 spoiled by the generator (a slip, a wrong sign, a number that belongs elsewhere, a line left out) and, with a model,
-that model's own. Where a model's solution reaches a wrong answer by true equations the first wrong line is not known:
-such solutions are in the pairs only. Problems come from the generator under training seeds: none of a test or a
-development set. Prompts are what the samples were drawn from.
+that model's own; the first wrong line of those is told by the problem's operations (`chains.py`). Problems come from
+the generator under training seeds: none of a test or a development set. Prompts are what the samples were drawn from.
 """
 
 from __future__ import annotations
@@ -17,15 +16,17 @@ import asyncio
 import json
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from reason_engine.data._lines import APPLY
+from chains import first_wrong
+
+from reason_engine.data._lines import Line
 from reason_engine.data.formats import STEPS
 from reason_engine.data.repair import LEFT_OUT, spoiled
 from reason_engine.data.words import WordProblem, word_problem
 
 Row = dict[str, object]
-EQUATION = re.compile(r"(?:Wrong: )?(\d+) ([-+*/]) (\d+) = (\d+)")
 ANSWER = re.compile(r"Answer: (\d+)")
 
 
@@ -35,26 +36,14 @@ def answer_of(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def labels_of(text: str, answer: int) -> list[float] | None:
+def labels_of(text: str, answer: int, chain: Sequence[Line]) -> list[float] | None:
     """A label for each line that is not empty; None where nobody can tell which line is the first wrong one, or where a
     wrong line was put right later."""
     lines = [row for row in text.splitlines() if row.strip()]
-    right = answer_of(text) == answer
-    first = next((place for place, row in enumerate(lines) if not holds(row)), None)
-    if (first is None) != right:
+    first = first_wrong(lines, chain)
+    if (first is None) != (answer_of(text) == answer) or any(row.startswith("Wrong: ") for row in lines):
         return None
     return [float(first is None or place < first) for place in range(len(lines))]
-
-
-def holds(row: str) -> bool:
-    """Whether a line's equation is true; an answer's line has none to be wrong."""
-    found = EQUATION.fullmatch(row.strip())
-    if not found:
-        return ANSWER.fullmatch(row.strip()) is not None
-    left, right, value = int(found[1]), int(found[3]), int(found[4])
-    if found[2] == "/" and (not right or left % right):
-        return False
-    return APPLY[found[2]](left, right) == value
 
 
 def generated(rng: random.Random) -> tuple[Row, Row]:
@@ -89,7 +78,7 @@ def sampled(model: Path, seed: int, problems: int, samples: int) -> tuple[list[R
         good = [text for text in texts if answer_of(text) == problem.answer]
         bad = [text for text in texts if answer_of(text) not in (None, problem.answer)]
         for text in {*good[:3], *bad}:
-            if (labels := labels_of(text, problem.answer)) is not None:
+            if (labels := labels_of(text, problem.answer, problem.chain)) is not None:
                 rows = [row for row in text.splitlines() if row.strip()]
                 steps.append({"prompt": prompt, "steps": rows, "labels": labels})
         for chosen, rejected in zip(good[:4], bad, strict=False):

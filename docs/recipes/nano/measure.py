@@ -9,7 +9,7 @@ Problems are the development problems of the task `word-problems`, five to eight
 or of `units` (of time, one factor): no training draws them. Samples are at --temperature 0.7. `compare` sets one sample
 of each problem against one (exact McNemar test) and the means over all samples (bootstrap over problems); `report` sets
 the best of n by each head against the vote, tells pair accuracy and the area under the curve of steps, over solutions
-whose first mistake is one of arithmetic or which have none.
+that are right, or whose first wrong line the problem's operations tell.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from typing import Any
 
 from judged import answer_of, labels_of
 
+from reason_engine.data._lines import Line
 from reason_engine.data.formats import STEPS
+from reason_engine.data.words import word_problem
 from reason_engine.engines.embedded import Embedded
 from reason_engine.evals.units import Units
 from reason_engine.evals.word_problems import WordProblems
@@ -80,6 +82,13 @@ async def score(model: Path, rows: Rows, head: str) -> list[list[list[float]]]:
         found.append([[squashed(value) for value in by_text[text]] for text in row["samples"]])
     await engine.close()
     return found
+
+
+def chain_of(words: WordProblems, place: int, seed: int) -> list[list[Any]]:
+    """The operations of a development problem, drawn again."""
+    rng = random.Random(f"dev-words-{seed}-{place}")
+    steps, digits = rng.randint(*words.steps), rng.randint(*words.digits)
+    return [[one.left, one.op, one.right, one.value] for one in word_problem(rng, steps, digits).chain]
 
 
 def compare(before: Rows, after: Rows) -> dict[str, Any]:
@@ -164,7 +173,7 @@ def step_auc(rows: Rows, values: Sequence[Sequence[Sequence[float]]]) -> list[fl
     for row, scores in zip(rows, values, strict=True):
         found.append([])
         for text, one in zip(row["samples"], scores, strict=True):
-            labels = labels_of(text, row["answer"])
+            labels = labels_of(text, row["answer"], [Line(*one) for one in row["chain"]])
             if labels is not None and len(labels) == len(one):
                 found[-1] += zip(one, labels, strict=True)
     rng, draws = random.Random(0), list[float]()
@@ -229,11 +238,12 @@ def main() -> None:
     if given.what == "sample":
         words, units = WordProblems(steps=(5, 8), digits=(1, 2)), Units(levels=(1, 1), kind="time")
         problems = (units if given.units else words).development(given.problems, given.seed)
+        chains = [[] if given.units else chain_of(words, place, given.seed) for place in range(len(problems))]
         texts = asyncio.run(
             sample(Path(paths[0]), [p.question for p in problems], given.samples, given.temperature)
         )
-        rows = [{"question": p.question, "answer": int(p.reference or 0), "samples": said}
-                for p, said in zip(problems, texts, strict=True)]  # fmt: skip
+        rows = [{"question": p.question, "answer": int(p.reference or 0), "chain": chain, "samples": said}
+                for p, chain, said in zip(problems, chains, texts, strict=True)]  # fmt: skip
         Path(paths[1]).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     elif given.what == "score":
         values = asyncio.run(score(Path(paths[0]), read(Path(paths[1])), paths[2]))
