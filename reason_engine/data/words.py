@@ -27,8 +27,7 @@ LIMIT = 9999
 
 @dataclass(frozen=True, slots=True)
 class WordProblem:
-    """A question, one true rationale, and the answer. `chain`: a line an operation, nothing written out in parts or taken
-    together."""
+    """A question, one true rationale, and the answer. `chain`: one line an operation, in the story's order."""
 
     question: str
     lines: tuple[Line, ...]

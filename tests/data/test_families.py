@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from reason_engine.data import Example, families
+from reason_engine.data._lines import APPLY
 from reason_engine.data._numbers import games, held_out, is_development
 from reason_engine.data.arithmetic import expression
 from reason_engine.data.formats import STEPS
@@ -131,6 +132,8 @@ def test_word_problems_agree_with_their_last_line(steps: int, digits: int) -> No
         problem = word_problem(rng, steps, digits)
         assert problem.lines[-1].value == problem.answer >= 0
         assert problem.question.endswith("?")
+        assert len(problem.chain) == steps and problem.chain[-1].value == problem.answer
+        assert all(APPLY[one.op](one.left, one.right) == one.value for one in problem.chain)
         assert problem.rationale.splitlines()[-1] == f"Answer: {problem.answer}"
         assert (
             len(problem.lines) >= steps - steps // 2
