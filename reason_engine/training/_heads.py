@@ -46,6 +46,10 @@ class Headed(Tuned):
         description="Values between the two layers of a head alone (0: one layer), or a side network's width",
     )
     deep: int = Field(2, ge=1, le=16, description="Layers of a side network")
+    begin: Path | None = Field(
+        None,
+        description="Folder of a head to begin with, of the same kind and size; it may have judged steps",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -59,6 +63,8 @@ class Headed(Tuned):
     def head_alone(self) -> Headed:
         if self.wide and self.train == "model":
             raise ValueError("wide: a whole checkpoint has a head of one layer; with two, train: head")
+        if self.begin is not None and self.train == "model":
+            raise ValueError("begin: a whole checkpoint begins from model; a head alone, train: head or side")
         if "deep" in self.model_fields_set and self.train != "side":
             raise ValueError("deep: only a side network has layers to count; with train: side")
         if self.train == "side" and (self.wide == 0 or self.wide % HEAD_DIM):
@@ -100,12 +106,29 @@ def with_head(config: Headed, model: Any, kind: Kind, pad: int | None) -> Any:
         score = nn.Sequential(nn.Linear(hidden, wide), nn.ReLU(), nn.Linear(wide, 1))
     else:
         score = nn.Linear(hidden, 1, bias=kind == "process" or config.train == "head")
+    if config.begin is not None:
+        _take(score, config.begin)
     made.score = score.to(next(model.parameters()).device)
     if config.train == "model":
         nn.init.normal_(made.score.weight, std=hidden**-0.5)
     else:
         made.model.requires_grad_(False)
     return made
+
+
+def _take(score: Any, folder: Path) -> None:
+    """The weights of the head in that folder. Raises SetupError where it has none, or others."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(folder / "head.safetensors")
+        score.load_state_dict({name.removeprefix("score."): tensor.float() for name, tensor in found.items()})
+    except (OSError, SafetensorError) as error:
+        raise SetupError(f"begin: {folder}: no head can be read: {str(error).splitlines()[0]}") from None
+    except RuntimeError as error:
+        said = str(error).splitlines()
+        raise SetupError(f"begin: {folder}: another head than this one: {said[-1].strip()}") from None
 
 
 def values_of(config: Headed, made: Any, speaker: Any, body: Body, rows: Sequence[Read]) -> Any:

@@ -110,6 +110,9 @@ async def test_a_step_is_read_at_its_last_token(base: Path) -> None:
     "changes, said",
     [
         ({"wide": 8}, "train: head"),
+        ({"wide": 8, "train": "side"}, "a multiple of 32"),
+        ({"deep": 3}, "only a side network"),
+        ({"begin": "x"}, "begin: a whole checkpoint begins from model"),
         ({"peft": "prompt"}, "lora, dora or ia3"),
         ({"peft": "lora", "train": "head"}, "lora, dora or ia3"),
         ({"peft": {"method": "lora", "merge": False}}, "served merged"),
@@ -118,6 +121,19 @@ async def test_a_step_is_read_at_its_last_token(base: Path) -> None:
 async def test_bad_keys(base: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         train("reward", base, tmp_path, **changes)
+
+
+async def test_a_head_begins_with_another(base: Path, tmp_path: Path) -> None:
+    side = {"train": "side", "wide": 32, "deep": 1}
+    train("process-reward", base, tmp_path / "first", tokens=4000, adamw_rate=0.01, **side)
+    begin = tmp_path / "first" / "out"
+    fresh = train("reward", base, tmp_path / "fresh", tokens=64, adamw_rate=1e-9, **side)
+    again = train("reward", base, tmp_path / "again", tokens=64, adamw_rate=1e-9, begin=begin, **side)
+    assert again[0]["loss"] != pytest.approx(fresh[0]["loss"], abs=1e-3)
+    with pytest.raises(SetupError, match=r"begin: .*another head than this one"):
+        train("reward", base, tmp_path / "other", tokens=64, begin=begin, **(side | {"wide": 64}))
+    with pytest.raises(SetupError, match=r"begin: .*no head can be read"):
+        train("reward", base, tmp_path / "none", tokens=64, begin=tmp_path, **side)
 
 
 async def test_answers_that_do_not_fit_are_refused(base: Path, tmp_path: Path) -> None:
