@@ -18,9 +18,11 @@ python $here/adapter.py $nano .runs/nano-5 .runs/nano-adapter
 judged() {
     [ -f ".runs/$1/steps.jsonl" ] || python $here/judged.py ".runs/$1" --generated "$2" --model $nano --problems "$3" --samples 8 --seed "$4"
 }
-judged nano-judged 20000 4000 29
+judged nano-judged 4000 4000 29
 judged nano-judged-own 0 2500 33
-cat .runs/nano-judged/own-pairs.jsonl .runs/nano-judged-own/own-pairs.jsonl > .runs/nano-judged-own/all-pairs.jsonl
+for name in steps own-pairs; do
+    cat .runs/nano-judged/$name.jsonl .runs/nano-judged-own/$name.jsonl > .runs/nano-judged/all-$name.jsonl
+done
 train process-reward 6-process nano-process
 train reward 7-outcome nano-outcome
 
