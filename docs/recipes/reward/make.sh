@@ -16,8 +16,10 @@ mkdir -p $here
     python $pairs .runs/rlhf/sft $here/pairs-2.jsonl --prompts 3000 --samples 8 --each 3 --seed 11
     cat $here/pairs-1.jsonl $here/pairs-2.jsonl > $here/pairs.jsonl
 }
-[ -s $here/held-out.jsonl ] || python $pairs .runs/rlhf/sft $here/held-out.jsonl --prompts 1200 --seed 12
+[ -s $here/held-out.jsonl ] ||
+    python $pairs .runs/rlhf/sft $here/held-out.jsonl --prompts 1200 --seed 12 --without $here/pairs.jsonl
 [ -f $here/model/manifest.json ] || reason train reward --config docs/recipes/reward/reward.yaml
+[ -f $here/again/manifest.json ] || reason train reward --config docs/recipes/reward/again.yaml
 [ -s $here/samples.jsonl ] || python $measure sample .runs/rlhf/sft $here/samples.jsonl --units
-python $measure score .runs/rlhf/sft $here/samples.jsonl reward=$here/model $here/reward.jsonl
+python $measure score .runs/rlhf/sft $here/samples.jsonl reward=$here/again $here/reward.jsonl
 python $measure report $here/samples.jsonl $here/reward.jsonl

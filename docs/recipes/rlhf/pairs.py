@@ -29,6 +29,7 @@ parser.add_argument("--prompts", type=int, default=2000)
 parser.add_argument("--samples", type=int, default=6)
 parser.add_argument("--each", type=int, default=1, help="most pairs of a problem")
 parser.add_argument("--max-tokens", type=int, default=48)
+parser.add_argument("--without", type=Path, help="rows whose prompts are left out: what is trained on")
 parser.add_argument("--seed", type=int, default=1)
 given = parser.parse_args()
 
@@ -41,9 +42,14 @@ config = GrpoConfig(
 with Actor(config) as actor:
     groups = actor.sample(tasks, given.samples, "pairs")
     judged = actor.judge(groups, 0.0).outcome
+known: set[str] = set()
+if given.without:
+    known = {json.loads(line)["prompt"] for line in given.without.read_text("utf-8").splitlines()}
 kept = 0
 with given.out.open("w", encoding="utf-8") as file:
     for group, values in zip(groups, judged, strict=True):
+        if group.task.problem.question in known:
+            continue
         right = [path.text for path, value in zip(group.paths, values, strict=True) if value == 1]
         wrong = [path.text for path, value in zip(group.paths, values, strict=True) if value == 0]
         for chosen, rejected in islice(zip(right, wrong, strict=False), given.each):
