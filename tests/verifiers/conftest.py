@@ -44,6 +44,7 @@ class NoCall:
         stage: str = "rate",
         turns: Sequence[Message] = (),
         ends: Sequence[tuple[int, ...]] = (),
+        prompts: Sequence[str] = (),
     ) -> Scores:
         raise AssertionError("this verifier must not rate")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -37,8 +38,9 @@ class Rated(NoCall):
         stage: str = "rate",
         turns: Sequence[Message] = (),
         ends: Sequence[tuple[int, ...]] = (),
+        prompts: Sequence[str] = (),
     ) -> Scores:
-        self.asked.append((task, model, tuple(turns), tuple(ends)))
+        self.asked.append((task, model, tuple(turns), tuple(ends), tuple(prompts)))
         if task == "reward":
             return Scores(tuple((float(len(text)),) for text in inputs))
         return Scores(tuple(tuple(float(-end) for end in its) for its in ends))
@@ -48,8 +50,17 @@ async def test_an_outcome_model(build: Build) -> None:
     call, judge = Rated(), build("reward-model", {"model": "orm"}, caps=BOTH)
     scores = await judge.score(PROBLEM, [path("abc"), path("")], call)
     assert [score.value for score in scores] == pytest.approx([squashed(3), 0.5])
-    assert call.asked == [("reward", "orm", (*PROBLEM.history, Message("user", "2 + 3?")), ())]
+    assert call.asked == [("reward", "orm", (*PROBLEM.history, Message("user", "2 + 3?")), (), ())]
     assert not isinstance(judge, ProcessVerifier)
+
+
+@pytest.mark.parametrize("name", ["orm", "prm"])
+async def test_paths_are_read_after_the_prompts_that_they_had(build: Build, name: str) -> None:
+    call, judge = Rated(), build("reward-model", {"model": name}, caps=BOTH)
+    one, other = replace(path("abc"), prompt="asked so"), replace(path("de"), prompt="asked otherwise")
+    await judge.score(PROBLEM, [one, other], call)
+    await judge.score(PROBLEM, [one, path("de")], call)  # one that nobody asked the served model for
+    assert [asked[-1] for asked in call.asked] == [("asked so", "asked otherwise"), ()]
 
 
 async def test_a_served_models_own_name_stands_for_it(build: Build) -> None:
