@@ -69,8 +69,9 @@ class Outcomes:
         return losses.sum(), {"accuracy": float((margins > 0).sum()), "margin": float(margins.sum())}
 
     def _text(self, prompt: Turns, answer: str) -> Encoded:
-        asked = self._encoder.prompt(prompt)
-        text = self._encoder.closed(prompt, answer) if self._config.train == "model" else asked + answer
+        whole = self._config.train == "model"
+        asked = "" if whole else self._encoder.prompt(prompt)
+        text = self._encoder.closed(prompt, answer) if whole else asked + answer
         ids, starts = self._encoder.tokens(text)
         if len(ids) > self._config.max_length:
             raise SetupError(

@@ -44,7 +44,7 @@ async def test_the_adapter_beside_nano_solves_more_at_the_first_try(nano: Embedd
     assert base < tuned
 
 
-async def test_the_head_beside_nano_finds_a_wrong_sum(nano: Embedded) -> None:
+async def test_the_heads_beside_nano_find_a_wrong_sum(nano: Embedded) -> None:
     assert dict(nano.caps.rewards)["nano-process"] == "process"
     asked = (
         f"Ben has 62 stickers. He collects another 40. He loses 34 of them. How many does Ben have?\n{STEPS}"
@@ -60,3 +60,6 @@ async def test_the_head_beside_nano_finds_a_wrong_sum(nano: Embedded) -> None:
     )
     good, bad = (await nano.score(request)).values
     assert min(good) > 0 > max(bad)
+    whole = ScoreRequest("w", (right, wrong), "reward", "nano-outcome", (Message("user", asked),))
+    (better,), (worse,) = (await nano.score(whole)).values
+    assert better > worse + 1

@@ -122,10 +122,10 @@ def test_programs_are_judged_where_the_config_allows_it(policy: Path, tmp_path: 
     data.write_text(json.dumps(row) + "\n")
     changes = {"mixture": [], "data": data, "rewards": [{"verifier": "code"}], "steps": 1}
     made = config(GrpoConfig, policy, tmp_path / "o", allow_code=True, **changes)
-    if reason := asyncio.run(Sandbox().probe()):
+    if asyncio.run(Sandbox().probe()):
         with pytest.raises(SetupError, match="allow_code: programs cannot be limited"):
             run("grpo", made)
-        pytest.skip(reason)
+        return
     metrics = run("grpo", made)["metrics"]
     assert 0 <= metrics["reward_code"] <= 1 and metrics["unjudged"] == 0
 
