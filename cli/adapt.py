@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from reason_engine.cli._options import AsJson, show
+from reason_engine.cli.terminal.options import AsJson, show
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,8 +29,8 @@ def adapt(
     """Adapt. The config is validated before anything heavy is imported."""
     from reason_engine.loop.adapt import AdaptConfig
     from reason_engine.loop.adapt import adapt as work
-    from reason_engine.training.callbacks import reporter
-    from reason_engine.training.config import load
+    from reason_engine.progress import reporter
+    from reason_engine.training.common.config import load
 
     prepared = load(AdaptConfig, config, settings or ())
     lines = as_json or not sys.stdout.isatty()

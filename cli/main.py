@@ -38,7 +38,7 @@ def build() -> typer.Typer:
             raise typer.Exit
 
     for module in pkgutil.iter_modules(cli.__path__):
-        if module.name != "main" and not module.name.startswith("_"):
+        if module.name != "main" and not module.ispkg:
             importlib.import_module(f"reason_engine.cli.{module.name}").add_to(app)
     return app
 

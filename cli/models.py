@@ -1,10 +1,20 @@
-"""`reason models`: the models that are here, or those of a running server."""
+"""`reason models`: the models that are here, or those of a running server.
+
+Finds models: the bundled one, those in the hub's cache, those of a server.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import typer
 
-from reason_engine.cli._options import AsJson, Url, show
+from reason_engine.cli.terminal.options import AsJson, Url, show
+from reason_engine.errors import EngineDead, EngineError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -15,7 +25,7 @@ def models(url: Url = None, as_json: AsJson = False) -> None:
     """List models."""
     import asyncio
 
-    from reason_engine.cli._models import local, remote
+    from reason_engine.cli.models import local, remote
 
     found = asyncio.run(remote(url)) if url else local()
     if as_json:
@@ -32,3 +42,55 @@ def models(url: Url = None, as_json: AsJson = False) -> None:
     for model in found:
         table.add_row(*(str(value) for value in model.values()))
     Console().print(table)
+
+
+def local() -> list[dict[str, Any]]:
+    """The bundled model and the text models of the hub's cache, described from their files."""
+    from reason_engine.engines.open import NANO, bundled_model
+
+    nano = bundled_model()
+    found = [_describe(NANO, nano)] if nano else []
+    cache = Path(os.environ.get("HF_HUB_CACHE") or _hub_home() / "hub")
+    for repository in sorted(cache.glob("models--*--*")):
+        for folder in sorted(repository.glob("snapshots/*"))[-1:]:
+            if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+                name = "/".join(repository.name.split("--")[1:])
+                found.append(_describe(name, folder))
+    return found
+
+
+async def remote(url: str) -> list[dict[str, Any]]:
+    """What a server lists. Raises EngineDead where none answers."""
+    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+
+    base = url.rstrip("/")
+    base = base if base.endswith("/v1") else f"{base}/v1"
+    async with AsyncOpenAI(
+        base_url=base, api_key=os.environ.get("REASON_API_KEY") or "none", max_retries=0
+    ) as client:
+        try:
+            listed = (await client.models.list()).data
+        except APIConnectionError:
+            raise EngineDead(f"no server answers at {base}") from None
+        except APIStatusError as error:
+            raise EngineError(f"{base}: {error.message}") from None
+    return [{"name": model.id, "owner": model.owned_by} for model in listed]
+
+
+def _hub_home() -> Path:
+    return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+
+
+def _describe(name: str, folder: Path) -> dict[str, Any]:
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    try:
+        config: Mapping[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        config = {}
+    return {
+        "name": name,
+        "kind": config.get("model_type", "?"),
+        "context": config.get("max_position_embeddings", "?"),
+        "megabytes": round(size / 1e6, 1),
+        "folder": str(folder),
+    }

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reason_engine.cli._options import AsJson, show
+from reason_engine.cli.terminal.options import AsJson, show
 from reason_engine.errors import SetupError
 
 if TYPE_CHECKING:
-    from reason_engine.compression.forecast import Forecast, Plan, Trust, Wish
-    from reason_engine.compression.points import Point
+    from reason_engine.compression.law.forecast import Forecast, Plan, Trust, Wish
+    from reason_engine.compression.law.points import Point
 
 app = typer.Typer(no_args_is_help=True, help="Predict a run from the runs there are.")
 
@@ -52,8 +52,8 @@ def prune(
 
     Without --size, --rate and --base-loss the runs of the file are looked at.
     """
-    from reason_engine.compression.forecast import of_kind, plan
-    from reason_engine.compression.points import read_points
+    from reason_engine.compression.law.forecast import of_kind, plan
+    from reason_engine.compression.law.points import read_points
 
     if target_loss is not None and tokens is not None:
         raise SetupError("--target-loss and --tokens exclude each other")
@@ -112,8 +112,8 @@ def _wishes(
     target: float | None,
     tokens: int | None,
 ) -> list[Wish]:
-    from reason_engine.compression.forecast import Wish
-    from reason_engine.compression.points import runs_of
+    from reason_engine.compression.law.forecast import Wish
+    from reason_engine.compression.law.points import runs_of
 
     size, rate, base_loss = model
     if size is None and rate is None and base_loss is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reason_engine.cli._options import Knowledge, Threads
+from reason_engine.cli.terminal.options import Knowledge, Threads
 
 
 def add_to(app: typer.Typer) -> None:
@@ -60,7 +60,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve until stopped."""
-    from reason_engine.cli._serve import adapters_of, pairs, start
+    from reason_engine.cli.terminal.server import adapters_of, pairs, start
     from reason_engine.settings import load_settings
 
     flags = {

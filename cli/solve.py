@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from reason_engine.cli._options import (
+from reason_engine.cli.terminal.options import (
     AsJson,
     EngineName,
     Knowledge,
@@ -49,8 +49,8 @@ def solve(
     """Answer one question."""
     import asyncio
 
-    from reason_engine.cli._ask import Reply, Wish, asker, pick_strategy
-    from reason_engine.cli._tree import draw, printable
+    from reason_engine.cli.terminal.ask import Reply, Wish, asker, pick_strategy
+    from reason_engine.cli.terminal.tree import draw, printable
     from reason_engine.types import Message
 
     one_of(model, url)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reason_engine.cli._options import AsJson, show
+from reason_engine.cli.terminal.options import AsJson, show
 
 
 def add_to(app: typer.Typer) -> None:

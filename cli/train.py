@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from reason_engine.cli._options import AsJson
+from reason_engine.cli.terminal.options import AsJson
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,8 +50,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train. The config is validated before anything heavy is imported."""
-    from reason_engine.training._world import is_first
-    from reason_engine.training.callbacks import reporter
+    from reason_engine.progress import reporter
+    from reason_engine.training.common.distributed import is_first
     from reason_engine.training.run import prepare, run
 
     prepared = prepare(method, config, settings or ())
@@ -76,7 +76,7 @@ def _launch(
     as_json: bool,
 ) -> NoReturn:
     """This process becomes the launcher."""
-    from reason_engine.training._launch import launch_command
+    from reason_engine.training.run import launch_command
 
     words = ["train", *words, *(word for one in settings for word in ("--set", one))]
     words += [*(["--fresh"] if fresh else []), *(["--json"] if as_json else [])]
@@ -86,7 +86,7 @@ def _launch(
 
 def _handed(name: str, prepared: object, gpus: int, nodes: int) -> str:
     from reason_engine.errors import SetupError
-    from reason_engine.training._verl import write_job
+    from reason_engine.training.online.verl import write_job
 
     if name != "verl":
         raise SetupError(f"--hand-over {name}: the one trainer that runs are handed to is verl")

@@ -1,6 +1,7 @@
-"""Names to classes: a folder of modules that register themselves, plus an entry-point group of the same name.
+"""Names to classes: folders of modules that register themselves, and entry points in the first folder's group.
 
-Adding an entry touches one file. Nothing is imported before the first lookup, so that `reason --help` stays quick.
+A folder's own packages count as one module each. Adding an entry touches one file. Nothing is imported before the
+first lookup, so that `reason --help` stays quick.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ C = TypeVar("C")
 
 
 class Registry(Generic[T]):
-    """Registered classes by name. `kind` is the word used in messages (`strategy`), `package` the folder searched."""
+    """Registered classes by name. `kind` is the word used in messages (`strategy`), `packages` the folders searched;
+    the first one names the entry-point group."""
 
-    def __init__(self, kind: str, package: str) -> None:
-        self.kind, self.package = kind, package
+    def __init__(self, kind: str, *packages: str) -> None:
+        self.kind, self.packages = kind, packages
         self._found: dict[str, type[T]] = {}
         self._loaded = False
 
@@ -58,9 +60,9 @@ class Registry(Generic[T]):
         if self._loaded:
             return
         self._loaded = True
-        home = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(home.__path__):
-            if not module.name.startswith("_"):
-                importlib.import_module(f"{self.package}.{module.name}")
-        for point in entry_points(group=self.package):
+        for package in self.packages:
+            for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+                if not module.name.startswith("_"):
+                    importlib.import_module(f"{package}.{module.name}")
+        for point in entry_points(group=self.packages[0]):
             point.load()

@@ -20,20 +20,19 @@ from reason_engine.errors import ReasonError
 from reason_engine.knowledge import Library
 from reason_engine.profile import Profile
 from reason_engine.runtime.trace import TraceRing
-from reason_engine.serving.adapter_routes import adapter_routes
-from reason_engine.serving.adapters import Adapters
-from reason_engine.serving.auth import Keys
-from reason_engine.serving.chat import chat_routes
-from reason_engine.serving.completions import completion_routes
-from reason_engine.serving.content_guard import NO_RULES, ContentGuard
-from reason_engine.serving.errors import on_error, on_status, unwrap
-from reason_engine.serving.guard import Guard, accepted_hosts
-from reason_engine.serving.limits import Gate
-from reason_engine.serving.metrics import Metrics
-from reason_engine.serving.openapi import ERRORS
-from reason_engine.serving.pages import page_routes
-from reason_engine.serving.routes import model_routes, state_routes, token_routes
-from reason_engine.serving.rules import read_rules
+from reason_engine.serving.admin.adapter_routes import adapter_routes
+from reason_engine.serving.admin.adapters import Adapters
+from reason_engine.serving.admin.metrics import Metrics
+from reason_engine.serving.admin.pages import page_routes
+from reason_engine.serving.api.chat import chat_routes
+from reason_engine.serving.api.completions import completion_routes
+from reason_engine.serving.api.errors import on_error, on_status, unwrap
+from reason_engine.serving.api.openapi import ERRORS
+from reason_engine.serving.api.routes import model_routes, state_routes, token_routes
+from reason_engine.serving.guard.access import Guard, Keys, accepted_hosts
+from reason_engine.serving.guard.content_guard import NO_RULES, ContentGuard
+from reason_engine.serving.guard.limits import Gate
+from reason_engine.serving.guard.rules import read_rules
 from reason_engine.serving.service import Service
 from reason_engine.settings import Settings
 from reason_engine.verifiers.code import Sandbox

@@ -71,7 +71,7 @@ def write_int4(
     """A 4-bit copy of a checkpoint."""
     from safetensors.torch import load_file, save_file
 
-    from reason_engine.compression._linear import is_linear
+    from reason_engine.compression.shards import is_linear
 
     shutil.copytree(model, out)
     made: dict[str, Any] = {}

@@ -8,7 +8,8 @@ from fractions import Fraction
 
 import pytest
 
-from reason_engine.answers import LIMIT, Equality, find, normalise, rational
+from reason_engine.answers import Equality, find, normalise
+from reason_engine.answers.normalise import LIMIT, rational
 
 TOWER = "9^{9^{9^{9}}}"
 """Takes the worker for ever."""

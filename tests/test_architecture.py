@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tests.test_floors import FLOORS, MAPPED, NOT_CODE, PRIVATE
+from tests.test_floors import FLOORS, MAPPED, NOT_CODE
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
@@ -20,7 +20,7 @@ def rows() -> dict[str, str]:
 def parts() -> set[str]:
     """What is there."""
     folder = ROOT / "reason_engine"
-    files = {path.stem for path in folder.glob("*.py") if path.stem != "__init__"} - PRIVATE.keys()
+    files = {path.stem for path in folder.glob("*.py") if path.stem != "__init__"}
     folders = {path.name for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"}
     return files | folders | set(MAPPED)
 

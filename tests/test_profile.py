@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from reason_engine.errors import ModelLoadError
 from reason_engine.profile import FILE, Ask, Profile, TaskMatch, read_profile, write_profile
-from reason_engine.runtime.judges import checker_of
+from reason_engine.runtime.verify import checker_of
 from reason_engine.types import Problem
 
 NANO = Profile(

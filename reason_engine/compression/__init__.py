@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from reason_engine.compression.config import Compression
+from reason_engine.progress import OnProgress, silent
 from reason_engine.registry import Registry
-from reason_engine.training.callbacks import Tell, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,15 @@ class Method(Protocol):
     summary: ClassVar[str]
 
     def check(self, config: Any, model: Path) -> list[str]: ...
-    def compress(self, config: Any, model: Path, out: Path, tell: Tell = silent) -> dict[str, Any]: ...
+    def compress(self, config: Any, model: Path, out: Path, tell: OnProgress = silent) -> dict[str, Any]: ...
     def served(self, config: Any) -> Served: ...
 
 
-compressors: Registry[Method] = Registry("compression method", "reason_engine.compression")
+compressors: Registry[Method] = Registry(
+    "compression method",
+    "reason_engine.compression",
+    "reason_engine.compression.quantize",
+    "reason_engine.compression.prune",
+)
 
 __all__ = ["Method", "Served", "compressors"]

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from reason_engine.data.mixture import Part
 from reason_engine.errors import ReasonError
-from reason_engine.training.config import Frozen
+from reason_engine.training.common.config import Frozen
 
 TASKS = {"word-problems": "chain-of-thought:temperature=0"}
 

@@ -2,28 +2,32 @@
 
 All by the embedded engine on this machine, in one run. Perplexity is exp of the mean cross-entropy of rows that were
 not calibrated on, with an interval by resampling rows; accuracy has Wilson's interval and the paired difference.
+
+A report as Markdown.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reason_engine.compression import Served
-from reason_engine.compression._accuracy import Accuracy
-from reason_engine.compression._look import look
-from reason_engine.compression._speed import Speed
+from reason_engine.compression.calibration_rows import has_source, read
 from reason_engine.compression.config import Compression
-from reason_engine.compression.material import has_source, read
-from reason_engine.engines._checkpoint import weight_files
-from reason_engine.engines.embedded.shape import read_shape
+from reason_engine.compression.look import look
+from reason_engine.compression.measure import Accuracy, Speed, compare_accuracy, compare_speed, kept
+from reason_engine.engines.checkpoint.folder import weight_files
+from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.errors import ModelLoadError
 from reason_engine.evals.statistics import bootstrap
-from reason_engine.training.callbacks import Tell
+from reason_engine.progress import OnProgress
+
+if TYPE_CHECKING:
+    from reason_engine.compression.report import Perplexity, Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +68,15 @@ class Report:
         return asdict(self)
 
     def to_markdown(self) -> str:
-        from reason_engine.compression._table import markdown
+        from reason_engine.compression.report import markdown
 
         return markdown(self)
 
 
 def measure(
-    method: str, before: Path, after: Path, config: Compression, served: Served, tell: Tell
+    method: str, before: Path, after: Path, config: Compression, served: Served, tell: OnProgress
 ) -> Report:
     """Measure both folders by what `config.report` asks for; what the embedded engine cannot load has its size only."""
-    from reason_engine.compression import _accuracy, _speed
-
     wish, old, new = config.report, _size(before), _size(after)
     try:
         for folder in (before, after):
@@ -92,15 +94,15 @@ def measure(
         _side(name, folder, size, rows if looked else None, wish.threads or 0, tell)
         for name, folder, size in (("before", before, old), ("after", after, new))
     ]
-    accuracy = asyncio.run(_accuracy.compare(before, after, wish, config.seed, tell)) if wish.tasks else []
+    accuracy = asyncio.run(compare_accuracy(before, after, wish, config.seed, tell)) if wish.tasks else []
     speed = (
-        asyncio.run(_speed.compare(before, after, wish.pairs, wish.threads or 0, tell)) if wish.speed else []
+        asyncio.run(compare_speed(before, after, wish.pairs, wish.threads or 0, tell)) if wish.speed else []
     )
     return Report(method, served, sides[0], sides[1], tuple(accuracy), tuple(speed), tuple(notes))
 
 
 def _side(
-    name: str, folder: Path, size: int, rows: Sequence[Sequence[int]] | None, threads: int, tell: Tell
+    name: str, folder: Path, size: int, rows: Sequence[Sequence[int]] | None, threads: int, tell: OnProgress
 ) -> Side:
     if rows is None:
         return Side(size)
@@ -121,3 +123,69 @@ def _exp(rows: Sequence[tuple[float, int]]) -> float:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in weight_files(folder))
+
+
+def markdown(report: Report) -> str:
+    """The table, who serves the result, and what was not measured."""
+    served = report.served
+    return "\n".join(
+        [
+            f"# {report.method}",
+            "",
+            "| | before | after | after / before |",
+            "|---|---:|---:|---:|",
+            *_rows(report),
+            "",
+            "In brackets 95 % intervals: of resampled rows (perplexity), Wilson's (accuracy), of the median of pairs "
+            "(speed). Measured by the embedded engine on this machine.",
+            "",
+            *(f"{note}." for note in report.notes),
+            "Served by:",
+            "",
+            f"- embedded engine: {served.embedded}",
+            f"- vLLM, CPU: {served.vllm_cpu}",
+            f"- vLLM, GPU: {served.vllm_gpu}",
+            "",
+        ]
+    )
+
+
+def _rows(report: Report) -> Iterator[str]:
+    old, new = report.before, report.after
+    yield f"| files, MB | {old.size / 1e6:,.2f} | {new.size / 1e6:,.2f} | {new.size / old.size:.3f} |"
+    if old.weights and new.weights and old.resident and new.resident:
+        yield (
+            f"| resident memory of the process, MB ({old.dtype}, {new.dtype}) | {old.resident / 1e6:,.1f} | "
+            f"{new.resident / 1e6:,.1f} | {new.resident / old.resident:.3f} |"
+        )
+        yield (
+            f"| of that the weights, MB | {old.weights / 1e6:,.1f} | {new.weights / 1e6:,.1f} | "
+            f"{new.weights / old.weights:.3f} |"
+        )
+    if old.perplexity and new.perplexity:
+        ratio = new.perplexity.value / old.perplexity.value
+        yield (
+            f"| perplexity of {old.perplexity.rows} rows | {_perplexity_cell(old.perplexity)} | "
+            f"{_perplexity_cell(new.perplexity)} | {ratio:.3f} |"
+        )
+    for one in report.accuracy:
+        yield _accuracy(one)
+    for one in report.speed:
+        yield (
+            f"| tokens/s, {one.rows} at once | {one.before:,.0f} | {one.after:,.0f} | "
+            f"{one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}] |"
+        )
+
+
+def _perplexity_cell(found: Perplexity) -> str:
+    return f"{found.value:,.3f} [{found.low:,.3f}, {found.high:,.3f}]"
+
+
+def _accuracy(found: Accuracy) -> str:
+    sides: list[str] = []
+    for right in (found.before, found.after):
+        low, high = found.interval(right)
+        sides.append(f"{100 * right / found.problems:.1f} % [{100 * low:.1f}, {100 * high:.1f}]")
+    change, low, high = found.difference
+    points = f"{100 * change:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], p = {found.p:.2g}"
+    return f"| {found.task}, {found.strategy} ({found.problems}) | {' | '.join(sides)} | {kept(found):.3f}; {points} |"

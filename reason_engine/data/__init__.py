@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import Protocol
 
-from reason_engine.data.formats import Example
+from reason_engine.data.formats.examples import Example
 from reason_engine.registry import Registry
 
 
@@ -19,6 +19,6 @@ class Family(Protocol):
     def example(self, rng: random.Random) -> Example: ...
 
 
-families: Registry[Family] = Registry("family", "reason_engine.data")
+families: Registry[Family] = Registry("family", "reason_engine.data", "reason_engine.recipes")
 
 __all__ = ["Example", "Family", "families"]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from reason_engine.contracts import Engine
 from reason_engine.engines import engines
-from reason_engine.engines._checkpoint import read_json, resolve, weight_files
+from reason_engine.engines.checkpoint.folder import read_json, resolve, weight_files
 from reason_engine.errors import ModelLoadError, SetupError, UnknownName
 from reason_engine.profile import Profile, read_profile
 from reason_engine.settings import Settings
@@ -53,7 +53,7 @@ def process_environment(name: str) -> dict[str, str]:
     """Variables with which this process must be started anew for that engine's full speed; empty: it may go on."""
     if name != "vllm":
         return {}
-    from reason_engine.engines._vllm_args import preload_environment
+    from reason_engine.engines.vllm.arguments import preload_environment
 
     return preload_environment()
 
@@ -113,7 +113,7 @@ def _build(kind: str, settings: Settings, inline: bool) -> Engine:
 
 
 def _remote(settings: Settings) -> Engine:
-    from reason_engine.engines.openai import OpenAIConfig, OpenAIEngine
+    from reason_engine.engines.openai.engine import OpenAIConfig, OpenAIEngine
 
     if not settings.upstream_url:
         raise SetupError("the openai engine needs the endpoint's address: --upstream-url http://host/v1")
@@ -135,7 +135,7 @@ def _rewards(settings: Settings) -> dict[str, str]:
 
 
 def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
-    from reason_engine.engines.embedded import Embedded
+    from reason_engine.engines.embedded.front import Embedded
 
     return Embedded(
         folder,
@@ -153,8 +153,8 @@ def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
 
 
 def _vllm(settings: Settings, folder: Path) -> Engine:
-    from reason_engine.engines._vllm_args import speculation
-    from reason_engine.engines.vllm import VllmConfig, VllmEngine
+    from reason_engine.engines.vllm.arguments import speculation
+    from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
 
     known = {key: value for key, value in settings.vllm.items() if key in VllmConfig.model_fields}
     extra = {key: value for key, value in settings.vllm.items() if key not in known}

@@ -15,8 +15,8 @@ from typing import Any
 
 from reason_engine.contracts import Capabilities, Health, Parsed
 from reason_engine.engines import engines
-from reason_engine.engines._requests import check_adapter, check_counts
-from reason_engine.engines._text import StopFinder
+from reason_engine.engines.refusals import check_adapter, check_counts
+from reason_engine.engines.text import StopFinder
 from reason_engine.errors import ContextLengthExceeded, EngineDead, RequestError
 from reason_engine.types import (
     Choice,

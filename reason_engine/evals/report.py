@@ -1,4 +1,9 @@
-"""What a run showed: success with its interval beside its cost, and paired comparisons. As data, Markdown and JSON."""
+"""What a run showed: success with its interval beside its cost, and paired comparisons. As data, Markdown and JSON.
+
+Success against cost, one panel a task: generated tokens on a logarithmic axis, Wilson intervals as bars.
+
+The grey line is what the fixed strategies reach at a price; `auto` is a star.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +96,7 @@ def markdown(report: Report) -> str:
 
 def write(report: Report, out: Path) -> None:
     """`report.md`, `report.json` and the plot `report.png` in an existing folder."""
-    from reason_engine.evals.plot import plot
+    from reason_engine.evals.report import plot
 
     (out / "report.md").write_text(markdown(report), "utf-8")
     (out / "report.json").write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -161,3 +166,46 @@ _NOTE = (
     "Means a problem. New tokens: all that were generated, discarded branches included. Internal prompt tokens: those "
     "of every call to the engine that no prefix cache held. Intervals: Wilson (rates), Bonett-Price (differences)."
 )
+
+
+def plot(report: Report, path: Path) -> None:
+    """Write a PNG. Draws without a display."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(row.task for row in report.rows))
+    figure = Figure(figsize=(7, 4.2 * len(names)), layout="constrained")
+    for place, task in enumerate(names, 1):
+        axes = figure.add_subplot(len(names), 1, place)
+        rows = [row for row in report.rows if row.task == task]
+        for row in rows:
+            low, high = 100 * max(0.0, row.success - row.low), 100 * max(0.0, row.high - row.success)
+            x, y = max(row.new_tokens, 1.0), 100 * row.success
+            star = _auto(row)
+            axes.errorbar([x], [y], yerr=[[low], [high]], fmt="*" if star else "o", markersize=13 if star else 6,
+                          capsize=3, label=row.strategy)  # fmt: skip
+        best = frontier([(max(row.new_tokens, 1.0), 100 * row.success) for row in rows if not _auto(row)])
+        axes.plot(
+            [x for x, _ in best],
+            [y for _, y in best],
+            drawstyle="steps-post",
+            color="grey",
+            linewidth=0.8,
+            zorder=0,
+        )
+        axes.set(title=task, xlabel="new tokens a problem", ylabel="success %", xscale="log", ylim=(-3, 103))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, success) those that nothing cheaper reaches, cheapest first."""
+    best: list[tuple[float, float]] = []
+    for cost, success in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or success > best[-1][1]:
+            best.append((cost, success))
+    return best
+
+
+def _auto(row: Row) -> bool:
+    return row.strategy.partition(":")[0] == "auto"

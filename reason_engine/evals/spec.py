@@ -4,6 +4,8 @@
     word-problems:steps=3-5     {"strategy": "best-of-n", "n": 16, "verifier": {"name": "countdown"}}
 
 Several stand in one text with commas between. A value is JSON where it reads as such, else text.
+
+Problems to choose settings on: never those of a test set.
 """
 
 from __future__ import annotations
@@ -12,12 +14,15 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
+from reason_engine.contracts import Task
 from reason_engine.errors import SetupError
+from reason_engine.evals import tasks
 from reason_engine.registry import Registry
+from reason_engine.types import Problem
 
 T = TypeVar("T")
 
@@ -133,3 +138,21 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+@runtime_checkable
+class Developed(Task, Protocol):
+    """A task that has problems for development, drawn from other seeds or another split than its test problems."""
+
+    def development(self, limit: int | None, seed: int) -> list[Problem]: ...
+
+
+def developed(spec: Spec) -> Developed:
+    """The task. Raises UnknownName, SetupError naming a key at fault, or that it has test problems only."""
+    task = build(tasks, spec)
+    if not isinstance(task, Developed):
+        known = ", ".join(name for name in tasks if issubclass(tasks.get(name), Developed))
+        raise SetupError(
+            f"task {spec.name!r} has test problems only, and nothing is fitted to those; these have others: {known}"
+        )
+    return task

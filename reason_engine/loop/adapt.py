@@ -13,6 +13,8 @@
 
 The taught model is `out`/model, the table `out`/report.md and report.json. A run that was broken off goes on: answers
 are kept by the weights that gave them, training by its own checkpoint.
+
+How well a checkpoint predicts the answers of a file: -log p a token, each weighted as in training.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from reason_engine.answers import Equality
-from reason_engine.data._teacher import Target, check_verifier, open_teacher
-from reason_engine.data.readers import read_rows
-from reason_engine.data.rows import Conversation, Text
-from reason_engine.engines._checkpoint import fingerprint
+from reason_engine.data.formats.readers import read_rows
+from reason_engine.data.formats.rows import Conversation, Text
+from reason_engine.data.synthesize.teacher import Target, check_verifier, open_teacher
+from reason_engine.engines.checkpoint.folder import fingerprint
 from reason_engine.engines.open import open_engine, profile_of
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
@@ -40,14 +42,13 @@ from reason_engine.evals.run import Plan, evaluate
 from reason_engine.evals.solvers import InProcess
 from reason_engine.evals.spec import Spec, build, parse_specs
 from reason_engine.loop import compare
-from reason_engine.loop._wins import shares
+from reason_engine.loop.compare import shares
+from reason_engine.progress import OnProgress
 from reason_engine.settings import load_settings
 from reason_engine.strategies import strategies
-from reason_engine.training.callbacks import Tell
-from reason_engine.training.config import Frozen
-from reason_engine.training.losses import answer_loss_of
+from reason_engine.training.common.config import Frozen
 from reason_engine.training.run import run
-from reason_engine.training.sft import SftConfig
+from reason_engine.training.supervised.sft import SftConfig
 from reason_engine.types import Problem
 
 
@@ -114,7 +115,7 @@ class Paper:
     problems: Sequence[Problem]
 
 
-def adapt(config: AdaptConfig, *, fresh: bool, command: str, tell: Tell) -> str:
+def adapt(config: AdaptConfig, *, fresh: bool, command: str, tell: OnProgress) -> str:
     """Measure, train, measure; the report. Raises SetupError before anything heavy where something is wrong."""
     papers = _papers(config)
     strategy = _strategy(config)
@@ -159,7 +160,7 @@ def _strategy(config: AdaptConfig) -> Spec:
 
 
 def _measured(
-    config: AdaptConfig, model: Path, papers: Sequence[Paper], strategy: Spec, tell: Tell
+    config: AdaptConfig, model: Path, papers: Sequence[Paper], strategy: Spec, tell: OnProgress
 ) -> list[list[Record]]:
     """The records of each paper; those that the weights have given before are read."""
     if not papers:
@@ -195,7 +196,7 @@ def _measured(
     return asyncio.run(work())
 
 
-def _teach(config: AdaptConfig, fresh: bool, tell: Tell) -> None:
+def _teach(config: AdaptConfig, fresh: bool, tell: OnProgress) -> None:
     """Train, unless that is done."""
     file = config.train.out / "manifest.json"
     if file.is_file():
@@ -211,7 +212,7 @@ def _tasks(
     papers: Sequence[Paper],
     before: Sequence[Sequence[Record]],
     after: Sequence[Sequence[Record]],
-    tell: Tell,
+    tell: OnProgress,
 ) -> list[compare.Change]:
     found: list[compare.Change] = []
     for paper, old, new in zip(papers, before, after, strict=True):
@@ -266,3 +267,29 @@ def _about(config: AdaptConfig, manifest: Mapping[str, Any]) -> dict[str, object
         "strategy": config.strategy,
         "seed": config.seed,
     }
+
+
+def answer_loss_of(
+    model: Path, rows: Path, *, max_length: int = 1024, micro_tokens: int = 4096, threads: int | None = None
+) -> float:
+    """The mean over all tokens of the answers, in fp32. Raises SetupError, ModelLoadError."""
+    read = list(read_rows(rows, Conversation, Text))
+    import torch
+
+    from reason_engine.training.common.encode import Encoder, micro_batches
+    from reason_engine.training.common.forward import answer_loss, body_of
+    from reason_engine.training.common.models import load_model
+
+    torch.set_num_threads(threads or torch.get_num_threads())
+    loaded, tokenizer = load_model(model)
+    loaded.eval()
+    items = Encoder(tokenizer, max_length).encode(read)
+    body, head = body_of(loaded, False), loaded.get_output_embeddings()
+    total = sum(sum(one.weights[1:]) for one in items)
+    if not total:
+        raise SetupError(f"{rows}: no row has an answer with a weight above 0")
+    with torch.no_grad():
+        return (
+            sum(float(answer_loss(body, head, group, "fp32")) for group in micro_batches(items, micro_tokens))
+            / total
+        )

@@ -18,20 +18,18 @@ from reason_engine.answers import Equality
 from reason_engine.contracts import Engine
 from reason_engine.engines.open import bundled_model, model_folder, open_engine, profile_of
 from reason_engine.errors import ContextLengthExceeded, RequestError, SetupError, VerifierError
-from reason_engine.evals.development import Developed, developed
 from reason_engine.evals.run import seed_of
-from reason_engine.evals.spec import Spec
-from reason_engine.loop.fit import Measured, Sample, buckets, fit
-from reason_engine.loop.grid import Arm, arms
-from reason_engine.loop.pool import Pool, View
+from reason_engine.evals.spec import Developed, Spec, developed
+from reason_engine.loop.fit import Arm, Measured, Sample, arms, buckets, fit
+from reason_engine.loop.path_cache import Pool, View
 from reason_engine.policy import Case, Curve, Policy, weights_of
 from reason_engine.profile import FILE, Profile
-from reason_engine.runtime.judges import checker_of
 from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.solve import solve
+from reason_engine.runtime.verify import checker_of
 from reason_engine.settings import load_settings
 from reason_engine.strategies import strategies
-from reason_engine.strategies._policy import certainty
+from reason_engine.strategies.auto import certainty
 from reason_engine.types import Problem, Sampling
 
 Progress = Callable[[str, str, int, int], None]

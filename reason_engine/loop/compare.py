@@ -3,17 +3,27 @@
 Accuracy with Wilson's interval and, between the two, the paired difference with McNemar's test; macro-F1 where the
 answers are classes; loss on given rows; and how often a judge prefers the new answer (both orders, ties a half), with
 bootstrap intervals. The formulas stand in `evals.statistics`.
+
+Which of two answers a judge prefers, asked in both orders (verifier `judge`, mode pairwise).
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from reason_engine.data.synthesize.teacher import Teacher
+from reason_engine.evals.datasets.rows import said
 from reason_engine.evals.record import Record
-from reason_engine.evals.rows import said
+from reason_engine.evals.run import seed_of
 from reason_engine.evals.statistics import bootstrap, macro_f1, mcnemar, paired_difference, wilson
-from reason_engine.types import Problem
+from reason_engine.runtime.context import Context
+from reason_engine.runtime.solve import solve
+from reason_engine.strategies import Strategy, VerifierChoice
+from reason_engine.types import Answer, Path, Problem
 
 CLASSES, EACH = 20, 5
 """Answers are classes where there are at most so many different ones, each with so many problems in the mean."""
@@ -142,3 +152,53 @@ NOTE = (
     "In brackets 95 % intervals: Wilson (accuracy), Bonett-Price (its difference), bootstrap (macro-F1, win rate). p: "
     "McNemar's exact test. Win rate: how often the judge prefers the new answer, asked in both orders; 50 is a draw."
 )
+
+
+class Comparison(Strategy):
+    """A judge asked about two texts that other runs made."""
+
+    name: ClassVar[str] = "comparison"
+    first: Path
+    second: Path
+
+    async def run(self, problem: Problem, ctx: Context) -> Answer:
+        """The confidence is the second text's share."""
+        _, score = await ctx.score([self.first, self.second])
+        return Answer(self.second, None, score.value if score else None)
+
+
+async def shares(
+    judge: Teacher,
+    params: dict[str, Any],
+    problems: Sequence[Problem],
+    before: Sequence[str],
+    after: Sequence[str],
+    seed: int,
+    concurrency: int,
+) -> list[float]:
+    """How much of each problem the text after won. Texts that are the same share it without being asked about, as do
+    those of which the judge says nothing. Raises what `solve` raises."""
+    named = VerifierChoice(name="judge", params={"rank": "win-rate", **params, "mode": "pairwise"})
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(number: int) -> float:
+        texts = before[number], after[number]
+        if texts[0] == texts[1]:
+            return 0.5
+        first, second = (Path(0, "", text) for text in texts)
+        strategy = Comparison.model_validate({"verifier": named, "first": first, "second": second})
+        async with gate:
+            outcome = await solve(
+                strategy,
+                problems[number],
+                judge.engine,
+                profile=judge.profile,
+                seed=seed_of(seed, number),
+                equality=judge.equality,
+            )
+        share = outcome.answer.confidence
+        return 0.5 if share is None or math.isnan(share) else share
+
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(one(number)) for number in range(len(problems))]
+    return [task.result() for task in running]

@@ -15,13 +15,12 @@ from typing import Any, Literal, TypeVar
 
 from reason_engine.errors import BudgetExhausted, CapabilityMissing, ContextLengthExceeded
 from reason_engine.knowledge.quoting import fetch
-from reason_engine.runtime import scoring
-from reason_engine.runtime.draw import Draw, Drop, Plan, continued
+from reason_engine.runtime import verify as scoring
+from reason_engine.runtime.answer_form import PLAIN, form_of, must_call, read_answer
 from reason_engine.runtime.events import Closed, Proposed, Scored
-from reason_engine.runtime.form import form_of, must_call
-from reason_engine.runtime.nest import Stock, draw
-from reason_engine.runtime.reading import PLAIN, read_answer
+from reason_engine.runtime.nested import Stock, draw
 from reason_engine.runtime.run import Run
+from reason_engine.runtime.sampling import Draw, Drop, Plan, continued
 from reason_engine.types import (
     Answer,
     Choice,

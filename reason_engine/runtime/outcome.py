@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
-from reason_engine.runtime.narrate import Narrator
 from reason_engine.runtime.run import Run
+from reason_engine.runtime.stream_text import Narrator
 from reason_engine.runtime.trace import Trace
 from reason_engine.types import Answer, FinishReason, Passage, Path, Stopped, TokenLogprob, ToolCall, Usage
 

@@ -21,17 +21,16 @@ from reason_engine.errors import (
     StrategyError,
 )
 from reason_engine.profile import Profile
+from reason_engine.runtime.answer_form import borders_of
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.events import Closed, Event
-from reason_engine.runtime.inform import cited, informed
-from reason_engine.runtime.judges import alternatives_of, appointed, checker_of
-from reason_engine.runtime.narrate import Narrator
-from reason_engine.runtime.nest import capable
+from reason_engine.runtime.nested import capable
 from reason_engine.runtime.outcome import Outcome, conclude, fallback, stopped_by
-from reason_engine.runtime.reading import borders_of
 from reason_engine.runtime.run import Run
-from reason_engine.runtime.split import Piece
+from reason_engine.runtime.sources import cited, informed
+from reason_engine.runtime.stream_text import Narrator, Piece
+from reason_engine.runtime.verify import alternatives_of, appointed, checker_of
 from reason_engine.types import Answer, DraftBy, Limits, Problem, Sampling
 
 GRACE_SECONDS = 1.0

@@ -8,22 +8,40 @@ Departures: difficulty is not predicted by a model of its own; what a stage drew
 A plan that the budget cannot pay for is not begun; `effort` is a budget in direct answers. `effort` never cuts the
 direct answer itself. Where two stages in a row find no answer to compare, the question is an open one and the first
 text stands.
+
+What `auto` can choose from: the plans that can be followed here, their strategies built, and the best of them for
+what may be spent.
+
+Decides for `auto`, without sampling: what is known of a question, which plans there are, how sure an answer is.
+
+Where no calibrated policy fits, the usual plans hold, their price in direct answers:
+
+    a question of a task with a checker     16: tree-of-thoughts    4: best of 4 by the checker    1: direct
+    any other       64, 16: direct, three paths, a vote that stops early    4: direct, three paths    2: direct, steps
+
+The certainty of an answer is 1 or 0 where the question's task has a checker, else the strategy's own (the share of the
+votes, the verifier's score); of a single path it is the probability of its whole text, exp of the sum of its tokens'
+log-probabilities: close to 1 only where nothing else was likely to be said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from reason_engine.policy import Stage
+from reason_engine.contracts import Checker
+from reason_engine.errors import RequestError
+from reason_engine.policy import Features, Plan, Policy, Stage, case_of, pick, weights_of
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.nest import Stock, inner, standby
+from reason_engine.runtime.nested import Stock, admitted, inner, standby
+from reason_engine.runtime.run import Run
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies._menu import Menu, Way, menu_of
-from reason_engine.strategies._policy import GUESS, TIMES, certainty
+from reason_engine.strategies.voting import CERTAIN
 from reason_engine.types import Answer, Problem
 
 
@@ -102,3 +120,183 @@ def _best(answers: Sequence[Answer]) -> Answer:
     valued = [answer for answer in answers if answer.path and answer.value is not None]
     texts = [answer for answer in answers if answer.path]
     return (valued[-1:] or texts[:1] or list(answers[-1:]))[0]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A plan that can be followed, with its strategies built."""
+
+    plan: Plan
+    strategies: tuple[Strategy, ...]
+
+    @property
+    def samples(self) -> int:
+        """Sequences that its largest stage draws at once."""
+        return max(strategy.width for strategy in self.strategies)
+
+    @property
+    def names(self) -> list[str]:
+        """Its strategies, for the trace."""
+        return [stage.strategy for stage in self.plan.stages]
+
+
+@dataclass(frozen=True)
+class Menu:
+    """The ways to choose from, cheapest first. `unit`: tokens that a price of 1 stands for. `direct`: expected length
+    of a direct answer where it is known."""
+
+    ways: tuple[Way, ...]
+    unit: float
+    direct: float | None = None
+
+    def after(self, done: tuple[Stage, ...], tokens: float, samples: float = inf) -> Way | None:
+        """The best way that goes on from these stages, for no more than `tokens` from the beginning and `samples` at
+        once."""
+        found = [way for way in self.ways if _begins(way.plan, done) and way.samples <= samples]
+        plan = pick([way.plan for way in found], tokens / self.unit)
+        return next((way for way in found if way.plan is plan), None)
+
+    def measured(self, tokens: int) -> Menu:
+        """The menu once a direct answer was drawn: what one costs is known by then."""
+        if self.direct is not None:
+            return self
+        length = float(max(1, tokens))
+        return replace(self, unit=length, direct=length)
+
+
+def menu_of(ctx: Context, extra: Mapping[str, Any], width: int) -> Menu:
+    """Every plan that can be followed here; where they come from, and why some cannot, is noted. `extra`: what the
+    request says for whatever strategy is chosen; `width`: most paths at once."""
+    run, features = ctx.run, features_of(ctx.run)
+    policy, origin = valid_policy(run)
+    named = extra.get("verifier") is not None
+    case = case_of(policy, features) if policy and not named else None
+    if policy and not case:
+        origin = "usual plans: the policy was not fitted to such a request"
+    ctx.note(question={"task": features.task, "words": features.words, "form": features.form}, policy=origin)
+    if case:
+        ctx.note(case=case.label)
+        if ways := _ways(ctx, case.plans, extra, width):
+            return Menu(ways, 1.0, case.direct_tokens)
+    by_verifier = Stage(strategy="best-of-n", fields={"n": min(16, width)}) if named else None
+    return Menu(_ways(ctx, usual_plans(run, by_verifier), extra, width), GUESS)
+
+
+def _ways(ctx: Context, plans: Sequence[Plan], extra: Mapping[str, Any], width: int) -> tuple[Way, ...]:
+    found: list[Way] = []
+    left_out: list[str] = []
+    for plan in plans:
+        built = able(ctx.run, plan, extra, width)
+        if isinstance(built, str):
+            left_out.append(built)
+        else:
+            found.append(Way(plan, tuple(built)))
+    if left_out:
+        ctx.note(left_out=[*ctx.place.notes.get("left_out", ()), *left_out])
+    return tuple(found)
+
+
+def able(run: Run, plan: Plan, extra: Mapping[str, Any], width: int) -> list[Strategy] | str:
+    """The strategies of a plan, with the request's own fields laid over them; or why it cannot be followed here."""
+    built: list[Strategy] = []
+    for stage in plan.stages:
+        try:
+            kind = strategies.get(stage.strategy)
+            strategy = kind.model_validate({**stage.fields, **extra})
+            admitted(run, strategy)
+        except ValidationError as error:
+            first = error.errors()[0]
+            return f"{stage.strategy}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        except RequestError as error:
+            return f"{stage.strategy}: {error}"
+        if strategy.name == "auto":
+            return "auto cannot be a stage of itself"
+        if strategy.width > width:
+            return f"{stage.strategy}: {strategy.width} paths at once, where {width} are allowed"
+        single = strategy.width == 1 and strategy.judge is None
+        if stage.accept is not None and single and run.engine.caps.logprobs < 0:
+            return f"{stage.strategy}: how sure it is cannot be told without log-probabilities"
+        built.append(strategy)
+    return built
+
+
+def _begins(plan: Plan, done: tuple[Stage, ...]) -> bool:
+    return plan.stages[: len(done)] == done and len(plan.stages) > len(done)
+
+
+TIMES = {"none": 1, "minimal": 1, "low": 2, "medium": 4, "high": 16, "xhigh": 64, "max": 64}
+"""What an effort may cost, in direct answers."""
+GUESS = 64
+"""Tokens of a direct answer where nothing is known of its length."""
+SURE = 0.8
+"""A direct answer of that probability stands where nothing was calibrated."""
+
+
+def features_of(run: Run) -> Features:
+    """What is known of the question before a token is generated."""
+    problem = run.problem
+    found = run.profile.task_of(problem.asked)
+    form = "tools" if problem.tools else "text" if problem.structured is None else "json"
+    return Features(found[0].task if found else None, len(problem.asked.split()), form)
+
+
+def valid_policy(run: Run) -> tuple[Policy | None, str]:
+    """The profile's policy where it was made for these weights, and in a word where the plans come from."""
+    policy, weights = run.profile.auto, weights_of(run.engine.info.fingerprint, run.adapter)
+    if policy is None:
+        return None, "usual plans: the model's profile has no calibrated policy"
+    if policy.weights != weights:
+        return (
+            None,
+            f"usual plans: the profile's policy is of other weights ({policy.weights}, not {weights})",
+        )
+    return policy, "calibrated"
+
+
+def usual_plans(run: Run, verifier: Stage | None) -> list[Plan]:
+    """Plans for a model that was not calibrated, cheapest first, priced in direct answers. `verifier`: what to do by
+    the verifier that the request names."""
+    direct, few = Stage(strategy="direct"), Stage(strategy="self-consistency", fields={"n": 3})
+    if verifier:
+        return [_plan(1, direct), _plan(16, verifier)]
+    if run.checker and not run.problem.tools and (task := run.profile.task_of(run.problem.asked)):
+        best = {"verifier": task[0].checker}
+        return [
+            _plan(1, direct),
+            _plan(4, Stage(strategy="best-of-n", fields={"n": 4, **best})),
+            _plan(16, Stage(strategy="best-of-n", fields={"n": 16, **best})),
+            _plan(16, Stage(strategy="tree-of-thoughts")),
+        ]
+    first = Stage(strategy="direct", accept=SURE)
+    agreed = few.model_copy(update={"accept": 1.0})
+
+    def vote(n: int, confidence: float) -> Stage:
+        fields = {"n": n, "adaptive": True, "confidence": confidence}
+        return Stage(strategy="self-consistency", fields=fields)
+
+    return [
+        _plan(1, direct),
+        _plan(2, first, Stage(strategy="chain-of-thought")),
+        _plan(4, first, few),
+        _plan(16, first, agreed, vote(15, CERTAIN)),
+        _plan(64, first, agreed, vote(63, 0.95)),
+    ]
+
+
+def certainty(answer: Answer, checker: Checker | None = None) -> float:
+    """How sure an answer is, in [0, 1]; 0 where there is none."""
+    if answer.path is None or not answer.path.finished:
+        return 0.0
+    if checker:
+        return float(answer.value is not None and checker.solved(answer.value))
+    if answer.confidence is not None:
+        return min(1.0, max(0.0, answer.confidence))
+    return (
+        math.exp(min(0.0, sum(token.logprob for token in answer.path.logprobs)))
+        if answer.path.logprobs
+        else 0.0
+    )
+
+
+def _plan(times: float, *stages: Stage) -> Plan:
+    return Plan(stages=stages, tokens=times)

@@ -16,8 +16,8 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from reason_engine.errors import ContextLengthExceeded
+from reason_engine.runtime.answer_form import read_answer
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.reading import read_answer
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.types import Answer, Path, Problem
 

@@ -24,12 +24,12 @@ from pydantic import Field
 
 from reason_engine.profile import Profile
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.judges import usual_step_judge
+from reason_engine.runtime.verify import usual_step_judge
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies._ends import Choose, answered, decided, settled_by
-from reason_engine.strategies._simulations import Simulations
-from reason_engine.strategies._values import Aggregate
-from reason_engine.strategies._votes import CERTAIN, Certainty
+from reason_engine.strategies.search.simulations import Simulations
+from reason_engine.strategies.search.steps import Choose, answered, decided, settled_by
+from reason_engine.strategies.search.values import Aggregate
+from reason_engine.strategies.voting import CERTAIN, Certainty
 from reason_engine.types import Answer, Problem
 
 VALUED, PLAYED = 24, 6

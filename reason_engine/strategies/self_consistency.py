@@ -14,7 +14,7 @@ from pydantic import Field
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies._votes import CERTAIN, Ballot, Certainty
+from reason_engine.strategies.voting import CERTAIN, Ballot, Certainty
 from reason_engine.types import Answer, Problem
 
 

@@ -20,7 +20,7 @@ from reason_engine.errors import BudgetExhausted, ContextLengthExceeded, Verifie
 from reason_engine.profile import Critique
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies._votes import Ballot
+from reason_engine.strategies.voting import Ballot
 from reason_engine.types import Answer, Path, Problem
 
 

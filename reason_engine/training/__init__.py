@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel
 
+from reason_engine.progress import OnProgress, silent
 from reason_engine.registry import Registry
-from reason_engine.training.callbacks import Tell, silent
 
 
 class Method(Protocol):
@@ -17,9 +17,15 @@ class Method(Protocol):
     config: ClassVar[type[BaseModel]]
     summary: ClassVar[str]
 
-    def train(self, config: Any, out: Path, tell: Tell = silent) -> dict[str, Any]: ...
+    def train(self, config: Any, out: Path, tell: OnProgress = silent) -> dict[str, Any]: ...
 
 
-trainers: Registry[Method] = Registry("trainer", "reason_engine.training")
+trainers: Registry[Method] = Registry(
+    "trainer",
+    "reason_engine.training",
+    "reason_engine.training.supervised",
+    "reason_engine.training.online",
+    "reason_engine.training.rewards",
+)
 
 __all__ = ["Method", "trainers"]

@@ -1,24 +1,32 @@
-"""Running a training method by name: config in, checkpoint folder and manifest out."""
+"""Running a training method by name: config in, checkpoint folder and manifest out.
+
+`--launch replicated | fsdp2 | zero3`: the same command again in several processes, by `accelerate launch`.
+
+Each name is a configuration in `launch/`; for several machines give the file to `accelerate launch` on each of them.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
 import shutil
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from reason_engine.engines._checkpoint import fingerprint
-from reason_engine.errors import SetupError
+from reason_engine.engines.checkpoint.folder import fingerprint
+from reason_engine.errors import MissingExtra, SetupError
+from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training._recipe import Supervised
-from reason_engine.training._world import is_first, size_of_world
-from reason_engine.training.callbacks import Tell, silent
-from reason_engine.training.config import load
+from reason_engine.training.adapters.peft import EXTRA
+from reason_engine.training.common.config import load
+from reason_engine.training.common.distributed import is_first, size_of_world
+from reason_engine.training.supervised.recipe import Supervised
 
 PACKAGES = ("reason-engine", "torch", "transformers", "tokenizers", "numpy", "peft")
 
@@ -28,9 +36,9 @@ def prepare(method: str, file: Path, settings: Sequence[str] = ()) -> Any:
     return load(trainers.get(method, param="METHOD").config, file, settings)
 
 
-def run(method: str, config: Any, *, fresh: bool = False, tell: Tell = silent) -> dict[str, Any]:
+def run(method: str, config: Any, *, fresh: bool = False, tell: OnProgress = silent) -> dict[str, Any]:
     """Train; a killed run goes on by itself unless `fresh`. The manifest, which stands in `out` too."""
-    from reason_engine.training._source import data_hash
+    from reason_engine.training.common.source import data_hash
 
     out: Path = config.out
     if size_of_world() > 1 and not isinstance(config, Supervised):
@@ -67,3 +75,30 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+FOLDER = Path(__file__).parent / "launch"
+
+
+def launch_command(name: str, processes: int, config: object, words: Sequence[str]) -> list[str]:
+    """The command that runs `reason` with these words in so many processes. Raises SetupError."""
+    known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    if name not in known:
+        raise SetupError(f"--launch {name}: one of: {', '.join(known)}")
+    if not isinstance(config, Supervised):
+        raise SetupError(
+            f"--launch {name}: methods that draw from their own model run in one process; for many GPUs let "
+            "--hand-over verl write a job (grpo, ppo)"
+        )
+    for package in ("accelerate", *(["deepspeed"] if name == "zero3" else [])):
+        if find_spec(package) is None:
+            how = (
+                EXTRA
+                if package == "accelerate"
+                else "pip install deepspeed (--launch fsdp2 does the same without)"
+            )
+            raise MissingExtra(package, how)
+    return [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(FOLDER / f"{name}.yaml"),
+        "--num_processes", str(processes), "--module", "reason_engine.cli.main", *words,
+    ]  # fmt: skip

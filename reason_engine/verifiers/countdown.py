@@ -18,7 +18,7 @@ from reason_engine.contracts import Call
 from reason_engine.errors import RequestError
 from reason_engine.types import Path, Problem, Score
 from reason_engine.verifiers import verifiers
-from reason_engine.verifiers._arithmetic import apply, evaluate
+from reason_engine.verifiers.arithmetic import apply, evaluate
 
 Number = Annotated[int, Field(ge=0, le=1_000_000)]
 

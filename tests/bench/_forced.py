@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from reason_engine.engines.embedded import draws
+from reason_engine.engines.embedded import sampler as draws
 from reason_engine.engines.embedded.batch import Batch
 from reason_engine.engines.embedded.sampler import Sampler
 

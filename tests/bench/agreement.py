@@ -18,13 +18,13 @@ from typing import Literal
 
 from reason_engine.answers import find, normalise
 from reason_engine.contracts import Engine
-from reason_engine.data._puzzles import ask, game
-from reason_engine.data.words import word_problem
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import bundled_model
-from reason_engine.engines.vllm import VllmConfig, VllmEngine
+from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
 from reason_engine.evals.statistics import wilson
 from reason_engine.profile import read_profile
+from reason_engine.recipes.puzzles import ask, game
+from reason_engine.recipes.words import word_problem
 from reason_engine.types import GenerateRequest, Message, Sampling
 
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -15,8 +15,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from reason_engine.compression import _speed
-from reason_engine.compression._look import look
+from reason_engine.compression import measure as _speed
+from reason_engine.compression.look import look
 from reason_engine.compression.run import prepare, run
 from tests.bench._measure import machine
 from tests.models import write_model

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.types import GenerateRequest, Sampling
 from tests.bench._measure import machine, paired
 from tests.models import write_model

@@ -21,12 +21,12 @@ from typing import Any
 from reason_engine.answers import find
 from reason_engine.data.mixture import Stream
 from reason_engine.engines.open import bundled_model
-from reason_engine.training._course import Course, task_of
-from reason_engine.training._models import load_model
-from reason_engine.training._online import _learn, gather
-from reason_engine.training._policy import Policy
-from reason_engine.training._rollout import Actor
-from reason_engine.training.grpo import Groups, GrpoConfig
+from reason_engine.training.common.models import load_model
+from reason_engine.training.common.policy import Policy
+from reason_engine.training.online.curriculum import Course, task_of
+from reason_engine.training.online.grpo import Groups, GrpoConfig
+from reason_engine.training.online.loop import _learn, gather
+from reason_engine.training.online.rollout import Actor
 from tests.bench._measure import machine, paired
 
 Spent = tuple[float, float, int]

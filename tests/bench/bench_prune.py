@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from reason_engine.compression.run import prepare, run
-from reason_engine.engines.embedded import Embedded
-from reason_engine.engines.embedded.shape import read_shape
+from reason_engine.engines.embedded.front import Embedded
+from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.types import GenerateRequest, Sampling
 from tests.bench._measure import machine, paired
 from tests.bench.bench_server import SIZE

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from reason_engine.cli._ask import Reply, Wish
-from reason_engine.cli._chat import Chat
-from reason_engine.cli.chat import converse
+from reason_engine.cli.chat import Chat, converse
+from reason_engine.cli.terminal.ask import Reply, Wish
 from reason_engine.errors import EngineError
 from reason_engine.runtime.events import Delta, Opened
 from reason_engine.runtime.trace import Trace

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from reason_engine.cli._serve import banner, start
-from reason_engine.engines import _vllm_args
+from reason_engine.cli.terminal.server import banner, start
 from reason_engine.engines.open import process_environment
+from reason_engine.engines.vllm import arguments as _vllm_args
 from reason_engine.errors import SetupError
 from reason_engine.settings import Settings
 from tests.cli.conftest import serve, stop

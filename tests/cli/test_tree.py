@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reason_engine.cli._tree import draw, printable, tree_of
+from reason_engine.cli.terminal.tree import draw, printable, tree_of
 from reason_engine.runtime.events import (
     Closed,
     Delta,

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from reason_engine.cli.main import main
-from reason_engine.compression import _gptqmodel, gptq
-from reason_engine.compression._gptqmodel import QuantiseError, quantise
+from reason_engine.compression.quantize import gptq
+from reason_engine.compression.quantize import gptq as _gptqmodel
+from reason_engine.compression.quantize.gptq import QuantiseError, quantise
 from reason_engine.compression.run import prepare, run
 from reason_engine.errors import MissingExtra, SetupError
 from tests.models import write_model

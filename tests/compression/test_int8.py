@@ -9,11 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from reason_engine.compression._smooth import folded
-from reason_engine.compression.int8 import round_to_nearest
+from reason_engine.compression.quantize.int8 import folded, round_to_nearest
 from reason_engine.compression.run import prepare, run
 from reason_engine.errors import SetupError
-from reason_engine.training._models import load_model
+from reason_engine.training.common.models import load_model
 from tests.models import write_model
 
 TEXT = "Numbers are counted from nought, and no two of them are the same. " * 60

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reason_engine.compression._least_squares import minimise
-from reason_engine.compression.forecast import Wish, plan
-from reason_engine.compression.law import Law, fit
-from reason_engine.compression.points import Point, append_points, read_points
+from reason_engine.compression.law.forecast import Wish, plan
+from reason_engine.compression.law.law import Law, fit, minimise
+from reason_engine.compression.law.points import Point, append_points, read_points
 from reason_engine.errors import SetupError
 
 TRUE = Law(NC=8.0, DC=900.0, E=0.05, alpha=0.3, beta=0.7, gamma=-1.2, delta=0.1)

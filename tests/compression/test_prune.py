@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from reason_engine.compression.points import read_points
-from reason_engine.compression.progress import reporter, staged
+from reason_engine.compression.law.points import read_points
 from reason_engine.compression.run import prepare, run
-from reason_engine.engines.embedded import weights
-from reason_engine.engines.embedded.shape import read_shape
+from reason_engine.engines.embedded.model import weights
+from reason_engine.engines.embedded.model.shape import read_shape
+from reason_engine.progress import reporter, staged
 from tests.models import write_model
 
 MIX = "mixture=[{family: value, share: 1}]"
@@ -140,9 +140,9 @@ def test_a_training_is_a_stage_on_a_terminal() -> None:
 
 
 def test_recovery_learns_a_file_without_what_is_held_out(tmp_path: Path) -> None:
-    from reason_engine.compression._recovery_rows import split
-    from reason_engine.compression.material import read
-    from reason_engine.training._models import load_tokenizer
+    from reason_engine.compression.calibration_rows import read
+    from reason_engine.compression.prune.recover import split
+    from reason_engine.training.common.models import load_tokenizer
 
     model, file = write_model(tmp_path / "m"), tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps({"text": f"row {n} " + "x" * 40}) + "\n" for n in range(100)))

@@ -5,10 +5,23 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reason_engine.compression import _depth
-from reason_engine.compression._sparse import lowest, two_of_four, wanda
-from reason_engine.compression._sparsegpt import DAMPING, inverse_root, sparsegpt
-from reason_engine.compression._width import Sizes, best, importance, narrowed, reconstructed, spread
+from reason_engine.compression.prune import structured as _depth
+from reason_engine.compression.prune.structured import (
+    Sizes,
+    best,
+    importance,
+    narrowed,
+    reconstructed,
+    spread,
+)
+from reason_engine.compression.prune.unstructured import (
+    DAMPING,
+    inverse_root,
+    lowest,
+    sparsegpt,
+    two_of_four,
+    wanda,
+)
 from reason_engine.errors import SetupError
 
 

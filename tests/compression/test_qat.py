@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from reason_engine.compression._gptq_file import packed
+from reason_engine.compression.quantize.qat import packed
 from reason_engine.compression.run import prepare, run
-from reason_engine.engines.embedded.quantised_files import read_codes
-from reason_engine.engines.embedded.shape import read_shape
-from reason_engine.training._qat import Qat, codes4, faked, plain4
+from reason_engine.engines.embedded.model.quantised import read_codes
+from reason_engine.engines.embedded.model.shape import read_shape
+from reason_engine.training.common.quantisation_aware import Qat, codes4, faked, plain4
 from tests.models import write_model
 
 MIX = "mixture=[{family: value, share: 1}]"
@@ -53,7 +53,7 @@ def test_what_training_saw_is_what_is_stored(
         trained.update(load_file(folder / "model.safetensors"))
         return kept(folder, *rest)
 
-    from reason_engine.compression import qat as module
+    from reason_engine.compression.quantize import qat as module
 
     kept = module.store
     monkeypatch.setattr(module, "store", store)

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from reason_engine.compression import Served
-from reason_engine.compression._accuracy import Accuracy, kept
-from reason_engine.compression._look import LookError, look
+from reason_engine.compression.look import LookError, look
+from reason_engine.compression.measure import Accuracy, kept
 from reason_engine.compression.report import Report, Side
 from reason_engine.compression.run import prepare, run
-from reason_engine.training._models import load_model
+from reason_engine.training.common.models import load_model
 from tests.models import write_model
 
 TEXT = "Numbers are counted from nought, and no two of them are the same. " * 60

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from reason_engine.answers import Equality
-from reason_engine.data._account import Account
-from reason_engine.data._rewrites import cleaned, faults
-from reason_engine.data._synonyms import load_lexicon, replace_words
-from reason_engine.data._teacher import Teacher
-from reason_engine.data.augment import AugmentConfig, augment
-from reason_engine.data.readers import open_source
+from reason_engine.data.formats.readers import open_source
+from reason_engine.data.synthesize.augment import AugmentConfig, augment, load_lexicon, replace_words
+from reason_engine.data.synthesize.outputs import Account
+from reason_engine.data.synthesize.rewrites import cleaned, faults
+from reason_engine.data.synthesize.teacher import Teacher
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import EngineDead, EngineError, SetupError, UnknownName
 from reason_engine.profile import Profile

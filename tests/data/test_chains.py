@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from reason_engine.data.repair import spoiled
-from reason_engine.data.words import word_problem
+from reason_engine.recipes.repair import spoiled
+from reason_engine.recipes.words import word_problem
 
 FILE = Path(__file__).parents[2] / "docs" / "recipes" / "nano" / "chains.py"
 

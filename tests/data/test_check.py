@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.data.check import check, describe
+from reason_engine.data.filter.check import check, describe
 from reason_engine.errors import SetupError
 from tests.data.test_filter import lines, text
 

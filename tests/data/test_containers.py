@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.data.readers import open_source, read_rows
-from reason_engine.data.rows import (
-    Conversation,
-    Text,
-)
+from reason_engine.data.formats.readers import open_source, read_rows
+from reason_engine.data.formats.rows import Conversation, Text
 from reason_engine.errors import SetupError
 from tests.data.test_readers import A, Q, Raw, U, V, lines
 

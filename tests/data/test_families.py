@@ -11,14 +11,14 @@ import pytest
 from pydantic import ValidationError
 
 from reason_engine.data import Example, families
-from reason_engine.data._lines import APPLY
-from reason_engine.data._numbers import games, held_out, is_development
-from reason_engine.data.arithmetic import expression
-from reason_engine.data.formats import STEPS
+from reason_engine.data.formats.examples import STEPS
 from reason_engine.data.mixture import Part, Stream, digest
-from reason_engine.data.outside import SENTENCE
-from reason_engine.data.reading import UNKNOWN
-from reason_engine.data.words import word_problem
+from reason_engine.data.numbers import games, held_out, is_development
+from reason_engine.recipes.arithmetic import expression
+from reason_engine.recipes.equations import APPLY
+from reason_engine.recipes.outside import SENTENCE
+from reason_engine.recipes.reading import UNKNOWN
+from reason_engine.recipes.words import word_problem
 
 OPERATORS = {
     "+": lambda a, b: a + b,

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.data import door, families
-from reason_engine.data.formats import Example, read, write
+from reason_engine.data import families
+from reason_engine.data import mixture as door
+from reason_engine.data.formats.examples import Example, read, write
 from reason_engine.data.mixture import Part, Stream
 from reason_engine.errors import RequestError, SetupError
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reason_engine.data._language import language_of, languages
-from reason_engine.data._texts import grams, words
-from reason_engine.data.contamination import TestSets
-from reason_engine.data.filter import FilterConfig, Filtered, filter_files
-from reason_engine.data.rules import Rule, Rules, load_rules
+from reason_engine.data.filter.contamination import TestSets
+from reason_engine.data.filter.filter import FilterConfig, Filtered, filter_files
+from reason_engine.data.filter.language import language_of, languages
+from reason_engine.data.filter.rules import Rule, Rules, load_rules
+from reason_engine.data.texts import grams, words
 from reason_engine.errors import SetupError
 
 LONG = (

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from reason_engine.data._minhash import MinHash, NearIndex, band_rows
-from reason_engine.data._texts import grams, kept, numbers, same_numbers
+from reason_engine.data.filter.near_duplicates import MinHash, NearIndex, band_rows
+from reason_engine.data.texts import grams, kept, numbers, same_numbers
 
 
 def test_minhash_estimates_jaccard() -> None:

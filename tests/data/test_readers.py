@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reason_engine.data._parse import FORMATS, Format
-from reason_engine.data._turns import Bad
-from reason_engine.data.formats import Example, write
-from reason_engine.data.readers import open_source, read_rows
-from reason_engine.data.rows import (
+from reason_engine.data.formats.examples import Example, write
+from reason_engine.data.formats.parse import FORMATS, Format
+from reason_engine.data.formats.readers import open_source, read_rows
+from reason_engine.data.formats.rows import (
     Conversation,
     Labelled,
     Preference,
@@ -30,6 +29,7 @@ from reason_engine.data.rows import (
     to_json,
     with_question,
 )
+from reason_engine.data.formats.turns import Bad
 from reason_engine.errors import MissingExtra, SetupError
 from reason_engine.types import Message, ToolCall
 

@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from reason_engine.data._facts import fact, neighbour
-from reason_engine.data._lines import APPLY
-from reason_engine.data.repair import SOUND
+from reason_engine.recipes.equations import APPLY
+from reason_engine.recipes.reading import fact, neighbour
+from reason_engine.recipes.repair import SOUND
 from tests.data.test_families import drawn
 
 EQUATION = re.compile(r"^(?:Wrong: )?(\d+) ([-+*/]) (\d+) = (\d+)$")

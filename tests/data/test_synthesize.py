@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from reason_engine.answers import Equality
-from reason_engine.data._account import Account
-from reason_engine.data._teacher import Teacher
-from reason_engine.data._written import accepted, written
-from reason_engine.data.formats import read as read_examples
-from reason_engine.data.synthesize import SynthesizeConfig, synthesize
+from reason_engine.data.formats.examples import read as read_examples
+from reason_engine.data.synthesize.outputs import Account
+from reason_engine.data.synthesize.problems import accepted, written
+from reason_engine.data.synthesize.synthesize import SynthesizeConfig, synthesize
+from reason_engine.data.synthesize.teacher import Teacher
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import EngineDead, EngineError, SetupError, UnknownName
 from reason_engine.profile import Ask, Profile

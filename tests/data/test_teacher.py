@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.data._teacher import Target, open_teacher
+from reason_engine.data.synthesize.teacher import Target, open_teacher
 from reason_engine.errors import EngineDead, SetupError
 from reason_engine.profile import Profile
 from tests.models import write_model

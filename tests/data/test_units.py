@@ -8,8 +8,8 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from reason_engine.data.units import KINDS, Units, conversion
-from reason_engine.evals.units import Units as Task
+from reason_engine.recipes.units import KINDS, Units, conversion
+from reason_engine.recipes.units import UnitsTask as Task
 
 FACTORS = dict[tuple[str, str], int]()
 LADDERS = [ladder for ladders in KINDS.values() for ladder in ladders]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reason_engine.engines.openai import OpenAIEngine
+from reason_engine.engines.openai.engine import OpenAIEngine
 from reason_engine.types import Chunk, GenerateRequest, Message, Sampling
 
 HELLO = (Message("user", "hello"),)

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from reason_engine.engines.openai import OpenAIConfig, OpenAIEngine
+from reason_engine.engines.openai.engine import OpenAIConfig, OpenAIEngine
 
 Event = Mapping[str, Any]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.errors import RequestError
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies.self_consistency import SelfConsistency

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.errors import ContextLengthExceeded, ModelLoadError
 from reason_engine.types import ChoiceRequest, Sampling
 from tests.engines.adapter_files import greedy, plain_forward, write, write_bottlenecks, write_prompt

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.errors import ModelLoadError, UnknownModel
 from tests.engines.contract import read, request, together
 

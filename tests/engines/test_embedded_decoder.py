@@ -11,12 +11,12 @@ import pytest
 import torch
 import transformers
 
-from reason_engine.engines.embedded import draws, weights
-from reason_engine.engines.embedded.decoder import Decoder
-from reason_engine.engines.embedded.keyvalues import KeyValues
+from reason_engine.engines.embedded import sampler as draws
+from reason_engine.engines.embedded.cache import KeyValues, PrefixCache
+from reason_engine.engines.embedded.model import weights
+from reason_engine.engines.embedded.model.decoder import Decoder
+from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.prefill import advance, segment
-from reason_engine.engines.embedded.prefix import PrefixCache
-from reason_engine.engines.embedded.shape import read_shape
 from reason_engine.errors import ModelLoadError
 from tests.models import write_model
 

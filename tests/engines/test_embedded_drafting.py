@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from reason_engine.engines import _drafts
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.drafting import sources as _drafts
 from reason_engine.engines.embedded.drafting import MOST, Drafting
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.types import GenerateRequest, Structured
 from tests.engines.contract import GREEDY, WARM, Sample, read, request, together
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.engines.embedded import Embedded
-from reason_engine.engines.embedded.links import ProcessLink
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.embedded.messages import Failed
+from reason_engine.engines.embedded.transport import ProcessLink
 from reason_engine.errors import EngineDead, ModelLoadError
 from reason_engine.types import ChoiceRequest
 from tests.engines.contract import WARM, read, request

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from reason_engine.engines.embedded import drafting
-from reason_engine.engines.embedded.drafting import PAUSE, WINDOW, Drafting, Drafts
+from reason_engine.engines.embedded.drafting import PAUSE, WINDOW, Drafting, Drafts, Pace
 from reason_engine.engines.embedded.messages import Start
-from reason_engine.engines.embedded.pace import Pace
 from reason_engine.types import Sampling
 
 CPU = torch.device("cpu")

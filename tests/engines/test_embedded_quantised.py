@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from reason_engine.compression.int8 import quantization_config, round_to_nearest
+from reason_engine.compression.quantize.int8 import quantization_config, round_to_nearest
 from reason_engine.compression.run import prepare, run
-from reason_engine.engines.embedded import quantised, weights
-from reason_engine.engines.embedded.decoder import Decoder
+from reason_engine.engines.embedded.model import quantised, weights
+from reason_engine.engines.embedded.model.decoder import Decoder
+from reason_engine.engines.embedded.model.quantised import Codes, Int4, Int8, Nibbles, Side, pack, read_codes
+from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.prefill import advance, segment
-from reason_engine.engines.embedded.quantised import Codes, Int4, Int8, Nibbles, Side, pack
-from reason_engine.engines.embedded.quantised_files import read_codes
-from reason_engine.engines.embedded.shape import read_shape
 from reason_engine.errors import ModelLoadError
 from tests.models import write_model
 from tests.quantised import numbers, quantise, tensors, write_int4

@@ -15,13 +15,13 @@ from httpx2 import ASGITransport, AsyncClient
 from openai import AsyncOpenAI
 
 from reason_engine.contracts import Capabilities
-from reason_engine.engines._rewards import Endpoints
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import open_engine
+from reason_engine.engines.reward_models import Endpoints
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing, EngineError, RequestError, SetupError, UnknownModel
 from reason_engine.knowledge import Library
-from reason_engine.knowledge.index import fuse
+from reason_engine.knowledge.library import fuse
 from reason_engine.settings import Settings
 from reason_engine.types import ScoreRequest, Scores
 from tests.engines.contract import read, request

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from reason_engine.data.formats import STEPS
-from reason_engine.engines.embedded import Embedded
+from reason_engine.data.formats.examples import STEPS
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import bundled_model
-from reason_engine.evals.word_problems import WordProblems
+from reason_engine.recipes.words import WordProblems
 from reason_engine.types import GenerateRequest, Message, Sampling, ScoreRequest
 from reason_engine.verifiers.reward_model import step_ends
 

@@ -11,7 +11,7 @@ import pytest
 
 from reason_engine.engines import open as opening
 from reason_engine.engines.open import engine_name, model_folder, open_engine, profile_of, served_name
-from reason_engine.engines.openai import OpenAIEngine
+from reason_engine.engines.openai.engine import OpenAIEngine
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.profile import Profile, write_profile
@@ -78,8 +78,8 @@ def test_a_way_to_draft_that_the_engine_lacks_is_named() -> None:
 
 @pytest.mark.parametrize("draft", ["sam", "ngram", "none"])
 def test_a_way_to_draft_reaches_the_engine(checkpoint: Path, draft: str) -> None:
-    from reason_engine.engines.embedded import Embedded
-    from reason_engine.engines.vllm import VllmEngine
+    from reason_engine.engines.embedded.front import Embedded
+    from reason_engine.engines.vllm.engine import VllmEngine
 
     embedded = open_engine(settings(engine="embedded", draft=draft))
     assert isinstance(embedded, Embedded)
@@ -106,7 +106,7 @@ def test_a_vllm_argument_of_the_wrong_type_is_named(checkpoint: Path) -> None:
 
 
 def test_arguments_that_are_not_ours_go_to_vllm_as_they_are(checkpoint: Path) -> None:
-    from reason_engine.engines.vllm import VllmEngine
+    from reason_engine.engines.vllm.engine import VllmEngine
 
     asked = {"tensor_parallel_size": 2, "swap_space": 4}
     engine = open_engine(settings(engine="vllm", model=str(checkpoint), vllm=asked, context=64))

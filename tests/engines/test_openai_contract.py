@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reason_engine.engines.openai import OpenAIEngine
+from reason_engine.engines.openai.engine import OpenAIEngine
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import RequestError
 from reason_engine.types import Chunk, GenerateRequest, Sampling, Structured

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from reason_engine.engines.openai import OpenAIConfig
+from reason_engine.engines.openai.engine import OpenAIConfig
 from reason_engine.errors import CapabilityMissing, RequestError, UnknownModel
 from reason_engine.types import Message, ScoreRequest, Structured
 from tests.engines.asking import HELLO, Running, read, tokens

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from reason_engine.engines.openai import OpenAIConfig, OpenAIEngine
+from reason_engine.engines.openai.engine import OpenAIConfig, OpenAIEngine
 from reason_engine.errors import (
     ContextLengthExceeded,
     EngineBusy,

@@ -15,9 +15,9 @@ from httpx2 import ASGITransport, AsyncClient
 from openai import AsyncOpenAI
 from pydantic import SecretStr
 
-from reason_engine.engines._rewards import Endpoints, beside, logit, read_reward
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import open_engine
+from reason_engine.engines.reward_models import Endpoints, beside, logit, read_reward
 from reason_engine.errors import (
     CapabilityMissing,
     EngineError,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from reason_engine.engines._rewards import read_reward
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
+from reason_engine.engines.reward_models import read_reward
 from reason_engine.errors import ModelLoadError, RequestError
 from reason_engine.types import Message, ScoreRequest
 
@@ -26,8 +26,8 @@ def write_side(folder: Path, base: Path, *, trained: bool) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from reason_engine.training._heads import saver
-    from reason_engine.training.process_reward import Processes, ProcessRewardConfig
+    from reason_engine.training.rewards.heads import saver
+    from reason_engine.training.rewards.process_reward import Processes, ProcessRewardConfig
 
     fields = {"out": folder, "model": base, "data": "d", "tokens": 1, "train": "side", "wide": 32, "deep": 2}
     config = ProcessRewardConfig.model_validate(fields)
@@ -71,9 +71,9 @@ async def test_the_engine_reads_what_training_read(
 ) -> None:
     import torch
 
-    from reason_engine.data.rows import Stepwise
-    from reason_engine.training._forward import body_of
-    from reason_engine.training._heads import values_of
+    from reason_engine.data.formats.rows import Stepwise
+    from reason_engine.training.common.forward import body_of
+    from reason_engine.training.rewards.heads import values_of
 
     process = made[name][1]
     rows = [

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from reason_engine.engines._text import StopFinder, Vocabulary
+from reason_engine.engines.text import StopFinder, Vocabulary
 from tests.models import write_tokenizer
 
 calm = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))

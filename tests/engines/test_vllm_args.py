@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reason_engine.engines import _vllm_args as args
-from reason_engine.engines._vllm_args import Release, VllmConfig
-from reason_engine.engines.vllm import VllmEngine
+from reason_engine.engines.vllm import arguments as args
+from reason_engine.engines.vllm.arguments import Release, VllmConfig
+from reason_engine.engines.vllm.engine import VllmEngine
 from reason_engine.errors import EngineDead, MissingExtra, ModelLoadError, RequestError, SetupError
 from reason_engine.types import GenerateRequest
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reason_engine.engines import _drafts
-from reason_engine.engines.vllm_drafter import SamDrafter
+from reason_engine.engines.drafting import sources as _drafts
+from reason_engine.engines.vllm.drafter import SamDrafter
 
 CONTEXT = 200
 

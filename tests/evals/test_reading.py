@@ -9,13 +9,13 @@ import pytest
 from reason_engine.answers import Equality
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
-from reason_engine.evals.door import Target, run
-from reason_engine.evals.reading import Reading, facts, write_documents
+from reason_engine.evals.command import Target, run
 from reason_engine.evals.run import Plan
 from reason_engine.evals.solvers import InProcess
 from reason_engine.evals.spec import Spec
 from reason_engine.knowledge import Library
 from reason_engine.profile import Ask, Profile
+from reason_engine.recipes.reading_task import Reading, facts, write_documents
 
 
 def reads(prompt: str, seed: int, index: int) -> str:

@@ -11,8 +11,8 @@ import pytest
 from reason_engine.answers import Equality
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
+from reason_engine.evals.datasets.rows import said
 from reason_engine.evals.record import Record, RecordFile
-from reason_engine.evals.rows import said
 from reason_engine.evals.spec import Spec, build
 from reason_engine.evals.statistics import bootstrap, macro_f1
 

@@ -13,7 +13,7 @@ from reason_engine.answers import Equality
 from reason_engine.contracts import Engine
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import ContextLengthExceeded, EngineError, SetupError
-from reason_engine.evals.folder import Folder
+from reason_engine.evals.command import Folder
 from reason_engine.evals.record import Record, RecordFile
 from reason_engine.evals.run import Plan, evaluate
 from reason_engine.evals.solvers import InProcess, Reply

@@ -9,16 +9,15 @@ import pytest
 
 from reason_engine.answers import Equality
 from reason_engine.contracts import Task
-from reason_engine.data._numbers import held_out, is_development
+from reason_engine.data.numbers import held_out, is_development
 from reason_engine.errors import SetupError, UnknownName
 from reason_engine.evals import tasks
-from reason_engine.evals.countdown import Countdown
-from reason_engine.evals.development import Developed, developed
-from reason_engine.evals.game24 import Game24, Game24Tot
-from reason_engine.evals.load import chosen
-from reason_engine.evals.mix import Mix
-from reason_engine.evals.spec import Spec, build
-from reason_engine.evals.word_problems import WordProblems
+from reason_engine.evals.datasets.game24 import Game24, Game24Tot
+from reason_engine.evals.datasets.load import chosen
+from reason_engine.evals.spec import Developed, Spec, build, developed
+from reason_engine.recipes.countdown import Countdown
+from reason_engine.recipes.mix import Mix
+from reason_engine.recipes.words import WordProblems
 from reason_engine.types import Problem
 from reason_engine.verifiers.countdown import Countdown as Checker
 

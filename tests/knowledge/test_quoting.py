@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.data.formats import STEPS
-from reason_engine.data.reading import _question
-from reason_engine.engines._chat import ChatFormat
+from reason_engine.data.formats.examples import STEPS
+from reason_engine.engines.chat.template import ChatFormat
 from reason_engine.engines.open import bundled_model
 from reason_engine.knowledge import Library
 from reason_engine.knowledge.quoting import clean, fetch, fitting, neutral, quoted
 from reason_engine.profile import Profile, read_profile
+from reason_engine.recipes.reading import _question
 from reason_engine.types import Message, Passage
 
 HOSTILE = (

@@ -10,7 +10,7 @@ from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import EngineError, SetupError
 from reason_engine.knowledge import Library
-from reason_engine.knowledge.index import K, Words, fuse, nearest, words
+from reason_engine.knowledge.library import K, Words, fuse, nearest, words
 from reason_engine.types import ScoreRequest, Scores
 
 FACTS = (

@@ -11,16 +11,16 @@ import pytest
 import yaml
 
 from reason_engine.answers import Equality
-from reason_engine.data._teacher import Teacher
+from reason_engine.data.synthesize.teacher import Teacher
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
 from reason_engine.evals.record import Record
 from reason_engine.loop import adapt as door
 from reason_engine.loop import compare
-from reason_engine.loop._wins import shares
 from reason_engine.loop.adapt import AdaptConfig, adapt
+from reason_engine.loop.compare import shares
 from reason_engine.profile import Profile
-from reason_engine.training.config import load
+from reason_engine.training.common.config import load
 from reason_engine.types import Problem
 from tests.models import write_model
 

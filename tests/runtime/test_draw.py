@@ -11,8 +11,8 @@ import pytest
 from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.draw import continued
 from reason_engine.runtime.outcome import Outcome
+from reason_engine.runtime.sampling import continued
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies import Strategy
 from reason_engine.types import Answer, Limits, Path, Problem, TokenLogprob

@@ -9,7 +9,7 @@ import pytest
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import BudgetExhausted, CapabilityMissing, RequestError
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.nest import Stock, inner, standby
+from reason_engine.runtime.nested import Stock, inner, standby
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies import Strategy
 from reason_engine.strategies.best_of_n import BestOfN

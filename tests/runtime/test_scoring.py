@@ -19,7 +19,7 @@ from reason_engine.errors import (
     VerifierError,
 )
 from reason_engine.profile import Profile
-from reason_engine.runtime import scoring
+from reason_engine.runtime import verify as scoring
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.run import Run

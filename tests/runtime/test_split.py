@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reason_engine.runtime.split import Borders, Piece, Splitter, split
+from reason_engine.runtime.stream_text import Borders, Piece, Splitter, split
 
 STEPS = Borders(marker="Answer:")
 THINKS = Borders("<think>", "</think>")

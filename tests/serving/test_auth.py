@@ -4,8 +4,7 @@ import base64
 
 import pytest
 
-from reason_engine.serving.auth import Keys
-from reason_engine.serving.guard import accepted_hosts
+from reason_engine.serving.guard.access import Keys, accepted_hosts
 from reason_engine.settings import Settings
 
 KEYED = Settings(api_keys=("first-key", "second-key"), operator_keys=("boss-key",), host="0.0.0.0")
@@ -90,7 +89,7 @@ def test_all_keys_are_compared_each_time(monkeypatch) -> None:
     seen = []
     real = hmac.compare_digest
     monkeypatch.setattr(
-        "reason_engine.serving.auth.hmac.compare_digest", lambda a, b: seen.append(1) or real(a, b)
+        "reason_engine.serving.guard.access.hmac.compare_digest", lambda a, b: seen.append(1) or real(a, b)
     )
     keys = Keys(["a", "b", "c"])
     assert keys.allow("/v1/models", [(b"authorization", b"Bearer a")]) and len(seen) == 3

@@ -15,9 +15,9 @@ import regex
 from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.runtime.events import Closed, Opened, Proposed, Sampled, Scored
-from reason_engine.serving.auth import digest_of
-from reason_engine.serving.matcher import Matcher
-from reason_engine.serving.screen import Screen
+from reason_engine.serving.guard.access import digest_of
+from reason_engine.serving.guard.output_filter import Screen
+from reason_engine.serving.guard.rules import Matcher
 from reason_engine.settings import Settings
 from reason_engine.strategies import strategies
 from reason_engine.types import ScoreRequest, Scores
@@ -246,7 +246,7 @@ async def test_rules_hold_by_the_label_of_a_key(guarded) -> None:
 
 
 async def test_a_pattern_that_takes_for_ever_stops_what_it_cannot_check(guarded, monkeypatch) -> None:
-    monkeypatch.setattr("reason_engine.serving.matcher.SECONDS", 0.02)
+    monkeypatch.setattr("reason_engine.serving.guard.rules.SECONDS", 0.02)
     slow = {"name": "slow", "kind": "pattern", "pattern": "(.*a){12}c", "longest": 50}
     async with guarded([slow], Scripted(lambda *_: "Answer: 4")) as house:
         got = await house.chat(messages=[{"role": "user", "content": "c" + "a" * 300}])

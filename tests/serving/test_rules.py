@@ -12,9 +12,8 @@ from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
 from reason_engine.serving.app import create_app
-from reason_engine.serving.matcher import Matcher, plain, search
-from reason_engine.serving.rules import Rules, compiled, read_rules
-from reason_engine.serving.tail import Tail
+from reason_engine.serving.guard.output_filter import Tail
+from reason_engine.serving.guard.rules import Matcher, Rules, compiled, plain, read_rules, search
 from reason_engine.settings import Settings
 
 

@@ -12,8 +12,7 @@ from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing
 from reason_engine.runtime.solve import solve
-from reason_engine.strategies._confidence import Groups, gate_of, percentile, token_confidence
-from reason_engine.strategies.confidence import Confidence
+from reason_engine.strategies.confidence import Confidence, Groups, gate_of, percentile, token_confidence
 from reason_engine.types import Path, Problem, TokenLogprob
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
 from tests.models import write_model
 from tests.strategies.reuse import SEARCHES, reads_its_prompt_once, search
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reason_engine.strategies._tree import Thought, keep, merge, push, unseen, widest
+from reason_engine.strategies.search.tree import Thought, keep, merge, push, unseen, widest
 from reason_engine.types import Path, TokenLogprob
 
 

@@ -6,9 +6,9 @@ from math import inf, log, sqrt
 
 import pytest
 
-from reason_engine.strategies._tree import Thought
-from reason_engine.strategies._uct import (
+from reason_engine.strategies.search.tree import (
     Node,
+    Thought,
     backup,
     descend,
     priors,

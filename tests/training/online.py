@@ -52,9 +52,9 @@ def scripted_batch(
     lengths: list[list[int]], judged: Any, cut: frozenset[tuple[int, int]] | set[Any] = frozenset()
 ) -> Any:
     """Samples of these many tokens by prompt; those in `cut` ended at the limit."""
-    from reason_engine.training._course import Task
-    from reason_engine.training._online import Batch
-    from reason_engine.training._rollout import Group
+    from reason_engine.training.online.curriculum import Task
+    from reason_engine.training.online.loop import Batch
+    from reason_engine.training.online.rollout import Group
     from reason_engine.types import Path as Sample
     from reason_engine.types import Problem
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from reason_engine.data.countdown import Countdown
-from reason_engine.data.rows import Reference
+from reason_engine.data.formats.rows import Reference
 from reason_engine.errors import SetupError
 from reason_engine.profile import Profile
-from reason_engine.training._course import Course, Task, task_of
-from reason_engine.training._rewards import Bench, Judged, Reward, step_places
-from reason_engine.training.grpo import GrpoConfig
+from reason_engine.recipes.puzzles import Countdown
+from reason_engine.training.online.curriculum import Course, Task, task_of
+from reason_engine.training.online.grpo import GrpoConfig
+from reason_engine.training.online.reward_scorer import Bench, Judged, Reward, step_places
 from reason_engine.types import Message, Problem, Score, TokenLogprob
 from reason_engine.types import Path as Sample
 from reason_engine.verifiers import verifiers
@@ -89,7 +89,7 @@ def test_what_nobody_judged_counts_as_the_mean(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_judging_engine_gives_real_hands(policy: Path, tmp_path: Path) -> None:
-    from reason_engine.training._rollout import Actor
+    from reason_engine.training.online.rollout import Actor
 
     made = config(GrpoConfig, policy, tmp_path, judge=policy, rewards=[{"verifier": "judge"}])
     with Actor(made) as actor:

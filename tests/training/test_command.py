@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from reason_engine.cli import data, train
 from reason_engine.errors import SetupError, UnknownName
+from reason_engine.progress import reporter
 from reason_engine.training import trainers
-from reason_engine.training.callbacks import reporter
 
 TINY = """
 out: {out}

@@ -30,7 +30,7 @@ def model() -> Iterator[Any]:
 
 
 def test_states_and_gradients_are_the_models_own(model: Any) -> None:
-    from reason_engine.training._forward import body_of
+    from reason_engine.training.common.forward import body_of
 
     ids_BT = torch.randint(0, 320, (3, 17))
     found: list[tuple[Any, list[Any]]] = []
@@ -46,7 +46,7 @@ def test_states_and_gradients_are_the_models_own(model: Any) -> None:
 
 
 def test_later_tokens_change_nothing(model: Any) -> None:
-    from reason_engine.training._forward import body_of
+    from reason_engine.training.common.forward import body_of
 
     ids_BT = torch.randint(0, 320, (2, 20))
     changed = ids_BT.clone()
@@ -56,7 +56,7 @@ def test_later_tokens_change_nothing(model: Any) -> None:
 
 
 def test_a_wrong_compiler_is_found(model: Any) -> None:
-    from reason_engine.training import _compiled
+    from reason_engine.training.common import compiled as _compiled
 
     body = _compiled.CompiledBody(model)
     body._cos, body._sin = body._sin, body._cos
@@ -65,7 +65,7 @@ def test_a_wrong_compiler_is_found(model: Any) -> None:
 
 
 def test_only_qwen3_is_compiled(model: Any) -> None:
-    from reason_engine.training._forward import body_of
+    from reason_engine.training.common.forward import body_of
 
     model.config.model_type = "llama"
     with pytest.raises(SetupError, match="llama"):

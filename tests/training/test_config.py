@@ -14,10 +14,10 @@ from reason_engine.compression import compressors
 from reason_engine.errors import SetupError, UnknownName
 from reason_engine.loop.adapt import AdaptConfig
 from reason_engine.training import trainers
-from reason_engine.training._recipe import rate
-from reason_engine.training.config import load
+from reason_engine.training.common.config import load
 from reason_engine.training.run import prepare
-from reason_engine.training.sft import SftConfig
+from reason_engine.training.supervised.recipe import rate
+from reason_engine.training.supervised.sft import SftConfig
 
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
 GOOD = {"out": "o", "tokens": 100, "architecture": {}, "mixture": [{"family": "words", "share": 1}]}

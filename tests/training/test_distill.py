@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from reason_engine.data.rows import Conversation, Text
+from reason_engine.data.formats.rows import Conversation, Text
 from reason_engine.errors import ModelLoadError, SetupError
-from reason_engine.training._student import Student
-from reason_engine.training.distill import DistillConfig, Own, SoftAnswers, divergence
 from reason_engine.training.run import run
+from reason_engine.training.supervised.distill import DistillConfig, Own, SoftAnswers, Student, divergence
 from reason_engine.types import Message
 from tests.models import write_model
 from tests.training.test_methods import SPOKEN, lines
@@ -72,8 +71,8 @@ def test_the_divergences() -> None:
 def test_the_student_answers_with_its_weights_of_the_moment(
     teacher: Path, pupil: Path, tmp_path: Path
 ) -> None:
-    from reason_engine.training._forward import body_of
-    from reason_engine.training._models import load_model
+    from reason_engine.training.common.forward import body_of
+    from reason_engine.training.common.models import load_model
 
     model, tokenizer = load_model(pupil)
     rows = [Conversation((Message("user", f"Say {n}"), Message("assistant", "yes"))) for n in range(4)]

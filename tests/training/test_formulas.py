@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from reason_engine.data.rows import Conversation, Labelled, Preference, Stepwise, Text
+from reason_engine.data.formats.rows import Conversation, Labelled, Preference, Stepwise, Text
 from reason_engine.errors import SetupError
 from reason_engine.training import trainers
-from reason_engine.training._encode import Encoded, Encoder
-from reason_engine.training._ewc import Consolidation
-from reason_engine.training._forward import body_of
-from reason_engine.training.distill import SoftAnswers
-from reason_engine.training.dpo import Preferences
-from reason_engine.training.kto import Prospects
-from reason_engine.training.process_reward import Processes
-from reason_engine.training.reward import Outcomes
-from reason_engine.training.sft import Answers
+from reason_engine.training.common.encode import Encoded, Encoder
+from reason_engine.training.common.ewc import Consolidation
+from reason_engine.training.common.forward import body_of
+from reason_engine.training.rewards.process_reward import Processes
+from reason_engine.training.rewards.reward import Outcomes
+from reason_engine.training.supervised.distill import SoftAnswers
+from reason_engine.training.supervised.dpo import Preferences
+from reason_engine.training.supervised.kto import Prospects
+from reason_engine.training.supervised.sft import Answers
 from reason_engine.types import Message
 from tests.models import write_model
 

@@ -12,10 +12,10 @@ import torch
 from pydantic import ValidationError
 
 from reason_engine.errors import SetupError
-from reason_engine.training._online import rate
-from reason_engine.training._policy import Policy, Row
-from reason_engine.training._rewards import Judged
-from reason_engine.training.grpo import Groups, GrpoConfig
+from reason_engine.training.common.policy import Policy, Row
+from reason_engine.training.online.grpo import Groups, GrpoConfig
+from reason_engine.training.online.loop import rate
+from reason_engine.training.online.reward_scorer import Judged
 from reason_engine.training.run import run
 from tests.training.online import CHEAP, WORDS, Killed, config, kill_at, log, scripted_batch, weights
 
@@ -70,7 +70,7 @@ def test_killed_and_resumed_ends_the_same(policy: Path, tmp_path: Path) -> None:
 
 
 def test_advantages_mix_outcomes_and_steps(policy: Path, tmp_path: Path) -> None:
-    from reason_engine.training._models import load_or_build
+    from reason_engine.training.common.models import load_or_build
 
     made = config(GrpoConfig, policy, tmp_path, scale="none", rewards=[*SHORT])
     model, _ = load_or_build(made)
@@ -83,7 +83,7 @@ def test_advantages_mix_outcomes_and_steps(policy: Path, tmp_path: Path) -> None
 
 
 def test_the_loss_does_not_depend_on_the_cut_into_passes(policy: Path, tmp_path: Path) -> None:
-    from reason_engine.training._models import load_or_build
+    from reason_engine.training.common.models import load_or_build
 
     for over in ("token", "sequence", "constant"):
         grads: list[Any] = []
@@ -107,7 +107,7 @@ def test_the_loss_does_not_depend_on_the_cut_into_passes(policy: Path, tmp_path:
 
 
 def test_a_masked_answer_teaches_nothing(policy: Path, tmp_path: Path) -> None:
-    from reason_engine.training._models import load_or_build
+    from reason_engine.training.common.models import load_or_build
 
     made = config(GrpoConfig, policy, tmp_path, mask_truncated=True, rewards=SHORT)
     model, _ = load_or_build(made)
@@ -209,7 +209,7 @@ def test_rewards_that_cannot_judge_are_refused(
 
 
 def test_rows_of_a_policy_pad_on_the_right() -> None:
-    from reason_engine.training._policy import micro, pad
+    from reason_engine.training.common.policy import micro, pad
 
     rows = [Row((1, 2), (3, 4, 5)), Row((6,), (7,))]
     batch = pad(rows)
@@ -220,8 +220,8 @@ def test_rows_of_a_policy_pad_on_the_right() -> None:
 
 @pytest.mark.parametrize("lengths", [[[3, 7], [2, 5, 1]], [[1, 1]], [[4], [6, 40]]])
 def test_a_prompt_read_once_teaches_the_same(policy: Path, lengths: list[list[int]]) -> None:
-    from reason_engine.training._models import load_model
-    from reason_engine.training._policy import cost
+    from reason_engine.training.common.models import load_model
+    from reason_engine.training.common.policy import cost
 
     prompts = [(5, 6, 7), (9, 8), (1, 2, 3, 4, 5, 6, 7)]
     rows = [
@@ -242,7 +242,7 @@ def test_a_prompt_read_once_teaches_the_same(policy: Path, lengths: list[list[in
 
 
 def test_a_window_of_attention_is_not_shared_over() -> None:
-    from reason_engine.training._policy import _whole_attention
+    from reason_engine.training.common.policy import _whole_attention
 
     assert _whole_attention({"layer_types": ["full_attention"] * 2, "sliding_window": 8})
     assert not _whole_attention({"layer_types": ["full_attention", "sliding_attention"]})

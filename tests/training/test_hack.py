@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.training.grpo import GrpoConfig
+from reason_engine.training.online.grpo import GrpoConfig
 from reason_engine.training.run import prepare, run
 from tests.training.online import config, log
 

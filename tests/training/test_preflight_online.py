@@ -14,10 +14,11 @@ import pytest
 from pydantic import ValidationError
 
 from reason_engine.errors import ModelLoadError, SetupError
-from reason_engine.training import _preflight, trainers
-from reason_engine.training._preflight_online import memory
-from reason_engine.training.grpo import GrpoConfig
-from reason_engine.training.ppo import PpoConfig
+from reason_engine.training import trainers
+from reason_engine.training.common import preflight as _preflight
+from reason_engine.training.online.grpo import GrpoConfig
+from reason_engine.training.online.ppo import PpoConfig
+from reason_engine.training.online.preflight import memory
 from reason_engine.training.run import run
 from reason_engine.verifiers.code import Sandbox
 from tests.models import UNSERVABLE, changed
@@ -182,7 +183,7 @@ def test_faults_are_found_without_torch(policy: Path, tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from reason_engine.errors import SetupError\n"
         "from reason_engine.training.run import run\n"
-        "from reason_engine.training.grpo import GrpoConfig\n"
+        "from reason_engine.training.online.grpo import GrpoConfig\n"
         "made = GrpoConfig(out=Path(sys.argv[1]) / 'o', model=Path(sys.argv[2]), data=Path(sys.argv[1]) / 'd.jsonl',\n"
         "                  rewards=[{'verifier': 'exact'}], steps=1)\n"
         "try: run('grpo', made)\n"

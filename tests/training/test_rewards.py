@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from reason_engine.engines._rewards import read_reward
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
+from reason_engine.engines.reward_models import read_reward
 from reason_engine.errors import SetupError
-from reason_engine.training.reward import RewardConfig
+from reason_engine.training.rewards.reward import RewardConfig
 from reason_engine.types import Message, ScoreRequest
 from reason_engine.verifiers.reward_model import step_ends
 from tests.models import write_model
@@ -91,8 +91,8 @@ async def test_a_head_leaves_the_model_alone_and_names_its_base(base: Path, tmp_
 async def test_a_step_is_read_at_its_last_token(base: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from reason_engine.data.rows import Stepwise
-    from reason_engine.training.process_reward import Processes, ProcessRewardConfig
+    from reason_engine.data.formats.rows import Stepwise
+    from reason_engine.training.rewards.process_reward import Processes, ProcessRewardConfig
 
     config = ProcessRewardConfig.model_validate(
         {"out": "o", "model": base, "data": "d", "tokens": 1, "train": "head"}

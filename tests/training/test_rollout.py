@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.errors import ModelLoadError, RequestError, SetupError
-from reason_engine.training.grpo import GrpoConfig
+from reason_engine.training.online.grpo import GrpoConfig
 from reason_engine.types import GenerateRequest, Problem, Sampling
 from tests.models import write_model
 from tests.training.online import config
 
 if TYPE_CHECKING:
-    from reason_engine.training._rollout import Group
+    from reason_engine.training.online.rollout import Group
 
 PROMPT = tuple(range(60, 90))
 
@@ -101,10 +101,10 @@ def test_weights_are_refused_while_something_runs_and_where_they_do_not_fit(poli
 def test_engine_and_trainer_agree_on_what_was_drawn(policy: Path, other: Path, tmp_path: Path) -> None:
     import torch
 
-    from reason_engine.training._course import Course
-    from reason_engine.training._models import load_or_build
-    from reason_engine.training._policy import Policy
-    from reason_engine.training._rollout import Actor
+    from reason_engine.training.common.models import load_or_build
+    from reason_engine.training.common.policy import Policy
+    from reason_engine.training.online.curriculum import Course
+    from reason_engine.training.online.rollout import Actor
 
     made = config(
         GrpoConfig, policy, tmp_path, rewards=[{"verifier": "process-rules", "process": True}], max_tokens=20
@@ -131,8 +131,8 @@ def test_engine_and_trainer_agree_on_what_was_drawn(policy: Path, other: Path, t
 
 
 def test_a_prompt_without_room_is_refused(policy: Path, tmp_path: Path) -> None:
-    from reason_engine.training._course import Task
-    from reason_engine.training._rollout import Actor
+    from reason_engine.training.online.curriculum import Task
+    from reason_engine.training.online.rollout import Actor
 
     made = config(GrpoConfig, policy, tmp_path, max_tokens=500)
     with Actor(made) as actor, pytest.raises(SetupError, match="max_tokens: a prompt of"):

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from reason_engine.errors import MissingExtra, ModelLoadError, SetupError
-from reason_engine.training import _forward, _models, _preflight
+from reason_engine.training.common import forward as _forward
+from reason_engine.training.common import models as _models
+from reason_engine.training.common import preflight as _preflight
 from reason_engine.training.run import run
-from reason_engine.training.sft import SftConfig
+from reason_engine.training.supervised.sft import SftConfig
 from tests.models import UNSERVABLE, changed, write_model
 from tests.training.test_methods import SPOKEN, lines
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from reason_engine.data import Example
-from reason_engine.data.formats import write
+from reason_engine.data.formats.examples import write
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training.run import run
-from reason_engine.training.sft import SftConfig
+from reason_engine.training.supervised.sft import SftConfig
 
 TINY = {
     "width": 64,
@@ -161,7 +161,7 @@ def test_bad_inputs(tmp_path: Path) -> None:
 def test_skipped_ranges_and_prompts_teach_nothing(trained: Path) -> None:
     from transformers import AutoTokenizer
 
-    from reason_engine.training._encode import Encoder, micro_batches
+    from reason_engine.training.common.encode import Encoder, micro_batches
 
     tokenizer = AutoTokenizer.from_pretrained(trained)
     answer = "1 + 1 = 3\nWrong: 1 + 1 = 2\nAnswer: 2"

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from reason_engine.cli import train
 from reason_engine.errors import SetupError
-from reason_engine.training._verl import write_job
-from reason_engine.training.grpo import GrpoConfig
-from reason_engine.training.ppo import PpoConfig
-from reason_engine.training.rloo import RlooConfig
+from reason_engine.training.online.grpo import GrpoConfig
+from reason_engine.training.online.ppo import PpoConfig
+from reason_engine.training.online.rloo import RlooConfig
+from reason_engine.training.online.verl import write_job
 from tests.training.online import WORDS, config
 
 MIXED = [*WORDS, {"family": "countdown", "share": 1}]

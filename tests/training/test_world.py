@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from reason_engine.errors import SetupError
-from reason_engine.training._encode import Encoded
-from reason_engine.training._launch import FOLDER, launch_command
-from reason_engine.training._world import World, check_spread
-from reason_engine.training.run import prepare, run
-from reason_engine.training.sft import SftConfig
+from reason_engine.training.common.distributed import World, check_spread
+from reason_engine.training.common.encode import Encoded
+from reason_engine.training.run import FOLDER, launch_command, prepare, run
+from reason_engine.training.supervised.sft import SftConfig
 from tests.models import write_model
 from tests.training.test_methods import PAIRS, SPOKEN, lines
 

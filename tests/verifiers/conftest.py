@@ -9,7 +9,7 @@ import pytest
 
 from reason_engine.contracts import Call, Capabilities, Powers, Site, Verifier
 from reason_engine.profile import Profile
-from reason_engine.runtime.judges import verifier_of
+from reason_engine.runtime.verify import verifier_of
 from reason_engine.types import Choice, Message, Passage, Path, Problem, Scores, TokenLogprob
 
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from reason_engine.verifiers._arithmetic import DEPTH, evaluate
+from reason_engine.verifiers.arithmetic import DEPTH, evaluate
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from reason_engine.errors import RequestError, VerifierError
 from reason_engine.profile import Profile
 from reason_engine.settings import Settings
 from reason_engine.types import CodeLimits, CodeResult, CodeTest, Path, Problem
-from reason_engine.verifiers import _sandbox
 from reason_engine.verifiers.code import Code, Sandbox, program_of
+from reason_engine.verifiers.sandbox import host as _sandbox
 from tests.verifiers.escapes import ABSOLUTES, FORGERIES, PROGRAMS
 from tests.verifiers.walls import attempt, leftovers, needs_walls, sandbox
 

@@ -7,12 +7,12 @@ from pathlib import Path as File
 import httpx2
 import pytest
 
-from reason_engine.cli._serve import start
+from reason_engine.cli.terminal.server import start
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
 from reason_engine.serving.app import create_app
 from reason_engine.settings import Settings
-from reason_engine.verifiers import _sandbox
+from reason_engine.verifiers.sandbox import host as _sandbox
 from tests.verifiers.test_code import refused
 from tests.verifiers.walls import needs_walls
 

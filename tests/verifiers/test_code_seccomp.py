@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from reason_engine.verifiers._sandbox_seccomp import ALLOW, ARM, ERRNO, KILL, MACHINES, X86, Machine, program
+from reason_engine.verifiers.sandbox.seccomp import ALLOW, ARM, ERRNO, KILL, MACHINES, X86, Machine, program
 
 REFUSED, NOT_SO = ERRNO | errno.EPERM, ERRNO | errno.EACCES
 FOLDER = (0, 0, 0o200000)  # O_DIRECTORY

@@ -15,8 +15,7 @@ from reason_engine.profile import Profile
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies.best_of_n import BestOfN
 from reason_engine.types import Choice, Limits, Path, Problem
-from reason_engine.verifiers._pairs import bradley_terry, ring, win_rate
-from reason_engine.verifiers.judge import Judge, fill, read, solution
+from reason_engine.verifiers.judge import Judge, bradley_terry, fill, read, ring, solution, win_rate
 from tests.verifiers.conftest import Build, NoCall, path
 
 PROBLEM = Problem("2 + 3?")

@@ -11,12 +11,17 @@ from pydantic import ValidationError
 from reason_engine.contracts import Call, ProcessVerifier
 from reason_engine.profile import Profile
 from reason_engine.types import Passage, Problem
-from reason_engine.verifiers._equations import equations, numbers
-from reason_engine.verifiers._form import well_formed
-from reason_engine.verifiers._ledger import AGAIN, LOOSE, PART, UNREAD, Ledger
-from reason_engine.verifiers._steps import steps_of
-from reason_engine.verifiers._support import support
-from reason_engine.verifiers.process_rules import REFUTED, ProcessRules
+from reason_engine.verifiers.process_rules.equations import equations, numbers
+from reason_engine.verifiers.process_rules.rules import (
+    AGAIN,
+    LOOSE,
+    PART,
+    UNREAD,
+    Ledger,
+    support,
+    well_formed,
+)
+from reason_engine.verifiers.process_rules.verifier import REFUTED, ProcessRules, steps_of
 from tests.verifiers.conftest import Build, Library, path
 
 STORY = Problem("Anna has 12 apples. She buys 25 more. She gives 7 to Ben. How many are left?")

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from reason_engine.contracts import Call, Powers
 from reason_engine.errors import CapabilityMissing, RequestError, SetupError, VerifierError
 from reason_engine.types import Problem
-from reason_engine.verifiers._satisfaction_fit import fit
-from reason_engine.verifiers.satisfaction import Satisfaction, fit_file
+from reason_engine.verifiers.satisfaction import Satisfaction, fit, fit_file
 from tests.verifiers.conftest import Build, path
 
 KIND = ("because", "so the sum is", "hence", "step by step")

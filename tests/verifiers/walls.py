@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from reason_engine.types import CodeLimits, CodeResult, CodeTest
-from reason_engine.verifiers import _sandbox
-from reason_engine.verifiers._sandbox_walls import missing
 from reason_engine.verifiers.code import Sandbox
+from reason_engine.verifiers.sandbox import host as _sandbox
+from reason_engine.verifiers.sandbox.limits import missing
 
 SECONDS = 0.4
 START = 5.0

@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.types import GenerateRequest, Message, Sampling
 
 

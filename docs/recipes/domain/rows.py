@@ -5,7 +5,7 @@ import random
 import sys
 from pathlib import Path
 
-from reason_engine.data.units import KINDS, conversion
+from reason_engine.recipes.units import KINDS, conversion
 
 ASKED = ("What kind of amount is this: {}", "{} What kind of amount?", "Name the kind of amount. {}")
 

@@ -4,9 +4,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from reason_engine.data.formats import STEPS
-from reason_engine.engines.embedded import Embedded
-from reason_engine.evals.units import Units
+from reason_engine.data.formats.examples import STEPS
+from reason_engine.engines.embedded.front import Embedded
+from reason_engine.recipes.units import UnitsTask as Units
 from reason_engine.types import GenerateRequest, Message, Sampling
 
 

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from chains import first_wrong
 
-from reason_engine.data._lines import Line
-from reason_engine.data.formats import STEPS
-from reason_engine.data.repair import LEFT_OUT, spoiled
-from reason_engine.data.words import WordProblem, word_problem
+from reason_engine.data.formats.examples import STEPS
+from reason_engine.recipes.equations import Line
+from reason_engine.recipes.repair import LEFT_OUT, spoiled
+from reason_engine.recipes.words import WordProblem, word_problem
 
 Row = dict[str, object]
 ANSWER = re.compile(r"Answer: (\d+)")

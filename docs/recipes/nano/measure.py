@@ -27,12 +27,11 @@ from typing import Any
 
 from judged import answer_of, labels_of
 
-from reason_engine.data._lines import Line
-from reason_engine.data.formats import STEPS
-from reason_engine.data.words import word_problem
-from reason_engine.engines.embedded import Embedded
-from reason_engine.evals.units import Units
-from reason_engine.evals.word_problems import WordProblems
+from reason_engine.data.formats.examples import STEPS
+from reason_engine.engines.embedded.front import Embedded
+from reason_engine.recipes.equations import Line
+from reason_engine.recipes.units import UnitsTask as Units
+from reason_engine.recipes.words import WordProblems, word_problem
 from reason_engine.types import GenerateRequest, Message, Sampling, ScoreRequest
 from reason_engine.verifiers.reward_model import squashed, step_ends
 

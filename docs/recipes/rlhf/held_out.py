@@ -16,12 +16,12 @@ from statistics import fmean, stdev
 
 import yaml
 
-from reason_engine.data.formats import STEPS
+from reason_engine.data.formats.examples import STEPS
 from reason_engine.data.mixture import Part, Stream
-from reason_engine.evals.units import Units
-from reason_engine.training._course import Task, task_of
-from reason_engine.training._rollout import Actor
-from reason_engine.training.grpo import GrpoConfig
+from reason_engine.recipes.units import UnitsTask as Units
+from reason_engine.training.online.curriculum import Task, task_of
+from reason_engine.training.online.grpo import GrpoConfig
+from reason_engine.training.online.rollout import Actor
 from reason_engine.types import Problem
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

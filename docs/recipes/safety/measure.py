@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reason_engine.answers import Equality, find
+from reason_engine.data.filter.rules import load_rules
 from reason_engine.data.mixture import Part, Stream
-from reason_engine.data.rules import load_rules
-from reason_engine.engines.embedded import Embedded
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.evals.statistics import wilson
 from reason_engine.types import GenerateRequest, Message, Sampling
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reason_engine.engines._chat import ChatFormat
-from reason_engine.engines._text import Vocabulary
-from reason_engine.engines.embedded import weights
-from reason_engine.engines.embedded.decoder import Decoder
+from reason_engine.engines.chat.template import ChatFormat
 from reason_engine.engines.embedded.messages import Config, Ready
-from reason_engine.engines.embedded.outbox import Outbox
+from reason_engine.engines.embedded.model import weights
+from reason_engine.engines.embedded.model.decoder import Decoder
+from reason_engine.engines.embedded.model.shape import Shape, read_shape
+from reason_engine.engines.embedded.rows import Outbox
 from reason_engine.engines.embedded.scheduler import Scheduler
-from reason_engine.engines.embedded.shape import Shape, read_shape
+from reason_engine.engines.text import Vocabulary
 from reason_engine.errors import ModelLoadError, RequestError
 
 SMALL = 20_000_000

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reason_engine.engines._rewards import RewardFile
+from reason_engine.engines.reward_models import RewardFile
 from reason_engine.types import Choice, FinishReason, Sampling, Scores, TokenLogprob
 
 

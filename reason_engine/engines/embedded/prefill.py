@@ -1,10 +1,16 @@
 """Prompts through the model: several at a time, long ones in pieces, what is known of them copied instead.
 
 Each segment has its own keys and values, (layers, length, 2 K, D), which become the prefix cache's entry as they are.
+
+`choose`: the model's probabilities over a few continuations, read off one or two passes, nothing decoded.
+
+p(option) = product over its tokens of p(token | prompt, tokens before). The prompt's last position gives every first
+token; options of several tokens go through once more, all together, behind the prompt's keys and values.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reason_engine.engines.embedded.decoder import Decoder
-from reason_engine.engines.embedded.patch import Patch
+from reason_engine.engines.embedded.messages import Choose
+from reason_engine.engines.embedded.model.adapter_layers import Patch
+from reason_engine.engines.embedded.model.decoder import Decoder
+from reason_engine.types import Choice
 
 
 @dataclass(slots=True, eq=False)
@@ -117,3 +125,29 @@ def _mask(decoder: Decoder, start: int, count: int) -> Tensor | None:
     ahead = torch.arange(start + count).unsqueeze(0) > torch.arange(start, start + count).unsqueeze(1)
     zero = torch.zeros(1, dtype=decoder.dtype).expand(count, start + count)
     return zero.masked_fill(ahead, float("-inf")).to(decoder.device)
+
+
+def weigh(
+    decoder: Decoder, job: Choose, prompt: Segment, hidden_1H: Tensor, cached: int, patch: Patch | None
+) -> Choice:
+    """The options' probabilities, once the prompt has gone through the model."""
+    first_V = decoder.logits(hidden_1H)[-1].log_softmax(-1)
+    totals: list[float] = first_V[torch.tensor([o[0] for o in job.options], device=decoder.device)].tolist()
+    longer = {i: option for i, option in enumerate(job.options) if len(option) > 1}
+    parts = {
+        i: segment(
+            decoder, (*job.ids, *option[:-1]), prompt.kv, len(job.ids), prompt.adapter, keep=len(option) - 1
+        )
+        for i, option in longer.items()
+    }
+    if parts:
+        done = dict(advance(decoder, list(parts.values()), sum(p.left for p in parts.values()), patch))
+        for i, part in parts.items():
+            logp = decoder.logits(done[part]).log_softmax(-1)
+            rest = torch.tensor(longer[i][1:], device=decoder.device).unsqueeze(1)
+            totals[i] += float(logp.gather(1, rest).sum())
+    best = max(totals)
+    shares = [math.exp(total - best) for total in totals]
+    mass = min(1.0, sum(math.exp(total) for total in totals))
+    probabilities = tuple(share / sum(shares) for share in shares)
+    return Choice(probabilities, mass, len(job.ids) - job.learned, max(0, cached - job.learned), 0)

@@ -10,6 +10,11 @@ number of that place, and a drafted token is right if it is the one drawn. What 
 drawn without drafts, token by token, from the same seed; only rounding may differ, as between batches of different
 size. For a draft that is a point mass this accepts as often as speculative sampling (Leviathan et al. 2023,
 arXiv:2211.17192, algorithm 1: min(1, p / q) is p of the drafted token).
+
+Random numbers that depend on a sample's seed and a token's place, and on nothing else.
+
+Counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): u = mix(mix(seed) + place * golden),
+with SplitMix64's finaliser as mix. So a row draws the same alone, in any batch, and after an interruption.
 """
 
 from __future__ import annotations
@@ -25,7 +30,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reason_engine.engines.embedded import draws
 from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.errors import EngineDead
 from reason_engine.types import Sampling
@@ -90,7 +94,7 @@ class Sampler:
         self.greedy = all(t <= 0 for t in heat)
         self.mixed = not self.greedy and any(t <= 0 for t in heat)
         self.precise = torch.float64 if vocab > WIDE else torch.float32
-        self._streams = draws.streams(seeds)
+        self._streams = streams(seeds)
         self._places = np.array([len(i) for i in ids], dtype=np.uint64)
         self._drawn = 0
         self._uniforms = self._ahead(self._streams, self._places)
@@ -192,7 +196,7 @@ class Sampler:
         below = 1 - torch.finfo(self.precise).eps
         while True:
             ahead = np.arange(steps, dtype=np.uint64)[:, None]
-            table = torch.from_numpy(draws.uniforms(streams, places + ahead)).to(self.precise)
+            table = torch.from_numpy(uniforms(streams, places + ahead)).to(self.precise)
             yield from table.clamp_(max=below).to(self.device).unsqueeze(2)
             places = places + np.uint64(steps)
 
@@ -334,3 +338,24 @@ def _bias(samplings: Sequence[Sampling], vocab: int, device: torch.device) -> Te
         for token, value in sampling.logit_bias:
             bias[row, token] += value
     return bias
+
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_30, _27, _31, _11 = (np.uint64(n) for n in (30, 27, 31, 11))
+
+
+def streams(seeds: list[int]) -> NDArray[np.uint64]:
+    """One stream a seed; any integer is a seed."""
+    return _mix(np.array([seed % 2**64 for seed in seeds], dtype=np.uint64) + GOLDEN)
+
+
+def uniforms(streams_B: NDArray[np.uint64], places_B: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """The number in [0, 1) of each stream at each place."""
+    return (_mix(streams_B + places_B * GOLDEN) >> _11).astype(np.float64) * 2.0**-53
+
+
+def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = (z ^ (z >> _30)) * _A
+    z = (z ^ (z >> _27)) * _B
+    return z ^ (z >> _31)

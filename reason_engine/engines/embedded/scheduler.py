@@ -12,22 +12,18 @@ from dataclasses import replace
 
 import torch
 
-from reason_engine.engines._requests import room_left
-from reason_engine.engines._text import StopFinder, Vocabulary
-from reason_engine.engines.embedded.adapters import Adapters
 from reason_engine.engines.embedded.batch import Batch, sampler_for
-from reason_engine.engines.embedded.choosing import weigh
-from reason_engine.engines.embedded.decoder import Decoder
-from reason_engine.engines.embedded.drafting import MOST, Drafting, Drafts, Method
+from reason_engine.engines.embedded.cache import KeyValues, PrefixCache
+from reason_engine.engines.embedded.drafting import MOST, Drafting, Drafts, Method, now
 from reason_engine.engines.embedded.grammar import Matcher
-from reason_engine.engines.embedded.keyvalues import KeyValues
 from reason_engine.engines.embedded.messages import Choose, Start
-from reason_engine.engines.embedded.outbox import Outbox
-from reason_engine.engines.embedded.pace import now
-from reason_engine.engines.embedded.prefill import Segment, advance, segment
-from reason_engine.engines.embedded.prefix import PrefixCache
-from reason_engine.engines.embedded.row import Row
+from reason_engine.engines.embedded.model.adapters import Adapters
+from reason_engine.engines.embedded.model.decoder import Decoder
+from reason_engine.engines.embedded.prefill import Segment, advance, segment, weigh
+from reason_engine.engines.embedded.rows import Outbox, Row
 from reason_engine.engines.embedded.sampler import Checked
+from reason_engine.engines.refusals import room_left
+from reason_engine.engines.text import StopFinder, Vocabulary
 
 Job = list[Row] | tuple[Choose, Hashable]
 """What a prompt is read for: rows that share it, or a choice and the space of its prefixes."""

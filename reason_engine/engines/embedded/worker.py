@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import BinaryIO
 
-from reason_engine.engines._chat import ChatFormat
+from reason_engine.engines.chat.template import ChatFormat
 from reason_engine.engines.embedded.grammar import Grammars, Matcher
 from reason_engine.engines.embedded.messages import (
     Abort,
@@ -65,8 +65,8 @@ class Worker:
 
     def _load(self) -> None:
         from reason_engine.engines.embedded.loading import build
-        from reason_engine.engines.embedded.outbox import Outbox
-        from reason_engine.engines.embedded.rating import Rater, load_heads
+        from reason_engine.engines.embedded.rows import Outbox
+        from reason_engine.engines.embedded.scoring import Rater, load_heads
 
         chat = ChatFormat.load(Path(self.config.path))
         self.outbox = Outbox(self.send, self.config.coalesce_seconds)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.engines.vllm import VllmConfig, VllmEngine
+from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
 from tests.models import write_model
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx2
 
-from reason_engine.engines.vllm import VllmConfig, VllmEngine
+from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
 from reason_engine.serving.app import create_app
 from reason_engine.settings import Settings
 from tests.engines.adapter_files import write_prompt

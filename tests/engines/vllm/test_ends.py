@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reason_engine.engines.vllm import VllmConfig, VllmEngine
+from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
 from reason_engine.errors import EngineDead, RequestError
 from reason_engine.types import GenerateRequest, Sampling
 from tests.engines.vllm.tiny import MARKS, Endless, idle, ids, run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.engines.vllm import VllmEngine
+from reason_engine.engines.vllm.engine import VllmEngine
 from reason_engine.types import Message, Sampling
 from tests.engines.vllm.tiny import EOS, GREEDY, MARKS, ids, run, text
 from tests.strategies.reuse import SEARCHES, reads_its_prompt_once, search

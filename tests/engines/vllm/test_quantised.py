@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from reason_engine.compression.run import prepare, run
-from reason_engine.engines.embedded import Embedded
-from reason_engine.engines.vllm import VllmConfig, VllmEngine
+from reason_engine.engines.embedded.front import Embedded
+from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
 from reason_engine.types import GenerateRequest, Sampling
 from tests.engines.vllm.tiny import MARKS, ids
 from tests.models import write_model

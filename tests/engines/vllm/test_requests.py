@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reason_engine.engines.vllm import VllmEngine
+from reason_engine.engines.vllm.engine import VllmEngine
 from reason_engine.errors import CapabilityMissing, ContextLengthExceeded, RequestError, UnknownModel
 from reason_engine.types import ChoiceRequest, Sampling, ScoreRequest, Structured
 from tests.engines.vllm.tiny import GREEDY, MARKS, idle, ids, run, text

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reason_engine.engines.vllm import VllmEngine
+from reason_engine.engines.vllm.engine import VllmEngine
 from reason_engine.types import Chunk, GenerateRequest, Sampling
 
 MARKS = [

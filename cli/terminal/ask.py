@@ -1,0 +1,263 @@
+"""Asks a question, of a model in this process or of a running server; both answer with the same `Reply`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from reason_engine.errors import EngineDead, EngineError, RequestError, SetupError
+from reason_engine.runtime.events import Event, from_json
+from reason_engine.runtime.stream_text import Piece
+from reason_engine.runtime.trace import Trace
+from reason_engine.types import Limits, Message, Problem
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from reason_engine.contracts import Engine, Powers
+    from reason_engine.knowledge import Library
+    from reason_engine.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How one question is to be answered."""
+
+    strategy: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    limits: Limits = field(default_factory=Limits)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, in the terms of the API: `reason` and `usage` are its objects of that name."""
+
+    content: str
+    reasoning: str | None
+    reason: Mapping[str, Any]
+    usage: Mapping[str, Any]
+    trace: Trace
+
+
+def ignore(_: object) -> None:
+    """Nobody watches."""
+
+
+class Asker(Protocol):
+    """Where questions go. Used as an async context manager."""
+
+    async def __aenter__(self) -> Asker: ...
+    async def __aexit__(self, *why: object) -> None: ...
+    async def ask(
+        self,
+        turns: Sequence[Message],
+        wish: Wish,
+        *,
+        publish: Callable[[Event], None] = ignore,
+        say: Callable[[Piece], None] = ignore,
+    ) -> Reply: ...
+
+
+def asker(
+    model: str | None, url: str | None, engine: str, threads: int | None, knowledge: Path | None = None
+) -> Asker:
+    """The server at `url`, else an engine of one's own, with the documents of `knowledge`. Raises SetupError before
+    anything heavy is loaded."""
+    if url:
+        if knowledge:
+            raise SetupError("--knowledge and --url exclude each other: a server has its own documents")
+        return Remote(url)
+
+    from reason_engine.engines.open import open_engine, profile_of
+    from reason_engine.settings import load_settings
+
+    settings = load_settings({"model": model, "engine": engine, "threads": threads, "knowledge": knowledge})
+    from reason_engine.contracts import Powers
+    from reason_engine.verifiers.code import Sandbox
+
+    powers = Powers(Sandbox() if settings.code_execution else None, settings.satisfaction)
+    local = open_engine(settings, inline=True)
+    library = None
+    if settings.knowledge:
+        from reason_engine.knowledge import Library
+
+        library = Library(settings.knowledge, engine=local, model=settings.knowledge_model)
+    return Local(local, profile_of(settings), powers, library)
+
+
+class Local:
+    """An engine in this process. Documents are used unless the strategy's `knowledge` is set to false."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        profile: Profile,
+        powers: Powers | None = None,
+        library: Library | None = None,
+    ) -> None:
+        self._engine, self._profile, self._powers = engine, profile, powers
+        self._library = library
+
+    async def __aenter__(self) -> Local:
+        await self._engine.start()
+        if self._library:
+            await self._library.open()
+        return self
+
+    async def __aexit__(self, *why: object) -> None:
+        await self._engine.close()
+
+    async def ask(
+        self,
+        turns: Sequence[Message],
+        wish: Wish,
+        *,
+        publish: Callable[[Event], None] = ignore,
+        say: Callable[[Piece], None] = ignore,
+    ) -> Reply:
+        """Run the strategy here. Raises what `solve` raises."""
+        from reason_engine.runtime.solve import solve
+        from reason_engine.serving.api.answer import reason_of, usage_of
+
+        options = {"knowledge": True, **wish.options} if self._library else wish.options
+        picked = pick_strategy(wish.strategy, options)
+        outcome = await solve(
+            picked,
+            Problem(turns[-1].content, tuple(turns[:-1])),
+            self._engine,
+            profile=self._profile,
+            limits=wish.limits,
+            seed=wish.seed,
+            powers=self._powers,
+            knowledge=self._library,
+            publish=publish,
+            say=say,
+        )
+        reason = reason_of(outcome, picked.title)
+        return Reply(outcome.content, outcome.reasoning, reason, usage_of([outcome]), outcome.trace)
+
+
+class Remote:
+    """A server of ours, through the `openai` client. The key is read from REASON_API_KEY."""
+
+    def __init__(self, url: str) -> None:
+        base = url.rstrip("/")
+        self._base = base if base.endswith("/v1") else f"{base}/v1"
+        self._client: AsyncOpenAI | None = None
+        self._model = ""
+
+    async def __aenter__(self) -> Remote:
+        from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+
+        key = os.environ.get("REASON_API_KEY") or "none"
+        self._client = AsyncOpenAI(base_url=self._base, api_key=key, max_retries=0)
+        try:
+            self._model = (await self._client.models.list()).data[0].id
+        except APIConnectionError:
+            raise EngineDead(f"no server answers at {self._base}") from None
+        except (APIStatusError, IndexError) as error:
+            raise EngineError(f"{self._base}: {error}") from None
+        return self
+
+    async def __aexit__(self, *why: object) -> None:
+        if self._client:
+            await self._client.close()
+
+    async def ask(
+        self,
+        turns: Sequence[Message],
+        wish: Wish,
+        *,
+        publish: Callable[[Event], None] = ignore,
+        say: Callable[[Piece], None] = ignore,
+    ) -> Reply:
+        """Stream the answer with its events. Raises RequestError where the server refuses, else EngineError."""
+        from openai import APIError, APIStatusError
+
+        seen = _Seen(publish, say)
+        try:
+            async for chunk in await self._open(turns, wish):
+                seen.take(chunk.to_dict())
+        except APIStatusError as error:
+            if error.status_code < 500 and error.status_code != 429:
+                raise RequestError(
+                    error.message, param=error.param, code=error.code or "invalid_request"
+                ) from None
+            raise EngineError(error.message) from None
+        except APIError as error:
+            raise EngineError(error.message) from None
+        return seen.reply()
+
+    async def _open(self, turns: Sequence[Message], wish: Wish) -> Any:
+        if self._client is None:
+            raise EngineDead("not connected")
+        budget = {
+            "tokens": wish.limits.tokens,
+            "seconds": wish.limits.seconds,
+            "samples": wish.limits.samples,
+        }
+        reasoning = {**({"strategy": wish.strategy} if wish.strategy else {}), **wish.options}
+        messages: Any = [{"role": turn.role, "content": turn.content} for turn in turns]
+        return await self._client.chat.completions.create(
+            model=self._model,
+            messages=messages,
+            stream=True,
+            seed=wish.seed,
+            extra_body={
+                "reasoning": reasoning,
+                "budget": {key: value for key, value in budget.items() if value is not None},
+                "stream_options": {"include_usage": True, "include_events": True},
+            },
+        )
+
+
+class _Seen:
+    """Folds the chunks of a stream."""
+
+    def __init__(self, publish: Callable[[Event], None], say: Callable[[Piece], None]) -> None:
+        self._publish, self._say = publish, say
+        self._events: list[Event] = []
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+        self._reason: Mapping[str, Any] = {}
+        self._usage: Mapping[str, Any] = {}
+
+    def take(self, chunk: Mapping[str, Any]) -> None:
+        self._take_reason(chunk.get("reason"))
+        self._usage = chunk.get("usage") or self._usage
+        choices: list[dict[str, Any]] = chunk.get("choices") or []
+        for choice in choices:
+            self._take_reason(choice.get("reason"))
+            delta: dict[str, Any] = choice.get("delta") or {}
+            if text := delta.get("reasoning"):
+                self._reasoning.append(text)
+                self._say(Piece("reasoning", text))
+            if text := delta.get("content"):
+                self._content.append(text)
+                self._say(Piece("content", text))
+
+    def _take_reason(self, reason: dict[str, Any] | None) -> None:
+        """Events while it runs; the account of the run in its last chunk."""
+        for value in (reason or {}).get("events", ()):
+            event = from_json(value)
+            self._events.append(event)
+            self._publish(event)
+        if reason and "strategy" in reason:
+            self._reason = reason
+
+    def reply(self) -> Reply:
+        trace = Trace.from_events(self._events, {"answer": self._reason.get("answer")})
+        return Reply(
+            "".join(self._content), "".join(self._reasoning) or None, self._reason, self._usage, trace
+        )
+
+
+def pick_strategy(name: str | None, options: Mapping[str, Any]) -> Any:
+    """The strategy that a request of this name and these options would get. Raises RequestError as the server does."""
+    from reason_engine.serving.api.pick import pick
+
+    return pick({**options, **({"strategy": name} if name else {})}, None, None, None).strategy

@@ -1,0 +1,9 @@
+"""Final answers: found in a text, normalised, and compared by meaning."""
+
+from __future__ import annotations
+
+from reason_engine.answers.equality import Equality
+from reason_engine.answers.find import find
+from reason_engine.answers.normalise import normalise
+
+__all__ = ["Equality", "find", "normalise"]

@@ -1,0 +1,164 @@
+"""The P2 law of post-training after pruning (arXiv 2411.10272v3): the loss that a pruned model reaches after D tokens.
+
+    L = L0 + (1/ρ)^γ (1/N0)^δ (NC / N0^α + DC / D^β + E)
+
+N0: parameters before pruning, ρ: pruned share of them, L0: loss before pruning, D: tokens of recovery. A loss that
+rises with ρ has γ < 0. The seven constants are fitted to one's own runs, since none are published for other data.
+
+Departures: fitted in log space to L − L0, with weak priors (a residual counts as 0.1, see PRIOR): α and δ, like NC and
+E, can hardly be told apart from a few sizes, and only their product matters for a prediction. Points at L ≤ L0 have no
+logarithm and are left out; they are counted.
+
+Least squares of a few parameters: Levenberg-Marquardt (Marquardt 1963), damped by the diagonal of JᵀJ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reason_engine.compression.law.points import Point, runs_of
+from reason_engine.errors import SetupError
+
+SIZES, RATES, CHECKPOINTS = 3, 2, 5
+"""Fewest for a fit: sizes, rates, checkpoints of a run."""
+SIGMA = 0.1
+STARTS, SHORT, BEST = 24, 10, 3
+"""All begin, with so many steps each; the best go on to the end."""
+PRIOR = ((0.0, 3.0), (0.0, 3.0), (-2.0, 3.0), (-0.7, 1.0), (-0.7, 1.0), (-1.0, 2.0), (0.0, 1.0))
+"""Mean and width for log NC, log DC, log E, log α, log β, γ, δ, with N0 and D in units of their geometric means and NC,
+DC, E beside the mean of log (L − L0)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """The fitted constants, in plain units."""
+
+    NC: float
+    DC: float
+    E: float
+    alpha: float
+    beta: float
+    gamma: float
+    delta: float
+
+    def excess(self, N0: float, rho: float, D: float) -> float:
+        """L − L0 after D tokens."""
+        return self._factor(N0, rho) * (self.NC * N0**-self.alpha + self.DC * D**-self.beta + self.E)
+
+    def floor(self, N0: float, rho: float) -> float:
+        """What L − L0 tends to for ever more tokens."""
+        return self._factor(N0, rho) * (self.NC * N0**-self.alpha + self.E)
+
+    def tokens(self, N0: float, rho: float, excess: float) -> float:
+        """D at which L − L0 is `excess`. Raises SetupError where no number of tokens is enough."""
+        left = excess / self._factor(N0, rho) - self.NC * N0**-self.alpha - self.E
+        if left <= 0:
+            raise SetupError(
+                f"--target-loss: out of reach: at a rate of {rho:g} recovery tends to {self.floor(N0, rho):.4f} above "
+                f"the loss before pruning, and the target is {excess:.4f} above it"
+            )
+        try:
+            return (self.DC / left) ** (1 / self.beta)
+        except OverflowError:
+            return math.inf
+
+    def _factor(self, N0: float, rho: float) -> float:
+        return (1 / rho) ** self.gamma * (1 / N0) ** self.delta
+
+
+def fit(points: Sequence[Point]) -> Law:
+    """The law with the least squared error of log (L − L0), best of several starts. Raises SetupError on too few."""
+    import numpy as np
+
+    check(points)
+    used = [point for point in points if point.excess > 0]
+    sizes, tokens, rates, seen = (
+        np.log([getattr(point, name) for point in used]) for name in ("N0", "D", "rho", "excess")
+    )
+    middle_N, middle_D, middle = sizes.mean(), tokens.mean(), seen.mean()
+    n_P, d_P, p_P = sizes - middle_N, tokens - middle_D, rates
+    mean, width = np.array(PRIOR).T
+    mean = mean + middle * np.array([1, 1, 1, 0, 0, 0, 0])
+    weight = 1 / SIGMA
+
+    def residuals(theta: Any) -> tuple[Any, Any]:
+        nc, dc, e, a, b, gamma, delta = theta
+        alpha, beta = np.exp(a), np.exp(b)
+        terms = np.stack([nc - alpha * n_P, dc - beta * d_P, np.full_like(n_P, e)])
+        top = terms.max(0)
+        shares = np.exp(terms - top)
+        total = shares.sum(0)
+        shares /= total
+        said_P = -gamma * p_P - delta * n_P + top + np.log(total)
+        slopes = [*shares, -shares[0] * alpha * n_P, -shares[1] * beta * d_P, -p_P, -n_P]
+        return (
+            np.concatenate([(said_P - seen) * weight, (theta - mean) / width]),
+            np.concatenate([np.stack(slopes, 1) * weight, np.diag(1 / width)]),
+        )
+
+    random = np.random.default_rng(0)
+    begun = [minimise(residuals, mean + width * random.standard_normal(7), SHORT) for _ in range(STARTS)]
+    begun.sort(key=lambda found: found[1])
+    ended = [minimise(residuals, theta) for theta, _ in begun[:BEST]]
+    nc, dc, e, a, b, gamma, delta = min(ended, key=lambda found: found[1])[0]
+    alpha, beta = math.exp(a), math.exp(b)
+    scale = delta * middle_N
+    return Law(
+        NC=math.exp(nc + scale + alpha * middle_N),
+        DC=math.exp(dc + scale + beta * middle_D),
+        E=math.exp(e + scale),
+        alpha=alpha,
+        beta=beta,
+        gamma=float(gamma),
+        delta=float(delta),
+    )
+
+
+def check(points: Sequence[Point]) -> None:
+    """Raises SetupError where these runs cannot tell the constants apart."""
+    sizes, rates = {point.N0 for point in points}, {point.rho for point in points}
+    if len(sizes) < SIZES or len(rates) < RATES:
+        raise SetupError(
+            f"--points: runs of {len(sizes)} sizes and {len(rates)} rates; the law needs at least {SIZES} sizes and "
+            f"{RATES} rates: `reason compress prune … --set recover.tokens=…` adds them"
+        )
+    for name, run in runs_of(points).items():
+        if sum(point.excess > 0 for point in run) < CHECKPOINTS:
+            raise SetupError(
+                f"--points: run {name!r} has {len(run)} checkpoints, {sum(p.excess > 0 for p in run)} of them above "
+                f"the loss before pruning; at least {CHECKPOINTS} are needed"
+            )
+
+
+STEPS = 200
+CLOSE = 1e-9
+
+
+def minimise(
+    residuals: Callable[[Any], tuple[Any, Any]], start: Any, steps: int = STEPS
+) -> tuple[Any, float]:
+    """(parameters, half the sum of squares). `residuals` gives values [P] and their slopes [P, parameters]."""
+    import numpy as np
+
+    theta, damping = np.asarray(start, float), 1e-2
+    values, slopes = residuals(theta)
+    cost = 0.5 * float(values @ values)
+    for _ in range(steps):
+        normal, gradient = slopes.T @ slopes, slopes.T @ values
+        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), -gradient)
+        with np.errstate(over="ignore", invalid="ignore"):
+            tried, turned = residuals(theta + step)
+            new = 0.5 * float(tried @ tried)
+        if np.isfinite(new) and np.isfinite(turned).all() and new < cost:
+            gained, theta, values, slopes, cost = cost - new, theta + step, tried, turned, new
+            damping = max(damping / 5, 1e-12)
+            if gained < CLOSE * (1 + cost):
+                break
+        elif damping > 1e12:
+            break
+        else:
+            damping *= 4
+    return theta, cost

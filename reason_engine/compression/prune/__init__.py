@@ -1,0 +1,1 @@
+"""Fewer weights: structured and unstructured pruning, layer by layer, and recovery by distillation."""

@@ -1,0 +1,194 @@
+"""Quantisation-aware training: fine-tuned under the quantised weights, then stored on the very same grid.
+
+Trains by `reason train sft` with its `qat` section (`training/_qat`, with the papers), or takes a model that was
+trained so: one with `qat.json` beside its weights is stored as it is. 4 bits in GPTQ's layout, 8 bits as the `int8`
+method writes them. Nothing is rounded twice: what the last forward pass saw is what the file holds.
+
+4-bit codes in AutoGPTQ's layout, which vLLM, transformers and the embedded engine load.
+
+qweight [I / 8, O]  eight codes of one output in an int32, the first in the lowest bits
+qzeros  [I / group, O / 8]  the zeros less one, eight outputs in an int32; 8 throughout, since the grid is symmetric
+scales  [I / group, O]  fp16          g_idx [I]  the group of each input
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from reason_engine.compression import Served, compressors
+from reason_engine.compression.calibration_rows import has_source, read
+from reason_engine.compression.config import Compression
+from reason_engine.compression.quantize.int8 import quantization_config as eight_bits
+from reason_engine.compression.quantize.int8 import round_to_nearest
+from reason_engine.compression.shards import check_linears, is_linear, rewrite
+from reason_engine.errors import ModelLoadError, SetupError
+from reason_engine.progress import OnProgress, silent, staged
+from reason_engine.training.common.config import Frozen
+from reason_engine.training.common.quantisation_aware import GRID, Qat, codes4
+
+
+class Train(Frozen):
+    """As in `reason train sft`."""
+
+    tokens: int = Field(ge=1, description="Tokens to train on")
+    batch: int = Field(32, ge=1)
+    micro_tokens: int = Field(2048, ge=16)
+    optimiser: Literal["muon", "adamw"] = "muon"
+    muon_rate: float = Field(0.002, gt=0)
+    adamw_rate: float = Field(2e-4, gt=0)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    final: float = Field(0.01, ge=0, le=1, description="Share of the rate left at the end")
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+
+class QatConfig(Compression):
+    """A grid and a training; neither for a model that was trained with `qat` before."""
+
+    qat: Qat = Qat()
+    train: Train | None = None
+
+    @model_validator(mode="after")
+    def has_rows(self) -> QatConfig:
+        if self.train is not None and not has_source(self):
+            raise ValueError("train needs rows: name data or a mixture")
+        return self
+
+
+@compressors.register("qat")
+class QuantisationAware:
+    """4 or 8 bits, trained for."""
+
+    config: ClassVar[type[QatConfig]] = QatConfig
+    summary: ClassVar[str] = "4 or 8 bits with quantisation-aware training, contrastive as an option"
+
+    def check(self, config: QatConfig, model: Path) -> list[str]:
+        grid = grid_of(config, model)
+        said = check_linears(model, grid.group if grid.bits == 4 else 1)
+        how = f"on {config.train.tokens:,} tokens" if config.train else f"before, by the {GRID} of {model}"
+        return [f"{said}; {grid.bits} bits, trained {how}"]
+
+    def served(self, config: QatConfig) -> Served:
+        if config.qat.bits == 8:
+            return Served("yes, weights stay 8-bit", "yes, W8A8", "yes, W8A8")
+        return Served("yes, weights stay 4-bit", "yes, 4-bit GPTQ", "yes, 4-bit GPTQ")
+
+    def compress(
+        self, config: QatConfig, model: Path, out: Path, tell: OnProgress = silent
+    ) -> dict[str, Any]:
+        """Train, store."""
+        grid, place = grid_of(config, model), out / ".training"
+        try:
+            trained = model if config.train is None else _trained(config, config.train, model, place, tell)
+            count = store(trained, grid, out, tell)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        return {"matrices": count, "grid": grid.grid()}
+
+
+def grid_of(config: QatConfig, model: Path) -> Qat:
+    """The one to train for, or the one that the model was trained for. Raises SetupError where there is neither."""
+    if config.train is not None:
+        return config.qat
+    if not (model / GRID).is_file():
+        raise SetupError(
+            f"train.tokens: {model} was not trained for a grid (it has no {GRID}): say how long to train, "
+            "as --set train.tokens=1000000, and on what"
+        )
+    try:
+        found = Qat.model_validate(json.loads((model / GRID).read_text("utf-8")))
+    except (OSError, ValueError, ValidationError) as error:
+        raise ModelLoadError(f"{model / GRID}: {' '.join(str(error).split())}") from None
+    if found.grid() != config.qat.grid():
+        wanted = " ".join(f"--set qat.{name}={value}" for name, value in found.grid().items())
+        raise SetupError(f"qat: {model} was trained for another grid: {wanted}")
+    return found
+
+
+def store(model: Path, grid: Qat, out: Path, tell: OnProgress) -> int:
+    """Write the model on the grid; how many matrices were put on it."""
+    import torch
+
+    def change(name: str, tensor: Any) -> dict[str, Any]:
+        if not is_linear(name):
+            return {name: tensor.to(torch.bfloat16)}
+        if grid.bits == 8:
+            return round_to_nearest(name, tensor)
+        return packed(name.removesuffix(".weight"), *codes4(tensor, grid.group))
+
+    said = quantization_config(grid.group) if grid.bits == 4 else eight_bits()
+    count = rewrite(model, out, change, tell, "store", said)
+    config = json.loads((out / "config.json").read_text("utf-8"))
+    (out / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}, indent=2) + "\n", "utf-8")
+    return count
+
+
+def _trained(config: QatConfig, wish: Train, model: Path, place: Path, tell: OnProgress) -> Path:
+    from reason_engine.compression.prune.recover import learned_seed, split
+    from reason_engine.training.common.models import load_tokenizer
+    from reason_engine.training.supervised.sft import Sft, SftConfig
+
+    place.mkdir()
+    learned: Path | None = None
+    if config.data is not None:
+        learned = place / "rows.jsonl"
+        split(config, read(config, model), load_tokenizer(model), 1, learned)
+    recipe = SftConfig(
+        out=place / "run",
+        model=model,
+        data=learned,
+        mixture=config.mixture,
+        qat=config.qat,
+        max_length=config.length,
+        seed=learned_seed(config),
+        threads=config.threads,
+        save_every=1 << 60,  # a training for a compression is whole or not at all
+        log_every=10,
+        **wish.model_dump(),
+    )
+    Sft().train(recipe, recipe.out, staged(tell, "train", wish.tokens))
+    return recipe.out
+
+
+ZERO = 8
+
+
+def packed(at: str, code_OI: Any, scale_OG: Any) -> dict[str, Any]:
+    """The four tensors of the matrix of that name."""
+    import torch
+
+    (outputs, inputs), groups = code_OI.shape, scale_OG.shape[1]
+    zeros_GO = torch.full((groups, outputs), ZERO - 1, dtype=torch.uint8)
+    return {
+        f"{at}.qweight": _eight(code_OI).t().contiguous(),
+        f"{at}.qzeros": _eight(zeros_GO),
+        f"{at}.scales": scale_OG.t().contiguous().half(),
+        f"{at}.g_idx": torch.arange(inputs, dtype=torch.int32) // (inputs // groups),
+    }
+
+
+def quantization_config(group: int) -> dict[str, Any]:
+    """What `config.json` says of the weights."""
+    return {
+        "quant_method": "gptq",
+        "bits": 4,
+        "group_size": group,
+        "sym": True,
+        "desc_act": False,
+        "lm_head": False,
+        "checkpoint_format": "gptq",
+        "pack_dtype": "int32",
+    }
+
+
+def _eight(codes: Any) -> Any:
+    """Eight codes of the last dimension in an int32."""
+    import torch
+
+    shifts = torch.arange(8, dtype=torch.int64) * 4
+    words = (codes.reshape(*codes.shape[:-1], -1, 8).to(torch.int64) << shifts).sum(-1)
+    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32)

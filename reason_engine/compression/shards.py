@@ -1,0 +1,100 @@
+"""A checkpoint's safetensors rewritten tensor by tensor, file for file, with a config that says how.
+
+Which matrices of a checkpoint are quantised: the seven of a decoder layer, by the names they have in its files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from reason_engine.engines.checkpoint.folder import read_json, tensor_names, weight_files
+from reason_engine.errors import SetupError
+from reason_engine.progress import OnProgress
+
+INDEX = "model.safetensors.index.json"
+Change = Callable[[str, Any], Mapping[str, Any]]
+"""(name, tensor) to what stands in its place."""
+
+
+def rewrite(
+    model: Path,
+    out: Path,
+    change: Change,
+    tell: OnProgress,
+    stage: str,
+    quantization: Mapping[str, Any] | None,
+) -> int:
+    """Write every tensor of `model` as `change` makes it, and the config with `quantization_config`.
+
+    One file is held in memory at a time. Returns how many tensors became several.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    files = weight_files(model)
+    total = sum(len(tensor_names(path)) for path in files)
+    places: dict[str, str] = {}
+    done = changed = size = 0
+    for path in files:
+        written: dict[str, Any] = {}
+        with safe_open(str(path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (not a mapping)
+                new = change(name, file.get_tensor(name))
+                changed += len(new) > 1
+                written |= {key: tensor.contiguous() for key, tensor in new.items()}
+                done += 1
+                tell({"stage": stage, "done": done, "total": total})
+        save_file(written, out / path.name, metadata={"format": "pt"})
+        (out / path.name).chmod(path.stat().st_mode)  # the library writes it for its owner alone
+        places |= dict.fromkeys(written, path.name)
+        size += sum(tensor.numel() * tensor.element_size() for tensor in written.values())
+    if len(files) > 1:
+        index = {"metadata": {"total_size": size}, "weight_map": places}
+        (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
+    config = dict(read_json(model / "config.json"))
+    if quantization is not None:
+        config["quantization_config"] = quantization
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    return changed
+
+
+LINEAR = re.compile(r"^model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)\.weight$")
+
+
+def is_linear(name: str) -> bool:
+    """Whether a tensor of that name is one of the seven."""
+    return LINEAR.match(name) is not None
+
+
+def check_linears(model: Path, multiple: int = 1) -> str:
+    """What will be quantised, in a line. Raises SetupError for an architecture that is not of this form.
+
+    `multiple`: of the widths of all matrices.
+    """
+    config = read_json(model / "config.json")
+    kind, layers = str(config.get("model_type", "?")), int(config.get("num_hidden_layers") or 0)
+    shapes = {
+        name: entry["shape"] for path in weight_files(model) for name, entry in tensor_names(path).items()
+    }
+    found = {name: shape for name, shape in shapes.items() if is_linear(name)}
+    if len(found) != 7 * layers or not layers:
+        raise SetupError(
+            f"{model}: a {kind} model is not known here: its layers are not the seven matrices of Qwen and Llama "
+            f"({len(found)} found where {layers} layers have {7 * layers})"
+        )
+    if odd := next((name for name, shape in found.items() if shape[1] % multiple), None):
+        raise SetupError(f"{model}: {odd} is {found[odd][1]} wide, which is no multiple of {multiple}")
+    total = sum(_size(shape) for shape in shapes.values())
+    share = sum(_size(shape) for shape in found.values()) / total
+    return f"quantised: {len(found)} matrices, {100 * share:.0f} % of {total / 1e6:,.2f}M parameters"
+
+
+def _size(shape: list[int]) -> int:
+    count = 1
+    for length in shape:
+        count *= length
+    return count

@@ -1,0 +1,1 @@
+"""Speculative drafts that every engine shares: the suffix automaton and the texts it draws from."""

@@ -1,0 +1,344 @@
+"""The engine that comes with the package: continuous batching of a decoder in torch, in a process of its own.
+
+This file and what it imports never load torch; the worker does. `inline=True` runs the worker in a thread instead, for
+tests, one question at a time and rollouts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from reason_engine.contracts import Capabilities, Health
+from reason_engine.engines import engines
+from reason_engine.engines.chat.template import ChatFormat
+from reason_engine.engines.chat.text_methods import Spoken
+from reason_engine.engines.checkpoint.adapter_files import read_adapter
+from reason_engine.engines.checkpoint.folder import fingerprint, resolve, weight_files
+from reason_engine.engines.embedded import admission
+from reason_engine.engines.embedded.admission import Judging
+from reason_engine.engines.embedded.messages import (
+    Abort,
+    Choose,
+    Config,
+    DraftFrom,
+    Failed,
+    FromWorker,
+    LoadAdapter,
+    Rate,
+    Ready,
+    Start,
+    Step,
+    TakeWeights,
+    UnloadAdapter,
+)
+from reason_engine.engines.embedded.model.shape import read_shape
+from reason_engine.engines.embedded.transport import Link, ProcessLink, Stream, ThreadLink
+from reason_engine.engines.refusals import check_adapter
+from reason_engine.engines.reward_models import (
+    SERVED,
+    Endpoints,
+    Kind,
+    beside,
+    choose,
+    choose_embedder,
+    is_url,
+    read_reward,
+)
+from reason_engine.errors import EngineDead, ReasonError
+from reason_engine.types import (
+    Choice,
+    ChoiceRequest,
+    Chunk,
+    GenerateRequest,
+    ModelInfo,
+    ScoreRequest,
+    Scores,
+)
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+    from torch import Tensor
+
+
+@engines.register("embedded")
+class Embedded(Spoken):
+    """Serves one safetensors checkpoint (Llama, Mistral, Qwen2, Qwen3) on CPU or CUDA.
+
+    `name` is what the model is called (default: the folder's name). `context` lowers the model's own limit. `dtype`,
+    `device` and `threads` are chosen by size and machine unless given. `max_rows` samples run at once; `cache_bytes`
+    bounds their keys and values, `prefix_bytes` those kept for reuse (0: by the machine's memory). `rewards`: reward
+    models by name, folders or URLs, besides the heads that ship with the model. `draft`: how requests draft that leave
+    it to the engine.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        inline: bool = False,
+        name: str | None = None,
+        context: int = 0,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        device: str = "auto",
+        threads: int = 0,
+        max_rows: int = 64,
+        cache_bytes: int = 0,
+        prefix_bytes: int = 0,
+        rewards: Mapping[str, str] | None = None,
+        reward_keys: Mapping[str, SecretStr] | None = None,
+        draft: Literal["none", "sam", "ngram"] = "none",
+    ) -> None:
+        """Read and check the folder's files. Raises ModelLoadError."""
+        folder = resolve(str(path))
+        shape = read_shape(folder)
+        weight_files(folder)
+        self._format = ChatFormat.load(folder)
+        self._vocab = shape.vocab
+        limit = min(context, shape.context) if context else shape.context
+        given = {**beside(folder), **(rewards or {})}
+        files = {name: read_reward(name, path) for name, path in given.items() if not is_url(path)}
+        self._judging = Judging(files, self._format, limit, shape.vocab)
+        urls = {name: url for name, url in given.items() if is_url(url)}
+        self._endpoints = Endpoints(urls, keys=reward_keys)
+        self._config = Config(
+            str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
+            rewards=tuple(files.values()), draft=draft,
+        )  # fmt: skip
+        self._info = replace(
+            self._format.info(name or folder.resolve().name, limit),
+            path=str(folder),
+            fingerprint=f"embedded-{fingerprint(folder)}",
+        )
+        self.chosen: Ready | None = None
+        """Threads, precision and device, once started."""
+        self._link: Link = ThreadLink() if inline else ProcessLink()
+        self._streams: dict[str, Stream] = {}
+        self._calls: dict[str, asyncio.Future[Choice | Scores | None]] = {}
+        self._numbers = count()
+        self._adapters: list[str] = []
+        self._taken = 0
+        self._ready: asyncio.Future[Ready] | None = None
+        self._dead: EngineDead | None = None
+        self._closing = False
+        self._last = Step([], [], [], 0, 0, 0)
+
+    @property
+    def caps(self) -> Capabilities:
+        return Capabilities(
+            logprobs=20,
+            token_ids=True,
+            continuation=True,
+            choose=True,
+            score=bool(self._rewards),
+            rewards=tuple(self._rewards.items()),
+            embeds=(SERVED, self._info.name, *self._endpoints.embeds),
+            adapters=True,
+            structured=True,
+            drafting=("none", "sam", "ngram"),
+            exact_budget=True,
+            sample_abort=True,
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    async def start(self) -> None:
+        """Load the model. Raises ModelLoadError, or EngineDead where the worker ends while it loads."""
+        if self._ready is None:
+            self._ready = asyncio.get_running_loop().create_future()
+            await self._link.open(self._config, self._receive)
+        self.chosen = await asyncio.shield(self._ready)
+
+    async def close(self) -> None:
+        """End the worker; open requests fail with EngineDead."""
+        self._closing = True
+        await self._link.close()
+        await self._endpoints.close()
+        self._end(EngineDead("the engine was closed"))
+
+    async def health(self) -> Health:
+        ready = self._ready is not None and self._ready.done() and self._dead is None and not self._closing
+        alive = sum(stream.left for stream in self._streams.values())
+        waiting = min(self._last.waiting, alive)
+        detail, failures = str(self._dead or ""), self._last.draft_failures
+        return Health(
+            ready, self._dead is None, alive - waiting, waiting, self._last.generated, detail, failures
+        )
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Stream chunks of all samples. Raises RequestError kinds before anything runs, EngineDead later."""
+        ids = await admission.prompt_ids(self._format, request.prompt)
+        admission.check_prompt(ids, self._info.context, self._vocab)
+        admission.check(request, self._vocab, self.caps, self._streams)
+        check_adapter(request.adapter, self._adapters)
+        self._alive()
+        stream = self._streams[request.id] = Stream(request.n)
+        self._link.send(
+            Start(
+                request.id,
+                ids,
+                request.n,
+                request.sampling,
+                request.adapter,
+                request.priority,
+                request.search,
+            )
+        )
+        try:
+            while not stream.over:
+                for chunk in await stream.take():
+                    yield chunk
+        finally:
+            await self._finish(request.id, stream)
+
+    async def abort(self, request_id: str, index: int | None = None) -> None:
+        if request_id in self._streams:
+            self._link.send(Abort(request_id, index))
+
+    async def choose(self, request: ChoiceRequest) -> Choice:
+        """Probabilities of the options. No token is generated for it."""
+        ids = await admission.prompt_ids(self._format, request.prompt)
+        options = tuple(tuple(self._format.tokenize_bare(option)) for option in request.options)
+        longest = max(map(len, options), default=0)
+        admission.check_prompt(ids, self._info.context - longest + 1, self._vocab)
+        admission.check_options(options)
+        check_adapter(request.adapter, self._adapters)
+        identity = f"choice-{next(self._numbers)}"
+        made = await self._call(identity, Choose(identity, ids, options, request.adapter))
+        assert isinstance(made, Choice)
+        return made
+
+    async def score(self, request: ScoreRequest) -> Scores:
+        """By a head, an endpoint, or for `embed` the served model. Nothing is generated.
+
+        Raises RequestError kinds, EngineError."""
+        identity = f"score-{next(self._numbers)}"
+        if request.task == "embed":
+            if choose_embedder(request, self.caps.embeds) in self._endpoints.embeds:
+                return await self._endpoints.score(request)
+            message = await self._judging.embedding(identity, request.inputs)
+        elif self._rewards and choose(request, self._rewards) in self._endpoints.kinds:
+            return await self._endpoints.score(request)
+        else:
+            message = self._judging.message(identity, request)
+        made = await self._call(identity, message)
+        assert isinstance(made, Scores)
+        return made
+
+    @property
+    def _rewards(self) -> dict[str, Kind]:
+        return {**self._judging.kinds, **self._endpoints.kinds}
+
+    async def load_adapter(self, name: str, path: str) -> None:
+        """Load an adapter's folder under a name; a loaded one of that name is replaced. Raises ModelLoadError."""
+        read_adapter(path)
+        identity = f"adapter-{next(self._numbers)}"
+        await self._call(identity, LoadAdapter(identity, name, path))
+        if name not in self._adapters:
+            self._adapters.append(name)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; requests that run with it finish. Raises UnknownModel."""
+        check_adapter(name, self._adapters)
+        identity = f"adapter-{next(self._numbers)}"
+        await self._call(identity, UnloadAdapter(identity, name))
+        self._adapters.remove(name)
+
+    def adapters(self) -> tuple[str, ...]:
+        return tuple(self._adapters)
+
+    async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
+        """Texts that `sam` drafts from besides what a search was asked and has written, in place of those before.
+
+        Returns once they are taken in, which is done while nothing runs.
+        """
+        identity = f"texts-{next(self._numbers)}"
+        await self._call(identity, DraftFrom(identity, tuple(map(tuple, texts))))
+
+    async def take_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on with other weights of the same shapes, by their names in the checkpoint; a copy of them is taken.
+
+        No prefix of the old ones is found again, and the fingerprint tells how often it was done.
+        Raises RequestError while anything runs or adapters are loaded, ModelLoadError where the tensors do not fit.
+        """
+        number = next(self._numbers)
+        copied = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        await self._call(f"weights-{number}", TakeWeights(f"weights-{number}", copied))
+        self._taken += 1
+        self._info = replace(
+            self._info, fingerprint=f"{self._info.fingerprint.partition('+')[0]}+{self._taken}"
+        )
+
+    async def _finish(self, request_id: str, stream: Stream) -> None:
+        """Leave only when nothing of the request runs any more."""
+        try:
+            if stream.left:
+                self._link.send(Abort(request_id))
+            while stream.left:
+                await stream.take()
+        except ReasonError:
+            pass  # whoever read the stream has been told, or has left
+        finally:
+            del self._streams[request_id]
+
+    async def _call(
+        self, identity: str, message: Choose | Rate | LoadAdapter | UnloadAdapter | TakeWeights | DraftFrom
+    ) -> Choice | Scores | None:
+        self._alive()
+        future = self._calls[identity] = asyncio.get_running_loop().create_future()
+        self._link.send(message)
+        try:
+            return await future
+        finally:
+            del self._calls[identity]
+            if future.cancelled() and isinstance(message, Choose | Rate):
+                self._link.send(Abort(identity))
+
+    def _alive(self) -> None:
+        if self._dead is not None:
+            raise self._dead
+        if self._ready is None or not self._ready.done() or self._closing:
+            raise EngineDead("the engine is not started")
+
+    def _receive(self, message: FromWorker | None) -> None:
+        assert self._ready is not None
+        match message:
+            case Step():
+                self._last = message
+                for delta in message.deltas:
+                    if (stream := self._streams.get(delta[0])) is not None:
+                        stream.put(delta)
+                for identity, value in message.results:
+                    if (future := self._calls.get(identity)) is not None and not future.done():
+                        future.set_result(value)
+                for identity, error in message.errors:
+                    self._fail(identity, error)
+            case Ready():
+                self._ready.set_result(message)
+            case Failed():
+                if not self._ready.done():
+                    self._ready.set_exception(message.error)
+                self._end(EngineDead(f"the engine failed: {message.error}"))
+            case None:
+                self._end(EngineDead("the engine's worker has ended"))
+
+    def _fail(self, identity: str, error: Exception) -> None:
+        if (stream := self._streams.get(identity)) is not None:
+            stream.fail(error)
+        elif (future := self._calls.get(identity)) is not None and not future.done():
+            future.set_exception(error)
+
+    def _end(self, error: EngineDead) -> None:
+        if self._dead is not None:
+            return
+        self._dead = error
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(error)
+        for identity in [*self._streams, *self._calls]:
+            self._fail(identity, error)

@@ -1,0 +1,269 @@
+"""vLLM's two ways of running behind one shape: AsyncLLM, and LLMEngine stepped by a thread of this process.
+
+`params` is a SamplingParams, `lora` a LoRARequest or None; what comes is RequestOutput in deltas.
+
+AsyncLLM always runs the model in another process, which on a small CPU host costs half a minute at start; the thread
+costs seconds. Both number requests by the caller's ids and end a stream when its request was aborted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+from reason_engine.engines.vllm.arguments import vllm_module
+from reason_engine.errors import EngineDead
+
+R = TypeVar("R")
+
+
+class Backend(Protocol):
+    """What the engine needs of vLLM. `generated` counts every token that came out of it."""
+
+    generated: int
+
+    async def start(self, arguments: dict[str, Any]) -> int:
+        """Load the model; returns the context length. Raises what vLLM raises."""
+        ...
+
+    def generate(
+        self, id: str, prompt: list[int], params: Any, *, lora: Any, priority: int
+    ) -> AsyncGenerator[Any]: ...
+
+    async def abort(self, id: str) -> None: ...
+    async def add_lora(self, lora: Any) -> None: ...
+    async def remove_lora(self, number: int) -> None: ...
+    def unfinished(self) -> int: ...
+    async def check(self) -> None:
+        """Raises EngineDead where it has died."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ProcessBackend:
+    """AsyncLLM: the model in processes of its own, also over many devices and machines."""
+
+    def __init__(self) -> None:
+        self.generated = 0
+        self._llm: Any = None
+
+    async def start(self, arguments: dict[str, Any]) -> int:
+        def build() -> Any:
+            made = vllm_module("engine.arg_utils").AsyncEngineArgs(**_typed(arguments))
+            return vllm_module("v1.engine.async_llm").AsyncLLM.from_engine_args(made)
+
+        # in a thread, so that the loop goes on answering while the weights are loaded
+        self._llm = await asyncio.to_thread(build)
+        return self._llm.model_config.max_model_len
+
+    async def generate(
+        self, id: str, prompt: list[int], params: Any, *, lora: Any, priority: int
+    ) -> AsyncGenerator[Any]:
+        stream = self._llm.generate(
+            vllm_module("inputs").TokensPrompt(prompt_token_ids=prompt),
+            params,
+            id,
+            lora_request=lora,
+            priority=priority,
+        )
+        try:
+            async for output in stream:
+                self.generated += sum(len(sample.token_ids) for sample in output.outputs)
+                yield output
+        finally:
+            await stream.aclose()
+
+    async def abort(self, id: str) -> None:
+        await self._llm.abort(id)
+
+    async def add_lora(self, lora: Any) -> None:
+        await self._llm.add_lora(lora)
+
+    async def remove_lora(self, number: int) -> None:
+        await self._llm.remove_lora(number)
+
+    def unfinished(self) -> int:
+        return self._llm.output_processor.get_num_unfinished_requests() if self._llm else 0
+
+    async def check(self) -> None:
+        if self._llm is None or self._llm.errored:
+            raise EngineDead("vLLM's engine process has ended")
+
+    async def close(self) -> None:
+        """The last reference goes too: vLLM's finaliser fails in an interpreter that is shutting down."""
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
+
+
+class ThreadBackend:
+    """LLMEngine, stepped by one daemon thread. All calls to it run on that thread, between two steps."""
+
+    def __init__(self) -> None:
+        self.generated = 0
+        self._llm: Any = None
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._streams: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[Any]]] = {}
+        self._error: BaseException | None = None
+        self._closing = False
+
+    async def start(self, arguments: dict[str, Any]) -> int:
+        ready: Future[int] = Future()
+        threading.Thread(target=self._run, args=(arguments, ready), daemon=True, name="vllm").start()
+        return await asyncio.wrap_future(ready)
+
+    async def generate(
+        self, id: str, prompt: list[int], params: Any, *, lora: Any, priority: int
+    ) -> AsyncGenerator[Any]:
+        stream: asyncio.Queue[Any] = asyncio.Queue()
+        self._streams[id] = (asyncio.get_running_loop(), stream)
+        tokens = vllm_module("inputs").TokensPrompt(prompt_token_ids=prompt)
+        finished = False
+        try:
+            await self._call(
+                lambda: self._llm.add_request(id, tokens, params, lora_request=lora, priority=priority)
+            )
+            while not finished:
+                output = await stream.get()
+                if output is None:
+                    finished = True
+                    return
+                if isinstance(output, BaseException):
+                    raise EngineDead(f"vLLM failed: {output}") from output
+                finished = output.finished
+                yield output
+        finally:
+            self._streams.pop(id, None)
+            if not finished:
+                aborted = self._post(lambda: self._llm.abort_request([id]))
+                with contextlib.suppress(EngineDead):
+                    await asyncio.wrap_future(aborted)  # whoever closed the stream finds nothing running
+
+    async def abort(self, id: str) -> None:
+        """The engine sends no last output for it, so the stream is ended here, after all that was made before."""
+
+        def end() -> None:
+            self._llm.abort_request([id])
+            self._send([(id, None)])
+
+        await self._call(end)
+
+    async def add_lora(self, lora: Any) -> None:
+        await self._call(lambda: self._llm.add_lora(lora))
+
+    async def remove_lora(self, number: int) -> None:
+        await self._call(lambda: self._llm.remove_lora(number))
+
+    def unfinished(self) -> int:
+        return self._llm.get_num_unfinished_requests() if self._llm else 0
+
+    async def check(self) -> None:
+        if self._error is not None or self._closing:
+            raise EngineDead(f"vLLM's thread has ended: {self._error or 'closed'}")
+
+    async def close(self) -> None:
+        if self._closing or self._error is not None or self._llm is None:
+            return
+        for id in tuple(self._streams):
+            await self.abort(id)
+
+        def stop() -> None:
+            self._closing = True
+
+        await self._call(stop)
+
+    async def _call(self, job: Callable[[], R]) -> R:
+        """Run a job on the engine's thread, between two steps. Raises EngineDead where there are no more steps."""
+        return await asyncio.wrap_future(self._post(job))
+
+    def _post(self, job: Callable[[], R]) -> Future[R]:
+        done: Future[R] = Future()
+
+        def on_thread() -> None:
+            try:
+                if self._error is not None or self._closing:
+                    raise EngineDead(f"vLLM's thread has ended: {self._error or 'closed'}")
+                result = job()
+            except BaseException as error:
+                _settle(done, error=error)
+            else:
+                _settle(done, result=result)
+
+        self._jobs.put(on_thread)
+        return done
+
+    def _run(self, arguments: dict[str, Any], ready: Future[int]) -> None:
+        try:
+            made = vllm_module("engine.arg_utils").EngineArgs(**_typed(arguments))
+            self._llm = vllm_module("v1.engine.llm_engine").LLMEngine.from_engine_args(made)
+        except (
+            BaseException
+        ) as error:  # the boundary to the thread: whatever it was, the starter must hear of it
+            self._error = error
+            ready.set_exception(error)
+            return
+        ready.set_result(self._llm.model_config.max_model_len)
+        while not self._closing:
+            self._do_jobs(wait=not self._llm.has_unfinished_requests())
+            if not self._llm.has_unfinished_requests():
+                continue
+            try:
+                outputs = self._llm.step()
+            except BaseException as error:  # the boundary to the model
+                self._error = error
+                self._send([(id, error) for id in tuple(self._streams)])
+                break
+            self.generated += sum(len(sample.token_ids) for output in outputs for sample in output.outputs)
+            self._send([(output.request_id, output) for output in outputs])
+        # vLLM's finaliser tears down process groups that a later engine of this process needs, so this thread holds
+        # the engine until the process ends, and answers late callers
+        while True:
+            self._do_jobs(wait=True)
+
+    def _do_jobs(self, *, wait: bool) -> None:
+        """All waiting jobs; with `wait` at least one."""
+        try:
+            while True:
+                self._jobs.get(block=wait)()
+                wait = False
+        except queue.Empty:
+            return
+
+    def _send(self, items: list[tuple[str, Any]]) -> None:
+        """Hand items to their streams, with one wake-up for each event loop."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Any], Any]]] = {}
+        for id, item in items:
+            if found := self._streams.get(id):
+                by_loop.setdefault(found[0], []).append((found[1], item))
+        for loop, due in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, due)
+            except RuntimeError:  # that loop was closed with its reader
+                continue
+
+
+def _typed(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The one sub-configuration that vLLM does not take as a mapping."""
+    wanted = arguments["structured_outputs_config"]
+    return arguments | {"structured_outputs_config": vllm_module("config").StructuredOutputsConfig(**wanted)}
+
+
+def _deliver(due: list[tuple[asyncio.Queue[Any], Any]]) -> None:
+    for stream, item in due:
+        stream.put_nowait(item)
+
+
+def _settle(done: Future[Any], *, result: Any = None, error: BaseException | None = None) -> None:
+    """Unless whoever waited has gone."""
+    if not done.set_running_or_notify_cancel():
+        return
+    if error is None:
+        done.set_result(result)
+    else:
+        done.set_exception(error)

@@ -1,0 +1,177 @@
+"""Two faults of vLLM's CPU build (0.32) while it drafts, each the end of the engine where a row has top-k.
+
+Each row's top-k is repeated for its drafted tokens by a kernel that fills integers of 32 bits wrongly; and in a step
+without any draft the checker cuts an empty table to its k largest, which is an error. Accelerators take other paths.
+The shield repeats in torch, and leaves an empty table alone; it must stand where the model runs.
+
+Rows without an adapter in vLLM's CPU kernels.
+
+A batch that mixes adapters marks a row of the base model with slot -1. The torch kernels of the CPU build index the
+adapter weights with it, so such a row silently gets the last adapter. The cure: rows below zero get a zero activation
+in the first of the two products (shrink), so that the second (expand) adds nothing.
+
+Quantised matrices in vLLM's CPU build on processors that its kernels are not made for.
+
+Without VNNI the 8-bit product sums pairs of bytes in 16 bits and saturates: errors of a tenth and more, silently.
+Without AVX-512 the 4-bit product is missing, and the first token ends the engine. Both are then multiplied as the
+embedded engine multiplies them, with the same rounding of activations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reason_engine.engines.vllm.arguments import vllm_module
+
+_NAME = "apply_top_k_only_if_any"
+
+
+def shield_drafting() -> None:
+    """Once a process; again: no effect."""
+    import torch
+
+    cutting, checking = (
+        vllm_module("v1.sample.ops.topk_topp_sampler"),
+        vllm_module("v1.sample.rejection_sampler"),
+    )
+    cut = cutting.apply_top_k_only
+    if cut.__name__ == _NAME:
+        return
+
+    def cut_if_any(logits: Any, k: Any) -> Any:
+        return cut(logits, k) if logits.shape[0] else logits
+
+    def repeated(x_B: Any, ends_B: Any, tokens: int, replace_from: int = 0, replace_to: int = 0) -> Any:
+        counts = torch.diff(ends_B, prepend=ends_B.new_zeros(1))
+        return torch.where(x_B == replace_from, replace_to, x_B).to(x_B.dtype).repeat_interleave(counts)
+
+    cut_if_any.__name__ = _NAME
+    cutting.apply_top_k_only, checking.expand_batch_to_tokens = cut_if_any, repeated
+
+
+def shield_base_rows() -> None:
+    """Replace both shrink kernels in this process. Must run before the engine is built; again: no effect.
+
+    Raises ImportError or AttributeError where this vLLM has other kernels: then it has to be checked whether they need
+    the cure.
+    """
+    import torch
+
+    bgmv_shrink = vllm_module("lora.ops.torch_ops.lora_ops").bgmv_shrink
+    punica_cpu = vllm_module("lora.punica_wrapper.punica_cpu")
+    if punica_cpu.bgmv_shrink is not bgmv_shrink:
+        return
+
+    def shrink_rows(x_BI: Any, weights: Any, out_BR: Any, slots_B: Any, scale: float = 1.0) -> None:
+        bgmv_shrink(x_BI, weights, out_BR, slots_B.clamp(min=0), scale)
+        rows = slots_B.shape[0]
+        out_BR[:rows].masked_fill_((slots_B < 0).unsqueeze(1), 0)
+
+    def shrink_runs(
+        x_BI: Any,
+        weights: Any,
+        out_BR: Any,
+        starts_S: Any,
+        lengths_S: Any,
+        slots_S: Any,
+        batches: int,
+        longest: int,
+        tokens: int,
+        scale: float,
+    ) -> None:
+        shrink_rows(x_BI, weights, out_BR, torch.repeat_interleave(slots_S, lengths_S), scale)
+
+    punica_cpu.bgmv_shrink = shrink_rows
+    punica_cpu.sgmv_shrink = shrink_runs
+
+
+KERNELS = "model_executor.kernels.linear."
+
+
+def replace_products() -> bool:
+    """Replace what this processor lacks, in this process; whether the 4-bit product, which then takes float32 as well,
+    is replaced. Must run before the engine is built; again: no effect.
+
+    Raises ImportError or AttributeError where this vLLM has other kernels: then it has to be checked whether they need
+    it.
+    """
+    import torch
+
+    if not torch.cpu._is_vnni_supported():
+        _replace_int8(vllm_module(KERNELS + "scaled_mm.cpu").CPUInt8ScaledMMLinearKernel)
+    if torch.cpu._is_avx512_supported():
+        return False
+    _replace_int4(vllm_module(KERNELS + "mixed_precision.cpu").CPUWNA16LinearKernel)
+    for module, name in (("auto_gptq", "AutoGPTQConfig"), ("auto_awq", "AutoAWQConfig")):
+        config = getattr(vllm_module(f"model_executor.layers.quantization.{module}"), name)
+        config.get_supported_act_dtypes = classmethod(_any_precision)
+    return True
+
+
+def _any_precision(_: Any) -> list[Any]:
+    import torch
+
+    return [torch.half, torch.bfloat16, torch.float32]
+
+
+def _replace_int8(kernel: Any) -> None:
+    from reason_engine.engines.embedded.model.quantised import Int8
+
+    plain, multiply = kernel.process_weights_after_loading, kernel.apply_weights
+    if plain.__module__ == __name__:
+        return
+
+    def load(self: Any, layer: Any) -> None:
+        name, scale_name = self.layer_param_names[:2]
+        weight_OI, scale = getattr(layer, name), getattr(layer, scale_name)
+        symmetric = self.config.input_symmetric and not self.config.is_static_input_scheme
+        if not symmetric or scale.numel() != weight_OI.shape[0]:
+            plain(self, layer)
+            return
+        layer.product = Int8(weight_OI.data, scale.data.flatten().float()).product
+        setattr(layer, name, None)
+
+    def apply(self: Any, layer: Any, x: Any, bias: Any = None) -> Any:
+        if "product" not in vars(layer):
+            return multiply(self, layer, x, bias)
+        return _applied(layer.product, x, bias)
+
+    _put(kernel, load, apply)
+
+
+def _replace_int4(kernel: Any) -> None:
+    import torch
+
+    from reason_engine.engines.embedded.model.quantised import Codes, eight_codes, pack
+
+    if kernel.apply_weights.__module__ == __name__:
+        return
+
+    def load(self: Any, layer: Any) -> None:
+        packed, scale, zero = self._get_weight_params(layer)
+        code_OI = eight_codes((packed.t() if packed.input_dim == 0 else packed).data.contiguous())
+        scale_OG = (scale if scale.output_dim == 0 else scale.t()).data.float().contiguous()
+        if self.config.zero_points:
+            zero_OG = eight_codes((zero.t() if zero.output_dim == 0 else zero).data.contiguous()).t()
+        else:
+            zero_OG = torch.full_like(scale_OG, 8)
+        codes = Codes(code_OI.to(torch.uint8), scale_OG, -zero_OG.float() * scale_OG)
+        layer.product = pack([codes], torch.device("cpu")).product
+        setattr(layer, self.w_q_name, None)
+
+    def apply(self: Any, layer: Any, x: Any, bias: Any = None) -> Any:
+        return _applied(layer.product, x, bias)
+
+    _put(kernel, load, apply)
+
+
+def _put(kernel: Any, load: Any, apply: Any) -> None:
+    kernel.process_weights_after_loading, kernel.apply_weights = load, apply
+
+
+def _applied(product: Any, x: Any, bias: Any) -> Any:
+    rows_NI = x.reshape(-1, x.shape[-1])
+    out_NO = product(rows_NI)
+    if bias is not None:
+        out_NO = out_NO + bias
+    return out_NO.reshape(*x.shape[:-1], -1)

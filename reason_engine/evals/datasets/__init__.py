@@ -1,0 +1,1 @@
+"""Public data sets and the user's own rows as tasks, one file each."""

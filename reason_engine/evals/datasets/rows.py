@@ -1,0 +1,61 @@
+"""The user's own problems with their answers, in any format of the package: `rows:file=judged.jsonl`.
+
+{"prompt": "Is this a complaint? …", "answer": "yes"}      ->      yes
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reason_engine.answers import Equality, find
+from reason_engine.data.formats.readers import read_rows
+from reason_engine.data.formats.rows import Conversation, Reference, question_of
+from reason_engine.errors import SetupError
+from reason_engine.evals import tasks
+from reason_engine.evals.datasets.load import chosen
+from reason_engine.types import Problem
+
+
+@tasks.register("rows")
+class Rows(BaseModel):
+    """`file`: prompts with answers, or conversations whose last turn holds the right one. `format`: where it should
+    not be detected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: Path = Field(description="Problems and their answers")
+    format: str | None = None
+
+    def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
+        """All, or `limit` of them drawn by the seed. Raises SetupError naming the line that cannot be used."""
+        rows: list[Reference | Conversation] = list(
+            read_rows(self.file, Reference, Conversation, format=self.format)
+        )
+        return [_problem(rows[index], index) for index in chosen(len(rows), limit, seed)]
+
+    async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
+        """By equality of values; where the text marks no answer, all of it is the answer."""
+        right = problem.reference or ""
+        if answer is not None and await equality.same(answer, right):
+            return True
+        return said(answer, text) == said(None, right)
+
+
+def said(answer: str | None, text: str) -> str:
+    """What was answered, without case, outer space and a last full stop: the name of a class."""
+    return " ".join((answer if answer is not None else text).casefold().split()).rstrip(".")
+
+
+def _problem(row: Reference | Conversation, index: int) -> Problem:
+    if row.prompt[-1].role != "user":
+        raise SetupError(f"row {index + 1}: a prompt must end with the user's turn")
+    text = row.answer if isinstance(row, Reference) else row.answer.content
+    return Problem(
+        question_of(row),
+        row.prompt[:-1],
+        reference=find(text) or text.strip(),
+        task="rows",
+        meta={"index": index},
+    )

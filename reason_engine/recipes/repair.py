@@ -1,0 +1,171 @@
+"""Mistakes: a trace that errs and puts it right, or a given solution that is checked.
+
+Erring and correcting (the wrong line itself is not learned):
+
+    12 + 25 = 47
+    Wrong: 12 + 25 = 37
+    37 - 7 = 30
+    Answer: 30
+
+Checking; a sound solution is answered `Every line is right.` and its answer line:
+
+    … How many apples does Anna have now?
+    Proposed solution:
+    12 + 25 = 37
+    37 - 7 = 40
+    Answer: 40
+    Check this solution.
+    ->
+    Line 2 is wrong.
+    37 - 7 = 30
+    Answer: 30
+
+With `rows` a check works each line out again before it judges it: a row holds the line's number, its left side, the
+result that the model finds itself and the one that was given, so that the verdict compares two numbers that stand side
+by side. The first wrong row ends with that word, and the right lines follow:
+
+    1: 12 + 25 = 37; 37
+    2: 37 - 7 = 30; 40 wrong
+    37 - 7 = 30
+    Answer: 30
+
+A left side that the problem does not ask for is refused before it is worked out (`2: 37 + 7 wrong`), and so is an
+answer that comes too soon (`2: Answer wrong`).
+
+Thinking again after an answer, when something outside the model writes `Wait.` (only what follows it is learned; with
+`rows` it begins on a line of its own):
+
+    12 + 25 = 37
+    37 - 7 = 40
+    Answer: 40
+    Wait. Line 2 is wrong.
+    37 - 7 = 30
+    Answer: 30
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from reason_engine.data import families
+from reason_engine.data.formats.examples import STEPS, Example
+from reason_engine.recipes.equations import Line, line
+from reason_engine.recipes.words import WordProblem, word_problem
+
+CHECK = "{question}\nProposed solution:\n{solution}\nCheck this solution."
+SOUND = "Every line is right."
+LEFT_OUT = 0.12
+"""Share of mistakes that leave a line out."""
+
+
+@families.register("repair")
+class Repair(BaseModel):
+    """`check`, `wait`: shares of given solutions and of thinking again; `sound`: share of those that are right; `rows`:
+    a check goes row by row, and some mistakes leave a line out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    check: float = Field(0.4, ge=0, le=1)
+    wait: float = Field(0.3, ge=0, le=1)
+    sound: float = Field(0.4, ge=0, le=1)
+    rows: bool = False
+    steps: tuple[int, int] = (1, 5)
+    digits: tuple[int, int] = (1, 3)
+
+    def example(self, rng: random.Random) -> Example:
+        problem = word_problem(rng, rng.randint(*self.steps), rng.randint(*self.digits))
+        kind = rng.random()
+        if kind >= self.check + self.wait:
+            return _corrected(rng, problem)
+        given, verdict = _verdict(rng, problem, rng.random() < self.sound, self.rows)
+        if kind < self.check:
+            question = CHECK.format(question=problem.question, solution=given)
+            return Example(question, verdict, "repair")
+        before, gap = f"{given}\nWait.", "\n" if self.rows else " "
+        skip = ((0, len(before) + len(gap) * self.rows),)
+        return Example(f"{problem.question}\n{STEPS}", f"{before}{gap}{verdict}", "repair", skip=skip)
+
+
+def slip(rng: random.Random, right: Line) -> Line:
+    """The same equation with a wrong, plausible result: a digit off or a place off."""
+    while True:
+        value = right.value + rng.choice((-1, 1)) * rng.choice((1, 1, 2, 10, 10, 100))
+        if value >= 0:
+            return Line(right.left, right.op, right.right, value)
+
+
+def spoiled(rng: random.Random, problem: WordProblem, left_out: float = 0.0) -> tuple[int, list[Line]]:
+    """The place of a mistake, and the lines with it, each later one taking up what it changes. `left_out`: share of
+    mistakes that leave a line out, the last one too."""
+    place = rng.randrange(len(problem.lines))
+    right, before, after = problem.lines[place], problem.lines[:place], problem.lines[place + 1 :]
+    if left_out and len(problem.lines) > 1 and rng.random() < left_out:
+        given = [*before, *_carried(after, {right.value: right.left})]
+        if place == len(given) or given[place].value != right.value:
+            return place, given
+    wrong = _mistake(rng, problem, place)
+    return place, [*before, wrong, *_carried(after, {right.value: wrong.value})]
+
+
+def _corrected(rng: random.Random, problem: WordProblem) -> Example:
+    place = rng.randrange(len(problem.lines))
+    before = "".join(f"{entry}\n" for entry in problem.lines[:place])
+    wrong = str(slip(rng, problem.lines[place]))
+    after = "\n".join([*map(str, problem.lines[place:]), f"Answer: {problem.answer}"])
+    skip = ((len(before), len(before) + len(wrong) + 1),)
+    return Example(f"{problem.question}\n{STEPS}", f"{before}{wrong}\nWrong: {after}", "repair", skip=skip)
+
+
+def _verdict(rng: random.Random, problem: WordProblem, sound: bool, by_rows: bool) -> tuple[str, str]:
+    """A solution, right or spoiled in one line, and what a check of it says."""
+    rows = [f"{n}: {entry}; {entry.value}" for n, entry in enumerate(problem.lines, 1)] if by_rows else []
+    if sound:
+        return problem.rationale, "\n".join([*rows, SOUND, f"Answer: {problem.answer}"])
+    place, given = spoiled(rng, problem, LEFT_OUT if by_rows else 0.0)
+    solution = "\n".join([*map(str, given), f"Answer: {given[-1].value}"])
+    rest = [*map(str, problem.lines[place:]), f"Answer: {problem.answer}"]
+    if not by_rows:
+        return solution, "\n".join([f"Line {place + 1} is wrong.", *rest])
+    return solution, "\n".join([*rows[:place], f"{place + 1}: {_fault(problem, place, given)} wrong", *rest])
+
+
+def _fault(problem: WordProblem, place: int, given: Sequence[Line]) -> str:
+    """What the row of a wrong line says before its verdict."""
+    if place == len(given):
+        return "Answer"
+    right, wrong = problem.lines[place], given[place]
+    same = (wrong.left, wrong.op, wrong.right) == (right.left, right.op, right.right)
+    return f"{right}; {wrong.value}" if same else f"{wrong.left} {wrong.op} {wrong.right}"
+
+
+def _mistake(rng: random.Random, problem: WordProblem, place: int) -> Line:
+    """A slip of arithmetic, a wrong sign, or a number that belongs elsewhere."""
+    right, kind = problem.lines[place], rng.random()
+    if kind < 0.6:
+        return slip(rng, right)
+    op, other = right.op, right.right
+    if kind < 0.8:
+        op = rng.choice([sign for sign in "+-" if sign != op])
+    else:
+        near = [entry.left for entry in problem.lines] + [entry.right for entry in problem.lines]
+        other = rng.choice(sorted({*near, right.right + 1, right.right + 10} - {right.right}))
+    if (op == "-" and right.left < other) or (op == "/" and (not other or right.left % other)):
+        return slip(rng, right)
+    wrong = line(right.left, op, other)
+    return wrong if wrong.value != right.value else slip(rng, right)
+
+
+def _carried(lines: Sequence[Line], swap: dict[int, int]) -> list[Line]:
+    """The lines with values changed where they take one up that was."""
+    new: list[Line] = []
+    swap = dict(swap)
+    for entry in lines:
+        left, right = swap.get(entry.left, entry.left), swap.get(entry.right, entry.right)
+        legal = not (entry.op == "/" and (right == 0 or left % right)) and not (
+            entry.op == "-" and left < right
+        )
+        new.append(line(left, entry.op, right) if legal else entry)
+        swap[entry.value] = new[-1].value
+    return new

@@ -1,0 +1,163 @@
+"""Units: an amount in two or three of them, to be said in the smallest one.
+
+    How many seconds are 2 hours, 5 minutes and 30 seconds?
+    Think step by step.
+    ->
+    2 * 60 = 120
+    120 + 5 = 125
+    125 * 60 = 7500
+    7500 + 30 = 7530
+    Answer: 7530
+
+Not in the recipe of reason-nano, on purpose: it is the new task on which methods of training are measured. A tenth of
+all amounts, told by a checksum of their text, is kept for evaluations and never drawn for training.
+
+Amounts in several units, to be said in the smallest, from those that training never draws.
+
+How many seconds are 2 hours, 5 minutes and 30 seconds?      ->      7530
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from reason_engine.answers import Equality
+from reason_engine.data import families
+from reason_engine.data.formats.examples import STEPS, Example
+from reason_engine.evals import tasks
+from reason_engine.evals.spec import Range
+from reason_engine.recipes.equations import Line, written_out
+from reason_engine.types import Problem
+
+LIMIT = 9999
+Kind = Literal["time", "length", "weight", "volume", "count"]
+KINDS: dict[str, tuple[tuple[Any, ...], ...]] = {
+    "time": (
+        (("week", "weeks"), 7, ("day", "days"), 24, ("hour", "hours")),
+        (("day", "days"), 24, ("hour", "hours"), 60, ("minute", "minutes")),
+        (("hour", "hours"), 60, ("minute", "minutes"), 60, ("second", "seconds")),
+        (("year", "years"), 12, ("month", "months"), 30, ("day", "days")),
+    ),
+    "length": (
+        (("yard", "yards"), 3, ("foot", "feet"), 12, ("inch", "inches")),
+        (("kilometre", "kilometres"), 1000, ("metre", "metres"), 100, ("centimetre", "centimetres")),
+    ),
+    "weight": ((("stone", "stones"), 14, ("pound", "pounds"), 16, ("ounce", "ounces")),),
+    "volume": ((("gallon", "gallons"), 4, ("quart", "quarts"), 2, ("pint", "pints")),),
+    "count": ((("box", "boxes"), 12, ("dozen", "dozens"), 12, ("egg", "eggs")),),
+}
+"""From large to small, with the factor between neighbours (a month is taken as 30 days)."""
+ASKED = (
+    "How many {unit} are {amount}?", "Convert {amount} to {unit}.", "Write {amount} in {unit}.",
+    "What is {amount} in {unit}?",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A question, one true rationale, and the answer."""
+
+    question: str
+    lines: tuple[Line, ...]
+    answer: int
+
+
+@families.register("units")
+class Units(BaseModel):
+    """`rationale`: share answered by steps; the rest gives the number at once. `levels`: factors to multiply by.
+    `kinds`: of amounts; none for all. `held_out`: draw those that are kept for evaluations, to measure a loss on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rationale: float = Field(1.0, ge=0, le=1)
+    levels: tuple[int, int] = (1, 2)
+    kinds: tuple[Kind, ...] = ()
+    held_out: bool = False
+
+    @field_validator("levels")
+    @classmethod
+    def known(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= value[0] <= value[1] <= 2:
+            raise ValueError("levels are 1, 2 or both")
+        return value
+
+    def example(self, rng: random.Random) -> Example:
+        one = conversion(rng, rng.randint(*self.levels), self.kinds, held_out=self.held_out)
+        if rng.random() >= self.rationale:
+            return Example(one.question, f"Answer: {one.answer}", "units")
+        text = "\n".join([*map(str, one.lines), f"Answer: {one.answer}"])
+        return Example(f"{one.question}\n{STEPS}", text, "units")
+
+
+def conversion(
+    rng: random.Random, levels: int, kinds: Sequence[Kind] = (), *, held_out: bool = False
+) -> Conversion:
+    """A fresh amount over `levels` factors, of those kept for evaluations or of the others. Raises ValueError unless
+    there are 1 or 2."""
+    if levels not in (1, 2):
+        raise ValueError("levels must be 1 or 2")
+    ladders = [ladder for kind in kinds or KINDS for ladder in KINDS[kind]]
+    while True:
+        ladder = rng.choice(ladders)
+        start = 0 if levels == 2 else rng.choice((0, 2))
+        names, factors = (
+            ladder[start : start + 2 * levels + 1 : 2],
+            ladder[start + 1 : start + 2 * levels : 2],
+        )
+        counts = [rng.randint(1, 60), *(rng.randint(0, min(99, factor - 1)) for factor in factors)]
+        lines, value = list[Line](), counts[0]
+        for factor, count in zip(factors, counts[1:], strict=True):
+            lines += written_out(rng, value, "*", factor)
+            if count:
+                lines += written_out(rng, lines[-1].value, "+", count)
+            value = lines[-1].value
+        amount = _said(counts, names)
+        if value <= LIMIT and (zlib.crc32(amount.encode()) % 10 == 0) == held_out:
+            break
+    question = rng.choice(ASKED).format(amount=amount, unit=names[-1][1])
+    return Conversion(question, tuple(lines), value)
+
+
+def _said(counts: Sequence[int], names: Sequence[Any]) -> str:
+    said = [f"{n} {name[n != 1]}" for n, name in zip(counts, names, strict=True) if n]
+    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
+
+
+@tasks.register("units")
+class UnitsTask(BaseModel):
+    """`levels`: factors to multiply by. `kind`: of amounts; none for all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    levels: Range = Field((1, 2))
+    kind: Kind | None = None
+
+    @field_validator("levels")
+    @classmethod
+    def known(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if value[1] > 2:
+            raise ValueError("levels are 1, 2 or both")
+        return value
+
+    def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
+        """1,000 without a limit. Problem i depends on the seed and i alone."""
+        return [self._problem(index, f"eval-units-{seed}-{index}") for index in range(limit or 1000)]
+
+    def development(self, limit: int | None, seed: int) -> list[Problem]:
+        """Of other seeds than the problems of an evaluation."""
+        return [self._problem(index, f"dev-units-{seed}-{index}") for index in range(limit or 200)]
+
+    async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
+        """By equality of values."""
+        return answer is not None and await equality.same(answer, problem.reference or "")
+
+    def _problem(self, index: int, seed: str) -> Problem:
+        rng = random.Random(seed)
+        one = conversion(rng, rng.randint(*self.levels), (self.kind,) if self.kind else (), held_out=True)
+        return Problem(one.question, reference=str(one.answer), task="units", meta={"index": index})

@@ -1,0 +1,284 @@
+"""Finds the verifier that a request names and the checker of the task that a question belongs to.
+
+Verifiers and reward models at work: what they may take, what becomes of one that fails.
+
+A verifier that crashes, hangs or returns nonsense ends the path it judged, not the request. It is asked for all paths
+at once; where that fails each path is judged by itself, so that the failure stays with the path that caused it. A call
+gets SECONDS, and never more than the request has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Protocol, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+
+from reason_engine.contracts import (
+    Bindable,
+    Call,
+    Capabilities,
+    Checker,
+    Powers,
+    ProcessVerifier,
+    ReadsAlternatives,
+    Site,
+    TaskVerifier,
+    Verifier,
+)
+from reason_engine.errors import (
+    BudgetExhausted,
+    CapabilityMissing,
+    ContextLengthExceeded,
+    EngineError,
+    RequestError,
+    VerifierError,
+)
+from reason_engine.profile import Profile
+from reason_engine.runtime.events import Scored
+from reason_engine.runtime.run import Run
+from reason_engine.types import Path, Problem, Score, ScoreRequest, Scores, Usage
+from reason_engine.verifiers import verifiers
+
+NONE = Powers()
+STEPS = "process-rules"
+"""The verifier of steps where neither request nor profile names one."""
+
+
+REWARD = "reward-model"
+
+
+class Judged(Protocol):
+    """What a strategy says of its verifier."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def judges_steps(self) -> bool: ...
+    def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None: ...
+
+
+def checker_of(profile: Profile, problem: Problem) -> Checker | None:
+    """The exact checker of the problem's task, where the model's profile knows the task."""
+    found = profile.task_of(problem.asked)
+    if found is None or found[0].checker is None:
+        return None
+    return _task_verifier(found[0].checker, found[1])
+
+
+def verifier_of(
+    name: str,
+    params: Mapping[str, object],
+    profile: Profile,
+    problem: Problem,
+    caps: Capabilities,
+    param: str = "reasoning.verifier",
+    powers: Powers = NONE,
+) -> Verifier:
+    """The verifier of that name, built from the request's params or, for a task's checker, from the question, and made
+    ready for this model and engine. A reward model's own name stands for the verifier that reads it. `param`: the
+    request's field that names it.
+
+    Raises UnknownName, CapabilityMissing, or RequestError naming the param at fault.
+    """
+    if name not in verifiers and name in dict(caps.rewards):
+        name, params = REWARD, {**params, "model": name}
+    kind = verifiers.get(name, param=param)
+    found = profile.task_of(problem.asked)
+    if not params and found and found[0].checker == name:
+        return cast(Verifier, _task_verifier(name, found[1]))
+    try:
+        made = cast(Verifier, cast(type[BaseModel], kind).model_validate(params))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join((f"{param}.params", *(str(part) for part in first["loc"])))
+        raise RequestError(f"{where}: {first['msg']}", param=where) from None
+    if not isinstance(made, Bindable):
+        return made
+
+    def build(other: str, its: Mapping[str, object], where: str) -> Verifier:
+        return verifier_of(other, its, profile, problem, caps, where, powers)
+
+    return made.bind(Site(profile, caps, problem, build, param, powers))
+
+
+def appointed(run: Run, strategy: Judged) -> tuple[str, Verifier] | None:
+    """The verifier that a strategy uses in this run, by name; None where it uses none.
+
+    Raises what `verifier_of` raises, and RequestError where the strategy needs single steps judged and this one judges
+    whole answers.
+    """
+    judge = strategy.judge_on(run.profile, checked=run.checker is not None)
+    if judge is None:
+        return None
+    name, params = judge
+    made = verifier_of(name, params, run.profile, run.problem, run.engine.caps, powers=run.powers)
+    if strategy.judges_steps and not isinstance(made, ProcessVerifier):
+        raise RequestError(
+            f"strategy {strategy.title} needs a verifier that judges single steps; {name!r} judges whole answers. "
+            f"These judge steps: {', '.join(step_judges())}",
+            param="reasoning.verifier",
+        )
+    return name, made
+
+
+def step_judges() -> list[str]:
+    """The names of the verifiers that judge single steps."""
+    return [name for name in verifiers if issubclass(verifiers.get(name), ProcessVerifier)]
+
+
+def step_judge(profile: Profile) -> str | None:
+    """The first of the profile's verifiers that judges single steps."""
+    known = step_judges()
+    return next((name for name in profile.verifiers if name in known), None)
+
+
+def usual_step_judge(profile: Profile) -> str:
+    """The verifier of steps where a request names none. Raises RequestError where there is none."""
+    known = step_judges()
+    name = step_judge(profile) or (STEPS if STEPS in known else None)
+    if name is None:
+        raise RequestError(
+            "this strategy needs a verifier that judges single steps, and neither the request nor the model's profile "
+            f"names one; these judge steps: {', '.join(known) or 'none that is installed'}",
+            param="reasoning.verifier",
+        )
+    return name
+
+
+def alternatives_of(verifier: Verifier) -> int | None:
+    """How many alternatives a token the paths must be drawn with; None where the verifier reads none."""
+    return (verifier.alternatives or None) if isinstance(verifier, ReadsAlternatives) else None
+
+
+def _task_verifier(name: str, groups: Mapping[str, str]) -> Checker:
+    kind = verifiers.get(name)
+    if not issubclass(kind, TaskVerifier):
+        raise RequestError(
+            f"{name!r} is named as a checker in the model's profile but is none", param="model"
+        )
+    return kind.from_groups(groups)
+
+
+SECONDS = 60.0
+"""Longest that one call of a verifier may take."""
+
+Result = TypeVar("Result")
+
+
+async def score(run: Run, call: Call, paths: Sequence[Path], seconds: float = SECONDS) -> list[Score | None]:
+    """The verifier's score of each path; None where it failed on it. Raises VerifierError if on all."""
+    if run.verifier is None:
+        raise RequestError(
+            f"strategy {run.strategy} needs a verifier; name one in reasoning.verifier",
+            param="reasoning.verifier",
+        )
+    if not paths:
+        return []
+    try:
+        scores = await _judged(run, call, paths, seconds)
+    except VerifierError:
+        if len(paths) == 1:
+            raise
+        scores = await _singly(run, call, paths, seconds)
+    for path, judged in zip(paths, scores, strict=True):
+        if judged:
+            at = run.budget.seconds
+            run.emit(Scored(path.node, judged.value, run.verifier_name, judged.detail, at))
+    if not any(scores):
+        raise VerifierError(f"verifier {run.verifier_name} gave no usable score")
+    return scores
+
+
+async def score_steps(run: Run, call: Call, path: Path, seconds: float = SECONDS) -> list[Score]:
+    """The process verifier's score of each step. Raises RequestError where it judges whole answers only, VerifierError
+    where it fails on this path."""
+    verifier = run.verifier
+    if not isinstance(verifier, ProcessVerifier):
+        raise RequestError(
+            f"strategy {run.strategy} needs a verifier that judges steps; {run.verifier_name or 'none'} does not",
+            param="reasoning.verifier",
+        )
+    scores = await _guarded(run, verifier.score_steps(run.problem, path, call), seconds)
+    if not all(map(_usable, scores)):
+        raise VerifierError(f"verifier {run.verifier_name} gave a step no usable score")
+    return scores
+
+
+async def rate(run: Run, request: ScoreRequest, stage: str) -> Scores:
+    """Values of texts by a model head that the engine serves. Raises CapabilityMissing."""
+    if request.task != "embed" and not run.engine.caps.score:
+        raise CapabilityMissing(
+            f"strategy {run.strategy} needs a reward model, and this engine serves none; "
+            "serve one beside the model with --reward-model NAME=PATH",
+            param="reasoning.verifier",
+            code="capability_missing",
+        )
+    if run.budget.overdue:
+        raise run.budget.exhausted("budget-seconds")
+    scores = await run.engine.score(request)
+    run.charge(stage, Usage(scores.prompt_tokens))
+    return scores
+
+
+async def _judged(run: Run, call: Call, paths: Sequence[Path], seconds: float) -> list[Score | None]:
+    assert run.verifier is not None
+    scores = await _guarded(run, run.verifier.score(run.problem, paths, call), seconds)
+    if len(scores) != len(paths):
+        raise VerifierError(f"verifier {run.verifier_name} gave {len(scores)} scores for {len(paths)} paths")
+    return [judged if _usable(judged) else None for judged in scores]
+
+
+async def _singly(run: Run, call: Call, paths: Sequence[Path], seconds: float) -> list[Score | None]:
+    async def one(path: Path) -> Score | VerifierError | None:
+        try:
+            return (await _judged(run, call, [path], seconds))[0]
+        except VerifierError as error:
+            return error
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(path)) for path in paths]
+    except BaseExceptionGroup as errors:
+        raise _cause(errors) from None
+    found = [task.result() for task in tasks]
+    failed = next((one for one in found if isinstance(one, VerifierError)), None)
+    if failed and not any(isinstance(one, Score) for one in found):
+        raise VerifierError(f"{failed} (and so on every other path)") from failed
+    return [one if isinstance(one, Score) else None for one in found]
+
+
+async def _guarded(run: Run, work: Awaitable[Result], seconds: float) -> Result:
+    """What a verifier gives, in time; its own failures as VerifierError, others' as they are."""
+    budget, name = run.budget, run.verifier_name
+    left = math.inf if budget.deadline is None else budget.deadline - budget.started - budget.seconds
+    limit = asyncio.timeout(max(0.0, min(seconds, left)))
+    try:
+        async with limit:
+            return await work
+    except Exception as error:  # a boundary: whatever a verifier's own code does wrong ends here
+        cause = _cause(error)
+        if limit.expired() and isinstance(cause, TimeoutError):
+            if left <= seconds:
+                raise budget.exhausted("budget-seconds") from None
+            raise VerifierError(f"verifier {name}: no score within {seconds:g} s") from None
+        if isinstance(cause, ContextLengthExceeded):
+            raise VerifierError(f"verifier {name}: {cause}") from cause
+        if isinstance(cause, BudgetExhausted | RequestError | EngineError):
+            raise cause from None
+        raise VerifierError(f"verifier {name}: {type(cause).__name__}: {cause}") from cause
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error of a group that says most: a real one rather than a spent budget."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast(BaseExceptionGroup[BaseException], error)
+    leaves = [_cause(leaf) for leaf in group.exceptions]
+    return next((leaf for leaf in leaves if not isinstance(leaf, BudgetExhausted)), leaves[0])
+
+
+def _usable(score: object) -> bool:
+    return isinstance(score, Score) and isinstance(score.value, int | float) and math.isfinite(score.value)  # pyright: ignore[reportUnnecessaryIsInstance]

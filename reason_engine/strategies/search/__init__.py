@@ -1,0 +1,1 @@
+"""What the searches over steps share: steps and their ends, values, the tree and its mathematics, simulations."""

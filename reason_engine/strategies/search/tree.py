@@ -1,0 +1,173 @@
+"""The tree of a tree search, as values and pure functions: no sampling, no scoring.
+
+Tree of Thoughts, Yao et al. 2023, arXiv:2305.10601, algorithms 1 (breadth first) and 2 (depth first).
+
+The mathematics of Monte Carlo tree search: pure bookkeeping on a tree, no sampling, no scoring.
+
+Kocsis and Szepesvari 2006, "Bandit based Monte-Carlo Planning", section 2.3 (UCB1); Rosin 2011, "Multi-armed bandits
+with episode context" (PUCT, in the form that Silver et al. 2017 use); Chaslot, Winands and van den Herik 2008,
+"Parallel Monte-Carlo Tree Search", section 3.3 (virtual loss). With W the sum of the values of n visits, v virtual
+losses, N = n + v, p the parent, P the prior:
+
+    Q = W / N          UCB1 = Q + c sqrt(ln N_p / N)          PUCT = Q + c P sqrt(N_p) / (1 + N)
+
+A virtual loss counts as a visit of value 0 along the whole way, until the simulation that made it is over.
+Progressive widening, Couetoux et al. 2011, "Continuous upper confidence trees": a node may be expanded again once its
+visits to the power of `widening` exceed the expansions it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf, log, sqrt
+
+from reason_engine.types import Answer, Path
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A state of the search: the steps so far. `text` is the model's turn up to here, `key` names the state (equal
+    keys are one state), `path` lets an engine continue on its tokens, `done`: it ended with an answer; `likelihood` is
+    the geometric mean probability of the last step's tokens, `draws` how many samples led here."""
+
+    steps: tuple[str, ...] = ()
+    text: str = ""
+    key: str = ""
+    value: float = 0.0
+    path: Path | None = None
+    done: bool = False
+    likelihood: float = 0.0
+    draws: int = 1
+
+    @property
+    def depth(self) -> int:
+        return len(self.steps)
+
+    @property
+    def answer(self) -> Answer:
+        """A finished thought as an answer, as sure as its value."""
+        return Answer(self.path, self.path.answer if self.path else None, self.value)
+
+
+def merge(thoughts: Sequence[Thought]) -> list[Thought]:
+    """One thought a state: the most certain path to it stays, in the order of first appearance."""
+    best, drawn = dict[tuple[str, bool], Thought](), dict[tuple[str, bool], int]()
+    for thought in thoughts:
+        key = (thought.key, thought.done)
+        drawn[key] = drawn.get(key, 0) + thought.draws
+        if key not in best or _certainty(thought) > _certainty(best[key]):
+            best[key] = thought
+    return [replace(thought, draws=drawn[key]) for key, thought in best.items()]
+
+
+def keep(thoughts: Sequence[Thought], breadth: int) -> list[Thought]:
+    """S_t of algorithm 1: the `breadth` thoughts of highest value; ties keep their order."""
+    return sorted(thoughts, key=lambda thought: -thought.value)[:breadth]
+
+
+def push(stack: Sequence[Thought], children: Sequence[Thought], threshold: float) -> list[Thought]:
+    """Algorithm 2: children above the threshold go on top of the stack, the most promising last, so that it is
+    visited first and the search comes back to its siblings when its subtree is exhausted."""
+    promising = [child for child in children if child.value > threshold]
+    return [*stack, *sorted(promising, key=lambda child: child.value)]
+
+
+def unseen(thoughts: Sequence[Thought], seen: set[str]) -> list[Thought]:
+    """Thoughts whose state was not visited before."""
+    return [thought for thought in thoughts if thought.done or thought.key not in seen]
+
+
+def widest(visited: Mapping[Thought, int]) -> Thought:
+    """Where to sample again when the stack is empty: the highest value per visit; ties go to the earlier thought."""
+    return max(visited, key=lambda thought: thought.value / visited[thought])
+
+
+def _certainty(thought: Thought) -> float:
+    return thought.path.mean_logprob if thought.path else float("-inf")
+
+
+Score = Callable[["Node"], float]
+
+
+@dataclass(eq=False)
+class Node:
+    """A state in the tree. `closed`: nothing may follow it (it ended, or is as deep as allowed)."""
+
+    thought: Thought
+    parent: Node | None = None
+    prior: float = 1.0
+    closed: bool = False
+    visits: int = 0
+    total: float = 0.0
+    losses: int = 0
+    expansions: int = 0
+    children: list[Node] = field(default_factory=list["Node"])
+
+    @property
+    def count(self) -> int:
+        """Visits, those that were only supposed included."""
+        return self.visits + self.losses
+
+    @property
+    def mean(self) -> float:
+        """Q: the mean value of its visits; a virtual loss is worth nothing."""
+        return self.total / self.count if self.count else 0.0
+
+    def add(self, thought: Thought, *, prior: float, closed: bool) -> Node:
+        """A new child. Its own evaluation is its first visit."""
+        child = Node(thought, self, prior, closed, visits=1, total=thought.value)
+        self.children.append(child)
+        return child
+
+
+def ucb1(node: Node, c: float) -> float:
+    """The upper confidence bound of a child; infinite where it was never visited."""
+    if not node.count:
+        return inf
+    above = node.parent.count if node.parent else node.count
+    return node.mean + c * sqrt(log(max(1, above)) / node.count)
+
+
+def puct(node: Node, c: float) -> float:
+    """The bound that follows the prior."""
+    above = node.parent.count if node.parent else node.count
+    return node.mean + c * node.prior * sqrt(above) / (1 + node.count)
+
+
+def priors(thoughts: Sequence[Thought]) -> list[float]:
+    """P over siblings: their steps' likelihoods, normalised; equal where nothing is known."""
+    total = sum(thought.likelihood for thought in thoughts)
+    return [thought.likelihood / total if total else 1 / len(thoughts) for thought in thoughts]
+
+
+def descend(root: Node, score: Score, widening: float) -> list[Node]:
+    """The way from the root to the node to expand next: at each node the child of highest score, ties to the first."""
+    way = [root]
+    while not _expands(way[-1], widening):
+        way.append(max((child for child in way[-1].children if not child.closed), key=score))
+    return way
+
+
+def suppose(way: Sequence[Node]) -> None:
+    """Virtual loss: until its value is known, the way counts as visited and lost, so that others go elsewhere."""
+    for node in way:
+        node.losses += 1
+
+
+def revert(way: Sequence[Node]) -> None:
+    """Take the virtual loss of `suppose` back."""
+    for node in way:
+        node.losses -= 1
+
+
+def backup(way: Sequence[Node], value: float) -> None:
+    """A simulation's value, to every node on its way."""
+    for node in way:
+        node.visits += 1
+        node.total += value
+
+
+def _expands(node: Node, widening: float) -> bool:
+    open_children = any(not child.closed for child in node.children)
+    return not open_children or (widening > 0 and node.visits**widening >= node.expansions + 1)

@@ -1,0 +1,1 @@
+"""What every method shares: models, encoding, forward passes, optimisers, checkpoints, processes, preflight."""

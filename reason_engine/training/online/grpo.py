@@ -1,0 +1,137 @@
+"""Group relative policy optimisation (Shao et al. 2024, DeepSeekMath, arXiv:2402.03300, section 4 and algorithm 1).
+
+    L = -sum_t w_t [ min(rho_t A_t, clip(rho_t, 1 - low, 1 + high) A_t) - beta KL_t ]
+
+    rho_t = pi(o_t) / pi_old(o_t)      A_t = (r_i - mean(r)) / std(r) + sum over process rewards of weight_k A_kt
+    KL_t  = q - 1 - log q,  q = pi_ref(o_t) / pi(o_t)                                     (k3, section 4.1.1)
+
+Process rewards give a token the normalised rewards of the steps that end at it or later (section 4.1.3).
+
+Departures. The defaults are those that later work found better, and all can be set back: `kl` is 0 and `clip` has a
+higher upper bound, the loss is a mean over tokens and not over answers (DAPO, arXiv:2503.14476); `scale: none` and
+`over: constant` are Dr. GRPO's (arXiv:2503.20783); `refill` and `mask_truncated` are DAPO's dynamic sampling and
+overlong filtering. The paper mixes no outcome and process rewards; here they are added after normalisation. Where a
+batch is used for one optimiser step pi_old is pi itself. The reference stays the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from reason_engine.progress import OnProgress, silent
+from reason_engine.training import trainers
+from reason_engine.training.online.loop import Batch, Clip, Online, train
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reason_engine.training.common.policy import Policy, Row
+
+
+class GrpoConfig(Online):
+    """Online training with advantages by group."""
+
+    samples: int = Field(16, ge=2, description="Samples of each problem")
+    clip: Clip = Field((0.2, 0.28), description="How far a ratio may fall and rise")
+    kl: float = Field(0.0, ge=0, description="Weight of the divergence from where training began")
+    scale: Literal["group", "batch", "none"] = Field("group", description="What a reward is divided by")
+    over: Literal["token", "sequence", "constant"] = Field(
+        "token", description="What the loss is a mean over"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A sample with what its tokens are worth. `taught`: how many of them count. `old` and `reference` are
+    log-probabilities, None where not needed."""
+
+    row: Row
+    advantages: Tensor
+    taught: int
+    old: Tensor | None
+    reference: Tensor | None
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        return (self.row,)
+
+
+class Groups:
+    """The learner: the clipped loss over every token of a batch."""
+
+    def __init__(self, config: GrpoConfig, policy: Policy, reference: Policy) -> None:
+        self.config, self.policy, self._reference = config, policy, reference
+        self.modules: Mapping[str, Any] = {"policy": policy.model}
+        self.rates: Mapping[str, float] = {}
+
+    def items(self, batch: Batch) -> list[Drawn]:
+        """Advantages by group, of outcomes and steps; measures the old policy and the reference where needed."""
+        rows, most = batch.rows, self.config.micro_tokens
+        again = self.config.updates * self.config.minibatches > 1
+        old = self.policy.measured(rows, most) if again else [None] * len(rows)
+        reference = self._reference.measured(rows, most) if self.config.kl else [None] * len(rows)
+        cut = [self.config.mask_truncated and path.finish_reason == "length" for path in batch.paths]
+        taught = [0 if out else len(row.answer) for row, out in zip(rows, cut, strict=True)]
+        parts = (rows, self.advantages(batch), taught, old, reference)
+        return [Drawn(*one) for one in zip(*parts, strict=True)]
+
+    def advantages(self, batch: Batch) -> list[Tensor]:
+        """One a token, a tensor a row."""
+        import torch
+
+        from reason_engine.training.common.policy import group_advantages, process_advantages
+
+        rows, scale = batch.rows, self.config.scale
+        width = max(len(row.answer) for row in rows)
+        found_B = group_advantages(torch.tensor(batch.judged.outcome), scale).flatten()
+        found_BT = found_B[:, None].repeat(1, width)
+        for weight, steps in batch.judged.steps:
+            found_BT += weight * process_advantages(steps, width, scale)
+        return [found_BT[at, : len(row.answer)] for at, row in enumerate(rows)]
+
+    def loss(self, items: Sequence[Drawn], whole: Sequence[Drawn]) -> tuple[Tensor, dict[str, float]]:
+        """Summed over the tokens of `items`, each with its share of `whole`."""
+        import torch
+
+        from reason_engine.training.common.policy import clipped, k3, token_share
+
+        now_N, entropy_N = self.policy.logprobs([one.row for one in items])
+        old_N = now_N.detach() if items[0].old is None else torch.cat([known(one.old) for one in items])
+        advantages_N = torch.cat([one.advantages for one in items])
+        lengths, over = [one.taught for one in whole], self.config.over
+        shares = [token_share(one.taught, lengths, over, self.config.max_tokens) for one in items]
+        shares_N = torch.repeat_interleave(
+            torch.tensor(shares), torch.tensor([len(one.row.answer) for one in items])
+        )
+        losses_N, cut_N = clipped(now_N, old_N, advantages_N, *self.config.clip)
+        told = {"clip_fraction": (cut_N * shares_N).sum(), "entropy": (entropy_N * shares_N).sum()}
+        if self.config.kl:
+            kl_N = k3(now_N, torch.cat([known(one.reference) for one in items]))
+            losses_N = losses_N + self.config.kl * kl_N
+            told["kl"] = (kl_N.detach() * shares_N).sum()
+        return (losses_N * shares_N).sum(), {name: value.item() for name, value in told.items()}
+
+
+@trainers.register("grpo")
+class Grpo:
+    """Reinforcement learning from verifiers, with advantages by group."""
+
+    config: ClassVar[type[GrpoConfig]] = GrpoConfig
+    summary: ClassVar[str] = (
+        "reinforcement learning on the model's own samples, judged by verifiers, by group"
+    )
+
+    def train(self, config: GrpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        """Train until `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
+        return train(config, out, tell, lambda policy, start: Groups(config, policy, start))
+
+
+def known(value: Tensor | None) -> Tensor:
+    """What was measured."""
+    assert value is not None
+    return value

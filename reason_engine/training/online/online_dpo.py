@@ -1,0 +1,104 @@
+"""Online direct preference optimisation (Guo et al. 2024, OAIF, arXiv:2402.04792, algorithm 1).
+
+    L = -mean log sigmoid( beta [ log pi/pi_ref (chosen) - log pi/pi_ref (rejected) ] )
+
+The pair is the best and the worst of a prompt's own samples; prompts whose samples are judged alike teach nothing.
+Process rewards count by the mean over an answer's steps.
+
+Departures: the paper draws two samples and lets a model choose; here any rewards rank `samples` of them. With more than
+two samples the pair is the extreme one, which is easier to tell apart than a pair drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from reason_engine.progress import OnProgress, silent
+from reason_engine.training import trainers
+from reason_engine.training.online.loop import Batch, Online, train
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reason_engine.training.common.policy import Policy, Row
+
+
+class OnlineDpoConfig(Online):
+    """Online training on pairs."""
+
+    samples: int = Field(2, ge=2, description="Samples of each problem; the best and the worst are the pair")
+    beta: float = Field(0.1, gt=0, description="How strongly the policy is held to where it began")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt, with log pi_ref(chosen) - log pi_ref(rejected)."""
+
+    chosen: Row
+    rejected: Row
+    reference: float
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        return (self.chosen, self.rejected)
+
+
+class Pairs:
+    """The learner: the preference loss on pairs of its own."""
+
+    def __init__(self, config: OnlineDpoConfig, policy: Policy, reference: Policy) -> None:
+        self.config, self.policy, self._reference = config, policy, reference
+        self.modules: Mapping[str, Any] = {"policy": policy.model}
+        self.rates: Mapping[str, float] = {}
+
+    def items(self, batch: Batch) -> list[Pair]:
+        """One pair a prompt, none where all samples are worth the same (or both were cut, with `mask_truncated`)."""
+        found: list[tuple[Row, Row]] = []
+        for group, rewards in zip(batch.groups, batch.judged.folded(), strict=True):
+            worth = [
+                (reward, row)
+                for reward, row, path in zip(rewards, group.rows, group.paths, strict=True)
+                if not (self.config.mask_truncated and path.finish_reason == "length")
+            ]
+            if len(worth) > 1:
+                best, worst = max(worth, key=lambda one: one[0]), min(worth, key=lambda one: one[0])
+                if best[0] > worst[0]:
+                    found.append((best[1], worst[1]))
+        rows = [row for pair in found for row in pair]
+        sums = [values.sum().item() for values in self._reference.measured(rows, self.config.micro_tokens)]
+        return [Pair(a, b, sums[2 * at] - sums[2 * at + 1]) for at, (a, b) in enumerate(found)]
+
+    def loss(self, items: Sequence[Pair], whole: Sequence[Pair]) -> tuple[Tensor, dict[str, float]]:
+        """Summed over `items`, each a share of `whole`."""
+        import torch
+        from torch.nn.functional import logsigmoid
+
+        rows = [row for pair in items for row in pair.rows]
+        now_N, entropy_N = self.policy.logprobs(rows)
+        lengths = [len(row.answer) for row in rows]
+        sums_B2 = torch.stack([part.sum() for part in now_N.split(lengths)]).view(-1, 2)
+        margins_B = sums_B2[:, 0] - sums_B2[:, 1] - torch.tensor([pair.reference for pair in items])
+        share = 1 / len(whole)
+        told = {
+            "margin": self.config.beta * margins_B.detach().sum().item() * share,
+            "accuracy": (margins_B > 0).sum().item() * share,
+            "entropy": sum(part.mean().item() for part in entropy_N.split(lengths)) * share / 2,
+        }
+        return -logsigmoid(self.config.beta * margins_B).sum() * share, told
+
+
+@trainers.register("online-dpo")
+class OnlineDpo:
+    """Preferences among the model's own samples."""
+
+    config: ClassVar[type[OnlineDpoConfig]] = OnlineDpoConfig
+    summary: ClassVar[str] = "preference optimisation on the best and the worst of the model's own samples"
+
+    def train(self, config: OnlineDpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        """Train until `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
+        return train(config, out, tell, lambda policy, start: Pairs(config, policy, start))

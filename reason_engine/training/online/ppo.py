@@ -1,0 +1,158 @@
+"""Proximal policy optimisation with a learned value (Schulman et al. 2017, arXiv:1707.06347, eq. 7 and 9), for language
+models as in Ziegler et al. 2019 (arXiv:1909.08593, section 2.1) and Ouyang et al. 2022 (arXiv:2203.02155, section 3.5).
+
+    L = mean_t [ -min(rho_t A_t, clip(rho_t) A_t) + c_v L_V ]         L_V = max((V - R)^2, (V_clipped - R)^2) / 2
+
+    r_t = -beta log(pi_old / pi_ref)(y_t) + [t is the last token] r + process rewards at the ends of their steps
+    A_t = sum_l (gamma lambda)^l delta_t+l,   delta_t = r_t + gamma V_t+1 - V_t,   R_t = A_t + V_t
+
+The value V is a linear head, zero at first, over a body of its own that starts as a copy of the policy's; V_t is read
+before token t is drawn. Advantages are whitened over the batch.
+
+Departures: rewards are any verifiers, not one reward model; beta is fixed, not adapted to a target (Ziegler 2.2); an
+answer cut at max_tokens counts as ended there; there is no entropy bonus (eq. 9) and no pretraining mix (Ouyang).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from reason_engine.progress import OnProgress, silent
+from reason_engine.training import trainers
+from reason_engine.training.online.loop import Batch, Clip, Online, train
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reason_engine.training.common.policy import Policy, Row
+
+
+class PpoConfig(Online):
+    """Online training with a learned baseline."""
+
+    trained: ClassVar[int] = 2
+
+    samples: int = Field(1, ge=1, description="Samples of each problem")
+    updates: int = Field(2, ge=1, description="Passes over the samples of a step")
+    minibatches: int = Field(2, ge=1, description="Optimiser steps a pass")
+    clip: Clip = Field((0.2, 0.2), description="How far a ratio may fall and rise")
+    kl: float = Field(0.05, ge=0, description="Weight of the divergence within the reward")
+    gamma: float = Field(1.0, gt=0, le=1)
+    decay: float = Field(0.95, ge=0, le=1, description="lambda of the advantages")
+    value_clip: float = Field(0.2, gt=0, description="How far a value may move in one step")
+    value_weight: float = Field(0.5, ge=0)
+    value_rate: float | None = Field(None, gt=0, description="Rate of the value; none: that of the policy")
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A sample with its tokens' advantages, returns, and log-probabilities and values when it was drawn."""
+
+    row: Row
+    advantages: Tensor
+    returns: Tensor
+    old: Tensor
+    values: Tensor
+    kl: float
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        return (self.row,)
+
+
+class ActorCritic:
+    """The learner: the policy's clipped loss and the value's."""
+
+    def __init__(self, config: PpoConfig, policy: Policy, reference: Policy) -> None:
+        from reason_engine.training.common.policy import Value
+
+        self.config, self.policy, self._reference = config, policy, reference
+        self.value = Value(reference.model, config.precision)
+        self.modules: Mapping[str, Any] = {"policy": policy.model, "value": self.value}
+        self.rates: Mapping[str, float] = {"value": config.value_rate or config.rate}
+
+    def items(self, batch: Batch) -> list[Drawn]:
+        """Values and advantages of every token, before anything is learned from them."""
+        import torch
+        from torch.nn.utils.rnn import pad_sequence
+
+        from reason_engine.training.common.policy import gae, whiten
+
+        rows, most = batch.rows, self.config.micro_tokens
+        old = self.policy.measured(rows, most)
+        values = self.value.measured(rows, most)
+        start = self._reference.measured(rows, most) if self.config.kl else old
+        away = [now - then for now, then in zip(old, start, strict=True)]
+        given = placed(batch)
+        rewards = [r - self.config.kl * kl for r, kl in zip(given, away, strict=True)]
+        mask_BT = pad_sequence([torch.ones(len(row.answer)) for row in rows], batch_first=True)
+        advantages_BT, returns_BT = gae(
+            pad_sequence(rewards, batch_first=True),
+            pad_sequence(values, batch_first=True),
+            mask_BT,
+            self.config.gamma,
+            self.config.decay,
+        )
+        # What the critic learns of an answer that is masked is right all the same; the policy learns nothing of it.
+        cut = [self.config.mask_truncated and path.finish_reason == "length" for path in batch.paths]
+        taught_BT = mask_BT * torch.tensor([[0.0 if out else 1.0] for out in cut])
+        advantages_BT = whiten(advantages_BT, taught_BT)
+        return [
+            Drawn(row, advantages_BT[at, :n], returns_BT[at, :n], old[at], values[at], away[at].sum().item())
+            for at, row in enumerate(rows)
+            for n in (len(row.answer),)
+        ]
+
+    def loss(self, items: Sequence[Drawn], whole: Sequence[Drawn]) -> tuple[Tensor, dict[str, float]]:
+        """Summed over the tokens of `items`, all alike, as a share of those of `whole`."""
+        import torch
+
+        from reason_engine.training.common.policy import clipped, clipped_values
+
+        rows, share = [one.row for one in items], 1 / sum(len(one.row.answer) for one in whole)
+        now_N, entropy_N = self.policy.logprobs(rows)
+        values_N = self.value(rows)
+        old_N, advantages_N, returns_N, before_N = (
+            torch.cat([part[at] for part in ((o.old, o.advantages, o.returns, o.values) for o in items)])
+            for at in range(4)
+        )
+        losses_N, cut_N = clipped(now_N, old_N, advantages_N, *self.config.clip)
+        wrong_N = clipped_values(values_N, before_N, returns_N, self.config.value_clip)
+        told = {
+            "clip_fraction": cut_N.sum().item() * share,
+            "entropy": entropy_N.sum().item() * share,
+            "value_loss": wrong_N.detach().sum().item() * share,
+            "kl": sum(one.kl for one in items) / len(whole),
+        }
+        return (losses_N + self.config.value_weight * wrong_N).sum() * share, told
+
+
+def placed(batch: Batch) -> list[Tensor]:
+    """Rewards by token, a tensor a row: outcomes at the last token, those of steps where the steps end."""
+    import torch
+
+    found = [torch.zeros(len(row.answer)) for row in batch.rows]
+    for at, reward in enumerate(reward for group in batch.judged.outcome for reward in group):
+        found[at][-1] += reward
+    for weight, table in batch.judged.steps:
+        for at, steps in enumerate(one for group in table for one in group):
+            for place, reward in steps:
+                found[at][place] += weight * reward
+    return found
+
+
+@trainers.register("ppo")
+class Ppo:
+    """Reinforcement learning with a value function."""
+
+    config: ClassVar[type[PpoConfig]] = PpoConfig
+    summary: ClassVar[str] = "reinforcement learning on the model's own samples, against a learned value"
+
+    def train(self, config: PpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        """Train until `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
+        return train(config, out, tell, lambda policy, start: ActorCritic(config, policy, start))

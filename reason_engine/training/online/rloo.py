@@ -1,0 +1,119 @@
+"""REINFORCE leave-one-out (Ahmadian et al. 2024, "Back to Basics", arXiv:2402.14740, section 4.2).
+
+    L = -mean_i [ A_i log pi(y_i | x) ]      A_i = R_i - mean_{j != i} R_j      R_i = r_i - beta sum_t log(pi / pi_ref)
+
+An answer is one action: the advantage multiplies the log-probability of all of it, and the divergence is a part of the
+reward, not of the loss. Process rewards count by the mean over an answer's steps.
+
+Departures: where a batch is used for several optimiser steps the ratio of whole answers is clipped as in PPO, and
+`normalise` divides advantages by the batch's deviation; the paper does neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from reason_engine.progress import OnProgress, silent
+from reason_engine.training import trainers
+from reason_engine.training.online.loop import Batch, Clip, Online, train
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reason_engine.training.common.policy import Policy, Row
+
+
+class RlooConfig(Online):
+    """Online training with the other samples' mean as the baseline."""
+
+    samples: int = Field(4, ge=2, description="Samples of each problem")
+    kl: float = Field(0.03, ge=0, description="Weight of the divergence within the reward")
+    clip: Clip = Field((0.2, 0.2), description="How far an answer's ratio may fall and rise")
+    normalise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A sample, what it is worth, and its log-probability when it was drawn. `taught`: whether it counts."""
+
+    row: Row
+    advantage: float
+    taught: bool
+    old: float
+    kl: float
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        return (self.row,)
+
+
+class LeaveOneOut:
+    """The learner: REINFORCE over whole answers."""
+
+    def __init__(self, config: RlooConfig, policy: Policy, reference: Policy) -> None:
+        self.config, self.policy, self._reference = config, policy, reference
+        self.modules: Mapping[str, Any] = {"policy": policy.model}
+        self.rates: Mapping[str, float] = {}
+
+    def items(self, batch: Batch) -> list[Answer]:
+        """Advantages against the other samples of each prompt."""
+        import torch
+
+        from reason_engine.training.common.policy import leave_one_out
+
+        rows = batch.rows
+        again = self.config.updates * self.config.minibatches > 1
+        old = self._sums(self.policy, rows) if again or self.config.kl else [0.0] * len(rows)
+        kl = [0.0] * len(rows)
+        if self.config.kl:
+            kl = [now - then for now, then in zip(old, self._sums(self._reference, rows), strict=True)]
+        rewards_PG = torch.tensor(batch.judged.folded())
+        rewards_PG = rewards_PG - self.config.kl * torch.tensor(kl).view_as(rewards_PG)
+        advantages_PG = leave_one_out(rewards_PG)
+        if self.config.normalise:
+            advantages_PG = advantages_PG / (rewards_PG.std() + 1e-4)
+        cut = [self.config.mask_truncated and path.finish_reason == "length" for path in batch.paths]
+        parts = zip(rows, advantages_PG.flatten().tolist(), cut, old, kl, strict=True)
+        return [Answer(row, worth, not out, before, away) for row, worth, out, before, away in parts]
+
+    def loss(self, items: Sequence[Answer], whole: Sequence[Answer]) -> tuple[Tensor, dict[str, float]]:
+        """Summed over `items`, each a share of `whole`."""
+        import torch
+
+        from reason_engine.training.common.policy import clipped
+
+        lengths = [len(one.row.answer) for one in items]
+        now_N, entropy_N = self.policy.logprobs([one.row for one in items])
+        now_B = torch.stack([part.sum() for part in now_N.split(lengths)])
+        again = self.config.updates * self.config.minibatches > 1
+        old_B = torch.tensor([one.old for one in items]) if again else now_B.detach()
+        advantages_B = torch.tensor([one.advantage for one in items])
+        losses_B, cut_B = clipped(now_B, old_B, advantages_B, *self.config.clip)
+        counts_B = torch.tensor([float(one.taught) for one in items])
+        share = 1 / max(1, sum(one.taught for one in whole))
+        told = {
+            "clip_fraction": (cut_B * counts_B).sum().item() * share,
+            "entropy": sum(part.mean().item() for part in entropy_N.split(lengths)) / len(whole),
+            "kl": sum(one.kl for one in items) / len(whole),
+        }
+        return (losses_B * counts_B).sum() * share, told
+
+    def _sums(self, policy: Policy, rows: Sequence[Row]) -> list[float]:
+        return [values.sum().item() for values in policy.measured(rows, self.config.micro_tokens)]
+
+
+@trainers.register("rloo")
+class Rloo:
+    """REINFORCE with the other samples as the baseline."""
+
+    config: ClassVar[type[RlooConfig]] = RlooConfig
+    summary: ClassVar[str] = "REINFORCE on whole answers, each against the mean of the others to its prompt"
+
+    def train(self, config: RlooConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        """Train until `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
+        return train(config, out, tell, lambda policy, start: LeaveOneOut(config, policy, start))

@@ -1,0 +1,1 @@
+"""Reward models: outcome heads from pairs, process heads from labelled steps."""

@@ -1,0 +1,1 @@
+"""Methods that learn from given rows: fine-tuning, preferences, distillation; and the loop that they share."""

@@ -1,0 +1,244 @@
+"""Distillation with soft labels: the student learns the teacher's distribution at each token of an answer.
+
+    L = α T² D(p_T, q_T) + (1 − α) · −log q(y_t)          p_T, q_T: teacher's and student's softmax at temperature T
+
+Hinton et al. 2015, arXiv:1503.02531, section 2. The mean is over the answers' tokens, each with its row's weight.
+
+`on_policy` is the share of rows whose answers the student writes itself, with its weights of the moment, instead of
+learning the given one: it is corrected where it really goes (Agarwal et al. 2023, GKD, arXiv:2306.13649, algorithm 1;
+on-policy distillation is the share 1). There is no right token in such an answer, so α counts as 1 there. No gradient
+goes through the drawing. The divergence is theirs too (eq. 1): with m = β p + (1 − β) q
+
+    D = KL(p ‖ q) for β = 0,  KL(q ‖ p) for β = 1,  else  β KL(p ‖ m) + (1 − β) KL(q ‖ m)
+
+Departures: T also applies to D, and T² with it; an own answer has its row's prompt, one draw, temperature 1. Plain text
+has no prompt and is learned as given. Teacher and student share one tokenizer.
+
+A student that writes answers itself: the embedded engine in this process, given the weights of the moment.
+
+What is drawn depends on weights, prompts and seed alone, so a run that goes on from a checkpoint draws the same again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from reason_engine.data.formats.rows import Text
+from reason_engine.engines.embedded.front import Embedded
+from reason_engine.errors import ModelLoadError, SetupError
+from reason_engine.progress import OnProgress, silent
+from reason_engine.training import trainers
+from reason_engine.training.common.encode import Encoded
+from reason_engine.training.supervised.loop import supervise
+from reason_engine.training.supervised.sft import Answers, AnswersConfig
+from reason_engine.types import GenerateRequest, Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class DistillConfig(AnswersConfig):
+    """A student (`model`, or a new one by `architecture`, which takes the teacher's tokenizer) and its teacher."""
+
+    teacher: Path
+    alpha: float = Field(0.9, ge=0, le=1, description="Share of the teacher's word in the loss")
+    temperature: float = Field(2.0, gt=0, le=100)
+    beta: float = Field(0.0, ge=0, le=1, description="0: KL(teacher ‖ student), 1: KL(student ‖ teacher)")
+    on_policy: float = Field(0.0, ge=0, le=1, description="Share of rows that the student answers itself")
+    max_tokens: int = Field(256, ge=1, description="Most tokens of an answer of its own")
+
+    @model_validator(mode="after")
+    def own_weights(self) -> DistillConfig:
+        if self.on_policy and self.peft is not None:
+            raise ValueError(
+                "on_policy: a student with peft cannot write answers while it learns; leave one out"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Own(Encoded):
+    """An answer of the student's."""
+
+
+class SoftAnswers(Answers):
+    """Answers with the teacher's distributions."""
+
+    def __init__(
+        self, config: DistillConfig, model: Any, tokenizer: Any, student: Student | None = None
+    ) -> None:
+        from reason_engine.training.common.forward import Reference
+        from reason_engine.training.common.models import load_model
+
+        super().__init__(config, model, tokenizer)
+        teacher, spoken = load_model(config.teacher)
+        if spoken.get_vocab() != tokenizer.get_vocab():
+            raise SetupError(
+                f"teacher: {config.teacher} has another tokenizer than the student; soft labels need the same"
+            )
+        self._teacher, self._config = Reference(teacher), config
+        self._student, self._tokenizer = student, tokenizer
+
+    def batch(self, rows: Sequence[Any]) -> list[Encoded]:
+        """The items of a training batch: some answers as given, some by the student."""
+        import torch
+
+        items = self.encode(rows)
+        assert self._student is not None
+        asked = sum(not isinstance(row, Text) for row in rows)  # plain text stands behind them
+        chosen = (torch.rand(asked) < self._config.on_policy).tolist()
+        seed = int(torch.randint(2**31, ()))
+        own = [at for at in range(asked) if chosen[at] and any(items[at].weights)]
+        begins = [next(i for i, weight in enumerate(items[at].weights) if weight) for at in own]
+        prompts = [items[at].ids[:begin] for at, begin in zip(own, begins, strict=True)]
+        drawn = self._student.answers(self.model, self._tokenizer, prompts, seed) if own else []
+        for at, begin, answer in zip(own, begins, drawn, strict=True):
+            if answer:
+                weights = [0.0] * begin + [items[at].weights[begin]] * len(answer)
+                items[at] = Own(items[at].ids[:begin] + answer, weights)
+        return items
+
+    def loss(self, group: Sequence[Any], body: Any) -> tuple[Any, Mapping[str, float]]:
+        import torch
+        from torch.nn.functional import cross_entropy, log_softmax
+
+        from reason_engine.training.common.forward import answer_logits
+
+        config = self._config
+        own_NV, targets_N, weights_N, rows_N = answer_logits(
+            body, self.model.get_output_embeddings(), group, config.precision
+        )
+        said_NV = self._teacher.logits(group, config.precision)
+        size = min(
+            own_NV.shape[1], said_NV.shape[1]
+        )  # the tokenizers agree; the padding of the matrices may not
+        warmth = config.temperature
+        student, teacher = (log_softmax(x[:, :size] / warmth, -1) for x in (own_NV, said_NV))
+        soft_N = divergence(teacher, student, config.beta) * warmth**2
+        hard_N = cross_entropy(own_NV, targets_N, reduction="none")
+        written_B = torch.tensor([isinstance(one, Own) for one in group], device=rows_N.device)
+        alpha_N = torch.where(written_B[rows_N], 1.0, config.alpha)
+        losses_N = (alpha_N * soft_N + (1 - alpha_N) * hard_N) * weights_N
+        agree = (own_NV.argmax(-1) == said_NV.argmax(-1)).float().mean()
+        told = {"agreement": float(agree) * len(group)}
+        return losses_N.sum(), told | ({"own": float(written_B.sum())} if config.on_policy else {})
+
+
+def divergence(teacher_NV: Any, student_NV: Any, beta: float) -> Any:
+    """D of log-probabilities, [N]."""
+    import torch
+    from torch.nn.functional import kl_div
+
+    kl = partial(kl_div, reduction="none", log_target=True)  # kl(q, p) is KL(p ‖ q) before the sum
+    if beta == 0:
+        return kl(student_NV, teacher_NV).sum(-1)
+    if beta == 1:
+        return kl(teacher_NV, student_NV).sum(-1)
+    share = torch.tensor(beta, device=student_NV.device)
+    both_NV = torch.logaddexp(teacher_NV + share.log(), student_NV + (1 - share).log())
+    return beta * kl(both_NV, teacher_NV).sum(-1) + (1 - beta) * kl(both_NV, student_NV).sum(-1)
+
+
+@trainers.register("distill")
+class Distill:
+    """Soft labels of a teacher on given answers and on the student's own."""
+
+    config: ClassVar[type[DistillConfig]] = DistillConfig
+    summary: ClassVar[str] = (
+        "distillation: a student learns a teacher's distributions (given answers or its own)"
+    )
+
+    def train(self, config: DistillConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        """Train until `config.tokens`; goes on from the checkpoint in `out` where there is one. The last metrics."""
+        if not (config.teacher / "config.json").is_file():
+            raise ModelLoadError(f"teacher: {config.teacher}: no checkpoint folder (it has no config.json)")
+        with Student(config.model, config.max_tokens, config.threads) as student:
+            return supervise(
+                config,
+                out,
+                tell,
+                partial(SoftAnswers, student=student),
+                base=config.model,
+                copies=2 if config.on_policy else 1,
+                memory=Answers,
+                spoken=config.teacher,
+                batched=SoftAnswers.batch if config.on_policy else None,
+            )
+
+
+NEVER = -100.0
+"""Added to the logits of rows that only pad a matrix: no token stands for them, and a teacher may not have them."""
+
+
+class Student:
+    """Opened and closed with `with`; its engine starts with the first answers."""
+
+    def __init__(self, folder: Path | None, max_tokens: int, threads: int | None) -> None:
+        """`folder`: a checkpoint of the student's shape; none where the student is new."""
+        self._folder, self._most, self._threads = folder, max_tokens, threads or 0
+        self._runner, self._engine = asyncio.Runner(), None
+        self._padding: tuple[tuple[int, float], ...] = ()
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Student:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._engine is not None:
+            self._runner.run(self._engine.close())
+        self._runner.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    def answers(
+        self, model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: int
+    ) -> list[list[int]]:
+        """One answer to each prompt, in tokens, at temperature 1; its end mark is a part of it. A prompt that leaves no
+        room gets none."""
+        if self._engine is None:
+            self._engine = self._start(model, tokenizer)
+            self._padding = tuple((token, NEVER) for token in range(len(tokenizer), model.config.vocab_size))
+        return self._runner.run(self._all(self._engine, model.state_dict(), prompts, seed))
+
+    def _start(self, model: Any, tokenizer: Any) -> Embedded:
+        from reason_engine.training.common.models import save_model
+
+        if self._folder is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="reason-student-")
+            save_model(model, tokenizer, Path(self._scratch.name))
+        folder = self._folder or Path(self._scratch.name)  # type: ignore[union-attr]
+        engine = Embedded(folder, inline=True, dtype="float32", threads=self._threads)
+        self._runner.run(engine.start())
+        return engine
+
+    async def _all(
+        self, engine: Embedded, weights: Mapping[str, Tensor], prompts: Sequence[Sequence[int]], seed: int
+    ) -> list[list[int]]:
+        await engine.take_weights(weights)
+
+        async def one(number: int) -> list[int]:
+            prompt = tuple(prompts[number])
+            room = min(self._most, engine.info.context - len(prompt))
+            if room < 1:
+                return []
+            place = (seed + number) % 2**31
+            sampling = Sampling(max_tokens=room, temperature=1.0, seed=place, logit_bias=self._padding)
+            drawn: list[int] = []
+            async for chunk in engine.generate(GenerateRequest(f"own-{number}", prompt, 1, sampling)):
+                drawn += chunk.token_ids
+            return drawn
+
+        async with asyncio.TaskGroup() as together:
+            running = [together.create_task(one(number)) for number in range(len(prompts))]
+        return [task.result() for task in running]

@@ -1,0 +1,102 @@
+"""Direct preference optimisation: the better answer gains probability on the worse one, held by a reference.
+
+    L = −log σ(β [log π(y_w|x)/π_ref(y_w|x) − log π(y_l|x)/π_ref(y_l|x)])          π_ref: the model as it was
+
+Rafailov et al. 2023, arXiv:2305.18290, eq. 7. Additions, off unless asked for: `smoothing` ε takes the labels as wrong
+that often (Mitchell 2023, "cDPO"): −(1−ε) log σ(βz) − ε log σ(−βz); `sft` adds that share of the better answer's mean
+negative log-likelihood (Pang et al. 2024, arXiv:2404.19733), which keeps its probability from falling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from reason_engine.data.formats.rows import Preference, Row
+from reason_engine.progress import OnProgress, silent
+from reason_engine.training import trainers
+from reason_engine.training.common.encode import Encoded
+from reason_engine.training.supervised.loop import supervise
+from reason_engine.training.supervised.recipe import Tuned
+from reason_engine.training.supervised.sft import Answers
+
+
+class DpoConfig(Tuned):
+    """Pairs of answers, the better one first."""
+
+    kinds: ClassVar[tuple[type[Row], ...]] = (Preference,)
+
+    beta: float = Field(0.1, gt=0, description="How strongly the reference holds")
+    smoothing: float = Field(0.0, ge=0, lt=0.5, description="Share of labels taken to be wrong")
+    sft: float = Field(0.0, ge=0, description="Weight of the better answer's own loss")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers in tokens."""
+
+    chosen: Encoded
+    rejected: Encoded
+
+    @property
+    def ids(self) -> list[int]:
+        return self.chosen.ids + self.rejected.ids
+
+
+class Preferences:
+    """`reference` is a frozen copy of the model."""
+
+    kinds: ClassVar[tuple[type[Row], ...]] = (Preference,)
+
+    def __init__(self, config: DpoConfig, model: Any, tokenizer: Any) -> None:
+        from reason_engine.training.common.encode import Encoder
+        from reason_engine.training.common.forward import Reference
+
+        self.model, self._config = model, config
+        self._reference, self._encoder = Reference(model), Encoder(tokenizer, config.max_length)
+
+    def encode(self, rows: Sequence[Preference]) -> list[Pair]:
+        encode = self._encoder.answer
+        return [Pair(encode(row.prompt, row.chosen), encode(row.prompt, row.rejected)) for row in rows]
+
+    def total(self, batch: Sequence[Pair], body: Any) -> float:
+        return len(batch)
+
+    def loss(self, group: Sequence[Pair], body: Any) -> tuple[Any, Mapping[str, float]]:
+        import torch
+        from torch.nn.functional import logsigmoid
+
+        from reason_engine.training.common.forward import answer_logps
+
+        config, count = self._config, len(group)
+        rows = [pair.chosen for pair in group] + [pair.rejected for pair in group]
+        policy = answer_logps(body, self.model.get_output_embeddings(), rows, config.precision)
+        rewards = config.beta * (policy - self._reference.logps(rows, config.precision))
+        margin = rewards[:count] - rewards[count:]
+        losses = -(1 - config.smoothing) * logsigmoid(margin) - config.smoothing * logsigmoid(-margin)
+        if config.sft:
+            lengths = torch.tensor([sum(w > 0 for w in pair.chosen.weights) for pair in group])
+            losses = losses - config.sft * policy[:count] / lengths.to(policy.device)
+        seen = {
+            "accuracy": float((margin > 0).sum()),
+            "margin": float(margin.detach().sum()),
+            "chosen": float(rewards[:count].detach().sum()),
+            "rejected": float(rewards[count:].detach().sum()),
+        }
+        return losses.sum(), seen
+
+
+@trainers.register("dpo")
+class Dpo:
+    """Direct preference optimisation."""
+
+    config: ClassVar[type[DpoConfig]] = DpoConfig
+    summary: ClassVar[str] = "direct preference optimisation on pairs of answers"
+
+    def train(self, config: DpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        """Train until `config.tokens`; goes on from the checkpoint in `out` where there is one. The last metrics."""
+        return supervise(config, out, tell, Preferences, base=config.model, copies=1, memory=Answers)

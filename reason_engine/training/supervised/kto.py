@@ -1,0 +1,121 @@
+"""Kahneman-Tversky optimisation: single answers, each liked or not, weighed as people weigh gains and losses.
+
+    r = log π(y|x)/π_ref(y|x)          z = max(0, mean over the batch of log π(y'|x)/π_ref(y'|x)), y': another row's
+    L = λ_D (1 − σ(β (r − z))) where y is liked,  λ_U (1 − σ(β (z − r))) where it is not
+
+Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8 and section 4.2. Departures: none in the loss; y' is the next row's
+answer within the batch of one optimiser step, and z is taken once a step. λ are the recipe's `liked` and `disliked`;
+the paper advises λ_D n_D / (λ_U n_U) between 1 and 4/3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from reason_engine.data.formats.rows import Labelled, Row
+from reason_engine.progress import OnProgress, silent
+from reason_engine.training import trainers
+from reason_engine.training.common.encode import Encoded, micro_batches
+from reason_engine.training.supervised.loop import supervise
+from reason_engine.training.supervised.recipe import Tuned
+from reason_engine.training.supervised.sft import Answers
+
+
+class KtoConfig(Tuned):
+    """Answers with a label each; a file of pairs is read as two labelled answers a row."""
+
+    kinds: ClassVar[tuple[type[Row], ...]] = (Labelled,)
+
+    batch: int = Field(
+        32, ge=2, description="Examples an optimiser step; other rows' answers tell the reference point"
+    )
+    beta: float = Field(0.1, gt=0, description="How strongly the reference holds")
+    liked: float = Field(1.0, gt=0, description="Weight of answers that are wanted")
+    disliked: float = Field(1.0, gt=0, description="Weight of answers that are not")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An answer in tokens, and another row's answer to the same prompt."""
+
+    own: Encoded
+    other: Encoded
+    label: bool
+
+    @property
+    def ids(self) -> list[int]:
+        return self.own.ids
+
+
+class Prospects:
+    """`reference` is a frozen copy of the model."""
+
+    kinds: ClassVar[tuple[type[Row], ...]] = (Labelled,)
+
+    def __init__(self, config: KtoConfig, model: Any, tokenizer: Any) -> None:
+        from reason_engine.training.common.encode import Encoder
+        from reason_engine.training.common.forward import Reference
+
+        self.model, self._config, self._baseline = model, config, 0.0
+        self._reference, self._encoder = Reference(model), Encoder(tokenizer, config.max_length)
+
+    def encode(self, rows: Sequence[Labelled]) -> list[Judged]:
+        after = [*rows[1:], rows[0]]
+        return [
+            Judged(
+                self._encoder.answer(row.prompt, row.completion),
+                self._encoder.answer(row.prompt, other.completion),
+                row.label,
+            )
+            for row, other in zip(rows, after, strict=True)
+        ]
+
+    def total(self, batch: Sequence[Judged], body: Any) -> float:
+        """Takes z, without gradients, on the way."""
+        import torch
+
+        with torch.no_grad():
+            groups = micro_batches([item.other for item in batch], self._config.micro_tokens)
+            ratios = sum(float(self._ratios(group, body).sum()) for group in groups)
+        self._baseline = max(0.0, ratios / len(batch))
+        return len(batch)
+
+    def loss(self, group: Sequence[Judged], body: Any) -> tuple[Any, Mapping[str, float]]:
+        import torch
+
+        config = self._config
+        ratios = self._ratios([item.own for item in group], body)
+        liked = torch.tensor([item.label for item in group], device=ratios.device)
+        gains = config.beta * (ratios - self._baseline)
+        losses = torch.where(
+            liked, config.liked * (1 - gains.sigmoid()), config.disliked * (1 - (-gains).sigmoid())
+        )
+        seen = {
+            "accuracy": float(((gains > 0) == liked).sum()),
+            "baseline": self._baseline * len(group),
+        }
+        return losses.sum(), seen
+
+    def _ratios(self, rows: Sequence[Encoded], body: Any) -> Any:
+        from reason_engine.training.common.forward import answer_logps
+
+        precision = self._config.precision
+        own = answer_logps(body, self.model.get_output_embeddings(), rows, precision)
+        return own - self._reference.logps(rows, precision)
+
+
+@trainers.register("kto")
+class Kto:
+    """Kahneman-Tversky optimisation."""
+
+    config: ClassVar[type[KtoConfig]] = KtoConfig
+    summary: ClassVar[str] = "preference learning from single answers, each liked or not (KTO)"
+
+    def train(self, config: KtoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        """Train until `config.tokens`; goes on from the checkpoint in `out` where there is one. The last metrics."""
+        return supervise(config, out, tell, Prospects, base=config.model, copies=1, memory=Answers)

@@ -1,0 +1,1 @@
+"""The operator's side: adapters, metrics, and the page."""

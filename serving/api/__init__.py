@@ -1,0 +1,1 @@
+"""The OpenAI-compatible routes: requests checked, run through one pipeline, and answered."""

@@ -1,0 +1,177 @@
+"""The routes beside generation: models, strategies, traces, tokens, health, metrics, version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from reason_engine import __version__
+from reason_engine.contracts import Health
+from reason_engine.errors import EngineError
+from reason_engine.serving.api.errors import Refused
+from reason_engine.serving.api.messages import read_messages
+from reason_engine.serving.api.openapi import body_of, inlined
+from reason_engine.serving.api.pick import split_model
+from reason_engine.serving.api.schema import Lenient
+from reason_engine.serving.api.validation import read_object, schema_of, validated
+from reason_engine.serving.service import Service
+from reason_engine.strategies import strategies
+from reason_engine.types import Message
+
+MOST_TOKENS = 1_000_000
+
+
+class TokenizeRequest(Lenient):
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[Any] | None = Field(default=None, min_length=1)
+
+
+class DetokenizeRequest(Lenient):
+    model: str | None = None
+    tokens: list[int] = Field(max_length=MOST_TOKENS)
+
+
+def model_routes(service: Service) -> APIRouter:
+    """What can be asked for: models and strategies; and what was done: traces."""
+    router = APIRouter()
+
+    @router.get("/v1/models", response_model=None, summary="Models, each alone and with every strategy")
+    async def models() -> dict[str, Any]:
+        names = [f"{model}{suffix}" for model in service.models() for suffix in ("", *_suffixes())]
+        return {"object": "list", "data": [model_entry(service, name) for name in names]}
+
+    @router.get("/v1/models/{name:path}", response_model=None, summary="One model")
+    async def model(name: str) -> dict[str, Any]:
+        split_model(name, service.name, service.adapters.names())
+        return model_entry(service, name)
+
+    @router.get("/v1/strategies", response_model=None, summary="Strategies with the schema of their options")
+    async def all_strategies() -> dict[str, Any]:
+        data: list[dict[str, Any]] = []
+        for name in strategies:
+            kind = strategies.get(name)
+            data.append(
+                {
+                    "name": name,
+                    "summary": kind.summary,
+                    "paper": kind.paper,
+                    "schema": schema_of(kind),
+                }
+            )
+        return {"object": "list", "data": data}
+
+    @router.get("/v1/traces/{response_id}", response_model=None, summary="The trace of a recent response")
+    async def trace(response_id: str) -> dict[str, Any]:
+        found = service.traces.get(response_id)
+        if found is None:
+            raise Refused(
+                404,
+                f"no trace of {response_id[:80]!r}; the last {service.settings.traces} responses are kept",
+                "trace_not_found",
+                param="response_id",
+            )
+        return found.to_json()
+
+    return router
+
+
+def token_routes(service: Service) -> APIRouter:
+    """Text to token ids and back."""
+    router = APIRouter()
+
+    @router.post("/tokenize", openapi_extra=body_of(inlined(TokenizeRequest)), response_model=None)
+    async def tokenize(request: Request) -> dict[str, Any]:
+        body = validated(TokenizeRequest, await read_object(request))
+        service.gate.check()
+        split_model(body.model, service.name, service.adapters.names())
+        if body.messages is not None:
+            history, question, tail = read_messages(body.messages)
+            text = service.engine.render_chat((*history, Message("user", question), *tail))
+        elif body.prompt is not None:
+            text = body.prompt
+        else:
+            raise Refused(400, "prompt or messages is required", "missing_parameter", param="prompt")
+        tokens = service.engine.tokenize(text)
+        return {"count": len(tokens), "max_model_len": service.engine.info.context, "tokens": tokens}
+
+    @router.post("/detokenize", openapi_extra=body_of(inlined(DetokenizeRequest)), response_model=None)
+    async def detokenize(request: Request) -> dict[str, Any]:
+        body = validated(DetokenizeRequest, await read_object(request))
+        service.gate.check()
+        split_model(body.model, service.name, service.adapters.names())
+        try:
+            return {"prompt": service.engine.detokenize(body.tokens)}
+        except (IndexError, KeyError, OverflowError, TypeError, ValueError):
+            raise Refused(
+                400, "tokens: holds an id that this model has not", "invalid_value", param="tokens"
+            ) from None
+
+    return router
+
+
+def state_routes(service: Service) -> APIRouter:
+    """Health, metrics and version."""
+    router = APIRouter()
+
+    async def health() -> Health:
+        try:
+            return await service.engine.health()
+        except EngineError as error:
+            return Health(ready=False, live=False, detail=str(error))
+
+    @router.get("/health/live", response_model=None, summary="Whether waiting for this server makes sense")
+    async def live() -> Response:
+        found = await health()
+        dead = service.gate.dead or (
+            None if found.live or service.gate.loading else found.detail or "the engine died"
+        )
+        return JSONResponse(
+            {"status": "dead" if dead else "live", "detail": dead or ""}, 503 if dead else 200
+        )
+
+    @router.get("/health", response_model=None, summary="The same as /health/ready")
+    @router.get("/health/ready", response_model=None, summary="Whether requests are taken now")
+    async def ready() -> Response:
+        gate, found = service.gate, await health()
+        if gate.open and found.ready:
+            return JSONResponse({"status": "ready"})
+        status = "dead" if gate.dead or not found.live else "draining" if gate.draining else "loading"
+        return JSONResponse(
+            {"status": status, "detail": gate.dead or found.detail}, 503, {"retry-after": "1"}
+        )
+
+    @router.get("/metrics", response_model=None, summary="Prometheus metrics")
+    async def metrics() -> Response:
+        text = service.metrics.text(await health(), service.gate.held, service.traces)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @router.get("/version", response_model=None, summary="The version of this server")
+    async def version() -> dict[str, str]:
+        return {"version": __version__}
+
+    return router
+
+
+def _suffixes() -> list[str]:
+    return [f":{name}" for name in strategies]
+
+
+def model_entry(service: Service, name: str) -> dict[str, Any]:
+    """A model as `/v1/models` shows it. Raises UnknownModel."""
+    adapter, strategy = split_model(name, service.name, service.adapters.names())
+    root = adapter or service.name
+    return {
+        "id": name,
+        "object": "model",
+        "created": service.created,
+        "owned_by": "reason-engine",
+        "root": root,
+        "parent": service.name if adapter else None,
+        "max_model_len": service.engine.info.context,
+        "strategy": strategy,
+    }

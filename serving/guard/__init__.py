@@ -1,0 +1,1 @@
+"""What stands before and after a request: access, limits, the operator's rules, and the output filter."""

@@ -1,0 +1,1 @@
+"""Server-sent events of one answer, and work that ends with its client."""
