@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,44 @@ def between(name: str) -> str:
     return text.split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0].strip()
 
 
+def structure(value: object) -> object:
+    """The names of a JSON value's fields and the types of its leaves."""
+    if isinstance(value, dict):
+        return {key: structure(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [structure(item) for item in value]
+    return type(value).__name__
+
+
+def excerpt(answer: dict[str, Any]) -> dict[str, Any]:
+    """What the README shows of an answer."""
+    (choice,) = answer["choices"]
+    return {
+        "model": answer["model"],
+        "choices": [
+            {
+                "message": {name: choice["message"][name] for name in ("role", "content")},
+                "finish_reason": choice["finish_reason"],
+            }
+        ],
+        "usage": {
+            name: answer["usage"][name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+        },
+        "reason": {
+            name: answer["reason"][name] for name in ("answer", "confidence", "samples", "stopped", "seconds")
+        },
+    }
+
+
+def ask(url: str) -> dict[str, Any]:
+    """The server's answer to the README's curl line."""
+    (line,) = (command for command in commands() if command.startswith("curl "))
+    _, address, _, header, _, body = shlex.split(line)
+    request = urllib.request.Request(address.replace(ADDRESS, url), body.encode(), dict([header.split(": ")]))
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
 def solves_the_puzzle(content: str) -> bool:
     """Whether this is a right answer to the README's puzzle."""
     answer = find(content)
@@ -104,16 +143,27 @@ def test_the_python_blocks_run(nano: Running) -> None:
 
 
 def test_the_curl_line_runs(nano: Running) -> None:
-    (line,) = (command for command in commands() if command.startswith("curl "))
-    _, url, _, header, _, body = shlex.split(line)
-    request = urllib.request.Request(
-        url.replace(ADDRESS, nano.url), body.encode(), dict([header.split(": ")])
-    )
-    with urllib.request.urlopen(request, timeout=60) as response:
-        answer = json.load(response)
+    """The answer shown is the answer given; another processor may find another right one."""
+    answer = ask(nano.url)
     content = answer["choices"][0]["message"]["content"]
     assert solves_the_puzzle(content), content
     assert answer["usage"]["completion_tokens"] <= 4000
+    shown = json.loads(between("answer").removeprefix("```json\n").removesuffix("```"))
+    assert solves_the_puzzle(shown["choices"][0]["message"]["content"])
+    assert structure(shown) == structure(excerpt(answer))
+    assert shown["usage"]["completion_tokens"] <= 4000
+    assert shown["reason"]["answer"] in shown["choices"][0]["message"]["content"]
+    for place in (("model",), ("reason", "stopped"), ("usage", "prompt_tokens")):
+        said, given = shown, answer
+        for name in place:
+            said, given = said[name], given[name]
+        assert said == given, place
+
+
+def test_the_first_screen_has_the_commands_a_request_and_its_answer() -> None:
+    first = "\n".join(README.read_text("utf-8").splitlines()[:42])
+    for part in ("make serve\n", "make test\n", "\ncurl ", "<!-- /answer -->"):
+        assert part in first, part
 
 
 @pytest.mark.parametrize("command", [command for command in commands() if command.startswith("make ")])
@@ -177,10 +227,23 @@ def trace() -> str:
     return f"```text\n$ {shlex.join(TRACE)}\n{ran.stdout}{ran.stderr}```"
 
 
+def answer() -> str:
+    """What the server of `make serve` answers to the curl line, shortened, a line a field."""
+    running = serve()
+    try:
+        ask(running.url)  # the first request of a server also starts what compares answers
+        fields = [
+            f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in excerpt(ask(running.url)).items()
+        ]
+    finally:
+        stop(running)
+    return "\n".join(["```json", "{", ",\n".join(fields), "}", "```"])
+
+
 def rewrite() -> None:
-    """Put the generated parts in. The trace is made by the model at hand, so only this rewrites it."""
+    """Put the generated parts in. Answer and trace are made by the model at hand, so only this rewrites them."""
     text = README.read_text("utf-8")
-    for name, content in (("strategies", strategy_table()), ("trace", trace())):
+    for name, content in (("answer", answer()), ("strategies", strategy_table()), ("trace", trace())):
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, rest = text.split(start)
         text = f"{before}{start}{content}\n{end}{rest.split(end)[1]}"
