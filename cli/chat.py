@@ -10,7 +10,6 @@ import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console, RenderableType
@@ -36,9 +35,6 @@ from reason_engine.errors import ReasonError
 from reason_engine.runtime.events import Event
 from reason_engine.runtime.trace import Trace
 from reason_engine.types import Message
-
-if TYPE_CHECKING:
-
 
 HELP = """/strategy NAME    answer with this strategy from now on (reason strategies)
 /set KEY=VALUE    set one of its options; /set alone forgets them all
