@@ -27,7 +27,7 @@ from reason_engine.contracts import Call, CodeSandbox, Site, Verifier
 from reason_engine.errors import RequestError
 from reason_engine.types import CodeLimits, CodeTest, Path, Problem, Score
 from reason_engine.verifiers import verifiers
-from reason_engine.verifiers.sandbox.host import Sandbox
+from reason_engine.verifiers.sandbox import Sandbox
 
 __all__ = ["Code", "Sandbox", "program_of"]
 
