@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing
@@ -31,10 +31,8 @@ MOST = 20
 
 
 @verifiers.register("certainty")
-class Certainty(BaseModel):
+class Certainty(BaseModel, extra="forbid", frozen=True):
     """The model's own certainty as a score."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     measure: Measure = Field("mean-logprob", description="what is averaged over the tokens of a path")
 

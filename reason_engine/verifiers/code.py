@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from reason_engine.contracts import Call, CodeSandbox, Site, Verifier
 from reason_engine.errors import RequestError
@@ -35,10 +35,8 @@ MOST_TESTS = 256
 MOST_TEXT = 100_000
 
 
-class Example(BaseModel):
+class Example(BaseModel, extra="forbid", frozen=True):
     """What goes in and what is to come out: text, or with an entry point a list of arguments and a value."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     input: str | list[Any] = Field("", description="standard input, or the arguments of the entry point")
     output: Any = Field(description="what is to be printed, or returned")
@@ -48,10 +46,8 @@ Check = str | Example
 
 
 @verifiers.register("code")
-class Code(BaseModel):
+class Code(BaseModel, extra="forbid", frozen=True):
     """Unit tests in a sandbox. Off unless the operator turns it on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tests: tuple[Check, ...] = Field((), max_length=MOST_TESTS, description="default: the problem's own")
     language: Literal["python"] = "python"

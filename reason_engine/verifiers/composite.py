@@ -28,10 +28,8 @@ LONG = 120
 Result = TypeVar("Result")
 
 
-class Expert(BaseModel):
+class Expert(BaseModel, extra="forbid", frozen=True):
     """A verifier with its params and weight; `easy` and `hard` together make the weight depend on difficulty."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     params: Mapping[str, Any] = Field(default_factory=dict[str, Any])

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from reason_engine.contracts import Call
 from reason_engine.errors import RequestError
@@ -24,10 +24,8 @@ Number = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 @verifiers.register("countdown")
-class Countdown(BaseModel):
+class Countdown(BaseModel, extra="forbid", frozen=True):
     """Reach `target` with `numbers`, each used exactly once, and + - * /. Unset fields are read from the problem."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     numbers: tuple[Number, ...] = Field((), max_length=12, description="the numbers to use, each once")
     target: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] | None = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from reason_engine.answers import Equality
 from reason_engine.contracts import Call, Site
@@ -14,10 +14,8 @@ from reason_engine.verifiers import verifiers
 
 
 @verifiers.register("exact")
-class Exact(BaseModel):
+class Exact(BaseModel, extra="forbid", frozen=True):
     """Equality of values, not of text: 0.5 is 1/2. A path without an answer scores 0."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reference: str | None = Field(
         None, max_length=10_000, description="the right answer; default: the problem's own"

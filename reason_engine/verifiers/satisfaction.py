@@ -1,19 +1,17 @@
 """`satisfaction`: how likely users are to be content with an answer, fitted to their feedback.
 
-    P(content | question, answer) = sigmoid(w x + b),    x as in `_ngrams`
+    P(content | question, answer) = sigmoid(w x + b)
 
-Logistic regression, fitted by `_satisfaction_fit`. A request names a file only by the operator's name for it
-(`satisfaction: {NAME: PATH}` in the settings), never by a path.
+Logistic regression: minimises  sum_i log(1 + exp(-y_i (w x_i + b))) + L2/2 |w|²  over rows with y = 1 (content) or -1,
+by Newton's method in the space the rows span (w = X' a), which is exact and small: feedback comes by the hundreds,
+features by the thousands.
 
-Fits and keeps the weights of `satisfaction`: JSON lines of feedback in, a safetensors file out.
+x is a text without a vocabulary: hashed counts of words, pairs of words and letters, and a few sizes. Feature hashing,
+Weinberger et al. 2009, arXiv:0902.2206, section 2: x_h = sum over features f with hash(f) = h of sign(f) count(f),
+scaled to length 1 so that long texts weigh no more. The hash is CRC-32: the same in every process.
 
-Minimises  sum_i log(1 + exp(-y_i (w x_i + b))) + L2/2 |w|²  over rows with y = 1 (content) or -1, by Newton's method in
-the space the rows span (w = X' a), which is exact and small: feedback comes by the hundreds, features by the thousands.
-
-Texts as vectors without a vocabulary: hashed counts of words, pairs of words and letters, and a few sizes.
-
-Feature hashing, Weinberger et al. 2009, arXiv:0902.2206, section 2: x_h = sum over features f with hash(f) = h of
-sign(f) count(f), scaled to length 1 so that long texts weigh no more. The hash is CRC-32: the same in every process.
+A request names a file only by the operator's name for it (`satisfaction: {NAME: PATH}` in the settings), never by a
+path.
 """
 
 from __future__ import annotations
@@ -38,8 +36,16 @@ from reason_engine.verifiers import verifiers
 if TYPE_CHECKING:
     import numpy as np
 
-
 __all__ = ["Satisfaction", "fit_file"]
+
+WIDTH, SIZES = 4096, 6
+"""Hashed features, and the others."""
+PENALTY, ROUNDS = 0.05, 50
+MOST_ROWS = 5_000
+"""Rows that are fitted to, the newest (last): the system has their number squared of entries."""
+LONGEST = 20_000
+"""Characters of a question and of an answer that are read."""
+GOOD = {"good": True, "bad": False, "up": True, "down": False, "positive": True, "negative": False}
 
 
 @verifiers.register("satisfaction")
@@ -76,18 +82,8 @@ class Satisfaction(BaseModel):
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
         """In (0, 1)."""
         assert self._fitted is not None, "not bound"
-        return [
-            Score(self._fitted.content(problem.asked, path.text), "satisfaction", self.model or "")
-            for path in paths
-        ]
-
-
-WIDTH = 4096
-PENALTY = 0.05
-ROUNDS = 50
-MOST = 5_000
-"""Rows that are fitted to, the newest (last): the system has their number squared of entries."""
-GOOD = {"good": True, "bad": False, "up": True, "down": False, "positive": True, "negative": False}
+        values = [self._fitted.content(problem.asked, path.text) for path in paths]
+        return [Score(value, "satisfaction", self.model or "") for value in values]
 
 
 @dataclass(frozen=True)
@@ -99,14 +95,12 @@ class Fitted:
 
     def content(self, question: str, answer: str) -> float:
         """P(the user is content)."""
-        import numpy as np
-
         x = vector(question, answer, len(self.weights) - SIZES)
-        return float(1 / (1 + np.exp(-np.clip(x @ self.weights + self.bias, -500, 500))))
+        return float(_sigmoid(x @ self.weights + self.bias))
 
 
 def fit_file(rows: FilePath, out: FilePath) -> dict[str, float]:
-    """Fit to a JSON-lines file of {question, answer, rating} and write `out`; returns what was read.
+    """Fit to a JSON Lines file of {question, answer, rating} and write `out`; returns what was read.
 
     A rating is true or false, a word such as `up`, or a number: above 0 is content, and 4 and 5 are in a file whose
     numbers go beyond 1, which are stars. Raises SetupError naming the line at fault, or where all ratings are alike.
@@ -122,7 +116,7 @@ def fit(rows: list[tuple[str, str, bool]], width: int = WIDTH) -> Fitted:
     """The weights for these (question, answer, whether the user was content). Raises SetupError."""
     import numpy as np
 
-    rows = rows[-MOST:]
+    rows = rows[-MOST_ROWS:]
     if len({good for _, _, good in rows}) < 2:
         raise SetupError("feedback of both kinds is needed, content and not")
     x = np.stack([vector(question, answer, width) for question, answer, _ in rows])
@@ -130,7 +124,7 @@ def fit(rows: list[tuple[str, str, bool]], width: int = WIDTH) -> Fitted:
     kernel = x @ x.T
     a, b = np.zeros(len(rows)), 0.0
     for _ in range(ROUNDS):
-        p = 1 / (1 + np.exp(-np.clip(kernel @ a + b, -500, 500)))
+        p = _sigmoid(kernel @ a + b)
         slope = np.maximum(p * (1 - p), 1e-9)
         # Newton on (a, b): (K + L2 / slope) a + b = target, sum a = 0
         target = kernel @ a + b + (y - p) / slope
@@ -150,9 +144,8 @@ def save(fitted: Fitted, out: FilePath) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    save_file(
-        {"weights": fitted.weights.astype(np.float32), "bias": np.array([fitted.bias], np.float32)}, out
-    )
+    bias = np.array([fitted.bias], np.float32)
+    save_file({"weights": fitted.weights.astype(np.float32), "bias": bias}, out)
 
 
 def load(file: FilePath) -> Fitted:
@@ -168,6 +161,12 @@ def load(file: FilePath) -> Fitted:
     if weights.ndim != 1 or len(weights) <= SIZES:
         raise SetupError(f"{file}: no fitted satisfaction model: weights of shape {weights.shape}")
     return Fitted(weights, bias)
+
+
+def _sigmoid(x: Any) -> Any:
+    import numpy as np
+
+    return 1 / (1 + np.exp(-np.clip(x, -500, 500)))
 
 
 def _read(path: FilePath) -> Iterable[tuple[str, str, float]]:
@@ -196,13 +195,8 @@ def _row(row: Mapping[str, Any], where: str) -> tuple[str, str, float]:
         return row["question"], row["answer"], GOOD[rating.lower()]
     if isinstance(rating, int | float) and -1 <= rating <= 5:  # true and false among them
         return row["question"], row["answer"], rating
-    raise SetupError(
-        f"{where}: rating must be true, false, a number of at most 5 or one of {', '.join(GOOD)}"
-    )
-
-
-SIZES = 6
-LONGEST = 20_000
+    words = ", ".join(GOOD)
+    raise SetupError(f"{where}: rating must be true, false, a number of at most 5 or one of {words}")
 
 
 def vector(question: str, answer: str, width: int) -> np.ndarray:
