@@ -11,13 +11,17 @@ a unit of its last place, since people round.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 
+OPERATIONS: Mapping[str, Callable[[Fraction, Fraction], Fraction]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
+}  # fmt: skip
 LENGTH, DEPTH = 200, 40
 """Characters and nested brackets of an expression beyond which it has no value."""
 LONGEST = 2_000
@@ -44,19 +48,12 @@ def evaluate(text: str, *, signed: bool = False) -> tuple[Fraction | None, tuple
         if len(text) > LENGTH:
             raise ValueError("too long")
         tokens = _tokens(text)
-        value, after = _sum(tokens, next(tokens), used, 0)
+        value, after = _operations(tokens, next(tokens), used, 0)
         if after:
             raise ValueError(f"unexpected {after!r}")
         return value, tuple(used)
     except (ValueError, ZeroDivisionError):
         return None, ()
-
-
-def apply(operator: str, a: Fraction, b: Fraction) -> Fraction | None:
-    """The result of one operation; None for a division by zero."""
-    if operator == "/":
-        return a / b if b else None
-    return a + b if operator == "+" else a - b if operator == "-" else a * b
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,27 +177,23 @@ def _tokens(text: str) -> Iterator[str]:
         yield ""
 
 
-def _sum(tokens: Iterator[str], token: str, used: list[int], depth: int) -> tuple[Fraction, str]:
-    value, token = _product(tokens, token, used, depth)
-    while token in ("+", "-"):
-        sign = 1 if token == "+" else -1
-        term, token = _product(tokens, next(tokens), used, depth)
-        value += sign * term
-    return value, token
-
-
-def _product(tokens: Iterator[str], token: str, used: list[int], depth: int) -> tuple[Fraction, str]:
-    value, token = _factor(tokens, token, used, depth)
-    while token in ("*", "/"):
-        divide = token == "/"
-        factor, token = _factor(tokens, next(tokens), used, depth)
-        value = value / factor if divide else value * factor
+def _operations(
+    tokens: Iterator[str], token: str, used: list[int], depth: int, level: int = 0
+) -> tuple[Fraction, str]:
+    """The value of a sum (level 0) or product (level 1) that begins with `token`, and the token after it."""
+    if level == len(_LEVELS):
+        return _factor(tokens, token, used, depth)
+    value, token = _operations(tokens, token, used, depth, level + 1)
+    while token in _LEVELS[level]:
+        operation = OPERATIONS[token]
+        right, token = _operations(tokens, next(tokens), used, depth, level + 1)
+        value = operation(value, right)
     return value, token
 
 
 def _factor(tokens: Iterator[str], token: str, used: list[int], depth: int) -> tuple[Fraction, str]:
     if token == "(" and depth < DEPTH:
-        value, token = _sum(tokens, next(tokens), used, depth + 1)
+        value, token = _operations(tokens, next(tokens), used, depth + 1)
         if token != ")":
             raise ValueError("a bracket is open")
         return value, next(tokens)
@@ -264,6 +257,7 @@ def _ascii(text: str) -> str:
 _OPERATORS = (
     ("\u00d7", "*"), ("\u00f7", "/"), ("\u2212", "-"), ("\\times", "*"), ("\\div", "/"), ("\\cdot", "*"),
 )  # fmt: skip
+_LEVELS = (("+", "-"), ("*", "/"))
 _TOKEN = re.compile(r"[ \t]*([0-9]{1,12}|[-+*/()])")
 _SIDE = r"[-+*/(). \t%]*\d[-+*/(). \t%\d]{0,200}"
 _CHAIN = re.compile(rf"{_SIDE}(?:[=\u2248]{_SIDE})+")

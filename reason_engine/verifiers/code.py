@@ -9,8 +9,8 @@ of that function and what it is to return. A test sees the program's public name
 
 What is kept from the program: files but the standard library's, writing, the network, other processes, starting
 processes or threads, the server's environment, time and memory beyond its own. What it cannot forge: a verdict, since
-tests run in another process and hold its objects by reference (`_sandbox_link`). What no test of this kind can exclude:
-a program that knows the tests' inputs, and objects of its own classes that compare equal to each other.
+tests run in another process and hold its objects by reference (`sandbox.object_link`). What no test of this kind can
+exclude: a program that knows the tests' inputs, and objects of its own classes that compare equal to each other.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ __all__ = ["Code", "Sandbox", "program_of"]
 
 MOST_TESTS = 256
 MOST_TEXT = 100_000
+"""Characters of a test."""
+MOST_PROGRAM = 1_000_000
+"""Characters of a program; more are cut off."""
 
 
 class Example(BaseModel, extra="forbid", frozen=True):
@@ -43,6 +46,7 @@ class Example(BaseModel, extra="forbid", frozen=True):
 
 
 Check = str | Example
+TESTS = TypeAdapter(tuple[Check, ...])
 
 
 @verifiers.register("code")
@@ -60,19 +64,9 @@ class Code(BaseModel, extra="forbid", frozen=True):
     def bind(self, site: Site) -> Verifier:
         """With the operator's sandbox. Raises RequestError where there is none, or nothing to test."""
         sandbox = site.powers.code
-        if sandbox is None:
-            raise RequestError(
-                "the verifier 'code' runs programs, and this server does not allow that; its operator turns it on with "
-                "`reason serve --allow-code` (REASON_CODE_EXECUTION=true)",
-                param=site.field,
-                code="code_execution_off",
-            )
-        if sandbox.refusal:
-            raise RequestError(
-                f"the verifier 'code' cannot limit what it runs on this server's machine: {sandbox.refusal}",
-                param=site.field,
-                code="code_execution_off",
-            )
+        if sandbox is None or sandbox.refusal:
+            refusal = OFF if sandbox is None else f"{UNLIMITED}: {sandbox.refusal}"
+            raise RequestError(refusal, param=site.field, code="code_execution_off")
         return Bound(sandbox, self._tests(site), CodeLimits(self.seconds, self.memory_mb), self.entry_point)
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
@@ -88,9 +82,8 @@ class Code(BaseModel, extra="forbid", frozen=True):
             except ValidationError as error:
                 raise RequestError(f"the problem's tests: {error.errors()[0]['msg']}", param=where) from None
         if not tests:
-            raise RequestError(
-                "the verifier 'code' needs unit tests: asserts, or {input, output} pairs", param=where
-            )
+            needs = "the verifier 'code' needs unit tests: asserts, or {input, output} pairs"
+            raise RequestError(needs, param=where)
         return tuple(self._test(test, f"{where}.{place}") for place, test in enumerate(tests))
 
     def _test(self, test: Check, where: str) -> CodeTest:
@@ -100,12 +93,8 @@ class Code(BaseModel, extra="forbid", frozen=True):
             return CodeTest(check=test)
         wanted = list if self.entry_point else str
         if not isinstance(test.input, wanted):
-            what = (
-                "the list of arguments of the entry point"
-                if self.entry_point
-                else "text (name an entry_point to give arguments)"
-            )
-            raise RequestError(f"{where}.input: expected {what}", param=f"{where}.input")
+            expected = ARGUMENTS if self.entry_point else "text (name an entry_point to give arguments)"
+            raise RequestError(f"{where}.input: expected {expected}", param=f"{where}.input")
         if not self.entry_point and not isinstance(test.output, str):
             raise RequestError(f"{where}.output: expected text", param=f"{where}.output")
         if len(str(test.input)) + len(str(test.output)) > MOST_TEXT:
@@ -149,9 +138,13 @@ def program_of(text: str) -> str:
     return blocks[-1] if blocks else "" if _FENCE.search(answer) else answer
 
 
-TESTS = TypeAdapter(tuple[Check, ...])
-MOST_PROGRAM = 1_000_000
 _FENCE = re.compile(
     r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
 )
+OFF = (
+    "the verifier 'code' runs programs, and this server does not allow that; its operator turns it on with "
+    "`reason serve --allow-code` (REASON_CODE_EXECUTION=true)"
+)
+UNLIMITED = "the verifier 'code' cannot limit what it runs on this server's machine"
+ARGUMENTS = "the list of arguments of the entry point"
 _PYTHON = ("", "python", "py", "python3")

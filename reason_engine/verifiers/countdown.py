@@ -18,7 +18,7 @@ from reason_engine.contracts import Call
 from reason_engine.errors import RequestError
 from reason_engine.types import Path, Problem, Score
 from reason_engine.verifiers import verifiers
-from reason_engine.verifiers.arithmetic import apply, evaluate
+from reason_engine.verifiers.arithmetic import OPERATIONS, evaluate
 
 Number = Annotated[int, Field(ge=0, le=1_000_000)]
 
@@ -109,7 +109,7 @@ def _after(left: Counter[Fraction], line: str) -> Counter[Fraction] | None:
         return None
     a, b, result = (Fraction(match[name]) for name in ("a", "b", "result"))
     taken = Counter([a, b])
-    if not taken <= left or apply(match["op"], a, b) != result:
+    if not taken <= left or (match["op"] == "/" and not b) or OPERATIONS[match["op"]](a, b) != result:
         return None
     rest = left - taken + Counter([result])
     listed = match["left"].replace(",", " ").split()
