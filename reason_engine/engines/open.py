@@ -53,7 +53,7 @@ def process_environment(name: str) -> dict[str, str]:
     """Variables with which this process must be started anew for that engine's full speed; empty: it may go on."""
     if name != "vllm":
         return {}
-    from reason_engine.engines.vllm.arguments import preload_environment
+    from reason_engine.engines.vllm.translation import preload_environment
 
     return preload_environment()
 
@@ -153,8 +153,8 @@ def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
 
 
 def _vllm(settings: Settings, folder: Path) -> Engine:
-    from reason_engine.engines.vllm.arguments import speculation
     from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
+    from reason_engine.engines.vllm.translation import speculation
 
     known = {key: value for key, value in settings.vllm.items() if key in VllmConfig.model_fields}
     extra = {key: value for key, value in settings.vllm.items() if key not in known}
