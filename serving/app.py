@@ -135,7 +135,7 @@ async def _start(service: Service, ours: bool, tasks: list[asyncio.Task[None]]) 
         if knowledge:
             await knowledge.embed()
             if service.settings.draft == "sam":
-                tasks.append(asyncio.create_task(knowledge.lend(service.engine)))
+                tasks.append(asyncio.create_task(knowledge.offer_drafts(service.engine)))
     except Exception as error:  # a boundary: whatever keeps an engine from starting is told by /health
         gate.fail(unwrap(error))
     finally:
