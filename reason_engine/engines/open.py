@@ -25,7 +25,7 @@ NANO = "reason-nano"
 def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
     """The engine, not started yet. `inline`: the embedded engine in this process, not in a child of its own.
 
-    Raises SetupError: an unknown engine, a missing extra, a model that cannot be used, a way to draft it lacks.
+    Raises SetupError: an unknown engine, a missing extra, a model that cannot be used, a drafting method it lacks.
     """
     engine = _build(engine_name(settings), settings, inline)
     offered = ("none", *engine.caps.drafting)

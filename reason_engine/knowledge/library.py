@@ -186,7 +186,7 @@ def nearest(vectors: Any, query: Sequence[float], depth: int) -> list[tuple[int,
 
 
 def fuse(rankings: Sequence[Sequence[int]]) -> list[tuple[int, float]]:
-    """Places with their summed reciprocal ranks, best first; ties go to the one that was met first."""
+    """Places with their summed reciprocal ranks, best first; ties go to the one that stands first."""
     scores: dict[int, float] = {}
     for ranking in rankings:
         for rank, place in enumerate(ranking, 1):

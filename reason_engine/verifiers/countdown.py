@@ -1,7 +1,7 @@
 """`countdown`: the exact checker of Game of 24 and Countdown, as a verifier and as a task's checker.
 
 A step is a line `10 - 5 = 5 (left: 4 5 6)`, the last line `Answer: (10 - 4) * (5 - 1) = 24`. All arithmetic is
-rational and exact. It says whether a line is legal and whether an expression is right; it never proposes one.
+rational and exact. It checks whether a line is legal and whether an expression is right; it never proposes one.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Countdown(BaseModel, extra="forbid", frozen=True):
         return next(iter(left)) == self.target
 
     def _left(self, steps: Sequence[str]) -> Counter[Fraction] | None:
-        """What these lines leave, or None where one that looks like a step is wrong. Other lines change nothing."""
+        """What these lines leave, or None where one in the form of a step is wrong. Other lines change nothing."""
         left: Counter[Fraction] | None = Counter(map(Fraction, self.numbers))
         for line in steps:
             if left is not None and _STEP.fullmatch(line.strip()):

@@ -22,7 +22,7 @@ class Exact(BaseModel, extra="forbid", frozen=True):
     )
 
     def bind(self, site: Site) -> Exact:
-        """Raises RequestError where nobody knows the right answer."""
+        """Raises RequestError where no right answer is known."""
         if self.reference is None and site.problem.reference is None:
             raise _unknown(site.field)
         return self

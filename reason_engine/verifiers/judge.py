@@ -7,7 +7,7 @@ a place). A verdict is not sampled but read from probabilities: with options y a
     pairwise    p_ij = (P(A | i before j) + P(B | j before i)) / 2;   s_i = mean over j of p_ij (`win-rate`), or
                 t_i / (t_i + 1) with the strengths t of Bradley and Terry 1952, P(i beats j) = t_i / (t_i + t_j)
 
-Departures: verdicts are probabilities instead of texts wherever the engine can tell them and the profile does not say
+Departures: verdicts are probabilities instead of texts wherever the engine reports them and the profile does not say
 that the model must write, else the share of `samples` texts; beyond `rivals` opponents each answer meets its next ones
 in a ring. A judge prefers its own answers: nothing here corrects for that.
 """
@@ -59,8 +59,8 @@ class Judge(BaseModel):
     _writes: bool = PrivateAttr(False)
 
     def bind(self, site: Site) -> Judge:
-        """This model's prompts. The judge writes where the engine cannot tell probabilities of words, or where the
-        profile says that this one must."""
+        """This model's prompts. The judge writes where the engine reports no probabilities of words, or where the
+        profile requires it."""
         profile, bound = site.profile, self.model_copy()
         must = profile.judge_writes and self.prompt is None and self.mode == "absolute"
         bound._profile = profile
@@ -153,7 +153,7 @@ def ring(count: int, rivals: int) -> list[tuple[int, int]]:
 
 
 def win_rate(wins: Mapping[tuple[int, int], float], count: int) -> list[float]:
-    """The mean share won; `wins[i, j]` is the share that i won against j. Not a number for one who met nobody."""
+    """The mean share won; `wins[i, j]` is the share that i won against j. Not a number for one without opponents."""
     shares: list[list[float]] = [[] for _ in range(count)]
     for (i, j), share in wins.items():
         shares[i].append(share)
@@ -162,12 +162,12 @@ def win_rate(wins: Mapping[tuple[int, int], float], count: int) -> list[float]:
 
 
 def bradley_terry(wins: Mapping[tuple[int, int], float], count: int) -> list[float]:
-    """The shares t / (t + 1) of the strengths t that make the wins likeliest; not a number for one who met nobody.
+    """The shares t / (t + 1) of the strengths t that make the wins likeliest; not a number for one without opponents.
 
     Hunter 2004 (Annals of Statistics 32), equation 3: t_i <- W_i / sum_j n_ij / (t_i + t_j), with a weak prior.
     """
     strengths = [1.0] * count
-    met = {i for pair in wins for i in pair}
+    compared = {i for pair in wins for i in pair}
     won = [PRIOR] * count
     for (i, j), share in wins.items():
         won[i] += share
@@ -183,7 +183,7 @@ def bradley_terry(wins: Mapping[tuple[int, int], float], count: int) -> list[flo
         strengths = new
         if change < 1e-9:
             break
-    return [t / (t + 1) if i in met else float("nan") for i, t in enumerate(strengths)]
+    return [t / (t + 1) if i in compared else float("nan") for i, t in enumerate(strengths)]
 
 
 ABSOLUTE = """Here is a problem and a proposed solution.

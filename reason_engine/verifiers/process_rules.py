@@ -1,19 +1,19 @@
 """`process-rules`: each step judged by rules and by the model's own likelihood; no second model.
 
 Rewards for steps instead of outcomes: Uesato et al. 2022, arXiv:2211.14275, section 2; there they are learned, here
-they follow from rules. A weighted sum over what can be said of a step t,
+they follow from rules. A weighted sum of three measures of a step t,
 
     r_t = 0.3 syntax_t + 0.5 coherence_t + 0.2 fact_t,     R = product over t of r_t (or their least, or their mean)
 
 syntax      its form: brackets close, equations parse, no step is repeated, an answer follows the answer's marker
-coherence   g_t l_t: g_t tells whether the numbers it computes with are known (`Ledger`), l_t is the geometric mean of
+coherence   g_t l_t: g_t is how well the numbers it computes with are grounded (`Ledger`), l_t is the geometric mean of
             the probabilities of its tokens
 fact        its arithmetic, in exact rationals; a step of prose: whether the operator's or the question's sources say
             it,  support(s) = max over passages p of |words(s) & words(p)| / |words(s)|, halved for each number of s
-            that p lacks: a measure of wording, which tells an invented fact from a quoted one, not a true one from
-            its negation
+            that p lacks: a measure of wording, which separates an invented fact from a quoted one, not a true
+            one from its negation
 
-The weights are renormalised over the parts that have something to say: no sources and no equation, no `fact`; no
+The weights are renormalised over the parts that can be measured: no sources and no equation, no `fact`; no
 probabilities and no numbers, no `coherence`. A step with a refuted equation is not saved by its form: its sum is
 multiplied by REFUTED, so that under every aggregate a path with one falls behind a path without.
 """
@@ -203,7 +203,7 @@ def support(text: str, passages: Sequence[Passage]) -> float:
 def _account(
     ledger: Ledger, text: str, found: Sequence[Equation], ending: bool
 ) -> tuple[float | None, bool | None]:
-    """(how well the step's numbers are grounded, whether the answer is the last result); None: nothing to say."""
+    """(how well the step's numbers are grounded, whether the answer is the last result); None: not measured."""
     grounded: float | None = None
     for equation in found:
         if equation.operands:
@@ -223,7 +223,7 @@ def _account(
 def _fact(
     text: str, found: Sequence[Equation], derived: bool | None, passages: Sequence[Passage] | None
 ) -> tuple[float | None, str]:
-    """(1 right, 0 wrong, between: how far sources support it, None: nobody knows; why not)."""
+    """(1 right, 0 wrong, between: how far sources support it, None: not known; why it is wrong)."""
     wrong = next((equation for equation in found if equation.holds is False), None)
     if wrong:
         return 0.0, f"{wrong.left} is not {wrong.right}"

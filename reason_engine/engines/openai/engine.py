@@ -314,7 +314,7 @@ class OpenAIEngine:
 
 
 class _Stream:
-    """The chunks of one request on their way from the task that makes them to their reader."""
+    """The chunks of one request passed from the task that makes them to their reader."""
 
     def __init__(self, width: int) -> None:
         self.width = width

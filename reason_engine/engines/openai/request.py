@@ -1,11 +1,11 @@
 """What is sent to a remote endpoint: conversations as prompts, and requests as bodies.
 
-The Engine contract knows prompts as text, a chat endpoint takes messages. `encode` writes a conversation as one line
+The Engine contract takes prompts as text, a chat endpoint takes messages. `encode` writes a conversation as one line
 of JSON; whatever follows that line is the beginning of the assistant's turn. So a prompt may be continued by appending
 text to it, as with an engine that renders its own template, and `decode` finds both parts again.
 
-Fields outside OpenAI's API are sent only to an endpoint that speaks vLLM's dialect; elsewhere a request that needs them
-gets CapabilityMissing instead of an answer to another question.
+Fields outside OpenAI's API are sent only to an endpoint of vLLM's dialect; elsewhere a request that needs them gets
+CapabilityMissing instead of an answer to another question.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def decode(prompt: str) -> Conversation | None:
 
 
 def body(request: GenerateRequest, dialect: Dialect, *, limit_field: str) -> dict[str, Any]:
-    """The JSON body of one streamed request, without `model`. `messages` in it tells a chat from a completion.
+    """The JSON body of one streamed request, without `model`. A chat has `messages` in it, a completion `prompt`.
 
     Raises RequestError for what no endpoint takes, CapabilityMissing for what the dialect has no field for.
     """

@@ -1,7 +1,7 @@
 """Runs programs that nobody trusts, each in processes of its own that can reach nothing: the server's end.
 
 The server starts one `supervisor` a path, which starts a fresh locked-in process (`guest`) for each test. What those
-are kept from stands in `limits` and `seccomp`, how they speak in `protocol` and `object_link`.
+may not do stands in `limits` and `seccomp`, what they exchange in `protocol` and `object_link`.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _kind(test: CodeTest, entry_point: str | None) -> str:
 
 
 def _message(test: CodeTest, kind: str) -> dict[str, Any]:
-    """What the sandbox is told of a test. What a run is to print is compared here."""
+    """What the sandbox gets of a test. The expected output of a run stays here, and is compared here."""
     if kind == "check":
         return {"check": test.check}
     return {"input": test.input, "output": test.output} if kind == "call" else {"input": test.input}
@@ -190,7 +190,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     await process.communicate()  # reads to the end, so that no transport is left open
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(END_SECONDS):
-            while killed:  # orphans are dead, and the system's to bury
+            while killed:  # orphans are dead; the system removes them
                 await asyncio.sleep(0.005)
                 killed = _kill(process.pid)
 

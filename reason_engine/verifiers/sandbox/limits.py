@@ -45,7 +45,7 @@ refused."""
 
 
 def missing() -> str:
-    """What this machine lacks in any case, as far as can be told without trying; empty where nothing."""
+    """What this machine lacks in any case, as far as is known without trying; empty where nothing."""
     if not sys.platform.startswith("linux"):
         return f"it needs Linux, and this is {sys.platform}"
     if seccomp.machine() is None:
@@ -202,7 +202,7 @@ def _become_nobody(libc: ctypes.CDLL) -> None:
 
 
 def _reachable() -> bool:
-    """Whether another user could come to the standard library."""
+    """Whether another user may open the standard library."""
     folder = os.path.dirname(os.path.realpath(os.__file__))
     while os.stat(folder).st_mode & 0o001:
         if folder == "/":

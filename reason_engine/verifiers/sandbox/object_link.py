@@ -44,7 +44,7 @@ class Link:
         self._numbers: dict[int, int] = {}
         self._remotes: dict[int, Remote] = {}
         self.raised: dict[str, type[Exception]] = {}
-        """Exceptions of the code's own, by name, as the judge knows them."""
+        """Exceptions of the code's own, by name, as the judge raises them."""
 
     def ask(self, operation: str, remote: int, *args: Any, **named: Any) -> Any:
         """Have the other side do it. Raises what it raised there, EOFError where it is gone."""
@@ -172,7 +172,7 @@ class Remote:
 
 
 def _is_remote(value: Any) -> bool:
-    """Whether it belongs to the other process, whatever it says of itself."""
+    """Whether it belongs to the other process, whatever its own `__class__` claims."""
     return type(value) is Remote
 
 
