@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from reason_engine.engines.checkpoint.folder import read_json, resolve, scheme_name
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import (
     EngineBusy,
     EngineDead,
@@ -135,6 +135,7 @@ def engine_arguments(
     compute in float32: no slower there, and the same answers as the embedded engine's. `replaced`: the product of
     4-bit matrices is ours, which takes float32 too.
     """
+    files = ModelFolder(folder)
     own = {"model", "name", "mode", "extra", "max_loras", "max_lora_rank", "max_adapters"}
     fields = config.model_dump(exclude=own, exclude_none=True) | {"model": str(folder)}
     fields |= {"load_format": "safetensors", "disable_log_stats": True, "use_tqdm_on_load": False}
@@ -149,11 +150,12 @@ def engine_arguments(
     if release.cpu:
         fields.setdefault("enforce_eager", True)
         # A prompt read in parts rewinds its row's generator, which the CPU's cannot: the whole engine would end.
-        context = config.max_model_len or read_json(folder / "config.json").get("max_position_embeddings")
+        context = config.max_model_len or files.config.get("max_position_embeddings")
         fields["enable_chunked_prefill"] = False
         fields.setdefault("max_num_batched_tokens", max(2048, int(context or 0)))
+        method = (files.quantization or {}).get("quant_method")
         small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 1024 * _MIB
-        if config.dtype == "auto" and small and (replaced or scheme_name(folder) not in _HALF_ONLY):
+        if config.dtype == "auto" and small and (replaced or method not in _HALF_ONLY):
             fields["dtype"] = "float32"
         if "gpu_memory_utilization" not in fields:
             size = cache_bytes(folder, config.max_model_len, fields["dtype"])
@@ -167,7 +169,11 @@ def speculation(draft: str) -> dict[str, Any] | None:
     if kind in DRAFT_MODELS:
         if not (colon and path):
             raise SetupError(f"--draft {draft}: name the draft model, as in --draft {kind}:PATH")
-        return {"method": DRAFT_MODELS[kind], "model": str(resolve(path)), "num_speculative_tokens": 4}
+        return {
+            "method": DRAFT_MODELS[kind],
+            "model": str(ModelFolder.find(path).path),
+            "num_speculative_tokens": 4,
+        }
     if draft not in DRAFTS:
         raise SetupError(
             f"--draft {draft}: vLLM drafts by one of: none, sam, ngram, suffix, model:PATH, eagle:PATH"
@@ -183,7 +189,7 @@ def cache_bytes(folder: Path, context: int | None, dtype: str = "auto") -> int:
 
     2 (keys, values) x layers x KV heads x head size x bytes a number x tokens; 128 tokens a block are rounded up.
     """
-    shape = read_json(folder / "config.json")
+    shape = ModelFolder(folder).config
     try:
         heads = int(shape["num_attention_heads"])
         size = int(shape.get("head_dim") or shape["hidden_size"] // heads)
