@@ -27,7 +27,7 @@ from reason_engine.engines.openai.request import Conversation, Dialect, body, en
 from reason_engine.engines.openai.response import THINK_END, THINK_START, ResponseReader, mapped_error, parse
 from reason_engine.engines.refusals import check_counts
 from reason_engine.engines.reward_models import Endpoints
-from reason_engine.errors import EngineDead, EngineError, UnknownModel
+from reason_engine.errors import EngineDead, EngineError, UnknownModel, first_error
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
@@ -286,7 +286,9 @@ class OpenAIEngine:
                         alone = fields | {"n": 1, "seed": request.sampling.seed + index}
                         group.create_task(self._call(stream, client, alone, model, index))
         except Exception as error:  # the boundary to the network
-            stream.put(mapped_error(_first(error)))
+            cause = first_error(error)
+            assert isinstance(cause, Exception)
+            stream.put(mapped_error(cause))
 
     async def _call(
         self, stream: _Stream, client: AsyncOpenAI, fields: dict[str, Any], model: str, first: int = 0
@@ -362,11 +364,3 @@ def option_shares(options: Sequence[str], top: Mapping[str, float]) -> list[floa
 def _key_from_environment(url: str) -> str:
     own = urlsplit(url).hostname == "api.openai.com"
     return (os.environ.get("OPENAI_API_KEY") if own else None) or "none"
-
-
-def _first(error: BaseException) -> Exception:
-    """The first real error inside a group."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Exception)
-    return error

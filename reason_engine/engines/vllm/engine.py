@@ -27,7 +27,7 @@ from reason_engine.engines.checkpoint.adapter_files import check_fits, only_lora
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.refusals import check_adapter, check_counts, room_left
 from reason_engine.engines.reward_models import Endpoints
-from reason_engine.engines.text import Vocabulary
+from reason_engine.engines.text import Vocabulary, token_ids_of
 from reason_engine.engines.vllm import cpu_repairs
 from reason_engine.engines.vllm.backend import Backend, ProcessBackend, ThreadBackend
 from reason_engine.engines.vllm.translation import (
@@ -162,7 +162,8 @@ class VllmEngine(Spoken):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         backend, lora = self._ready(request.id, request.adapter)
         self._check(request)
-        sampling, prompt = request.sampling, self._ids(request.prompt)
+        sampling = request.sampling
+        prompt = token_ids_of(request.prompt, self._format.tokenize)
         room, eos = room_left(len(prompt), self._info.context), self._format.eos_ids
         # One request of vLLM's a sample, as it would make of them itself: so one sample can be aborted, and several
         # greedy ones are not refused
@@ -201,7 +202,7 @@ class VllmEngine(Spoken):
         options = [tuple(self._format.tokenize_bare(option)) for option in request.options]
         if not options or not all(options) or len(set(options)) < len(options):
             raise RequestError("options must be distinct and not empty", param="options")
-        prompt = self._ids(request.prompt)
+        prompt = token_ids_of(request.prompt, self._format.tokenize)
         room_left(len(prompt) + max(map(len, options)), self._info.context)
         forks: dict[tuple[int, ...], set[int]] = {}
         for option in options:
@@ -275,7 +276,7 @@ class VllmEngine(Spoken):
         return tuple(sorted(self._loras))
 
     async def _run(
-        self, backend: Backend, id: str, parts: Sequence[tuple[list[int], Any]], lora: Any, priority: int
+        self, backend: Backend, id: str, parts: Sequence[tuple[Sequence[int], Any]], lora: Any, priority: int
     ) -> AsyncGenerator[tuple[int, Any]]:
         """(number of the part, what vLLM made) of all parts of one request, as it comes, None at the end of a part;
         errors are ours."""
@@ -296,9 +297,6 @@ class VllmEngine(Spoken):
             raise mapped_error(error) from error
         finally:
             del self._running[id]
-
-    def _ids(self, prompt: str | tuple[int, ...]) -> list[int]:
-        return self._format.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
 
     def _ready(self, id: str | None, adapter: str | None) -> tuple[Backend, Any]:
         """The backend and the adapter. Raises EngineDead, RequestError for an id that is running, UnknownModel."""
