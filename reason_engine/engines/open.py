@@ -60,20 +60,18 @@ def process_environment(name: str) -> dict[str, str]:
 
 def model_folder(settings: Settings) -> Path:
     """The checked checkpoint folder; the bundled model where none is named. Raises ModelLoadError."""
-    if settings.model is None or settings.model == NANO:
-        folder = bundled_model()
-        if folder is None:
-            raise ModelLoadError("the bundled model is not in this installation; name one")
-    else:
-        folder = ModelFolder.find(settings.model).path
+    if settings.model not in (None, NANO):
+        return ModelFolder.find(settings.model).check().path
+    if (folder := bundled_model()) is None:
+        raise ModelLoadError("the bundled model is not in this installation; name one")
     return ModelFolder(folder).check().path
 
 
 def profile_of(settings: Settings) -> Profile:
     """How the model wants to be asked: its `reason.json`, or general prompts."""
-    return (
-        Profile() if engine_name(settings) in ("openai", "scripted") else read_profile(model_folder(settings))
-    )
+    if engine_name(settings) in ("openai", "scripted"):
+        return Profile()
+    return read_profile(model_folder(settings))
 
 
 def served_name(settings: Settings) -> str:
@@ -95,9 +93,8 @@ def has_gpu() -> bool:
     """Whether the system shows an accelerator that vLLM can use; asks the kernel, not torch."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
-    return any(
-        Path(path).exists() for path in ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/kfd", "/dev/dxg")
-    )
+    devices = ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/kfd", "/dev/dxg")
+    return any(Path(device).exists() for device in devices)
 
 
 def _build(kind: str, settings: Settings, inline: bool) -> Engine:

@@ -20,7 +20,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path as FilePath
@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing, RequestError, SetupError, VerifierError
+from reason_engine.jsonl import JsonLines
 from reason_engine.types import Path, Problem, Score
 from reason_engine.verifiers import verifiers
 
@@ -169,34 +170,31 @@ def _sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-np.clip(x, -500, 500)))
 
 
-def _read(path: FilePath) -> Iterable[tuple[str, str, float]]:
+def _read(path: FilePath) -> Iterator[tuple[str, str, float]]:
+    """(question, answer, rating) of each line. Raises SetupError naming the one at fault."""
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line for line in JsonLines(path).lines(unfinished="read") if line.data.strip()]
+    except OSError as error:
         raise SetupError(f"{path}: {error}") from None
-    for number, text in enumerate(lines, 1):
-        if not text.strip():
-            continue
+    for line in lines:
+        where = f"{path}, line {line.number}"
         try:
-            row: Any = json.loads(text)
+            row: Any = json.loads(line.data.rstrip(b"\r\n"))
         except ValueError as error:
-            raise SetupError(f"{path}, line {number}: not JSON: {error}") from None
+            raise SetupError(f"{where}: not JSON: {error}") from None
         if not isinstance(row, dict):
-            raise SetupError(f"{path}, line {number}: expected an object")
-        yield _row(cast("Mapping[str, Any]", row), f"{path}, line {number}")
-
-
-def _row(row: Mapping[str, Any], where: str) -> tuple[str, str, float]:
-    for key in ("question", "answer"):
-        if not isinstance(row.get(key), str):
-            raise SetupError(f"{where}: {key} must be a text")
-    rating = row.get("rating")
-    if isinstance(rating, str) and rating.lower() in GOOD:
-        return row["question"], row["answer"], GOOD[rating.lower()]
-    if isinstance(rating, int | float) and -1 <= rating <= 5:  # true and false among them
-        return row["question"], row["answer"], rating
-    words = ", ".join(GOOD)
-    raise SetupError(f"{where}: rating must be true, false, a number of at most 5 or one of {words}")
+            raise SetupError(f"{where}: expected an object")
+        found = cast("dict[str, Any]", row)
+        for key in ("question", "answer"):
+            if not isinstance(found.get(key), str):
+                raise SetupError(f"{where}: {key} must be a text")
+        rating = found.get("rating")
+        if isinstance(rating, str):
+            rating = GOOD.get(rating.lower())
+        if not isinstance(rating, int | float) or not -1 <= rating <= 5:  # true and false among them
+            words = ", ".join(GOOD)
+            raise SetupError(f"{where}: rating must be true, false, a number of at most 5 or one of {words}")
+        yield found["question"], found["answer"], rating
 
 
 def vector(question: str, answer: str, width: int) -> np.ndarray:
