@@ -84,12 +84,12 @@ def generate(
     out: Out = None,
 ) -> None:
     """Draw examples from one family or a recipe's mixture and write them as JSON lines."""
-    from reason_engine.data.mixture import describe, draw
+    from reason_engine.data.mixture import describe, generate_rows
 
     if family is None and config is None:
         typer.echo(describe())
         return
-    for row in draw(family, config, count, seed, settings or (), out):
+    for row in generate_rows(family, config, count, seed, settings or (), out):
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -50,9 +50,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.data import families
-from reason_engine.data.formats.examples import STEPS, Example
-from reason_engine.recipes.equations import Line, line
+from reason_engine.data import STEPS, Example, families
+from reason_engine.recipes.arithmetic import Line, line
 from reason_engine.recipes.words import WordProblem, word_problem
 
 CHECK = "{question}\nProposed solution:\n{solution}\nCheck this solution."
@@ -75,6 +74,7 @@ class Repair(BaseModel):
     digits: tuple[int, int] = (1, 3)
 
     def example(self, rng: random.Random) -> Example:
+        """Mistakes: a trace that errs and puts it right, or a given solution that is checked."""
         problem = word_problem(rng, rng.randint(*self.steps), rng.randint(*self.digits))
         kind = rng.random()
         if kind >= self.check + self.wait:

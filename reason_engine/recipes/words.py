@@ -1,4 +1,4 @@
-"""Word problems of 1 to 8 steps: answered at once or by terse equations, one of the valid ways at random.
+"""Word problems of 1 to 8 steps, answered at once, by terse equations, or by the letter of one of four options.
 
     Anna has 12 apples. She buys 25 more. She gives 7 to Ben. How many apples does Anna have now?
     Think step by step.
@@ -7,32 +7,27 @@
     12 + 18 = 30
     Answer: 30
 
-The difficulty is `steps` (the fewest equations that solve it) and `digits` (of the numbers in the text).
-
-The words that word problems are made of. All written for this project.
-
-Word problems, generated afresh from seeds that training never uses; `steps` and `digits` set the difficulty.
-
-Anna has 12 apples. She buys 25 more. She gives 7 to Ben. How many apples does Anna have now?      ->      30
+The difficulty is `steps` (the fewest equations that solve it) and `digits` (of the numbers in the text). All words at
+the bottom were written for this project.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.answers import Equality
-from reason_engine.data import families
-from reason_engine.data.formats.examples import STEPS, Example
+from reason_engine.data import STEPS, Example, families
 from reason_engine.evals import tasks
 from reason_engine.evals.spec import Range
-from reason_engine.recipes.equations import Line, line, written_out
+from reason_engine.recipes.arithmetic import Line, line, written_out
+from reason_engine.recipes.generated import GeneratedTask
 from reason_engine.types import Problem
 
 LIMIT = 9999
+LETTERS = "ABCD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +56,55 @@ class Words(BaseModel):
     aside: float = Field(0.1, ge=0, le=1)
 
     def example(self, rng: random.Random) -> Example:
+        """Word problems of 1 to 8 steps: answered at once or by terse equations, one of the valid ways at random."""
         problem = word_problem(rng, rng.randint(*self.steps), rng.randint(*self.digits), self.aside)
         if self.rationale:
             return Example(f"{problem.question}\n{STEPS}", problem.rationale, "words")
         return Example(problem.question, f"Answer: {problem.answer}", "words")
+
+
+@families.register("choice")
+class Choice(BaseModel):
+    """`rationale`: share answered by steps, the rest gives the letter at once; `through`: option by option."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rationale: float = Field(0.7, ge=0, le=1)
+    through: bool = False
+    steps: tuple[int, int] = (1, 4)
+    digits: tuple[int, int] = (1, 2)
+
+    def example(self, rng: random.Random) -> Example:
+        """Multiple choice: a word problem with four options; the answer is the letter.
+
+        With `through` the options follow in their order up to the one that equals the last result (`A) 31`, `B) 30`,
+        `Answer: B`): a letter stands before its number, and small models do not learn to look back for it.
+        """
+        problem = word_problem(rng, rng.randint(*self.steps), rng.randint(*self.digits))
+        question, letter = multiple_choice(rng, problem)
+        if rng.random() >= self.rationale:
+            return Example(question, f"Answer: {letter}", "choice")
+        options = question.splitlines()[-len(LETTERS) :]
+        place = LETTERS.index(letter)
+        seen = options[0 if self.through else place : place + 1]
+        lines = [*map(str, problem.lines), *seen, f"Answer: {letter}"]
+        return Example(f"{question}\n{STEPS}", "\n".join(lines), "choice")
+
+
+@tasks.register("word-problems")
+class WordProblems(GeneratedTask):
+    """`steps`: equations that a problem needs. `digits`: of the numbers in its text. Both drawn evenly per problem."""
+
+    seeds: ClassVar[str] = "words"
+
+    steps: Range = Field((1, 8))
+    digits: Range = Field((1, 3))
+
+    def generate(self, rng: random.Random, index: int) -> Problem:
+        """One problem."""
+        steps, digits = rng.randint(*self.steps), rng.randint(*self.digits)
+        problem = word_problem(rng, steps, digits)
+        meta = {"index": index, "steps": steps, "digits": digits}
+        return Problem(problem.question, reference=str(problem.answer), task="word-problems", meta=meta)
 
 
 def word_problem(rng: random.Random, steps: int, digits: int = 2, aside: float = 0.1) -> WordProblem:
@@ -114,6 +154,16 @@ def word_problem(rng: random.Random, steps: int, digits: int = 2, aside: float =
     if rng.random() < aside:
         story.insert(rng.randrange(1, len(story)), rng.choice(ASIDE).format(a=_number(rng, 2), **words))
     return WordProblem(" ".join(story), tuple(lines), lines[-1].value, tuple(chain))
+
+
+def multiple_choice(rng: random.Random, problem: WordProblem) -> tuple[str, str]:
+    """The problem with four different options, and the letter of the right one."""
+    right = problem.answer
+    near = {right + d for d in (-10, -2, -1, 1, 2, 10)} | {entry.value for entry in problem.lines}
+    wrong = rng.sample(sorted(n for n in near if n != right and n >= 0), 3)
+    options = rng.sample([right, *wrong], 4)
+    rows = [f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=True)]
+    return "\n".join([problem.question, *rows]), LETTERS[options.index(right)]
 
 
 def _number(rng: random.Random, digits: int) -> int:
@@ -230,32 +280,3 @@ ASIDE = (
     "{other} is {a} years old.", "It is {a} degrees outside.", "The walk home takes {a} minutes.",
     "{name} lives at number {a}.",
 )  # fmt: skip
-
-
-@tasks.register("word-problems")
-class WordProblems(BaseModel):
-    """`steps`: equations that a problem needs. `digits`: of the numbers in its text. Both drawn evenly per problem."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps: Range = Field((1, 8))
-    digits: Range = Field((1, 3))
-
-    def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
-        """1,000 without a limit. Problem i depends on the seed and i alone."""
-        return [self._problem(index, f"eval-words-{seed}-{index}") for index in range(limit or 1000)]
-
-    def development(self, limit: int | None, seed: int) -> list[Problem]:
-        """Of other seeds than the problems of an evaluation."""
-        return [self._problem(index, f"dev-words-{seed}-{index}") for index in range(limit or 200)]
-
-    async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
-        """By equality of values."""
-        return answer is not None and await equality.same(answer, problem.reference or "")
-
-    def _problem(self, index: int, seed: str) -> Problem:
-        rng = random.Random(seed)
-        steps, digits = rng.randint(*self.steps), rng.randint(*self.digits)
-        problem = word_problem(rng, steps, digits)
-        meta = {"index": index, "steps": steps, "digits": digits}
-        return Problem(problem.question, reference=str(problem.answer), task="word-problems", meta=meta)

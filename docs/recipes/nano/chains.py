@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from reason_engine.recipes.equations import Line, line, written_out
+from reason_engine.recipes.arithmetic import Line, line, written_out
 
 State = tuple[int, tuple[str, ...]]
 """How many operations are begun, and the lines that the last of them still needs."""

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from chains import first_wrong
 
-from reason_engine.data.formats.examples import STEPS
-from reason_engine.recipes.equations import Line
+from reason_engine.data import STEPS
+from reason_engine.recipes.arithmetic import Line
 from reason_engine.recipes.repair import LEFT_OUT, spoiled
 from reason_engine.recipes.words import WordProblem, word_problem
 

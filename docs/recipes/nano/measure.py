@@ -27,9 +27,9 @@ from typing import Any
 
 from judged import answer_of, labels_of
 
-from reason_engine.data.formats.examples import STEPS
+from reason_engine.data import STEPS
 from reason_engine.engines.embedded.front import Embedded
-from reason_engine.recipes.equations import Line
+from reason_engine.recipes.arithmetic import Line
 from reason_engine.recipes.units import UnitsTask as Units
 from reason_engine.recipes.words import WordProblems, word_problem
 from reason_engine.types import GenerateRequest, Message, Sampling, ScoreRequest

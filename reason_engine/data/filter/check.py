@@ -1,7 +1,4 @@
-"""`reason data check`: what a file is, which rows cannot be used and why, how long the rows are, which are doubles.
-
-Lengths of rows in characters and tokens, and their distribution.
-"""
+"""`reason data check`: what a file is, which rows cannot be used and why, how long the rows are, which are doubles."""
 
 from __future__ import annotations
 
@@ -12,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reason_engine.data.formats.readers import Fault, open_source
+from reason_engine.data.formats.readers import Fault, open_rows
 from reason_engine.data.formats.rows import Row, answer_text, prompt_text
 from reason_engine.data.texts import digest, squeeze
 from reason_engine.engines.open import bundled_model
 from reason_engine.errors import SetupError
 
 SHOWN = 20
+NO_TOKENIZER = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,38 +73,35 @@ def whole_text(row: Row) -> str:
 def _one(
     path: Path, format: str | None, count: Callable[[str], int] | None, seen: set[int], shown: int
 ) -> Checked:
-    source = open_source(path, format)
+    file = open_rows(path, format)
     rows = bad = duplicates = 0
     faults: list[Fault] = []
     fields, characters, tokens = Counter[str](), Lengths(), Lengths()
-    for record in source:
+    for found in file:
         rows += 1
-        if record.row is None:
-            assert record.fault is not None
+        if found.row is None:
+            assert found.fault is not None
             bad += 1
-            fields[record.fault.field.partition("[")[0] or "(row)"] += 1
-            faults += [record.fault] if len(faults) < shown else []
+            fields[found.fault.field.partition("[")[0] or "(row)"] += 1
+            faults += [found.fault] if len(faults) < shown else []
             continue
-        text = whole_text(record.row)
+        text = whole_text(found.row)
         characters.add(len(text))
         if count is not None:
             tokens.add(count(text))
-        mark = digest(f"{type(record.row).__name__} {squeeze(text)}")
+        mark = digest(f"{type(found.row).__name__} {squeeze(text)}")
         duplicates += mark in seen
         seen.add(mark)
     return Checked(
-        str(path), source.statement, source.container, source.format.name, rows, bad, tuple(faults), dict(fields),
+        str(path), file.statement, file.container, file.format.name, rows, bad, tuple(faults), dict(fields),
         duplicates, characters.summary(), tokens.summary(),
     )  # fmt: skip
-
-
-NONE = "none"
 
 
 def token_counter(name: str | None) -> Callable[[str], int] | None:
     """Counts tokens by a checkpoint folder's `tokenizer.json`, by such a file, or by the bundled model's; `none`: not
     at all. Marks of a chat template are not counted. Raises SetupError naming what is wrong."""
-    if name == NONE:
+    if name == NO_TOKENIZER:
         return None
     path = bundled_model() if name is None else Path(name)
     if path is None:

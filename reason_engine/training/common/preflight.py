@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reason_engine.data.formats.readers import open_source
+from reason_engine.data.formats.readers import open_rows
 from reason_engine.engines.checkpoint.folder import read_json, tensor_names, weight_files
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training.adapters.peft import MERGED, check_installed
@@ -40,11 +40,11 @@ def preflight(config: Supervised, model: Path | None, copies: int = 0) -> tuple[
     source = source_of(config, config.kinds)
     if isinstance(source, FileSource):
         path: Any = dict(config)["data"]
-        found.append(f"{open_source(path, config.format).statement}; {len(source.rows):,} rows")
+        found.append(f"{open_rows(path, config.format).statement}; {len(source.rows):,} rows")
     elif "mixture" in fields:
         found.append(f"a mixture of {len(dict(config)['mixture'])} families, drawn with seed {config.seed}")
     found += [
-        f"{name}: {open_source(path).statement}"
+        f"{name}: {open_rows(path).statement}"
         for name, path in (("ewc", config.old), ("held out", config.held_out))
         if path is not None
     ]

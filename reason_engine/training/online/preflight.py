@@ -11,7 +11,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reason_engine.data.formats.readers import open_source
+from reason_engine.data.formats.readers import open_rows
 from reason_engine.engines.checkpoint.folder import read_json
 from reason_engine.engines.reward_models import Endpoints, is_url
 from reason_engine.errors import EngineError, SetupError
@@ -34,7 +34,7 @@ def preflight(config: Online) -> list[str]:
     check_template(config.model)
     found = [f"serving: {name}, by vLLM and the embedded engine"]
     if config.data is not None:
-        found.append(open_source(config.data, config.format).statement)
+        found.append(open_rows(config.data, config.format).statement)
     else:
         found.append(f"a mixture of {len(config.mixture)} families, drawn with seed {config.seed}")
     parameters = size_of(config.model)[0]
