@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reason_engine.answers import Equality
-from reason_engine.data.formats.readers import open_rows
+from reason_engine.data.formats.readers import open_source
 from reason_engine.data.synthesize.augment import AugmentConfig, augment, load_lexicon, replace_words
 from reason_engine.data.synthesize.outputs import Account
 from reason_engine.data.synthesize.rewrites import cleaned, faults
@@ -94,7 +94,7 @@ async def test_paraphrases_are_rows_with_their_provenance(tmp_path: Path, equali
         ("file", str(bench.source)), ("line", 2), ("method", "paraphrase"), ("copy", 0), ("model", "m"),
     }  # fmt: skip
     assert found.tokens == engine.generated and engine.requests == 2
-    assert [record.row is not None for record in open_rows(bench.out)] == [True, True]
+    assert [record.row is not None for record in open_source(bench.out)] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.data.formats.readers import open_rows, read_rows
+from reason_engine.data.formats.readers import open_source, read_rows
 from reason_engine.data.formats.rows import Conversation, Text
 from reason_engine.errors import SetupError
 from tests.data.test_readers import A, Q, Raw, U, V, lines
@@ -49,7 +49,7 @@ def test_every_kind_of_file_is_found_and_read(tmp_path: Path, name: str) -> None
     container, put, at = CONTAINERS[name]
     rows: list[Raw] = [{"messages": [U, V], "family": text} for text in ("one", "two")]
     put(tmp_path / name, rows)
-    source = open_rows(tmp_path / name)
+    source = open_source(tmp_path / name)
     assert source.container == container
     records = list(source)
     assert [record.fault for record in records] == [None, None]
@@ -60,7 +60,7 @@ def test_every_kind_of_file_is_found_and_read(tmp_path: Path, name: str) -> None
 def test_a_long_json_list_is_read_across_windows(tmp_path: Path) -> None:
     rows = [{"text": "word " * 9_000 + str(number)} for number in range(9)]
     (tmp_path / "a.json").write_text(json.dumps(rows, indent=0))
-    found = list(open_rows(tmp_path / "a.json"))
+    found = list(open_source(tmp_path / "a.json"))
     assert [record.row for record in found] == [Text(row["text"]) for row in rows]
     assert [record.line for record in found] == list(range(2, 29, 3))
 
@@ -76,21 +76,21 @@ def test_a_long_json_list_is_read_across_windows(tmp_path: Path) -> None:
 )
 def test_a_broken_list_is_a_fault_where_it_breaks(tmp_path: Path, text: str, at: int, said: str) -> None:
     (tmp_path / "a.json").write_text(text)
-    good, bad = open_rows(tmp_path / "a.json")
+    good, bad = open_source(tmp_path / "a.json")
     assert good.row == Text("a")
     assert bad.fault and bad.fault.line == at and said in bad.fault.message
 
 
 def test_csv_faults(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('messages,family\n"[1",f\nx,f,more\n')
-    first, second = open_rows(tmp_path / "a.csv", "messages")
+    first, second = open_source(tmp_path / "a.csv", "messages")
     assert first.fault and (first.fault.line, first.fault.field) == (2, "messages")
     assert second.fault and "more cells" in second.fault.message
 
 
 def test_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n{"text": "b"}\n')
-    assert [record.fault is None for record in open_rows(tmp_path / "a.jsonl")] == [True, False, True]
+    assert [record.fault is None for record in open_source(tmp_path / "a.jsonl")] == [True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_not_utf8_is_one_bad_row(tmp_path: Path) -> None:
 def test_a_file_that_is_no_data_is_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SetupError, match=said):
-        open_rows(tmp_path / name)
+        open_source(tmp_path / name)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path, said in ((tmp_path / "none.jsonl", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(SetupError, match=said):
-            open_rows(path)
+            open_source(path)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from reason_engine.data.formats.examples import Example, write
 from reason_engine.data.formats.parse import FORMATS, Format
-from reason_engine.data.formats.readers import open_rows, read_rows
+from reason_engine.data.formats.readers import open_source, read_rows
 from reason_engine.data.formats.rows import (
     Conversation,
     Labelled,
@@ -163,7 +163,7 @@ def lines(path: Path, rows: Sequence[Any]) -> Path:
 @pytest.mark.parametrize("name", GOOD)
 def test_every_format_is_found_and_read(tmp_path: Path, name: str) -> None:
     format, raw, row = GOOD[name]
-    source = open_rows(lines(tmp_path / "a.jsonl", [raw, raw]))
+    source = open_source(lines(tmp_path / "a.jsonl", [raw, raw]))
     assert source.format.name == format
     assert source.statement.startswith(f"{tmp_path}/a.jsonl: JSON lines; format {format}, found by ")
     assert source.statement.endswith("2 of the first 2 rows have its fields")
@@ -173,7 +173,7 @@ def test_every_format_is_found_and_read(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", GOOD)
 def test_what_is_written_is_read_again(tmp_path: Path, name: str) -> None:
     row = GOOD[name][2]
-    source = open_rows(lines(tmp_path / "a.jsonl", [to_json(row)]))
+    source = open_source(lines(tmp_path / "a.jsonl", [to_json(row)]))
     assert [record.row for record in source] == [row]
 
 
@@ -299,25 +299,25 @@ BAD: dict[str, tuple[Raw, str, str, str]] = {
 def test_a_bad_row_is_named_by_line_and_field(tmp_path: Path, name: str) -> None:
     good, bad, field, said = BAD[name]
     path = lines(tmp_path / "a.jsonl", [good, "", bad, good])
-    records = list(open_rows(path))
+    records = list(open_source(path))
     assert [record.line for record in records] == [1, 3, 4]
     assert [record.fault is None for record in records] == [True, False, True]
     fault = records[1].fault
     assert fault and (fault.line, fault.field) == (3, field) and said in fault.message
     with pytest.raises(SetupError) as refused:
-        list(read_rows(path, open_rows(path).format.kind))
+        list(read_rows(path, open_source(path).format.kind))
     assert str(refused.value) == str(fault)
     assert str(fault).startswith(f"{path}:3: ")
 
 
 def test_the_format_can_be_told(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", [{"prompt": "q", "completion": "a", "answer": "2"}])
-    assert open_rows(path).format.name == "prompt+completion"
-    source = open_rows(path, "prompt+answer")
+    assert open_source(path).format.name == "prompt+completion"
+    source = open_source(path, "prompt+answer")
     assert [type(record.row) for record in source] == [Reference]
     assert "as told" in source.statement
     with pytest.raises(SetupError, match="did you mean 'preference'"):
-        open_rows(path, "preferences")
+        open_source(path, "preferences")
 
 
 def test_a_file_of_another_kind_is_refused_before_it_is_read(tmp_path: Path) -> None:
@@ -344,7 +344,7 @@ def test_parquet(tmp_path: Path) -> None:
     if importlib.util.find_spec("pyarrow") is None:
         (tmp_path / "a.parquet").write_bytes(b"PAR1....PAR1")
         with pytest.raises(MissingExtra, match=r"reason-engine\[train\]"):
-            open_rows(tmp_path / "a.parquet")
+            open_source(tmp_path / "a.parquet")
         return
     from pyarrow import Table  # pyright: ignore[reportMissingImports]
     from pyarrow.parquet import write_table  # pyright: ignore[reportMissingImports]
@@ -353,7 +353,7 @@ def test_parquet(tmp_path: Path) -> None:
     assert list(read_rows(tmp_path / "a.parquet", Preference)) == [Preference((Q,), "a", "b")]
     (tmp_path / "b.parquet").write_bytes(b"PAR1....PAR1")
     with pytest.raises(SetupError, match="not a Parquet file"):
-        open_rows(tmp_path / "b.parquet")
+        open_source(tmp_path / "b.parquet")
 
 
 JSON = st.recursive(

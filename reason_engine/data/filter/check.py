@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reason_engine.data.formats.readers import Fault, open_rows
+from reason_engine.data.formats.readers import Fault, open_source
 from reason_engine.data.formats.rows import Row, answer_text, prompt_text
 from reason_engine.data.texts import digest, squeeze
 from reason_engine.engines.open import bundled_model
@@ -73,7 +73,7 @@ def whole_text(row: Row) -> str:
 def _one(
     path: Path, format: str | None, count: Callable[[str], int] | None, seen: set[int], shown: int
 ) -> Checked:
-    file = open_rows(path, format)
+    file = open_source(path, format)
     rows = bad = duplicates = 0
     faults: list[Fault] = []
     fields, characters, tokens = Counter[str](), Lengths(), Lengths()

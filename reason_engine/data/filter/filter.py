@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from reason_engine.data.filter.check import NO_TOKENIZER, token_counter, whole_text
 from reason_engine.data.filter.exclusions import Rules, TestSets, load_rules
-from reason_engine.data.formats.readers import RowOrFault, open_rows
+from reason_engine.data.formats.readers import RowOrFault, open_source
 from reason_engine.data.formats.rows import Row, answer_text, prompt_text
 from reason_engine.data.outputs import Outputs, Refusal, bad_row
 from reason_engine.data.texts import LANGUAGES, NearIndex, digest, language_of, numbers, squeeze, words
@@ -94,7 +94,7 @@ def filter_files(
     progress: Callable[[int, int], None] = lambda read, kept: None,
 ) -> Filtered:
     """Filter files into one. Raises SetupError before anything is written where an input, rule or setting is wrong."""
-    files = [open_rows(path, config.format) for path in inputs]
+    files = [open_source(path, config.format) for path in inputs]
     gates = _Gates(config, inputs)
     read, kept, reasons, flagged = 0, 0, Counter[str](), Counter[str]()
     accounts: list[dict[str, Any]] = []

@@ -1,6 +1,6 @@
 """One reader for every format and file kind: detects both, says what it found, and gives typed rows.
 
-    file = open_rows(Path("pairs.jsonl"))
+    file = open_source(Path("pairs.jsonl"))
     print(file.statement)            # pairs.jsonl: JSON lines; format preference (prompt, chosen, rejected): …
     for line in file: ...            # a row, or a fault with line, field and reason
 
@@ -86,7 +86,7 @@ class RowFile:
             return RowOrFault(line, raw, None, Fault(str(self.path), line, bad.field, bad.message))
 
 
-def open_rows(path: Path, format: str | None = None) -> RowFile:
+def open_source(path: Path, format: str | None = None) -> RowFile:
     """The file with its format. Raises SetupError where it cannot be read, is empty or fits no format."""
     forced = format_named(format) if format is not None else None
     container = container_of(path)
@@ -111,7 +111,7 @@ def read_rows(path: Path, *kinds: type[R], format: str | None = None) -> Iterato
 
     Raises SetupError: at once for a file of another kind, else naming file, line and field of the first bad row.
     """
-    file = open_rows(path, format)
+    file = open_source(path, format)
     split = file.format.kind is Preference and Labelled in kinds and Preference not in kinds
     if file.format.kind not in kinds and not split:
         fitting = ", ".join(known.name for known in FORMATS if known.kind in kinds)

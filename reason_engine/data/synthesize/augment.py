@@ -31,7 +31,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.data.formats.readers import RowFile, open_rows
+from reason_engine.data.formats.readers import RowFile, open_source
 from reason_engine.data.formats.rows import (
     Row,
     Text,
@@ -112,7 +112,7 @@ async def augment(
     """Multiply the rows of a file. `teacher` may be None where only synonyms are exchanged. `tokens`: the budget of
     the whole run, earlier parts of it included. Raises SetupError or RequestError before a token is spent where
     something is wrong, EngineError where the engine fails; what is done by then is kept."""
-    file = open_rows(path, config.format)
+    file = open_source(path, config.format)
     build_strategy(config.strategy, config.options)
     lexicon = load_lexicon(config.lexicon) if "synonyms" in config.methods else {}
     if teacher is None and config.needs_model:

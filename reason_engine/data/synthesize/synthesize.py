@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.data.formats.readers import open_rows
+from reason_engine.data.formats.readers import open_source
 from reason_engine.data.formats.rows import (
     Conversation,
     Question,
@@ -108,7 +108,7 @@ async def synthesize(
     Raises SetupError or RequestError before a token is spent where something is wrong, EngineError where the engine
     fails; what is done by then is kept.
     """
-    file = open_rows(path, config.format)
+    file = open_source(path, config.format)
     if file.format.kind not in (Reference, Question, Conversation):
         raise SetupError(
             f"{path}: format {file.format.name} holds no problems to solve; prompt+answer does, and prompt"

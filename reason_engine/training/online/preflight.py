@@ -11,8 +11,8 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reason_engine.data.formats.readers import open_rows
-from reason_engine.engines.checkpoint.folder import read_json
+from reason_engine.data.formats.readers import open_source
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.reward_models import Endpoints, is_url
 from reason_engine.errors import EngineError, SetupError
 from reason_engine.settings import load_settings
@@ -34,7 +34,7 @@ def preflight(config: Online) -> list[str]:
     check_template(config.model)
     found = [f"serving: {name}, by vLLM and the embedded engine"]
     if config.data is not None:
-        found.append(open_rows(config.data, config.format).statement)
+        found.append(open_source(config.data, config.format).statement)
     else:
         found.append(f"a mixture of {len(config.mixture)} families, drawn with seed {config.seed}")
     parameters = size_of(config.model)[0]
@@ -86,7 +86,7 @@ def memory(config: Online) -> float:
 
 def _cell(model: Path, hidden: int, layers: int) -> int:
     """Numbers that a token leaves behind: keys and values of all layers."""
-    said = read_json(model / "config.json")
+    said = ModelFolder(model).config
     heads = said.get("num_attention_heads") or 1
     groups = said.get("num_key_value_heads") or heads
     return 2 * layers * groups * (said.get("head_dim") or hidden // heads)
