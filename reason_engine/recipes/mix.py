@@ -52,7 +52,8 @@ class Mix(BaseModel):
         return await self._parts()[problem.task or ""].grade(problem, answer, text, equality)
 
     def _parts(self) -> dict[str, GeneratedTask | Game24]:
-        direct = Judgement() if self.direct == "judgement" else ArithmeticTask()
+        arithmetic = ArithmeticTask(operations=(1, 1), digits=(1, 2))
+        direct = Judgement(size=(2, 3)) if self.direct == "judgement" else arithmetic
         words = WordProblems(steps=self.steps, digits=self.digits)
         return {
             self.direct: direct,

@@ -251,8 +251,8 @@ class _JSONList:
             line, found = self._line, self._element()
             yield line, found
             sign = self._peek()
-            unreadable = isinstance(found, InvalidField) and not found.field
-            if (unreadable and found.message.startswith("is not JSON")) or sign == "]":
+            unreadable = isinstance(found, InvalidField) and found.message.startswith("is not JSON")
+            if unreadable or sign == "]":
                 return
             if sign != ",":
                 yield self._line, InvalidField("", "is not JSON: a comma or the end of the list is wanted")

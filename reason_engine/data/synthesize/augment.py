@@ -207,7 +207,12 @@ class _Run:
                 back = BACK.format(pivot=config.pivot, language=language, text=entry["text"])
                 pivot = {"pivot": entry["text"], "tokens": entry["tokens"]}
                 entry = await self._rewrite(back, seed + 1, pivot)
-        if not config.check_answer or not entry or entry.get("failed") or rewrite_fault(before, entry["text"]):
+        if (
+            not config.check_answer
+            or not entry
+            or entry.get("failed")
+            or rewrite_fault(before, entry["text"])
+        ):
             return entry
         return await self._solve(with_question(attempt.row, entry["text"]), seed, entry)
 
