@@ -21,7 +21,7 @@ from typing import IO, Any, Self, TypeVar
 
 from reason_engine.data.formats.readers import Fault, RowFile
 from reason_engine.data.formats.rows import Row
-from reason_engine.errors import SetupError
+from reason_engine.errors import SetupError, first_error
 from reason_engine.jsonl import JsonLines
 
 T = TypeVar("T")
@@ -255,7 +255,7 @@ async def work_through(items: Iterable[T], workers: int, work: Callable[[T], Awa
             for _ in range(workers):
                 group.create_task(worker())
     except BaseExceptionGroup as errors:
-        raise _first(errors) from None
+        raise first_error(errors) from None
     return going
 
 
@@ -271,12 +271,6 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         raise SetupError(f"{path}: {error.strerror}") from None
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _part(path: Path) -> Path:
