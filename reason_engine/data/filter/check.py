@@ -50,14 +50,11 @@ def check(
 
 def describe(found: Checked) -> str:
     """The report of one file as text."""
+    lengths = {"characters": found.characters, "tokens": found.tokens}
     lines = [
         found.statement,
         f"  rows {found.rows}, bad {found.bad}, duplicates {found.duplicates}",
-        *(
-            f"  {name:<10} {'  '.join(f'{key} {value}' for key, value in summary.items())}"
-            for name, summary in (("characters", found.characters), ("tokens", found.tokens))
-            if summary
-        ),
+        *(_line(name, counts) for name, counts in lengths.items() if counts),
         *(f"  {fault}" for fault in found.faults),
     ]
     if found.bad > len(found.faults):
@@ -76,7 +73,7 @@ def _one(
     file = open_source(path, format)
     rows = bad = duplicates = 0
     faults: list[Fault] = []
-    fields, characters, tokens = Counter[str](), Lengths(), Lengths()
+    fields, characters, tokens = Counter[str](), array("I"), array("I")
     for found in file:
         rows += 1
         if found.row is None:
@@ -86,15 +83,15 @@ def _one(
             faults += [found.fault] if len(faults) < shown else []
             continue
         text = whole_text(found.row)
-        characters.add(len(text))
+        characters.append(len(text))
         if count is not None:
-            tokens.add(count(text))
+            tokens.append(count(text))
         mark = digest(f"{type(found.row).__name__} {squeeze(text)}")
         duplicates += mark in seen
         seen.add(mark)
     return Checked(
         str(path), file.statement, file.container, file.format.name, rows, bad, tuple(faults), dict(fields),
-        duplicates, characters.summary(), tokens.summary(),
+        duplicates, _summary(characters), _summary(tokens),
     )  # fmt: skip
 
 
@@ -119,20 +116,15 @@ def token_counter(name: str | None) -> Callable[[str], int] | None:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-class Lengths:
-    """Every length seen, four bytes each."""
+def _line(name: str, summary: dict[str, Any]) -> str:
+    return f"  {name:<10} {'  '.join(f'{key} {value}' for key, value in summary.items())}"
 
-    def __init__(self) -> None:
-        self._seen = array("I")
 
-    def add(self, length: int) -> None:
-        self._seen.append(min(length, 2**32 - 1))
-
-    def summary(self) -> dict[str, Any]:
-        """Least, quartiles, 95th percentile, most, mean and sum; empty where nothing was seen."""
-        ranked = sorted(self._seen)
-        if not ranked:
-            return {}
-        marks = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
-        found: dict[str, Any] = {name: ranked[round(at * (len(ranked) - 1))] for name, at in marks.items()}
-        return {**found, "mean": round(sum(ranked) / len(ranked), 1), "sum": sum(ranked)}
+def _summary(lengths: array[int]) -> dict[str, Any]:
+    """Least, quartiles, 95th percentile, most, mean and sum; empty where nothing was seen."""
+    ranked = sorted(lengths)
+    if not ranked:
+        return {}
+    marks = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+    found: dict[str, Any] = {name: ranked[round(at * (len(ranked) - 1))] for name, at in marks.items()}
+    return {**found, "mean": round(sum(ranked) / len(ranked), 1), "sum": sum(ranked)}

@@ -132,35 +132,32 @@ async def augment(
         return tally.finish(head, file, journal.spent)
 
 
+@dataclass(slots=True)
 class _Run:
     """Makes the attempts that the journal does not hold yet, and rows of what it holds."""
 
-    def __init__(
-        self,
-        config: AugmentConfig,
-        teacher: Teacher | None,
-        lexicon: Lexicon,
-        journal: Journal,
-        progress: Callable[[int], None],
-    ) -> None:
-        self._config, self._teacher, self._lexicon = config, teacher, lexicon
-        self._journal, self._progress, self._done = journal, progress, 0
+    config: AugmentConfig
+    teacher: Teacher | None
+    lexicon: Lexicon
+    journal: Journal
+    progress: Callable[[int], None]
+    done: int = 0
 
     def missing(self, file: RowFile) -> Iterator[_Attempt]:
         """The attempts to make, in order."""
         for found in file:
             if found.row is not None:
                 attempts = self._attempts(found.line, found.row)
-                yield from (attempt for attempt in attempts if attempt.key not in self._journal)
+                yield from (attempt for attempt in attempts if attempt.key not in self.journal)
 
     async def attempt(self, attempt: _Attempt) -> bool:
         """Make one; False where the budget is spent."""
         entry = await self._entry(attempt)
         if entry is None:
             return False
-        self._journal.add(attempt.key, entry)
-        self._done += 1
-        self._progress(self._done)
+        self.journal.add(attempt.key, entry)
+        self.done += 1
+        self.progress(self.done)
         return True
 
     async def write_rows(
@@ -169,13 +166,13 @@ class _Run:
         """The rows that the journal's attempts at one row came to; the others are dropped."""
         seen: set[str] = set()
         for attempt in self._attempts(place["line"], row):
-            entry = self._journal.entry(attempt.key)
+            entry = self.journal.entry(attempt.key)
             if entry is None:
                 tally.not_attempted += 1
                 continue
             refusal = await self._refusal(attempt, entry, seen)
             origin = {"method": attempt.method, "copy": attempt.copy}
-            origin["seed"] = seed_of(self._config.seed, attempt.key)
+            origin["seed"] = seed_of(self.config.seed, attempt.key)
             if refusal:
                 tally.drop(refusal, place, {**origin, "text": entry.get("text", ""), "row": raw})
                 continue
@@ -184,20 +181,20 @@ class _Run:
             tally.keep({**to_json(with_question(row, entry["text"])), "provenance": provenance})
 
     def _attempts(self, line: int, row: Row) -> Iterator[_Attempt]:
-        for method in dict.fromkeys(self._config.methods):
-            for copy in range(self._config.copies):
+        for method in dict.fromkeys(self.config.methods):
+            for copy in range(self.config.copies):
                 yield _Attempt(line, row, method, copy)
 
     async def _entry(self, attempt: _Attempt) -> dict[str, Any] | None:
         """What the attempt came to, as the journal keeps it; None where the budget is spent."""
-        config, before = self._config, question_of(attempt.row)
+        config, before = self.config, question_of(attempt.row)
         seed = seed_of(config.seed, attempt.key)
         if config.check_answer and known_answer(attempt.row) is None:
             return {"failed": "no-known-answer"}
         entry: dict[str, Any] | None
         if attempt.method == "synonyms":
             answer = "" if isinstance(attempt.row, Text) else answer_text(attempt.row)
-            entry = {"text": replace_words(before, answer, self._lexicon, config.rate, seed)}
+            entry = {"text": replace_words(before, answer, self.lexicon, config.rate, seed)}
         elif attempt.method == "paraphrase":
             entry = await self._rewrite(PARAPHRASE.format(text=before), seed, {})
         else:
@@ -217,20 +214,20 @@ class _Run:
         return await self._solve(with_question(attempt.row, entry["text"]), seed, entry)
 
     async def _rewrite(self, prompt: str, seed: int, entry: dict[str, Any]) -> dict[str, Any] | None:
-        assert self._teacher is not None
-        reply = await self._teacher.write(prompt, seed, self._config.temperature)
+        assert self.teacher is not None
+        reply = await self.teacher.write(prompt, seed, self.config.temperature)
         return self._joined({**entry, "text": cleaned(reply.content)}, reply)
 
     async def _solve(self, row: Row, seed: int, entry: dict[str, Any]) -> dict[str, Any] | None:
-        assert self._teacher is not None
-        strategy = build_strategy(self._config.strategy, self._config.options)
-        reply = await self._teacher.solve(strategy, Problem(question_of(row)), seed)
+        assert self.teacher is not None
+        strategy = build_strategy(self.config.strategy, self.config.options)
+        reply = await self.teacher.solve(strategy, Problem(question_of(row)), seed)
         return self._joined({**entry, "answer": reply.answer}, reply)
 
     def _joined(self, entry: dict[str, Any], reply: Reply) -> dict[str, Any] | None:
         tokens = entry.get("tokens", 0) + reply.tokens
         if reply.cut:
-            self._journal.spend(tokens)
+            self.journal.spend(tokens)
             return None
         failed = reply.failed or ("cut-off" if reply.finish == "length" else "")
         return {**entry, "tokens": tokens, **({"failed": failed} if failed else {})}
@@ -242,11 +239,11 @@ class _Run:
             return refusal
         if squeeze(entry["text"]).casefold() in seen:
             return Refusal("duplicate")
-        if self._config.check_answer and self._teacher:
+        if self.config.check_answer and self.teacher:
             right, found = known_answer(attempt.row) or "", entry.get("answer")
             if found is None:
                 return Refusal("no-answer", {"wanted": right})
-            if not await self._teacher.equality.same(found, right):
+            if not await self.teacher.equality.same(found, right):
                 return Refusal("wrong-answer", {"wanted": right, "found": found})
         return None
 

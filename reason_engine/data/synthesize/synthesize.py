@@ -37,6 +37,7 @@ from reason_engine.data.outputs import Account, Journal, Outputs, Tally, beside,
 from reason_engine.data.synthesize.checks import AttemptJudge, cleaned_problem, problem_refusals
 from reason_engine.data.synthesize.teacher import Reply, Teacher, build_strategy, check_verifier, seed_of
 from reason_engine.errors import SetupError
+from reason_engine.strategies import Strategy
 from reason_engine.types import Message, Problem
 
 
@@ -113,14 +114,17 @@ async def synthesize(
         raise SetupError(
             f"{path}: format {file.format.name} holds no problems to solve; prompt+answer does, and prompt"
         )
-    build_strategy(config.strategy, config.options)
+    strategy = build_strategy(config.strategy, config.options)
     if config.verifier:
         check_verifier(config.verifier, config.params)
     dump, model = config.model_dump(mode="json"), teacher.engine.info.name
     head = {"run": "synthesize", "input": file_hash(path), "model": model, "config": dump}
     with Outputs(out, (path,)) as outputs:
         journal, tally = Journal(beside(out, "journal"), head, fresh=fresh), Tally(outputs)
-        run = _Run(config, teacher.within(tokens, journal.spent), journal, progress)
+        judge = AttemptJudge(
+            config.verifier is not None, config.threshold, config.keep, config.agree, teacher.equality
+        )
+        run = _Run(config, strategy, teacher.within(tokens, journal.spent), judge, journal, progress)
         problems = given = [_problem_of(row, place) for place, row, _ in tally.read(file)]
         within_budget, counts = True, dict[str, int]()
         if config.write:
@@ -135,55 +139,51 @@ async def synthesize(
         return tally.finish(head, file, journal.spent, counts)
 
 
+@dataclass(slots=True)
 class _Run:
     """Makes the attempts that the journal does not hold yet, and rows of what it holds."""
 
-    def __init__(
-        self,
-        config: SynthesizeConfig,
-        teacher: Teacher,
-        journal: Journal,
-        progress: Callable[[int], None],
-    ) -> None:
-        self._config, self._teacher, self._journal = config, teacher, journal
-        self._strategy = build_strategy(config.strategy, config.options)
-        scored = config.verifier is not None
-        self._judge = AttemptJudge(scored, config.threshold, config.keep, config.agree, teacher.equality)
-        self._progress, self._done = progress, 0
+    config: SynthesizeConfig
+    strategy: Strategy
+    teacher: Teacher
+    judge: AttemptJudge
+    journal: Journal
+    progress: Callable[[int], None]
+    done: int = 0
 
     async def write(self, number: int, given: list[SourceProblem]) -> bool:
         """One new problem by a few of the given ones; False where the budget is spent."""
         key = f"write/{number}"
-        if key in self._journal:
+        if key in self.journal:
             return True
-        seed = seed_of(self._config.seed, key)
-        shots = random.Random(seed).sample(given, min(self._config.shots, len(given)))
+        seed = seed_of(self.config.seed, key)
+        shots = random.Random(seed).sample(given, min(self.config.shots, len(given)))
         questions = (shot.problem().question for shot in shots)
         shown = "\n\n".join(f"Problem {place}:\n{text}" for place, text in enumerate(questions, 1))
-        reply = await self._teacher.write(WRITE.replace("{shown}", shown), seed, self._config.temperature)
+        reply = await self.teacher.write(WRITE.replace("{shown}", shown), seed, self.config.temperature)
         return self._keep(key, reply, {"text": cleaned_problem(reply.content)}) is not None
 
     async def solve(self, problem: SourceProblem) -> bool:
         """Attempts at one problem, until enough are right; False where the budget is spent."""
         entries: list[dict[str, Any]] = []
         for key, hint in self._keys(problem):
-            refusals = await self._judge.refusals(problem.reference, entries)
-            if self._judge.enough(hint, refusals, problem.reference is not None):
+            refusals = await self.judge.refusals(problem.reference, entries)
+            if self.judge.enough(hint, refusals, problem.reference is not None):
                 continue
-            entry = self._journal.entry(key) or await self._attempt(problem, key, hint)
+            entry = self.journal.entry(key) or await self._attempt(problem, key, hint)
             if entry is None:
                 return False
             entries.append(entry)
-        self._done += 1
-        self._progress(self._done)
+        self.done += 1
+        self.progress(self.done)
         return True
 
     def accepted(
         self, given: list[SourceProblem], tally: Tally, path: Path
     ) -> tuple[list[SourceProblem], dict[str, int]]:
         """The written problems that are new, in order, and counts; the others are dropped with their reason."""
-        keys = {number: f"write/{number}" for number in range(self._config.write)}
-        entries = {number: entry for number, key in keys.items() if (entry := self._journal.entry(key))}
+        keys = {number: f"write/{number}" for number in range(self.config.write)}
+        entries = {number: entry for number, key in keys.items() if (entry := self.journal.entry(key))}
         tally.not_attempted += len(keys) - len(entries)
         problems: list[SourceProblem] = []
         refusals = problem_refusals(entries, [problem.problem().question for problem in given])
@@ -200,15 +200,15 @@ class _Run:
         counts = {"solved": 0, "unsolved": 0}
         for problem in problems:
             keys, known = list(self._keys(problem)), problem.reference is not None
-            entries = [entry for key, _ in keys if (entry := self._journal.entry(key))]
-            refusals = await self._judge.refusals(problem.reference, entries)
-            if len(entries) < len(keys) and not self._judge.enough(keys[len(entries)][1], refusals, known):
+            entries = [entry for key, _ in keys if (entry := self.journal.entry(key))]
+            refusals = await self.judge.refusals(problem.reference, entries)
+            if len(entries) < len(keys) and not self.judge.enough(keys[len(entries)][1], refusals, known):
                 tally.not_attempted += 1
             if entries:
                 counts["solved" if None in refusals else "unsolved"] += 1
-            judged_by = self._config.verifier or ("reference" if known else "agreement")
+            judged_by = self.config.verifier or ("reference" if known else "agreement")
             for entry, refusal in zip(entries, refusals, strict=True):
-                attempt = {"attempt": entry["key"], "seed": seed_of(self._config.seed, entry["key"])}
+                attempt = {"attempt": entry["key"], "seed": seed_of(self.config.seed, entry["key"])}
                 if refusal:
                     tally.drop(refusal, problem.place, {**attempt, "text": entry.get("content", "")})
                     continue
@@ -217,23 +217,23 @@ class _Run:
                     **problem.place,
                     **attempt,
                     "model": model,
-                    "strategy": self._config.strategy,
+                    "strategy": self.config.strategy,
                     "judged_by": judged_by,
                     "answer": entry.get("answer"),
                     **({"score": entry["score"]} if "score" in entry else {}),
                 }
                 answer = Message("assistant", entry.get("content", ""), entry.get("reasoning"))
-                row = Conversation((*problem.suffixed(self._config.suffix), answer), "synthesized")
+                row = Conversation((*problem.suffixed(self.config.suffix), answer), "synthesized")
                 tally.keep({**to_json(row), "provenance": provenance})
         return counts
 
     async def _attempt(self, problem: SourceProblem, key: str, hint: bool) -> dict[str, Any] | None:
-        config, seed = self._config, seed_of(self._config.seed, key)
-        reply = await self._teacher.solve(self._strategy, problem.problem(hint=hint), seed)
+        config, seed = self.config, seed_of(self.config.seed, key)
+        reply = await self.teacher.solve(self.strategy, problem.problem(hint=hint), seed)
         entry: dict[str, Any] = {"hint": True} if hint else {}
         tokens = 0
         if config.verifier and reply.path is not None and not reply.cut:
-            score, detail, tokens = await self._teacher.judge(
+            score, detail, tokens = await self.teacher.judge(
                 config.verifier, config.params, problem.problem(), reply.path, seed
             )
             entry |= {"score": score, **({"detail": detail} if detail else {})}
@@ -245,16 +245,16 @@ class _Run:
         """A line of the journal. `tokens`: what judging the reply took."""
         tokens += reply.tokens
         if reply.cut:
-            self._journal.spend(tokens)
+            self.journal.spend(tokens)
             return None
-        return self._journal.add(key, {**reply.entry(), **entry, "tokens": tokens})
+        return self.journal.add(key, {**reply.entry(), **entry, "tokens": tokens})
 
     def _keys(self, problem: SourceProblem) -> Iterator[tuple[str, bool]]:
         """Every attempt that may be made, in order, and whether it is hinted."""
-        for number in range(self._config.attempts):
+        for number in range(self.config.attempts):
             yield f"{problem.key}/{number}", False
         if problem.reference is not None:
-            for number in range(self._config.hints):
+            for number in range(self.config.hints):
                 yield f"{problem.key}/hint/{number}", True
 
 
