@@ -149,6 +149,5 @@ def _valid(values: Any, where: str) -> Part:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise SetupError(
-            f"{where}: {key}{': ' if key else ''}{first['msg'].removeprefix('Value error, ')}"
-        ) from None
+        prefix = f"{where}: {key}: " if key else f"{where}: "
+        raise SetupError(prefix + first["msg"].removeprefix("Value error, ")) from None

@@ -66,7 +66,7 @@ class ArithmeticTask(GeneratedTask):
         return Problem(question, reference=str(lines[-1].value), task="arithmetic", meta={"index": index})
 
 
-def expression(rng: random.Random, operations: int, digits: tuple[int, int]) -> tuple[list[Line], str]:
+def expression(rng: random.Random, operations: int, digits: tuple[int, int]) -> tuple[list[Equation], str]:
     """True lines that evaluate a random expression from the inside out, and its text."""
     value = _number(rng, digits)
     whole, lines = Expression(value), []
@@ -79,7 +79,7 @@ def expression(rng: random.Random, operations: int, digits: tuple[int, int]) -> 
             other = rng.choice(divisors)
         if (op == "/" and not divisors) or (op == "-" and other > value) or APPLY[op](value, other) > 9999:
             op, other = ("+", other) if value + other <= 9999 else ("-", rng.randint(1, value))
-        lines += written_out(rng, value, op, other)
+        lines += work_out(rng, value, op, other)
         value = lines[-1].value
         whole = whole.join(op, Expression(other), value)
     return lines, whole.text
@@ -90,7 +90,7 @@ def _number(rng: random.Random, digits: tuple[int, int]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Equation:
     """`left op right = value`, all whole numbers."""
 
     left: int
@@ -102,27 +102,27 @@ class Line:
         return f"{self.left} {self.op} {self.right} = {self.value}"
 
 
-def line(left: int, op: str, right: int) -> Line:
+def equation(left: int, op: str, right: int) -> Equation:
     """The true equation."""
-    return Line(left, op, right, APPLY[op](left, right))
+    return Equation(left, op, right, APPLY[op](left, right))
 
 
-def written_out(rng: random.Random, left: int, op: str, right: int, split: float = 0.4) -> list[Line]:
+def work_out(rng: random.Random, left: int, op: str, right: int, split: float = 0.4) -> list[Equation]:
     """One valid way to do the operation; with probability `split` in parts, where its numbers have parts."""
     if op == "/" or rng.random() >= split:
-        return [line(left, op, right)]
+        return [equation(left, op, right)]
     if op == "*":
         big, small = max(left, right), min(left, right)
         high, low = _parts(big)
         if not (high and low) or small > 99:
-            return [line(left, op, right)]
-        first, second = line(high, "*", small), line(low, "*", small)
-        return [first, second, line(first.value, "+", second.value)]
+            return [equation(left, op, right)]
+        first, second = equation(high, "*", small), equation(low, "*", small)
+        return [first, second, equation(first.value, "+", second.value)]
     high, low = _parts(right)
     if not (high and low):
-        return [line(left, op, right)]
-    first = line(left, op, high)
-    return [first, line(first.value, op, low)]
+        return [equation(left, op, right)]
+    first = equation(left, op, high)
+    return [first, equation(first.value, op, low)]
 
 
 def _parts(number: int) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from reason_engine.data import STEPS, Example, families
 from reason_engine.evals import tasks
 from reason_engine.evals.spec import Range
-from reason_engine.recipes.arithmetic import Line, written_out
+from reason_engine.recipes.arithmetic import Equation, work_out
 from reason_engine.recipes.generated import GeneratedTask
 from reason_engine.types import Problem
 
@@ -59,7 +59,7 @@ class Conversion:
     """A question, one true rationale, and the answer."""
 
     question: str
-    lines: tuple[Line, ...]
+    lines: tuple[Equation, ...]
     answer: int
 
 
@@ -126,11 +126,11 @@ def conversion(
         end = start + 2 * levels
         names, factors = ladder[start : end + 1 : 2], ladder[start + 1 : end : 2]
         counts = [rng.randint(1, 60), *(rng.randint(0, min(99, factor - 1)) for factor in factors)]
-        lines, value = list[Line](), counts[0]
+        lines, value = list[Equation](), counts[0]
         for factor, count in zip(factors, counts[1:], strict=True):
-            lines += written_out(rng, value, "*", factor)
+            lines += work_out(rng, value, "*", factor)
             if count:
-                lines += written_out(rng, lines[-1].value, "+", count)
+                lines += work_out(rng, lines[-1].value, "+", count)
             value = lines[-1].value
         amount = _amount(counts, names)
         if value <= LIMIT and (zlib.crc32(amount.encode()) % 10 == 0) == held_out:

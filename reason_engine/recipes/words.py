@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from reason_engine.data import STEPS, Example, families
 from reason_engine.evals import tasks
 from reason_engine.evals.spec import Range
-from reason_engine.recipes.arithmetic import Line, line, written_out
+from reason_engine.recipes.arithmetic import Equation, equation, work_out
 from reason_engine.recipes.generated import GeneratedTask
 from reason_engine.types import Problem
 
@@ -35,9 +35,9 @@ class WordProblem:
     """A question, one true rationale, and the answer. `chain`: one line an operation, in the story's order."""
 
     question: str
-    lines: tuple[Line, ...]
+    lines: tuple[Equation, ...]
     answer: int
-    chain: tuple[Line, ...]
+    chain: tuple[Equation, ...]
 
     @property
     def rationale(self) -> str:
@@ -115,38 +115,34 @@ def word_problem(rng: random.Random, steps: int, digits: int = 2, aside: float =
     words = {"name": name, "they": they, "other": other, "things": rng.choice(THINGS)}
     start = _number(rng, digits)
     story = [rng.choice(START).format(n=start, **words)]
-    ending = (
-        "together"
-        if steps >= 3 and rng.random() < 0.25
-        else "more"
-        if steps >= 2 and rng.random() < 0.15
-        else ""
-    )
+    ending = "together" if steps >= 3 and rng.random() < 0.25 else ""
+    if not ending and steps >= 2 and rng.random() < 0.15:
+        ending = "more"
     left = steps - {"together": 2, "more": 1, "": 0}[ending]
     actions: list[tuple[str, int, int]] = []
-    chain: list[Line] = []
+    chain: list[Equation] = []
     value = start
     while left:
         kind, a, b = _action(rng, value, left, digits)
         left -= 2 if b else 1
-        chain += [*([line(b, "*", a)] if b else []), line(value, kind, a * (b or 1))]
+        chain += [*([equation(b, "*", a)] if b else []), equation(value, kind, a * (b or 1))]
         value = chain[-1].value
         actions.append((kind, a, b))
         story.append(_say(rng, kind, a, b, words))
     lines = _rationale(rng, start, actions)
     if ending == "more" and value > start:
         story.append(rng.choice(MORE_THAN_BEFORE).format(**words))
-        lines += written_out(rng, value, "-", start)
-        chain.append(line(value, "-", start))
+        lines += work_out(rng, value, "-", start)
+        chain.append(equation(value, "-", start))
     elif ending:
         op, a = _comparison(rng, value, digits)
         story.append(rng.choice(COMPARE[op]).format(a=a, **words))
-        lines += written_out(rng, value, op, a)
-        chain.append(line(value, op, a))
+        lines += work_out(rng, value, op, a)
+        chain.append(equation(value, op, a))
         if ending == "together":
             story.append(rng.choice(TOGETHER).format(**words))
-            lines += written_out(rng, lines[-1].value, "+", value)
-            chain.append(line(chain[-1].value, "+", value))
+            lines += work_out(rng, lines[-1].value, "+", value)
+            chain.append(equation(chain[-1].value, "+", value))
         else:
             story.append(f"How many {words['things']} does {other} have?")
     else:
@@ -177,14 +173,14 @@ def _action(rng: random.Random, value: int, left: int, digits: int) -> tuple[str
         if kind in "+-":
             count = rng.randint(2, 9) if left >= 2 and rng.random() < 0.3 else 0
             a = _number(rng, rng.randint(1, digits) if not count else max(1, digits - 1))
-            if 0 < _after(value, kind, a, count) <= LIMIT:
+            if 0 < equation(value, kind, a * (count or 1)).value <= LIMIT:
                 return kind, a, count
         elif kind == "*" and value < 10**digits:
             a = rng.randint(2, 9)
             if value * a <= LIMIT:
                 return kind, a, 0
-        elif kind == "/" and (ways := [a for a in range(2, 10) if value % a == 0 and value > a]):
-            return kind, rng.choice(ways), 0
+        elif kind == "/" and (divisors := [a for a in range(2, 10) if value % a == 0 and value > a]):
+            return kind, rng.choice(divisors), 0
 
 
 def _comparison(rng: random.Random, value: int, digits: int) -> tuple[str, int]:
@@ -195,32 +191,27 @@ def _comparison(rng: random.Random, value: int, digits: int) -> tuple[str, int]:
     return ("+", a) if a >= value else (op, a)
 
 
-def _after(value: int, kind: str, a: int, count: int) -> int:
-    return line(value, kind, a * (count or 1)).value
-
-
 def _say(rng: random.Random, kind: str, a: int, count: int, words: dict[str, str]) -> str:
-    one = {"+": GAIN, "-": LOSE, "*": TIMES, "/": SHARE}
-    many = {"+": PACKS, "-": PACKS_LOST}
-    return rng.choice((many if count else one)[kind]).format(a=a, b=count, **words)
+    forms = {"+": PACKS, "-": PACKS_LOST} if count else {"+": GAIN, "-": LOSE, "*": TIMES, "/": SHARE}
+    return rng.choice(forms[kind]).format(a=a, b=count, **words)
 
 
-def _rationale(rng: random.Random, value: int, actions: list[tuple[str, int, int]]) -> list[Line]:
+def _rationale(rng: random.Random, value: int, actions: list[tuple[str, int, int]]) -> list[Equation]:
     """Equations for a chain of actions; two neighbouring plain sums or differences are sometimes taken together."""
-    lines: list[Line] = []
+    lines: list[Equation] = []
     place = 0
     while place < len(actions):
         kind, a, count = actions[place]
         following = actions[place + 1] if place + 1 < len(actions) else None
         if count:
-            lines += written_out(rng, count, "*", a)
+            lines += work_out(rng, count, "*", a)
             a *= count
         elif following and kind == "+" and following[0] in "+-" and not following[2] and rng.random() < 0.25:
             op, b, _ = following
             if op == "+" or a > b:
-                lines += written_out(rng, a, op, b)
+                lines += work_out(rng, a, op, b)
                 a, place = lines[-1].value, place + 1
-        lines += written_out(rng, value, kind, a)
+        lines += work_out(rng, value, kind, a)
         value, place = lines[-1].value, place + 1
     return lines
 

@@ -52,9 +52,9 @@ class Format:
 
 def _messages(raw: Raw) -> Row:
     found = _turns(raw["messages"], "messages")
-    if found[-1].role != "assistant":
-        raise InvalidField(f"messages[{len(found) - 1}]", "the last message must be the assistant's")
-    return _conversation(found, raw)
+    return _conversation(
+        _ends_with(found, "messages", _ASSISTANT, "the last message must be the assistant's"), raw
+    )
 
 
 def _sharegpt(raw: Raw) -> Row:
@@ -62,9 +62,7 @@ def _sharegpt(raw: Raw) -> Row:
     found = _turns(raw[key], key)
     if raw.get("system"):
         found = _in_order((Message("system", _text_field(raw, "system")), *found), key)
-    if found[-1].role != "assistant":
-        raise InvalidField(f"{key}[{len(found) - 1}]", "the last turn must be the model's")
-    return _conversation(found, raw)
+    return _conversation(_ends_with(found, key, _ASSISTANT, "the last turn must be the model's"), raw)
 
 
 def _alpaca(raw: Raw) -> Row:
@@ -104,8 +102,7 @@ def _implicit(raw: Raw) -> Row:
     if chosen[:-1] != rejected[:-1] or len(chosen) < 2:
         raise InvalidField("prompt", "is missing, and `chosen` and `rejected` do not share one")
     for key, found in (("chosen", chosen), ("rejected", rejected)):
-        if found[-1].role != "assistant":
-            raise InvalidField(f"{key}[{len(found) - 1}]", "the last message must be the assistant's")
+        _ends_with(found, key, _ASSISTANT, "the last message must be the assistant's")
     return _differ(Preference(chosen[:-1], _not_blank(chosen[-1].content, "chosen"), rejected[-1].content))
 
 
@@ -131,9 +128,8 @@ def _stepwise(raw: Raw) -> Row:
         raise InvalidField("labels", f"must hold one label a step: {len(steps)} steps, {count}")
     for place, label in enumerate(labels):
         if not isinstance(label, (bool, int, float)) or not 0 <= label <= 1:
-            raise InvalidField(
-                f"labels[{place}]", f"must be true, false or a number from 0 to 1, not {label!r}"
-            )
+            message = f"must be true, false or a number from 0 to 1, not {label!r}"
+            raise InvalidField(f"labels[{place}]", message)
     return Stepwise(_prompt(raw), tuple(steps), tuple(float(label) for label in labels))
 
 
@@ -160,9 +156,8 @@ def _text(raw: Raw) -> Row:
 
 
 def _conversation(found: Turns, raw: Raw) -> Conversation:
-    weight, skip, tools = raw.get("weight"), raw.get("skip") or (), raw.get("tools") or ()
-    if weight is None:
-        weight = 1.0
+    skip, tools = raw.get("skip") or (), raw.get("tools") or ()
+    weight = 1.0 if raw.get("weight") is None else raw["weight"]
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= 1e6:
         raise InvalidField("weight", f"must be a number from 0 to 1e6, not {weight!r}")
     spans: list[tuple[int, int]] = []
@@ -186,16 +181,19 @@ def _prompt(raw: Raw) -> Turns:
 
 
 def _ends_with_user(found: Turns, key: str) -> Turns:
-    if found[-1].role not in ("user", "tool"):
-        raise InvalidField(f"{key}[{len(found) - 1}]", "the prompt must end with the user's turn")
+    return _ends_with(found, key, ("user", "tool"), "the prompt must end with the user's turn")
+
+
+def _ends_with(found: Turns, key: str, roles: tuple[str, ...], message: str) -> Turns:
+    if found[-1].role not in roles:
+        raise InvalidField(f"{key}[{len(found) - 1}]", message)
     return found
 
 
 def _instruction(raw: Raw) -> str:
+    instruction = _not_blank(_text_field(raw, "instruction"), "instruction")
     given = _text_field(raw, "input") if raw.get("input") is not None else ""
-    return "\n".join(
-        part for part in (_not_blank(_text_field(raw, "instruction"), "instruction"), given) if part
-    )
+    return f"{instruction}\n{given}" if given else instruction
 
 
 def _answer(raw: Raw, key: str, *, empty: bool = False, after: Turns = ()) -> str:
@@ -285,10 +283,8 @@ def _turn(entry: Any, where: str) -> Message:
         raise InvalidField(f"{where}.reasoning", "must be text")
     if role in ("user", "assistant") and not calls and not reasoning:
         _not_blank(content, f"{where}.{text_key}")
-    name, call_id = entry.get("name"), entry.get("tool_call_id")
-    return Message(
-        role, content, reasoning, calls, str(call_id) if call_id else None, str(name) if name else None
-    )
+    call_id, name = (str(value) if (value := entry.get(key)) else None for key in ("tool_call_id", "name"))
+    return Message(role, content, reasoning, calls, call_id, name)
 
 
 def _joined(parts: list[Any], where: str) -> str:
@@ -318,6 +314,7 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
+_ASSISTANT = ("assistant",)
 _PROMPT = ("prompt", "question", "problem", "query")
 _COMPLETION = ("completion", "response")
 _SHAREGPT = ("conversations", "conversation")

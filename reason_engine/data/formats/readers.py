@@ -151,11 +151,9 @@ def _no_format(path: Path, first: Sequence[tuple[int, Mapping[str, Any] | Invali
     line, raw = next((line, found) for line, found in first if not isinstance(found, InvalidField))
     nearest = min(FORMATS, key=lambda known: (len(known.missing(raw)) / len(known.keys), len(known.keys)))
     fields = ", ".join(map(repr, list(raw)[:8])) or "none"
-    lacking = ", ".join(nearest.missing(raw))
-    if len(nearest.missing(raw)) < len(nearest.keys):
-        hint = f"{nearest.name} would also need {lacking}"
-    else:
-        hint = f"formats: {', '.join(known.name for known in FORMATS)}"
+    hint = f"formats: {', '.join(known.name for known in FORMATS)}"
+    if len(lacking := nearest.missing(raw)) < len(nearest.keys):
+        hint = f"{nearest.name} would also need {', '.join(lacking)}"
     return f"{path}:{line}: fits no format; its fields are {fields}; {hint}"
 
 
@@ -175,9 +173,8 @@ def container_of(path: Path) -> str:
         return "JSON list"
     if head[:1] == b"{" or suffix in (".jsonl", ".ndjson"):
         return "JSON lines"
-    raise SetupError(
-        f"{path}: holds no rows" if not head else f"{path}: neither JSON lines, a JSON list, CSV nor Parquet"
-    )
+    reason = "neither JSON lines, a JSON list, CSV nor Parquet" if head else "holds no rows"
+    raise SetupError(f"{path}: {reason}")
 
 
 def read_mappings(path: Path, container: str) -> Iterator[Numbered]:

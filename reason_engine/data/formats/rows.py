@@ -99,14 +99,14 @@ Row = Conversation | Preference | Labelled | Stepwise | Reference | Question | T
 
 def question_of(row: Row) -> str:
     """The last user turn; the text itself of a row that is plain text."""
-    return row.text if isinstance(row, Text) else _user(row.prompt)[1].content
+    return row.text if isinstance(row, Text) else last_user_turn(row.prompt)[1].content
 
 
 def with_question(row: Row, question: str) -> Row:
     """The row with another last user turn."""
     if isinstance(row, Text):
         return replace(row, text=question)
-    place, turn = _user(row.prompt)
+    place, turn = last_user_turn(row.prompt)
     turns = (*row.prompt[:place], replace(turn, content=question), *row.prompt[place + 1 :])
     if isinstance(row, Conversation):
         return replace(row, messages=(*turns, row.answer))
@@ -198,5 +198,6 @@ def _prompt(turns: Sequence[Message]) -> Any:
     return turns[0].content if plain else [turn_json(turn) for turn in turns]
 
 
-def _user(turns: Turns) -> tuple[int, Message]:
+def last_user_turn(turns: Turns) -> tuple[int, Message]:
+    """Its place and itself."""
     return next((place, turn) for place, turn in reversed(list(enumerate(turns))) if turn.role == "user")

@@ -31,6 +31,7 @@ from reason_engine.data.formats.rows import (
     Row,
     Turns,
     known_answer,
+    last_user_turn,
     to_json,
 )
 from reason_engine.data.outputs import Account, Journal, Outputs, Tally, beside, file_hash, work_through
@@ -73,24 +74,18 @@ class SourceProblem:
     reference: str | None = None
     meta: Mapping[str, Any] | None = None
 
-    @property
-    def last(self) -> int:
-        """The place of the last user turn."""
-        return max(number for number, turn in enumerate(self.prompt) if turn.role == "user")
-
     def problem(self, *, hint: bool = False) -> Problem:
         """The problem as the teacher gets it; with the hint it is shown the answer."""
-        question, before = self.prompt[self.last].content, self.prompt[: self.last]
-        if hint:
-            question = f"{question}\n{HINT.replace('{answer}', self.reference or '')}"
-        after = self.prompt[self.last + 1 :]
-        return Problem(question, before, reference=self.reference, meta=self.meta or {}, tail=after)
+        place, turn = last_user_turn(self.prompt)
+        more = f"\n{HINT.replace('{answer}', self.reference or '')}" if hint else ""
+        before, after, meta = self.prompt[:place], self.prompt[place + 1 :], self.meta or {}
+        return Problem(turn.content + more, before, reference=self.reference, meta=meta, tail=after)
 
     def suffixed(self, suffix: str) -> Turns:
         """The prompt of the row: with this text as the last line of the question."""
-        turn = self.prompt[self.last]
+        place, turn = last_user_turn(self.prompt)
         asked = replace(turn, content=f"{turn.content}\n{suffix}") if suffix else turn
-        return (*self.prompt[: self.last], asked, *self.prompt[self.last + 1 :])
+        return (*self.prompt[:place], asked, *self.prompt[place + 1 :])
 
 
 async def synthesize(
@@ -111,9 +106,8 @@ async def synthesize(
     """
     file = open_source(path, config.format)
     if file.format.kind not in (Reference, Question, Conversation):
-        raise SetupError(
-            f"{path}: format {file.format.name} holds no problems to solve; prompt+answer does, and prompt"
-        )
+        name = file.format.name
+        raise SetupError(f"{path}: format {name} holds no problems to solve; prompt+answer does, and prompt")
     strategy = build_strategy(config.strategy, config.options)
     if config.verifier:
         check_verifier(config.verifier, config.params)
@@ -121,9 +115,8 @@ async def synthesize(
     head = {"run": "synthesize", "input": file_hash(path), "model": model, "config": dump}
     with Outputs(out, (path,)) as outputs:
         journal, tally = Journal(beside(out, "journal"), head, fresh=fresh), Tally(outputs)
-        judge = AttemptJudge(
-            config.verifier is not None, config.threshold, config.keep, config.agree, teacher.equality
-        )
+        scored = config.verifier is not None
+        judge = AttemptJudge(scored, config.threshold, config.keep, config.agree, teacher.equality)
         run = _Run(config, strategy, teacher.within(tokens, journal.spent), judge, journal, progress)
         problems = given = [_problem_of(row, place) for place, row, _ in tally.read(file)]
         within_budget, counts = True, dict[str, int]()

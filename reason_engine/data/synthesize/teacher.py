@@ -86,9 +86,8 @@ class Teacher:
 
     async def write(self, prompt: str, seed: int, temperature: float) -> Reply:
         """One text for an instruction, asked plainly."""
-        return await self.solve(
-            Instruction.model_validate({"temperature": temperature}), Problem(prompt), seed
-        )
+        instruction = Instruction.model_validate({"temperature": temperature})
+        return await self.solve(instruction, Problem(prompt), seed)
 
     async def solve(self, strategy: Strategy, problem: Problem, seed: int) -> Reply:
         """A problem solved by a strategy. Raises EngineError, RequestError, StrategyError."""
