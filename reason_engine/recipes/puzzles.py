@@ -12,9 +12,9 @@ Each line names what is left. The judgement is the value query of a tree search,
 `no`. Its states are what lines from a puzzle lead to, so that they look like those of a search; labels are balanced by
 drawing the label first. States of four numbers are those that training may use.
 
-The task `countdown` draws from the same generator as training, under other seeds, and there are few sets of small
-numbers: it measures reasoning within the family, not generalisation to unseen puzzles. `game24` holds puzzles that
-training never sees, and the states of the task `judgement` come from puzzles that neither of the two uses.
+The task `countdown` draws from the same generator as training, under other seeds: with few sets of small numbers, it
+measures reasoning within the family, not generalisation. `game24` holds puzzles that training never sees; the states
+of the task `judgement` come from puzzles that neither of the two uses.
 """
 
 from __future__ import annotations

@@ -131,8 +131,8 @@ class ReadingTask(BaseModel):
         known = facts(seed, self.facts)
         order = random.Random(f"eval-reading-order-{seed}").sample(range(len(known)), len(known))
         return [
-            Problem(one.question, reference=one.answer, task="reading", meta={"index": place})
-            for place, one in ((place, known[place]) for place in order[: limit or 500])
+            Problem(known[n].question, reference=known[n].answer, task="reading", meta={"index": n})
+            for n in order[: limit or 500]
         ]
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:

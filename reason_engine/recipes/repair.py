@@ -32,15 +32,8 @@ by side. The first wrong row ends with that word, and the right lines follow:
 A left side that the problem does not ask for is refused before it is worked out (`2: 37 + 7 wrong`), and so is an
 answer that comes too soon (`2: Answer wrong`).
 
-Thinking again after an answer, when something outside the model writes `Wait.` (only what follows it is learned; with
-`rows` it begins on a line of its own):
-
-    12 + 25 = 37
-    37 - 7 = 40
-    Answer: 40
-    Wait. Line 2 is wrong.
-    37 - 7 = 30
-    Answer: 30
+Thinking again after an answer, when something outside the model writes `Wait.`: `Wait. Line 2 is wrong.` and so on.
+Only what follows `Wait.` is learned; with `rows` it begins on a line of its own.
 """
 
 from __future__ import annotations
