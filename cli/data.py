@@ -26,8 +26,8 @@ from reason_engine.errors import SetupError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from reason_engine.data.synthesize.outputs import Account
-    from reason_engine.data.synthesize.teacher import Target
+    from reason_engine.data.outputs import Account
+    from reason_engine.data.synthesize.teacher import TeacherOptions
 
     Config = TypeVar("Config", bound=BaseModel)
 
@@ -84,12 +84,12 @@ def generate(
     out: Out = None,
 ) -> None:
     """Draw examples from one family or a recipe's mixture and write them as JSON lines."""
-    from reason_engine.data.mixture import describe, draw
+    from reason_engine.data.mixture import describe, generate_rows
 
     if family is None and config is None:
         typer.echo(describe())
         return
-    for row in draw(family, config, count, seed, settings or (), out):
+    for row in generate_rows(family, config, count, seed, settings or (), out):
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -220,7 +220,7 @@ def augment(
     With --url, --model names one of the endpoint's models.
     """
     from reason_engine.data.synthesize.augment import AugmentConfig, augment
-    from reason_engine.data.synthesize.teacher import Target, Teacher
+    from reason_engine.data.synthesize.teacher import Teacher, TeacherOptions
 
     values: dict[str, Any] = {
         "methods": tuple(methods or ("paraphrase",)),
@@ -244,7 +244,7 @@ def augment(
             tokens=tokens, concurrency=concurrency, fresh=fresh, progress=_counter("attempts", as_json),
         )  # fmt: skip
 
-    target = Target(model, url, engine, threads, max_tokens, profile) if config.needs_model else None
+    target = TeacherOptions(model, url, engine, threads, max_tokens, profile) if config.needs_model else None
     _run(work, target, as_json)
 
 
@@ -290,7 +290,7 @@ def synthesize(
     With --url, --model names one of the endpoint's models.
     """
     from reason_engine.data.synthesize.synthesize import SynthesizeConfig, synthesize
-    from reason_engine.data.synthesize.teacher import Target, Teacher
+    from reason_engine.data.synthesize.teacher import Teacher, TeacherOptions
 
     values: dict[str, Any] = {
         "write": write,
@@ -318,10 +318,10 @@ def synthesize(
             tokens=tokens, concurrency=concurrency, fresh=fresh, progress=_counter("problems", as_json),
         )  # fmt: skip
 
-    _run(work, Target(model, url, engine, threads, max_tokens, profile), as_json)
+    _run(work, TeacherOptions(model, url, engine, threads, max_tokens, profile), as_json)
 
 
-def _run(work: Callable[[Any], Any], target: Target | None, as_json: bool) -> None:
+def _run(work: Callable[[Any], Any], target: TeacherOptions | None, as_json: bool) -> None:
     """Run with the model that is named, and print the account."""
     import asyncio
 
