@@ -44,11 +44,11 @@ class Qat(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def short(cls, values: Any) -> Any:
+    def expand_bits(cls, values: Any) -> Any:
         return {"bits": values} if isinstance(values, int) else values
 
     @model_validator(mode="after")
-    def grouped(self) -> Qat:
+    def check_group(self) -> Qat:
         if self.bits == 8 and "group" in self.model_fields_set:
             raise ValueError("group: is for 4 bits; 8 bits have one scale an output")
         return self
@@ -83,13 +83,13 @@ def rounded8(values: Any) -> Any:
     return torch.round(values / scale).clamp(-127, 127) * scale
 
 
-def faked(weight_OI: Any, qat: Qat) -> Any:
+def fake_quantised(weight_OI: Any, qat: Qat) -> Any:
     """The weights as they will be stored, for the forward pass, with the gradient of the plain ones."""
-    seen = rounded8(weight_OI) if qat.bits == 8 else plain4(*codes4(weight_OI, qat.group))
-    return weight_OI + (seen - weight_OI).detach()
+    stored = rounded8(weight_OI) if qat.bits == 8 else plain4(*codes4(weight_OI, qat.group))
+    return weight_OI + (stored - weight_OI).detach()
 
 
-class Faking:
+class FakeQuantisation:
     """The seven matrices of every layer of a model, quantised in each forward pass unless switched off."""
 
     def __init__(self, model: Any, qat: Qat) -> None:
@@ -121,12 +121,12 @@ class Faking:
                 return multiply(inputs, linear.weight, linear.bias)
             if qat.bits == 8:
                 inputs = inputs + (rounded8(inputs).to(inputs.dtype) - inputs).detach()
-            return multiply(inputs, faked(linear.weight, qat), linear.bias)
+            return multiply(inputs, fake_quantised(linear.weight, qat), linear.bias)
 
         return forward
 
 
-def contrast(states_ND: Any, plain_ND: Any, rows_N: Any, rows: int, warmth: float) -> Any:
+def contrastive_loss(states_ND: Any, plain_ND: Any, rows_N: Any, rows: int, temperature: float) -> Any:
     """Mean over the rows of L_c."""
     import torch
     from torch.nn.functional import cross_entropy, normalize
@@ -135,12 +135,12 @@ def contrast(states_ND: Any, plain_ND: Any, rows_N: Any, rows: int, warmth: floa
         sums_BD = torch.zeros(rows, each_ND.shape[1], device=each_ND.device)
         return normalize(sums_BD.index_add(0, rows_N, each_ND.float()), dim=1)  # a mean, but for its length
 
-    alike_BB = pooled(states_ND) @ pooled(plain_ND).T / warmth
-    return cross_entropy(alike_BB, torch.arange(rows, device=alike_BB.device))
+    similarity_BB = pooled(states_ND) @ pooled(plain_ND).T / temperature
+    return cross_entropy(similarity_BB, torch.arange(rows, device=similarity_BB.device))
 
 
 def quantised_loss(
-    body: Any, head: Any, group: Sequence[Any], precision: str, faking: Faking, qat: Qat
+    body: Any, head: Any, group: Sequence[Any], precision: str, quantisation: FakeQuantisation, qat: Qat
 ) -> tuple[Any, Mapping[str, float]]:
     """Σ −w log p in the quantised pass, plus the contrastive term for each unit of w."""
     import torch
@@ -153,7 +153,7 @@ def quantised_loss(
     loss = (losses_N * weights_N).sum()
     if not qat.contrastive or len(group) < 2:
         return loss, {}
-    with torch.no_grad(), faking.off():
+    with torch.no_grad(), quantisation.off():
         plain_ND = answer_states(body, group, precision, head.weight.device)[0]
-    apart = contrast(states_ND, plain_ND, rows_N, len(group), qat.warmth)
-    return loss + qat.contrastive * apart * weights_N.sum(), {"contrast": apart.item() * len(group)}
+    contrast = contrastive_loss(states_ND, plain_ND, rows_N, len(group), qat.warmth)
+    return loss + qat.contrastive * contrast * weights_N.sum(), {"contrast": contrast.item() * len(group)}

@@ -24,12 +24,13 @@ from pydantic import Field
 
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.online.loop import Batch, Clip, Online, train
+from reason_engine.training.online.loop import Batch, train
+from reason_engine.training.online.recipe import Clip, Online
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reason_engine.training.common.policy import Policy, Row
+    from reason_engine.training.common.policy import Policy, Rollout
 
 
 class PpoConfig(Online):
@@ -50,10 +51,10 @@ class PpoConfig(Online):
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class ValuedSample:
     """A sample with its tokens' advantages, returns, and log-probabilities and values when it was drawn."""
 
-    row: Row
+    rollout: Rollout
     advantages: Tensor
     returns: Tensor
     old: Tensor
@@ -61,8 +62,8 @@ class Drawn:
     kl: float
 
     @property
-    def rows(self) -> Sequence[Row]:
-        return (self.row,)
+    def rollouts(self) -> Sequence[Rollout]:
+        return (self.rollout,)
 
 
 class ActorCritic:
@@ -76,20 +77,19 @@ class ActorCritic:
         self.modules: Mapping[str, Any] = {"policy": policy.model, "value": self.value}
         self.rates: Mapping[str, float] = {"value": config.value_rate or config.rate}
 
-    def items(self, batch: Batch) -> list[Drawn]:
+    def items(self, batch: Batch) -> list[ValuedSample]:
         """Values and advantages of every token, before anything is learned from them."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
         from reason_engine.training.common.policy import gae, whiten
 
-        rows, most = batch.rows, self.config.micro_tokens
-        old = self.policy.measured(rows, most)
-        values = self.value.measured(rows, most)
-        start = self._reference.measured(rows, most) if self.config.kl else old
+        rows, most = batch.rollouts, self.config.micro_tokens
+        old = self.policy.measure(rows, most)
+        values = self.value.measure(rows, most)
+        start = self._reference.measure(rows, most) if self.config.kl else old
         away = [now - then for now, then in zip(old, start, strict=True)]
-        given = placed(batch)
-        rewards = [r - self.config.kl * kl for r, kl in zip(given, away, strict=True)]
+        rewards = [r - self.config.kl * kl for r, kl in zip(token_rewards(batch), away, strict=True)]
         mask_BT = pad_sequence([torch.ones(len(row.answer)) for row in rows], batch_first=True)
         advantages_BT, returns_BT = gae(
             pad_sequence(rewards, batch_first=True),
@@ -103,43 +103,43 @@ class ActorCritic:
         taught_BT = mask_BT * torch.tensor([[0.0 if out else 1.0] for out in cut])
         advantages_BT = whiten(advantages_BT, taught_BT)
         return [
-            Drawn(row, advantages_BT[at, :n], returns_BT[at, :n], old[at], values[at], away[at].sum().item())
+            ValuedSample(row, advantages_BT[at, :n], returns_BT[at, :n], old[at], values[at], away[at].sum().item())
             for at, row in enumerate(rows)
             for n in (len(row.answer),)
         ]
 
-    def loss(self, items: Sequence[Drawn], whole: Sequence[Drawn]) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, items: Sequence[ValuedSample], whole: Sequence[ValuedSample]) -> tuple[Tensor, dict[str, float]]:
         """Summed over the tokens of `items`, all alike, as a share of those of `whole`."""
         import torch
 
-        from reason_engine.training.common.policy import clipped, clipped_values
+        from reason_engine.training.common.policy import clipped_policy_loss, clipped_value_loss
 
-        rows, share = [one.row for one in items], 1 / sum(len(one.row.answer) for one in whole)
+        rows, share = [one.rollout for one in items], 1 / sum(len(one.rollout.answer) for one in whole)
         now_N, entropy_N = self.policy.logprobs(rows)
         values_N = self.value(rows)
         old_N, advantages_N, returns_N, before_N = (
             torch.cat([part[at] for part in ((o.old, o.advantages, o.returns, o.values) for o in items)])
             for at in range(4)
         )
-        losses_N, cut_N = clipped(now_N, old_N, advantages_N, *self.config.clip)
-        wrong_N = clipped_values(values_N, before_N, returns_N, self.config.value_clip)
-        told = {
+        losses_N, cut_N = clipped_policy_loss(now_N, old_N, advantages_N, *self.config.clip)
+        wrong_N = clipped_value_loss(values_N, before_N, returns_N, self.config.value_clip)
+        metrics = {
             "clip_fraction": cut_N.sum().item() * share,
             "entropy": entropy_N.sum().item() * share,
             "value_loss": wrong_N.detach().sum().item() * share,
             "kl": sum(one.kl for one in items) / len(whole),
         }
-        return (losses_N + self.config.value_weight * wrong_N).sum() * share, told
+        return (losses_N + self.config.value_weight * wrong_N).sum() * share, metrics
 
 
-def placed(batch: Batch) -> list[Tensor]:
+def token_rewards(batch: Batch) -> list[Tensor]:
     """Rewards by token, a tensor a row: outcomes at the last token, those of steps where the steps end."""
     import torch
 
-    found = [torch.zeros(len(row.answer)) for row in batch.rows]
-    for at, reward in enumerate(reward for group in batch.judged.outcome for reward in group):
+    found = [torch.zeros(len(row.answer)) for row in batch.rollouts]
+    for at, reward in enumerate(reward for group in batch.rewards.outcome for reward in group):
         found[at][-1] += reward
-    for weight, table in batch.judged.steps:
+    for weight, table in batch.rewards.steps:
         for at, steps in enumerate(one for group in table for one in group):
             for place, reward in steps:
                 found[at][place] += weight * reward
@@ -154,5 +154,4 @@ class Ppo:
     summary: ClassVar[str] = "reinforcement learning on the model's own samples, against a learned value"
 
     def train(self, config: PpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
         return train(config, out, tell, lambda policy, start: ActorCritic(config, policy, start))

@@ -20,12 +20,13 @@ from pydantic import Field
 
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.online.loop import Batch, Clip, Online, train
+from reason_engine.training.online.loop import Batch, train
+from reason_engine.training.online.recipe import Clip, Online
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reason_engine.training.common.policy import Policy, Row
+    from reason_engine.training.common.policy import Policy, Rollout
 
 
 class RlooConfig(Online):
@@ -38,18 +39,18 @@ class RlooConfig(Online):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class JudgedAnswer:
     """A sample, what it is worth, and its log-probability when it was drawn. `taught`: whether it counts."""
 
-    row: Row
+    rollout: Rollout
     advantage: float
     taught: bool
     old: float
     kl: float
 
     @property
-    def rows(self) -> Sequence[Row]:
-        return (self.row,)
+    def rollouts(self) -> Sequence[Rollout]:
+        return (self.rollout,)
 
 
 class LeaveOneOut:
@@ -60,51 +61,51 @@ class LeaveOneOut:
         self.modules: Mapping[str, Any] = {"policy": policy.model}
         self.rates: Mapping[str, float] = {}
 
-    def items(self, batch: Batch) -> list[Answer]:
+    def items(self, batch: Batch) -> list[JudgedAnswer]:
         """Advantages against the other samples of each prompt."""
         import torch
 
         from reason_engine.training.common.policy import leave_one_out
 
-        rows = batch.rows
+        rows = batch.rollouts
         again = self.config.updates * self.config.minibatches > 1
         old = self._sums(self.policy, rows) if again or self.config.kl else [0.0] * len(rows)
         kl = [0.0] * len(rows)
         if self.config.kl:
             kl = [now - then for now, then in zip(old, self._sums(self._reference, rows), strict=True)]
-        rewards_PG = torch.tensor(batch.judged.folded())
+        rewards_PG = torch.tensor(batch.rewards.totals())
         rewards_PG = rewards_PG - self.config.kl * torch.tensor(kl).view_as(rewards_PG)
         advantages_PG = leave_one_out(rewards_PG)
         if self.config.normalise:
             advantages_PG = advantages_PG / (rewards_PG.std() + 1e-4)
         cut = [self.config.mask_truncated and path.finish_reason == "length" for path in batch.paths]
         parts = zip(rows, advantages_PG.flatten().tolist(), cut, old, kl, strict=True)
-        return [Answer(row, worth, not out, before, away) for row, worth, out, before, away in parts]
+        return [JudgedAnswer(row, worth, not out, before, away) for row, worth, out, before, away in parts]
 
-    def loss(self, items: Sequence[Answer], whole: Sequence[Answer]) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, items: Sequence[JudgedAnswer], whole: Sequence[JudgedAnswer]) -> tuple[Tensor, dict[str, float]]:
         """Summed over `items`, each a share of `whole`."""
         import torch
 
-        from reason_engine.training.common.policy import clipped
+        from reason_engine.training.common.policy import clipped_policy_loss
 
-        lengths = [len(one.row.answer) for one in items]
-        now_N, entropy_N = self.policy.logprobs([one.row for one in items])
+        lengths = [len(one.rollout.answer) for one in items]
+        now_N, entropy_N = self.policy.logprobs([one.rollout for one in items])
         now_B = torch.stack([part.sum() for part in now_N.split(lengths)])
         again = self.config.updates * self.config.minibatches > 1
         old_B = torch.tensor([one.old for one in items]) if again else now_B.detach()
         advantages_B = torch.tensor([one.advantage for one in items])
-        losses_B, cut_B = clipped(now_B, old_B, advantages_B, *self.config.clip)
+        losses_B, cut_B = clipped_policy_loss(now_B, old_B, advantages_B, *self.config.clip)
         counts_B = torch.tensor([float(one.taught) for one in items])
         share = 1 / max(1, sum(one.taught for one in whole))
-        told = {
+        metrics = {
             "clip_fraction": (cut_B * counts_B).sum().item() * share,
             "entropy": sum(part.mean().item() for part in entropy_N.split(lengths)) / len(whole),
             "kl": sum(one.kl for one in items) / len(whole),
         }
-        return (losses_B * counts_B).sum() * share, told
+        return (losses_B * counts_B).sum() * share, metrics
 
-    def _sums(self, policy: Policy, rows: Sequence[Row]) -> list[float]:
-        return [values.sum().item() for values in policy.measured(rows, self.config.micro_tokens)]
+    def _sums(self, policy: Policy, rows: Sequence[Rollout]) -> list[float]:
+        return [values.sum().item() for values in policy.measure(rows, self.config.micro_tokens)]
 
 
 @trainers.register("rloo")
@@ -115,5 +116,4 @@ class Rloo:
     summary: ClassVar[str] = "REINFORCE on whole answers, each against the mean of the others to its prompt"
 
     def train(self, config: RlooConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
         return train(config, out, tell, lambda policy, start: LeaveOneOut(config, policy, start))

@@ -6,8 +6,8 @@ Matrices learn by Muon, everything else by AdamW; with `peft` all by AdamW. Rate
 *tokens*, so that the schedule does not depend on the machine. In a new model the output and down projections start at
 zero, hence each layer as the identity.
 
-With `qat` every pass sees the weights as they will be quantised (`_qat`); what is written are the weights themselves,
-in fp32, and `qat.json` with the grid. `reason compress qat` stores them on it.
+With `qat` every pass sees the weights as they will be quantised (`common/quantisation_aware`); what is written are the
+weights themselves, in fp32, and `qat.json` with the grid. `reason compress qat` stores them on it.
 """
 
 from __future__ import annotations
@@ -23,31 +23,11 @@ from reason_engine.data.formats.rows import Conversation, Row, Text
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.common.config import Frozen
-from reason_engine.training.common.quantisation_aware import GRID, Faking, Qat, quantised_loss
+from reason_engine.training.common.encode import Encoder
+from reason_engine.training.common.models import Architecture, save_model
+from reason_engine.training.common.quantisation_aware import GRID, FakeQuantisation, Qat, quantised_loss
+from reason_engine.training.common.recipe import Conversations
 from reason_engine.training.supervised.loop import supervise
-from reason_engine.training.supervised.recipe import Conversations
-
-
-class Architecture(Frozen):
-    """A new Qwen3 model."""
-
-    width: int = Field(256, ge=32, multiple_of=32)
-    layers: int = Field(4, ge=1)
-    intermediate: int = Field(640, ge=32, multiple_of=32)
-    heads: int = Field(4, ge=1)
-    kv_heads: int = Field(2, ge=1)
-    head_dim: int = Field(64, ge=8, multiple_of=8)
-    context: int = Field(1024, ge=32)
-    rope_theta: float = 1e4
-    vocabulary: int = Field(768, ge=300, le=65536)
-    tokenizer_examples: int = Field(20_000, ge=10)
-
-    @model_validator(mode="after")
-    def divides(self) -> Architecture:
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        return self
 
 
 class AnswersConfig(Conversations):
@@ -62,13 +42,13 @@ class AnswersConfig(Conversations):
 
     @model_validator(mode="before")
     @classmethod
-    def gentle(cls, values: Any) -> Any:
+    def default_optimiser(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("peft") and "optimiser" not in values:
             return {**values, "optimiser": "adamw"}
         return values
 
     @model_validator(mode="after")
-    def one_model(self) -> AnswersConfig:
+    def check_model(self) -> AnswersConfig:
         if (self.model is None) == (self.architecture is None):
             raise ValueError("give either model or architecture")
         if self.peft is not None and self.model is None:
@@ -82,7 +62,7 @@ class SftConfig(AnswersConfig):
     qat: Qat | None = None
 
     @model_validator(mode="after")
-    def plain_weights(self) -> SftConfig:
+    def check_all_weights(self) -> SftConfig:
         if self.qat is not None and (self.peft is not None or self.compile):
             raise ValueError("qat: quantises all weights in each pass: leave peft out, and compile false")
         return self
@@ -94,8 +74,6 @@ class Answers:
     kinds: ClassVar[tuple[type[Row], ...]] = (Conversation, Text)
 
     def __init__(self, config: Any, model: Any, tokenizer: Any) -> None:
-        from reason_engine.training.common.encode import Encoder
-
         self.model, self._precision = model, config.precision
         self.encoder = Encoder(tokenizer, config.max_length)
 
@@ -120,11 +98,11 @@ class QuantisedAnswers(Answers):
     def __init__(self, config: SftConfig, model: Any, tokenizer: Any) -> None:
         assert config.qat is not None
         super().__init__(config, model, tokenizer)
-        self._qat, self._faking = config.qat, Faking(model, config.qat)
+        self._qat, self._quantisation = config.qat, FakeQuantisation(model, config.qat)
 
     def loss(self, group: Sequence[Any], body: Any) -> tuple[Any, Mapping[str, float]]:
         head = self.model.get_output_embeddings()
-        return quantised_loss(body, head, group, self._precision, self._faking, self._qat)
+        return quantised_loss(body, head, group, self._precision, self._quantisation, self._qat)
 
 
 @trainers.register("sft")
@@ -135,15 +113,12 @@ class Sft:
     summary: ClassVar[str] = "supervised fine-tuning, from scratch or from a checkpoint"
 
     def train(self, config: SftConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.tokens`; goes on from the checkpoint in `out` where there is one. The last metrics."""
         if config.qat is None:
             return supervise(config, out, tell, Answers, base=config.model)
-        metrics = supervise(config, out, tell, QuantisedAnswers, base=config.model, save=_save_plain)
+        metrics = supervise(config, out, tell, QuantisedAnswers, base=config.model, save=_save_fp32)
         (out / GRID).write_text(json.dumps(config.qat.grid(), indent=2) + "\n", "utf-8")
         return metrics
 
 
-def _save_plain(model: Any, tokenizer: Any, out: Path) -> None:
-    from reason_engine.training.common.models import save_model
-
+def _save_fp32(model: Any, tokenizer: Any, out: Path) -> None:
     save_model(model, tokenizer, out, "float32")  # in bf16 a weight may lie on another point of the grid

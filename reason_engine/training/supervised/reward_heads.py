@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from reason_engine.engines.checkpoint.folder import fingerprint
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.reward_models import HEAD, HEAD_DIM, Kind
 from reason_engine.errors import SetupError
+from reason_engine.training.common.encode import Encoded
 from reason_engine.training.common.models import save_model
-from reason_engine.training.supervised.recipe import Tuned
+from reason_engine.training.common.recipe import Tuned
 
 if TYPE_CHECKING:
     from reason_engine.training.common.forward import Body
 
-Read = tuple[list[int], Sequence[int], int]
+ScoredText = tuple[list[int], Sequence[int], int]
 """Token ids, the places that are read, where the answer begins."""
 SIDE_WIDTH = 192
 CLASSES: dict[Kind, str] = {
@@ -35,7 +36,7 @@ CLASSES: dict[Kind, str] = {
 }
 
 
-class Headed(Tuned):
+class HeadRecipe(Tuned):
     """`train: head` and `train: side` leave the model as it is."""
 
     adamw_rate: float = Field(2e-5, gt=0, description="Of a head alone 1e-3 unless set")
@@ -53,14 +54,14 @@ class Headed(Tuned):
 
     @model_validator(mode="before")
     @classmethod
-    def brisk(cls, values: Any) -> Any:
+    def default_rates(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("train") not in ("head", "side"):
             return values
         fitting = {"adamw_rate": 1e-3, **({"wide": SIDE_WIDTH} if values["train"] == "side" else {})}
         return {**fitting, **values}
 
     @model_validator(mode="after")
-    def head_alone(self) -> Headed:
+    def check_head(self) -> HeadRecipe:
         if self.wide and self.train == "model":
             raise ValueError("wide: a whole checkpoint has a head of one layer; with two, train: head")
         if self.begin is not None and self.train == "model":
@@ -78,7 +79,7 @@ class Headed(Tuned):
         return self
 
 
-def with_head(config: Headed, model: Any, kind: Kind, pad: int | None) -> Any:
+def add_head(config: HeadRecipe, model: Any, kind: Kind, pad: int | None) -> Any:
     """The model's body under a new head `score`; of a head alone the body is frozen."""
     import torch
     import transformers
@@ -107,7 +108,7 @@ def with_head(config: Headed, model: Any, kind: Kind, pad: int | None) -> Any:
     else:
         score = nn.Linear(hidden, 1, bias=kind == "process" or config.train == "head")
     if config.begin is not None:
-        _take(score, config.begin)
+        _load_head(score, config.begin)
     made.score = score.to(next(model.parameters()).device)
     if config.train == "model":
         nn.init.normal_(made.score.weight, std=hidden**-0.5)
@@ -116,7 +117,7 @@ def with_head(config: Headed, model: Any, kind: Kind, pad: int | None) -> Any:
     return made
 
 
-def _take(score: Any, folder: Path) -> None:
+def _load_head(score: Any, folder: Path) -> None:
     """The weights of the head in that folder. Raises SetupError where it has none, or others."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -127,25 +128,24 @@ def _take(score: Any, folder: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise SetupError(f"begin: {folder}: no head can be read: {str(error).splitlines()[0]}") from None
     except RuntimeError as error:
-        said = str(error).splitlines()
-        raise SetupError(f"begin: {folder}: another head than this one: {said[-1].strip()}") from None
+        last = str(error).splitlines()[-1].strip()
+        raise SetupError(f"begin: {folder}: another head than this one: {last}") from None
 
 
-def values_of(config: Headed, made: Any, speaker: Any, body: Body, rows: Sequence[Read]) -> Any:
-    """The values at each row's places, one after the other, [N]. `speaker`: the model's output matrix."""
+def head_values(config: HeadRecipe, made: Any, lm_head: Any, body: Body, rows: Sequence[ScoredText]) -> Any:
+    """The values at each row's places, one after the other, [N]. `lm_head`: the model's output matrix."""
     from reason_engine.training.common.forward import place_values
 
     if config.train == "side":
-        return _side_values(made, speaker, body, rows, config.precision)
+        return _side_values(made, lm_head, body, rows, config.precision)
     return place_values(body, made.score, [(ids, places) for ids, places, _ in rows], config.precision)
 
 
-def _side_values(made: Any, speaker: Any, body: Body, rows: Sequence[Read], precision: str) -> Any:
+def _side_values(made: Any, lm_head: Any, body: Body, rows: Sequence[ScoredText], precision: str) -> Any:
     """By the network beside the model, which begins at the token before the answer."""
     import torch
 
     from reason_engine.engines.embedded.model.side_network import surprise
-    from reason_engine.training.common.encode import Encoded
     from reason_engine.training.common.forward import head_logits, padded_ids
 
     device = next(made.score.parameters()).device
@@ -157,14 +157,14 @@ def _side_values(made: Any, speaker: Any, body: Body, rows: Sequence[Read], prec
         states_BTH = body(ids_BT).gather(1, window_BT[..., None].expand(-1, -1, made.config.hidden_size))
         answer_BT = ids_BT.gather(1, window_BT)
         tokens_BTH = made.get_input_embeddings()(answer_BT)
-        said_BT3 = surprise(head_logits(speaker, states_BTH, precision), answer_BT)
-    values_BT = made.score(states_BTH.float(), tokens_BTH.float(), said_BT3)
+        surprise_BT3 = surprise(head_logits(lm_head, states_BTH, precision), answer_BT)
+    values_BT = made.score(states_BTH.float(), tokens_BTH.float(), surprise_BT3)
     at = [(row, place - max(0, first - 1)) for row, (_, places, first) in enumerate(rows) for place in places]
     rows_N, places_N = (torch.tensor(column, device=device) for column in zip(*at, strict=True))
     return values_BT[rows_N, places_N]
 
 
-def saver(config: Headed, kind: Kind) -> Any:
+def head_saver(config: HeadRecipe, kind: Kind) -> Any:
     """What writes the result: the checkpoint, or the head alone."""
     if config.train == "model":
         return save_model
@@ -181,10 +181,10 @@ def saver(config: Headed, kind: Kind) -> Any:
             for name, t in model.score.state_dict().items()
         }
         save_file(tensors, out / "head.new")
-        said: dict[str, Any] = {"kind": kind, "base": fingerprint(config.model)}
+        settings: dict[str, Any] = {"kind": kind, "base": ModelFolder(config.model).fingerprint}
         if config.train == "side":
-            said["side"] = {"width": config.wide, "depth": config.deep}
-        (out / HEAD).write_text(json.dumps(said, indent=2) + "\n", "utf-8")
+            settings["side"] = {"width": config.wide, "depth": config.deep}
+        (out / HEAD).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
         # tensors are written for their owner alone
         (out / "head.new").chmod((out / HEAD).stat().st_mode)
         os.replace(out / "head.new", out / "head.safetensors")

@@ -21,13 +21,13 @@ from reason_engine.data.formats.rows import Preference, Row, Turns
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.common.encode import Encoded
-from reason_engine.training.rewards.heads import Headed, Read, saver, values_of, with_head
+from reason_engine.training.common.encode import Encoded, Encoder
 from reason_engine.training.supervised.dpo import Pair
 from reason_engine.training.supervised.loop import supervise
+from reason_engine.training.supervised.reward_heads import HeadRecipe, ScoredText, add_head, head_saver, head_values
 
 
-class RewardConfig(Headed):
+class RewardConfig(HeadRecipe):
     """Pairs of answers, the better one first."""
 
     kinds: ClassVar[tuple[type[Row], ...]] = (Preference,)
@@ -42,15 +42,13 @@ class Outcomes:
     kinds: ClassVar[tuple[type[Row], ...]] = (Preference,)
 
     def __init__(self, config: RewardConfig, model: Any, tokenizer: Any) -> None:
-        from reason_engine.training.common.encode import Encoder
-
-        self.model = with_head(config, model, "outcome", tokenizer.pad_token_id)
+        self.model = add_head(config, model, "outcome", tokenizer.pad_token_id)
         self._config, self._encoder = config, Encoder(tokenizer, config.max_length)
-        self._speaker = model.get_output_embeddings()
+        self._lm_head = model.get_output_embeddings()
 
     def encode(self, rows: Sequence[Preference]) -> list[Pair]:
         return [
-            Pair(self._text(row.prompt, row.chosen), self._text(row.prompt, row.rejected)) for row in rows
+            Pair(self._encode(row.prompt, row.chosen), self._encode(row.prompt, row.rejected)) for row in rows
         ]
 
     def total(self, batch: Sequence[Pair], body: Any) -> float:
@@ -61,14 +59,14 @@ class Outcomes:
 
         config, count = self._config, len(group)
         texts = (*(p.chosen for p in group), *(p.rejected for p in group))
-        rows: list[Read] = [(one.ids, [len(one.ids) - 1], _begins(one)) for one in texts]
-        values = values_of(config, self.model, self._speaker, body, rows)
+        rows: list[ScoredText] = [(one.ids, [len(one.ids) - 1], _answer_start(one)) for one in texts]
+        values = head_values(config, self.model, self._lm_head, body, rows)
         better, worse = values[:count], values[count:]
         losses = -logsigmoid(better - worse - config.margin) + config.centre * (better + worse) ** 2
         margins = (better - worse).detach()
         return losses.sum(), {"accuracy": float((margins > 0).sum()), "margin": float(margins.sum())}
 
-    def _text(self, prompt: Turns, answer: str) -> Encoded:
+    def _encode(self, prompt: Turns, answer: str) -> Encoded:
         whole = self._config.train == "model"
         asked = "" if whole else self._encoder.prompt(prompt)
         text = self._encoder.closed(prompt, answer) if whole else asked + answer
@@ -81,8 +79,8 @@ class Outcomes:
         return Encoded(ids, [float(start >= len(asked)) for start in starts])
 
 
-def _begins(text: Encoded) -> int:
-    """Where its answer does."""
+def _answer_start(text: Encoded) -> int:
+    """The place of its answer's first token."""
     return text.weights.index(1.0) if 1.0 in text.weights else len(text.ids)
 
 
@@ -94,5 +92,4 @@ class Reward:
     summary: ClassVar[str] = "an outcome reward model from pairs of answers (Bradley-Terry)"
 
     def train(self, config: RewardConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.tokens`; goes on from the checkpoint in `out` where there is one. The last metrics."""
-        return supervise(config, out, tell, Outcomes, base=config.model, save=saver(config, "outcome"))
+        return supervise(config, out, tell, Outcomes, base=config.model, save=head_saver(config, "outcome"))

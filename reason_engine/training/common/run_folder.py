@@ -1,16 +1,25 @@
-"""What a killed run goes on from: weights, optimisers, place in the data, random state; whole or not at all."""
+"""What a run writes on its way: the checkpoint that a killed run goes on from, and the log, one JSON line a step.
+
+A checkpoint holds weights, optimisers, place in the data and random state, whole or not at all.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import resource
+import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reason_engine.errors import SetupError
-from reason_engine.training.common.distributed import World
+from reason_engine.errors import MissingExtra, SetupError
+from reason_engine.jsonl import JsonLines
+from reason_engine.progress import OnProgress, silent
+from reason_engine.training.common.distributed import Distributed
 
 FREE = {
     "out", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens",
@@ -21,12 +30,12 @@ FREE = {
 class Weights:
     """The trained weights by name as the state of a model: frozen ones need not be kept."""
 
-    def __init__(self, trained: list[tuple[str, Any]], world: World | None = None) -> None:
-        self._trained, self._world = dict(trained), world
+    def __init__(self, trained: list[tuple[str, Any]], processes: Distributed | None = None) -> None:
+        self._trained, self._processes = dict(trained), processes
 
     def state_dict(self) -> dict[str, Any]:
         state = {name: parameter.detach() for name, parameter in self._trained.items()}
-        return self._world.whole(state) if self._world else state
+        return self._processes.whole(state) if self._processes else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         import torch
@@ -34,17 +43,17 @@ class Weights:
         with torch.no_grad():
             for name, parameter in self._trained.items():
                 value = state[name]
-                parameter.copy_(self._world.part(value, parameter) if self._world else value)
+                parameter.copy_(self._processes.part(value, parameter) if self._processes else value)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A place in the data that was noted down."""
+class SavedPosition:
+    """A place in the data as it was before a batch was drawn."""
 
-    noted: Any
+    saved: Any
 
     def state(self) -> Any:
-        return self.noted
+        return self.saved
 
 
 class Checkpoint:
@@ -108,3 +117,53 @@ class Checkpoint:
         self._file.with_suffix(".new").unlink(missing_ok=True)
         if self._file.parent.is_dir():
             self._file.parent.rmdir()
+
+
+class Log:
+    """Appends to a file and reports progress. Speed is over all tokens since this process began.
+
+    `board`: a folder for TensorBoard's events. Raises MissingExtra where it is wanted and not installed.
+    """
+
+    def __init__(
+        self, file: Path, total: int, done: int, tell: OnProgress = silent, board: Path | None = None
+    ) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._board = None if board is None else _board(board)
+        self._lines, self._total, self._done, self._tell = JsonLines(file, escape=True), total, done, tell
+        self._began = time.monotonic()
+
+    def write(self, metrics: Mapping[str, Any], left: float | None = None) -> dict[str, Any]:
+        """Add speed (tokens a second), seconds spent, peak memory in bytes, and seconds `left`, by the tokens that are
+        left unless given. What was added, less what is left."""
+        spent = time.monotonic() - self._began
+        speed = (metrics["tokens"] - self._done) / spent
+        added = {"speed": round(speed), "seconds": round(spent, 1), "memory": peak_memory()}
+        row = {
+            **{key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()},
+            **added,
+            "left": round(max(0, self._total - metrics["tokens"]) / speed if left is None else left),
+        }
+        self._lines.append(row)
+        if self._board is not None:
+            for name in row.keys() - {"step", "tokens", "left", "seconds"}:
+                self._board.add_scalar(name, row[name], row["step"])
+            self._board.flush()
+        self._tell(row)
+        return added
+
+
+def peak_memory() -> int:
+    """Most bytes this process has held so far, of the GPU where torch uses one, else of main memory."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtra("tensorboard", "pip install tensorboard") from None
+    return SummaryWriter(str(folder))
