@@ -13,13 +13,13 @@ from reason_engine.data.formats.rows import Conversation, Labelled, Preference, 
 from reason_engine.errors import SetupError
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoded, Encoder
-from reason_engine.training.common.ewc import Consolidation
 from reason_engine.training.common.forward import body_of
-from reason_engine.training.rewards.process_reward import Processes
-from reason_engine.training.rewards.reward import Outcomes
+from reason_engine.training.common.optimisers import Consolidation
 from reason_engine.training.supervised.distill import SoftAnswers
 from reason_engine.training.supervised.dpo import Preferences
 from reason_engine.training.supervised.kto import Prospects
+from reason_engine.training.supervised.process_reward import Processes
+from reason_engine.training.supervised.reward import Outcomes
 from reason_engine.training.supervised.sft import Answers
 from reason_engine.types import Message
 from tests.models import write_model

@@ -1,7 +1,7 @@
 """Quantisation-aware training: fine-tuned under the quantised weights, then stored on the very same grid.
 
-Trains by `reason train sft` with its `qat` section (`training/_qat`, with the papers), or takes a model that was
-trained so: one with `qat.json` beside its weights is stored as it is. 4 bits in GPTQ's layout, 8 bits as the `int8`
+Trains by `reason train sft` with its `qat` section (see `training/common/quantisation_aware`), or takes a model that
+was trained so: one with `qat.json` beside its weights is stored as it is. 4 bits in GPTQ's layout, 8 bits as the `int8`
 method writes them. Nothing is rounded twice: what the last forward pass saw is what the file holds.
 
 4-bit codes in AutoGPTQ's layout, which vLLM, transformers and the embedded engine load.

@@ -139,7 +139,10 @@ class CompiledBody(nn.Module):
         self._shape = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
         self._eps = config.rms_norm_eps
         half = torch.arange(0, config.head_dim, 2).float() / config.head_dim
-        turns = torch.arange(config.max_position_embeddings).float()[:, None] / float(config.rope_parameters["rope_theta"]) ** half
+        turns = (
+            torch.arange(config.max_position_embeddings).float()[:, None]
+            / float(config.rope_parameters["rope_theta"]) ** half
+        )
         self._cos, self._sin = turns.cos(), turns.sin()
         # Sizes that happen to be equal (a length and half a head) must not be taken for one and the same.
         _config.use_duck_shape = False

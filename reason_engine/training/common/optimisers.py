@@ -48,6 +48,7 @@ def make_optimisers(config: Supervised, trained: Named) -> list[Any]:
 
     `optimiser: adamw` is AdamW on everything, with its decay on matrices only.
     """
+
     def is_matrix(name: str, parameter: Any) -> bool:
         return parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
 

@@ -148,7 +148,9 @@ class Policy:
         return measure_in_passes(rows, tokens, lambda group: self.logprobs(group)[0])
 
 
-def measure_in_passes(rows: Sequence[Rollout], tokens: int, work: Callable[[Sequence[Rollout]], Tensor]) -> list[Tensor]:
+def measure_in_passes(
+    rows: Sequence[Rollout], tokens: int, work: Callable[[Sequence[Rollout]], Tensor]
+) -> list[Tensor]:
     """`work`'s values of the generated tokens of all rows, without gradient: one tensor a row, in their order."""
     found: list[Tensor] = [torch.zeros(0)] * len(rows)
     with torch.no_grad():

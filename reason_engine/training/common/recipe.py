@@ -102,6 +102,14 @@ class Supervised(Recipe):
             raise ValueError("compile is for all weights; with peft set compile: false")
         return self
 
+    def rate_at(self, tokens: int) -> float:
+        """Share of the full learning rate after `tokens`: linear warm-up, then cosine down to `final`."""
+        done = min(1.0, tokens / self.tokens)
+        if done < self.warmup:
+            return max(done, 1e-3) / self.warmup
+        turn = (done - self.warmup) / (1 - self.warmup)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * turn))
+
 
 class Tuned(Supervised):
     """A checkpoint folder, taught by a file of rows."""
@@ -129,12 +137,3 @@ def check_one_source(data: Path | None, mixture: Sequence[Part]) -> None:
     """Raises ValueError unless exactly one of the two is given."""
     if (data is None) == (not mixture):
         raise ValueError("give either data or mixture")
-
-
-def rate(config: Supervised, tokens: int) -> float:
-    """Share of the full learning rate after `tokens`: linear warm-up, then cosine down to `final`."""
-    done = min(1.0, tokens / config.tokens)
-    if done < config.warmup:
-        return max(done, 1e-3) / config.warmup
-    turn = (done - config.warmup) / (1 - config.warmup)
-    return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * turn))

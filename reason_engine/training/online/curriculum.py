@@ -81,6 +81,10 @@ def training_problem(row: Example | Reference) -> TrainingProblem:
             )
         question, earlier = question_of(row), row.prompt[:-1]
         return TrainingProblem(Problem(question, earlier, reference=answer or row.answer, meta=row.meta))
-    turns = (turn for asked, said in row.history for turn in (Message("user", asked), Message("assistant", said)))
+    turns = (
+        turn for asked, said in row.history for turn in (Message("user", asked), Message("assistant", said))
+    )
     reference = answer if answer is not None else row.answer.strip()
-    return TrainingProblem(Problem(row.question, tuple(turns), reference=reference), row.family, answer is None)
+    return TrainingProblem(
+        Problem(row.question, tuple(turns), reference=reference), row.family, answer is None
+    )

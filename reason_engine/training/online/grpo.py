@@ -95,7 +95,9 @@ class Groups:
             found_BT += weight * process_advantages(steps, width, scale)
         return [found_BT[at, :length] for at, length in enumerate(lengths)]
 
-    def loss(self, items: Sequence[GroupSample], whole: Sequence[GroupSample]) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, items: Sequence[GroupSample], whole: Sequence[GroupSample]
+    ) -> tuple[Tensor, dict[str, float]]:
         """Summed over the tokens of `items`, each with its share of `whole`."""
         import torch
 

@@ -191,9 +191,7 @@ def _metrics(groups: Sequence[Group], rewards: BatchRewards, stage: int) -> dict
     }
 
 
-def learn(
-    config: Online, learner: Learner[Any], optimiser: Any, batch: Batch, step: int
-) -> dict[str, float]:
+def learn(config: Online, learner: Learner[Any], optimiser: Any, batch: Batch, step: int) -> dict[str, float]:
     """All optimiser steps on one batch: the means of their metrics."""
     import torch
 

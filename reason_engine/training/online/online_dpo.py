@@ -74,7 +74,9 @@ class Pairs:
         sums = [values.sum().item() for values in self._reference.measure(rows, self.config.micro_tokens)]
         return [RolloutPair(a, b, sums[2 * at] - sums[2 * at + 1]) for at, (a, b) in enumerate(found)]
 
-    def loss(self, items: Sequence[RolloutPair], whole: Sequence[RolloutPair]) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, items: Sequence[RolloutPair], whole: Sequence[RolloutPair]
+    ) -> tuple[Tensor, dict[str, float]]:
         """Summed over `items`, each a share of `whole`."""
         import torch
         from torch.nn.functional import logsigmoid

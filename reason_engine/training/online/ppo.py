@@ -84,13 +84,13 @@ class ActorCritic:
 
         from reason_engine.training.common.policy import gae, whiten
 
-        rows, most = batch.rollouts, self.config.micro_tokens
-        old = self.policy.measure(rows, most)
-        values = self.value.measure(rows, most)
-        start = self._reference.measure(rows, most) if self.config.kl else old
+        rollouts, most = batch.rollouts, self.config.micro_tokens
+        old = self.policy.measure(rollouts, most)
+        values = self.value.measure(rollouts, most)
+        start = self._reference.measure(rollouts, most) if self.config.kl else old
         away = [now - then for now, then in zip(old, start, strict=True)]
         rewards = [r - self.config.kl * kl for r, kl in zip(token_rewards(batch), away, strict=True)]
-        mask_BT = pad_sequence([torch.ones(len(row.answer)) for row in rows], batch_first=True)
+        mask_BT = pad_sequence([torch.ones(len(one.answer)) for one in rollouts], batch_first=True)
         advantages_BT, returns_BT = gae(
             pad_sequence(rewards, batch_first=True),
             pad_sequence(values, batch_first=True),
@@ -103,20 +103,24 @@ class ActorCritic:
         taught_BT = mask_BT * torch.tensor([[0.0 if out else 1.0] for out in cut])
         advantages_BT = whiten(advantages_BT, taught_BT)
         return [
-            ValuedSample(row, advantages_BT[at, :n], returns_BT[at, :n], old[at], values[at], away[at].sum().item())
-            for at, row in enumerate(rows)
-            for n in (len(row.answer),)
+            ValuedSample(
+                one, advantages_BT[at, :n], returns_BT[at, :n], old[at], values[at], away[at].sum().item()
+            )
+            for at, one in enumerate(rollouts)
+            for n in (len(one.answer),)
         ]
 
-    def loss(self, items: Sequence[ValuedSample], whole: Sequence[ValuedSample]) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, items: Sequence[ValuedSample], whole: Sequence[ValuedSample]
+    ) -> tuple[Tensor, dict[str, float]]:
         """Summed over the tokens of `items`, all alike, as a share of those of `whole`."""
         import torch
 
         from reason_engine.training.common.policy import clipped_policy_loss, clipped_value_loss
 
-        rows, share = [one.rollout for one in items], 1 / sum(len(one.rollout.answer) for one in whole)
-        now_N, entropy_N = self.policy.logprobs(rows)
-        values_N = self.value(rows)
+        rollouts, share = [one.rollout for one in items], 1 / sum(len(one.rollout.answer) for one in whole)
+        now_N, entropy_N = self.policy.logprobs(rollouts)
+        values_N = self.value(rollouts)
         old_N, advantages_N, returns_N, before_N = (
             torch.cat([part[at] for part in ((o.old, o.advantages, o.returns, o.values) for o in items)])
             for at in range(4)
@@ -133,10 +137,10 @@ class ActorCritic:
 
 
 def token_rewards(batch: Batch) -> list[Tensor]:
-    """Rewards by token, a tensor a row: outcomes at the last token, those of steps where the steps end."""
+    """Rewards by token, a tensor a rollout: outcomes at the last token, those of steps where the steps end."""
     import torch
 
-    found = [torch.zeros(len(row.answer)) for row in batch.rollouts]
+    found = [torch.zeros(len(one.answer)) for one in batch.rollouts]
     for at, reward in enumerate(reward for group in batch.rewards.outcome for reward in group):
         found[at][-1] += reward
     for weight, table in batch.rewards.steps:

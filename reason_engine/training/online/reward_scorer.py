@@ -118,7 +118,9 @@ class RewardScorer:
                     unjudged += sum(not math.isfinite(value) for value in raw)
                     values = _fill(raw)
                     given += values
-                    outcome[p] = [total + weight * value for total, value in zip(outcome[p], values, strict=True)]
+                    outcome[p] = [
+                        total + weight * value for total, value in zip(outcome[p], values, strict=True)
+                    ]
             means[reward.verifier] = sum(given) / len(given) if given else 0.0
         return BatchRewards(outcome, steps, means, unjudged)
 
@@ -154,9 +156,7 @@ class RewardScorer:
         verifier = self._verifier(number, problem)
         return [score.value for score in await verifier.score(problem.problem, paths, self._call(problem))]
 
-    async def _steps(
-        self, number: int, problem: TrainingProblem, paths: Sequence[Path]
-    ) -> list[StepRewards]:
+    async def _steps(self, number: int, problem: TrainingProblem, paths: Sequence[Path]) -> list[StepRewards]:
         verifier, call = self._verifier(number, problem), self._call(problem)
         assert isinstance(verifier, ProcessVerifier)
         steps: list[StepRewards] = []

@@ -67,22 +67,25 @@ class LeaveOneOut:
 
         from reason_engine.training.common.policy import leave_one_out
 
-        rows = batch.rollouts
+        rollouts = batch.rollouts
         again = self.config.updates * self.config.minibatches > 1
-        old = self._sums(self.policy, rows) if again or self.config.kl else [0.0] * len(rows)
-        kl = [0.0] * len(rows)
+        old = self._sums(self.policy, rollouts) if again or self.config.kl else [0.0] * len(rollouts)
+        kl = [0.0] * len(rollouts)
         if self.config.kl:
-            kl = [now - then for now, then in zip(old, self._sums(self._reference, rows), strict=True)]
+            kl = [now - then for now, then in zip(old, self._sums(self._reference, rollouts), strict=True)]
         rewards_PG = torch.tensor(batch.rewards.totals())
         rewards_PG = rewards_PG - self.config.kl * torch.tensor(kl).view_as(rewards_PG)
         advantages_PG = leave_one_out(rewards_PG)
         if self.config.normalise:
             advantages_PG = advantages_PG / (rewards_PG.std() + 1e-4)
         cut = [self.config.mask_truncated and path.finish_reason == "length" for path in batch.paths]
-        parts = zip(rows, advantages_PG.flatten().tolist(), cut, old, kl, strict=True)
-        return [JudgedAnswer(row, worth, not out, before, away) for row, worth, out, before, away in parts]
+        taught = [not out for out in cut]
+        parts = zip(rollouts, advantages_PG.flatten().tolist(), taught, old, kl, strict=True)
+        return [JudgedAnswer(*one) for one in parts]
 
-    def loss(self, items: Sequence[JudgedAnswer], whole: Sequence[JudgedAnswer]) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, items: Sequence[JudgedAnswer], whole: Sequence[JudgedAnswer]
+    ) -> tuple[Tensor, dict[str, float]]:
         """Summed over `items`, each a share of `whole`."""
         import torch
 
@@ -104,8 +107,8 @@ class LeaveOneOut:
         }
         return (losses_B * counts_B).sum() * share, metrics
 
-    def _sums(self, policy: Policy, rows: Sequence[Rollout]) -> list[float]:
-        return [values.sum().item() for values in policy.measure(rows, self.config.micro_tokens)]
+    def _sums(self, policy: Policy, rollouts: Sequence[Rollout]) -> list[float]:
+        return [values.sum().item() for values in policy.measure(rollouts, self.config.micro_tokens)]
 
 
 @trainers.register("rloo")

@@ -163,7 +163,9 @@ def _split(config: Online) -> dict[str, list[TrainingProblem]]:
     """Rows to train on, and others to validate on."""
     count = min(MOST, config.prompts * config.steps)
     if config.mixture:
-        drawn = [training_problem(one) for one in islice(Stream(config.mixture, config.seed), count + VALIDATION)]
+        drawn = [
+            training_problem(one) for one in islice(Stream(config.mixture, config.seed), count + VALIDATION)
+        ]
     else:
         assert config.data is not None
         drawn = [training_problem(row) for row in read_rows(config.data, Reference, format=config.format)]

@@ -205,7 +205,9 @@ class Student:
         room gets none."""
         if self._engine is None:
             self._engine = self._start(model, tokenizer)
-            self._padding = tuple((token, PADDING_BIAS) for token in range(len(tokenizer), model.config.vocab_size))
+            self._padding = tuple(
+                (token, PADDING_BIAS) for token in range(len(tokenizer), model.config.vocab_size)
+            )
         return self._runner.run(self._answer_all(self._engine, model.state_dict(), prompts, seed))
 
     def _start(self, model: Any, tokenizer: Any) -> Embedded:

@@ -23,7 +23,7 @@ from reason_engine.training.common.distributed import Distributed, Gathered, Los
 from reason_engine.training.common.encode import FileSource, micro_batches
 from reason_engine.training.common.models import load_or_build, save_model
 from reason_engine.training.common.preflight import preflight
-from reason_engine.training.common.recipe import Supervised, rate
+from reason_engine.training.common.recipe import Supervised
 from reason_engine.training.common.run_folder import Checkpoint, Log, SavedPosition, Weights
 
 GPU = 16
@@ -143,7 +143,7 @@ def supervise(
         position = SavedPosition(source.state())
         rows = [next(source) for _ in range(config.batch)]
         batch = objective.encode(rows) if make_batch is None else make_batch(objective, rows)
-        share = rate(config, tokens)
+        share = config.rate_at(tokens)
         set_rates(config, optimisers, share)
         total = objective.total(batch, body)
         loss, sums = 0.0, dict[str, float]()

@@ -31,7 +31,13 @@ from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoder
 from reason_engine.training.supervised.loop import supervise
-from reason_engine.training.supervised.reward_heads import HeadRecipe, ScoredText, add_head, head_saver, head_values
+from reason_engine.training.supervised.reward_heads import (
+    HeadRecipe,
+    ScoredText,
+    add_head,
+    head_saver,
+    head_values,
+)
 
 
 class ProcessRewardConfig(HeadRecipe):

@@ -24,7 +24,13 @@ from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoded, Encoder
 from reason_engine.training.supervised.dpo import Pair
 from reason_engine.training.supervised.loop import supervise
-from reason_engine.training.supervised.reward_heads import HeadRecipe, ScoredText, add_head, head_saver, head_values
+from reason_engine.training.supervised.reward_heads import (
+    HeadRecipe,
+    ScoredText,
+    add_head,
+    head_saver,
+    head_values,
+)
 
 
 class RewardConfig(HeadRecipe):
