@@ -245,8 +245,8 @@ def test_a_prompt_read_once_teaches_the_same(policy: Path, lengths: list[list[in
 
 
 def test_a_window_of_attention_is_not_shared_over() -> None:
-    from reason_engine.training.common.policy import _whole_attention
+    from reason_engine.training.common.policy import attends_to_all
 
-    assert _whole_attention({"layer_types": ["full_attention"] * 2, "sliding_window": 8})
-    assert not _whole_attention({"layer_types": ["full_attention", "sliding_attention"]})
-    assert not _whole_attention({"sliding_window": 8}) and _whole_attention({"sliding_window": None})
+    assert attends_to_all({"layer_types": ["full_attention"] * 2, "sliding_window": 8})
+    assert not attends_to_all({"layer_types": ["full_attention", "sliding_attention"]})
+    assert not attends_to_all({"sliding_window": 8}) and attends_to_all({"sliding_window": None})

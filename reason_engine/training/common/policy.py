@@ -77,7 +77,7 @@ class States:
     def __init__(self, model: Any, compiled: bool, precision: str) -> None:
         """`model` has a body. Raises SetupError where it cannot be compiled."""
         self._body, self._model = body_of(model, compiled, precision), model.base_model
-        self._shares = not compiled and _attends_to_all(model.config.to_dict())
+        self._shares = not compiled and attends_to_all(model.config.to_dict())
 
     def __call__(self, rows: Sequence[Rollout], device: Any) -> Tensor:
         if self._shares and len({row.prompt for row in rows}) < len(rows):
@@ -191,7 +191,7 @@ def padded_tokens(items: Sequence[LearnedItem]) -> int:
     )
 
 
-def _attends_to_all(config: dict[str, Any]) -> bool:
+def attends_to_all(config: dict[str, Any]) -> bool:
     """Whether every place sees all before it: a window would be counted over the padding after a prompt."""
     kinds = config.get("layer_types")
     return all(kind == "full_attention" for kind in kinds) if kinds else not config.get("sliding_window")
