@@ -15,7 +15,7 @@ from reason_engine.compression.quantize.qat import packed
 from reason_engine.compression.run import prepare, run
 from reason_engine.engines.embedded.model.quantised import read_codes
 from reason_engine.engines.embedded.model.shape import read_shape
-from reason_engine.training.common.quantisation_aware import Qat, codes4, fake_quantised, plain4
+from reason_engine.training.supervised.sft import Qat, codes4, fake_quantised, plain4
 from tests.models import write_model
 
 MIX = "mixture=[{family: value, share: 1}]"

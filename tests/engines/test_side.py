@@ -27,7 +27,7 @@ def write_side(folder: Path, base: Path, *, trained: bool) -> Any:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from reason_engine.training.supervised.process_reward import Processes, ProcessRewardConfig
-    from reason_engine.training.supervised.reward_heads import head_saver
+    from reason_engine.training.supervised.reward import head_saver
 
     fields = {"out": folder, "model": base, "data": "d", "tokens": 1, "train": "side", "wide": 32, "deep": 2}
     config = ProcessRewardConfig.model_validate(fields)
@@ -73,7 +73,7 @@ async def test_the_engine_reads_what_training_read(
 
     from reason_engine.data.formats.rows import Stepwise
     from reason_engine.training.common.forward import body_of
-    from reason_engine.training.supervised.reward_heads import head_values
+    from reason_engine.training.supervised.reward import head_values
 
     process = made[name][1]
     rows = [

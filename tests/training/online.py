@@ -52,9 +52,8 @@ def scripted_batch(
     lengths: list[list[int]], rewards: Any, cut: frozenset[tuple[int, int]] | set[Any] = frozenset()
 ) -> Any:
     """Samples of these many tokens by prompt; those in `cut` ended at the limit."""
-    from reason_engine.training.online.curriculum import TrainingProblem
-    from reason_engine.training.online.loop import Batch
-    from reason_engine.training.online.rollout import Group
+    from reason_engine.training.online.environment import TrainingProblem
+    from reason_engine.training.online.loop import Batch, Group
     from reason_engine.types import Path as SampledPath
     from reason_engine.types import Problem
 

@@ -182,9 +182,7 @@ def test_consolidation() -> None:
     weight = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
     idle = torch.nn.Parameter(torch.tensor([5.0]))
     rows = [torch.tensor([1.0, 0.0, 2.0]), torch.tensor([1.0, 0.0, 0.0])]
-    held = Consolidation(
-        [("weight", weight), ("idle", idle)], 10.0, [lambda row=row: (row * weight).sum() for row in rows]
-    )
+    held = Consolidation([("weight", weight), ("idle", idle)], 10.0, [(row * weight).sum() for row in rows])
     fisher = torch.tensor([2.0, 0.0, 4.0]) / (6 / 4)  # sums of squared gradients, of mean 1 over four weights
     with torch.no_grad():
         weight += torch.tensor([0.5, 0.5, -1.0])

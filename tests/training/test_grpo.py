@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from reason_engine.errors import SetupError
 from reason_engine.training.common.policy import Policy, Rollout
+from reason_engine.training.online.environment import BatchRewards
 from reason_engine.training.online.grpo import Groups, GrpoConfig
-from reason_engine.training.online.reward_scorer import BatchRewards
 from reason_engine.training.run import run
 from tests.training.online import CHEAP, WORDS, Killed, config, kill_at, log, scripted_batch, weights
 

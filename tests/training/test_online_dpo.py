@@ -10,8 +10,8 @@ import torch
 
 from reason_engine.training.common.models import load_or_build
 from reason_engine.training.common.policy import Policy
+from reason_engine.training.online.environment import BatchRewards
 from reason_engine.training.online.online_dpo import OnlineDpoConfig, Pairs
-from reason_engine.training.online.reward_scorer import BatchRewards
 from reason_engine.training.run import run
 from tests.training.online import config, log, scripted_batch
 

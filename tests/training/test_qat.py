@@ -13,17 +13,17 @@ from pydantic import ValidationError
 from torch import nn
 
 from reason_engine.errors import SetupError
-from reason_engine.training.common.quantisation_aware import (
+from reason_engine.training.run import run
+from reason_engine.training.supervised.sft import (
     FakeQuantisation,
     Qat,
+    SftConfig,
     codes4,
     contrastive_loss,
     fake_quantised,
     plain4,
     rounded8,
 )
-from reason_engine.training.run import run
-from reason_engine.training.supervised.sft import SftConfig
 
 GROUP = Qat(bits=4, group=32)
 

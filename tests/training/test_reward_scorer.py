@@ -14,10 +14,16 @@ from reason_engine.data.formats.rows import Reference
 from reason_engine.errors import SetupError
 from reason_engine.profile import Profile
 from reason_engine.recipes.puzzles import Countdown
-from reason_engine.training.online.curriculum import Curriculum, TrainingProblem, training_problem
+from reason_engine.training.online.environment import (
+    BatchRewards,
+    Curriculum,
+    RewardScorer,
+    TrainingProblem,
+    step_places,
+    training_problem,
+)
 from reason_engine.training.online.grpo import GrpoConfig
 from reason_engine.training.online.recipe import Reward
-from reason_engine.training.online.reward_scorer import BatchRewards, RewardScorer, step_places
 from reason_engine.types import Message, Problem, Score, TokenLogprob
 from reason_engine.types import Path as Sample
 from reason_engine.verifiers import verifiers
@@ -90,7 +96,7 @@ def test_what_nobody_judged_counts_as_the_mean(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_judging_engine_judges(policy: Path, tmp_path: Path) -> None:
-    from reason_engine.training.online.rollout import Actor
+    from reason_engine.training.online.loop import Actor
 
     made = config(GrpoConfig, policy, tmp_path, judge=policy, rewards=[{"verifier": "judge"}])
     with Actor(made) as actor:

@@ -9,7 +9,7 @@ import torch
 
 from reason_engine.training.common.models import load_or_build
 from reason_engine.training.common.policy import Policy
-from reason_engine.training.online.reward_scorer import BatchRewards
+from reason_engine.training.online.environment import BatchRewards
 from reason_engine.training.online.rloo import LeaveOneOut, RlooConfig
 from reason_engine.training.run import run
 from tests.training.online import Killed, config, kill_at, log, scripted_batch

@@ -17,7 +17,7 @@ from tests.models import write_model
 from tests.training.online import config
 
 if TYPE_CHECKING:
-    from reason_engine.training.online.rollout import Group
+    from reason_engine.training.online.loop import Group
 
 PROMPT = tuple(range(60, 90))
 
@@ -103,8 +103,8 @@ def test_engine_and_trainer_agree_on_what_was_drawn(policy: Path, other: Path, t
 
     from reason_engine.training.common.models import load_or_build
     from reason_engine.training.common.policy import Policy
-    from reason_engine.training.online.curriculum import Curriculum
-    from reason_engine.training.online.rollout import Actor
+    from reason_engine.training.online.environment import Curriculum
+    from reason_engine.training.online.loop import Actor
 
     made = config(
         GrpoConfig, policy, tmp_path, rewards=[{"verifier": "process-rules", "process": True}], max_tokens=20
@@ -131,8 +131,8 @@ def test_engine_and_trainer_agree_on_what_was_drawn(policy: Path, other: Path, t
 
 
 def test_a_prompt_without_room_is_refused(policy: Path, tmp_path: Path) -> None:
-    from reason_engine.training.online.curriculum import TrainingProblem
-    from reason_engine.training.online.rollout import Actor
+    from reason_engine.training.online.environment import TrainingProblem
+    from reason_engine.training.online.loop import Actor
 
     made = config(GrpoConfig, policy, tmp_path, max_tokens=500)
     with Actor(made) as actor, pytest.raises(SetupError, match="max_tokens: a prompt of"):

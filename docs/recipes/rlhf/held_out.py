@@ -19,9 +19,9 @@ import yaml
 from reason_engine.data.formats.examples import STEPS
 from reason_engine.data.mixture import Part, Stream
 from reason_engine.recipes.units import UnitsTask as Units
-from reason_engine.training.online.curriculum import TrainingProblem, training_problem
+from reason_engine.training.online.environment import TrainingProblem, training_problem
 from reason_engine.training.online.grpo import GrpoConfig
-from reason_engine.training.online.rollout import Actor
+from reason_engine.training.online.loop import Actor
 from reason_engine.types import Problem
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 
 from reason_engine.data.mixture import Part, Stream
-from reason_engine.training.online.curriculum import training_problem
+from reason_engine.training.online.environment import training_problem
 from reason_engine.training.online.grpo import GrpoConfig
-from reason_engine.training.online.rollout import Actor
+from reason_engine.training.online.loop import Actor
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model", type=Path)

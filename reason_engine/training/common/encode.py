@@ -85,6 +85,25 @@ class Item(Protocol):
     def ids(self) -> list[int]: ...
 
 
+class LearnedItem(Protocol):
+    """What an online method learns from at once: a rollout, or a pair of them."""
+
+    @property
+    def rollouts(self) -> Sequence[Rollout]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A prompt and what was drawn after it, in tokens. Place t predicts token t + 1 of both together."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    @property
+    def rollouts(self) -> Sequence[Rollout]:
+        return (self,)
+
+
 class Encoder:
     """Renders with the tokenizer's own chat template; finds the place of the answer."""
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -73,13 +73,13 @@ def set_rates(config: Supervised, optimisers: list[Any], share: float) -> None:
 class Consolidation:
     """Holds F and θ* of the trained weights: two more copies of them."""
 
-    def __init__(self, trained: Named, strength: float, losses: Iterable[Callable[[], Any]]) -> None:
+    def __init__(self, trained: Named, strength: float, losses: Iterable[Any]) -> None:
         """`losses`: -log p of one old row each. Raises SetupError where they say nothing about the weights."""
         self._weights, self._strength = [p for _, p in trained], strength
         self._start = [p.detach().clone() for p in self._weights]
         self._fisher = [torch.zeros_like(p) for p in self._weights]
         for loss in losses:
-            found = torch.autograd.grad(loss(), self._weights, allow_unused=True)
+            found = torch.autograd.grad(loss, self._weights, allow_unused=True)
             for fisher, gradient in zip(self._fisher, found, strict=True):
                 if gradient is not None:
                     fisher += gradient.float() ** 2
@@ -106,10 +106,8 @@ class Muon32(optim.Muon):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step; the loss of the closure, where there is one."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:

@@ -17,35 +17,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from reason_engine.training.common.encode import padded
+from reason_engine.training.common.encode import LearnedItem, Rollout, padded
 from reason_engine.training.common.forward import body_of
 
 ALIKE = 32
 """Answers whose lengths fall into one span of this many tokens stand together, so that those of one prompt meet."""
-
-
-class LearnedItem(Protocol):
-    """What a method learns from at once: a rollout, or a pair of them."""
-
-    @property
-    def rollouts(self) -> Sequence[Rollout]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """A prompt and what was drawn after it. Place t predicts token t + 1 of prompt and answer together."""
-
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-
-    @property
-    def rollouts(self) -> Sequence[Rollout]:
-        return (self,)
 
 
 @dataclass(frozen=True, slots=True)

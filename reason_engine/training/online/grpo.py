@@ -25,13 +25,14 @@ from pydantic import Field
 
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
+from reason_engine.training.common.encode import Rollout
 from reason_engine.training.online.loop import Batch, train
 from reason_engine.training.online.recipe import Clip, Online
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reason_engine.training.common.policy import Policy, Rollout
+    from reason_engine.training.common.policy import Policy
 
 
 class GrpoConfig(Online):
@@ -47,19 +48,14 @@ class GrpoConfig(Online):
 
 
 @dataclass(frozen=True, slots=True)
-class GroupSample:
+class GroupSample(Rollout):
     """A sample with what its tokens are worth. `taught`: how many of them count. `old` and `reference` are
     log-probabilities, None where not needed."""
 
-    rollout: Rollout
     advantages: Tensor
     taught: int
     old: Tensor | None
     reference: Tensor | None
-
-    @property
-    def rollouts(self) -> Sequence[Rollout]:
-        return (self.rollout,)
 
 
 class Groups:
@@ -76,10 +72,10 @@ class Groups:
         again = self.config.updates * self.config.minibatches > 1
         old = self.policy.measure(rollouts, most) if again else [None] * len(rollouts)
         reference = self._reference.measure(rollouts, most) if self.config.kl else [None] * len(rollouts)
-        cut = [self.config.mask_truncated and path.finish_reason == "length" for path in batch.paths]
-        taught = [0 if out else len(one.answer) for one, out in zip(rollouts, cut, strict=True)]
-        parts = (rollouts, self.advantages(batch), taught, old, reference)
-        return [GroupSample(*one) for one in zip(*parts, strict=True)]
+        counts = zip(rollouts, batch.taught(self.config), strict=True)
+        taught = [len(one.answer) if taught else 0 for one, taught in counts]
+        parts = zip(rollouts, self.advantages(batch), taught, old, reference, strict=True)
+        return [GroupSample(one.prompt, one.answer, *rest) for one, *rest in parts]
 
     def advantages(self, batch: Batch) -> list[Tensor]:
         """One a token, a tensor a row."""
@@ -103,13 +99,13 @@ class Groups:
 
         from reason_engine.training.common.policy import clipped_policy_loss, kl_k3, token_weight
 
-        now_N, entropy_N = self.policy.logprobs([one.rollout for one in items])
+        now_N, entropy_N = self.policy.logprobs(items)
         old_N = now_N.detach() if items[0].old is None else torch.cat([_known(one.old) for one in items])
         advantages_N = torch.cat([one.advantages for one in items])
         lengths, over = [one.taught for one in whole], self.config.over
         shares = [token_weight(one.taught, lengths, over, self.config.max_tokens) for one in items]
         shares_N = torch.repeat_interleave(
-            torch.tensor(shares), torch.tensor([len(one.rollout.answer) for one in items])
+            torch.tensor(shares), torch.tensor([len(one.answer) for one in items])
         )
         losses_N, cut_N = clipped_policy_loss(now_N, old_N, advantages_N, *self.config.clip)
         metrics = {"clip_fraction": (cut_N * shares_N).sum(), "entropy": (entropy_N * shares_N).sum()}
@@ -130,7 +126,7 @@ class Grpo:
     )
 
     def train(self, config: GrpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return train(config, out, tell, lambda policy, start: Groups(config, policy, start))
+        return train(config, out, tell, Groups)
 
 
 def _known(value: Tensor | None) -> Tensor:

@@ -1,43 +1,74 @@
-"""The shape of every method that learns from its own samples; what differs is the loss.
+"""The run of every method that learns from its own samples; what differs is the loss.
 
 A step: take problems, sample the policy, judge the samples, let the method make items of them, take `updates` passes of
 `minibatches` optimiser steps over the items, give the engine the new weights. Everything that decides what comes next
 (weights, optimiser, place in the curriculum, random state) is in the checkpoint, so a killed run goes on as if
 unbroken.
+
+The `Actor` samples the policy as it is now: the embedded engine in this process, in fp32 like the trainer, so that what
+it draws from and what the trainer measures differ by rounding only. A prompt is read once for all its samples.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from reason_engine.contracts import Powers
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.errors import SetupError
+from reason_engine.engines.embedded.front import Embedded
+from reason_engine.errors import SetupError, first_error
+from reason_engine.profile import read_profile
 from reason_engine.progress import OnProgress
+from reason_engine.runtime.collect import PartialPath, collect
+from reason_engine.settings import load_settings
+from reason_engine.training.common.encode import LearnedItem, Rollout
 from reason_engine.training.common.models import load_model, save_model
 from reason_engine.training.common.preflight import preflight_online
 from reason_engine.training.common.run_folder import Checkpoint, Log
-from reason_engine.training.online.curriculum import Curriculum
+from reason_engine.training.online.environment import (
+    BatchRewards,
+    Curriculum,
+    RewardScorer,
+    TrainingProblem,
+    answer_of,
+    check_endpoints,
+)
 from reason_engine.training.online.recipe import Online
-from reason_engine.training.online.reward_scorer import BatchRewards, check_endpoints
-from reason_engine.training.online.rollout import Actor, Group
+from reason_engine.types import GenerateRequest, Prompt, Sampling
 from reason_engine.types import Path as SampledPath
+from reason_engine.verifiers.code import Sandbox
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reason_engine.training.common.policy import LearnedItem, Policy, Rollout
+    from reason_engine.training.common.policy import Policy
 
-Item = TypeVar("Item", bound="LearnedItem")
+Item = TypeVar("Item", bound=LearnedItem)
 TRIED = 64
 """Problems that the rewards are tried on before a run."""
 SAME = 1e-9
 """Totals that differ by less are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A problem and the samples of its prompt, in the order of their seeds."""
+
+    task: TrainingProblem
+    paths: tuple[SampledPath, ...]
+
+    @property
+    def rollouts(self) -> list[Rollout]:
+        return [Rollout(path.prompt_ids, path.token_ids) for path in self.paths]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +88,10 @@ class Batch:
         """All samples in order."""
         return [path for group in self.groups for path in group.paths]
 
+    def taught(self, config: Online) -> list[bool]:
+        """Whether each sample counts: one that was cut does not, with `mask_truncated`."""
+        return [not config.mask_truncated or path.finish_reason != "length" for path in self.paths]
+
 
 class Learner(Protocol[Item]):
     """A method: items from a batch, and the loss of some of them. `policy` is what is sampled, `modules` what is
@@ -74,11 +109,11 @@ class Learner(Protocol[Item]):
 
 
 def train(
-    config: Online, out: Path, tell: OnProgress, make: Callable[[Policy, Policy], Learner[Any]]
+    config: Online, out: Path, tell: OnProgress, make: Callable[[Any, Policy, Policy], Learner[Any]]
 ) -> dict[str, Any]:
     """Learn for `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics.
 
-    `make` gets the policy and a frozen copy of where it began.
+    `make` gets the config, the policy and a frozen copy of where it began.
     """
     found = [*preflight_online(config), *check_endpoints(config.reward_models)]
     actor = Actor(config)
@@ -97,6 +132,7 @@ def train(
     (model, tokenizer), (start, _) = load_model(config.model), load_model(config.model)
     freeze(model, config.freeze)
     learner = make(
+        config,
         Policy(model, config.temperature, config.precision, config.compile),
         Policy(start.eval().requires_grad_(False), config.temperature, config.precision),
     )
@@ -109,10 +145,9 @@ def train(
         for name, module in learner.modules.items()
     ]
     optimiser = torch.optim.AdamW(parameter_groups, weight_decay=config.weight_decay)
-    checkpoint = Checkpoint(out / "checkpoint", config)
-    step, tokens = checkpoint.restore(kept, [optimiser], curriculum)
-    board = out / "tensorboard" if config.tensorboard else None
-    log = Log(out / "log.jsonl", 0, tokens, tell, board)
+    checkpoint = Checkpoint(out, config, kept, [optimiser], curriculum)
+    step, tokens = checkpoint.restore()
+    log = Log(out, config, 0, tokens, tell)
     metrics: dict[str, Any] = {}
     first, began = step, time.monotonic()
     with actor:
@@ -135,7 +170,7 @@ def train(
                 log.write(metrics, spent / (step - first) * (config.steps - step))
             curriculum.record(sampled["reward"], step)
             if step % config.save_every == 0 and step < config.steps:
-                checkpoint.save(kept, [optimiser], curriculum, step, tokens)
+                checkpoint.save(step, tokens)
             if config.keep_every and step % config.keep_every == 0:
                 save_model(model, tokenizer, out / f"at-{step}")
     save_model(model, tokenizer, out)
@@ -224,3 +259,107 @@ def learn(config: Online, learner: Learner[Any], optimiser: Any, batch: Batch, s
             sums["norm"] += norm
             passes += 1
     return {"loss": 0.0} | {name: value / passes for name, value in sums.items()}
+
+
+class Actor:
+    """The policy's engine and the rewards. Opened and closed with `with`."""
+
+    def __init__(self, config: Online) -> None:
+        """Raises ModelLoadError for a folder that the embedded engine does not run, SetupError where programs are to
+        be run on a machine that cannot limit them."""
+        threads, heads = config.threads or 0, config.reward_models
+        self._config = config
+        self._engine = Embedded(config.model, inline=True, dtype="float32", threads=threads)
+        self._engines, judge = [self._engine], None
+        if judged_by := config.judge or (config.model if heads else None):
+            keys = load_settings().reward_keys
+            judge = Embedded(judged_by, inline=True, threads=threads, rewards=heads, reward_keys=keys)
+            self._engines.append(judge)
+        self._profile = read_profile(config.model)
+        sandbox = Sandbox() if config.allow_code else None
+        self._scorer = RewardScorer(config.rewards, self._profile, judge, Powers(sandbox))
+        self._runner = asyncio.Runner()
+        if sandbox is not None and (reason := self._runner.run(sandbox.probe())):
+            raise SetupError(f"allow_code: programs cannot be limited on this machine: {reason}")
+
+    def __enter__(self) -> Actor:
+        try:
+            for engine in self._engines:
+                self._runner.run(engine.start())
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for engine in self._engines:
+            self._runner.run(engine.close())
+        self._runner.run(self._scorer.equality.close())
+        self._runner.close()
+
+    def take_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Sample from these weights from now on."""
+        self._runner.run(self._engine.take_weights(weights))
+
+    def check(self, problems: Sequence[TrainingProblem]) -> None:
+        """Raises SetupError naming the reward that cannot judge one of these problems. Nothing is generated."""
+        self._scorer.check(problems)
+
+    def sample(self, tasks: Sequence[TrainingProblem], count: int, place: str) -> list[Group]:
+        """`count` samples of each problem; `place` and the run's seed decide what is drawn. Raises SetupError for a
+        prompt that leaves no room for an answer."""
+        prompts: list[Prompt] = []
+        most, context = self._config.max_tokens, self._engine.info.context
+        for task in tasks:
+            text = self._engine.render_chat(task.problem.turns())
+            prompts.append(Prompt(text, self._engine.tokenize(text)))
+            if len(prompts[-1].ids) > context - most:
+                raise SetupError(
+                    f"max_tokens: a prompt of {len(prompts[-1].ids)} tokens leaves no room for {most} in a "
+                    f"context of {context}: {task.problem.question[:60]!r}"
+                )
+        return self._runner.run(self._sample_all(tasks, prompts, count, place))
+
+    def judge(self, groups: Sequence[Group], done: float) -> BatchRewards:
+        """The rewards of all samples when this share of the run is done."""
+        return self._runner.run(self._scorer.score([(group.task, group.paths) for group in groups], done))
+
+    async def _sample_all(
+        self, tasks: Sequence[TrainingProblem], prompts: Sequence[Prompt], count: int, place: str
+    ) -> list[Group]:
+        async def one(number: int, task: TrainingProblem, prompt: Prompt) -> Group:
+            sampling = Sampling(
+                max_tokens=self._config.max_tokens,
+                temperature=self._config.temperature,
+                seed=zlib.crc32(f"{self._config.seed}/{place}/{number}".encode()) % 2**31,
+                logprobs=0 if self._config.needs_logprobs else None,
+            )
+            request = GenerateRequest(f"rollout-{place}-{number}", prompt.ids, count, sampling)
+            drawn = await collect(self._engine.generate(request))
+            return Group(task, tuple(self._path(task, prompt, sample) for sample in drawn))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = [
+                    group.create_task(one(number, task, prompt))
+                    for number, (task, prompt) in enumerate(zip(tasks, prompts, strict=True))
+                ]
+        except ExceptionGroup as errors:
+            raise first_error(errors) from None  # an engine fails for all alike
+        return [task.result() for task in running]
+
+    def _path(self, task: TrainingProblem, prompt: Prompt, sample: PartialPath) -> SampledPath:
+        content = self._engine.parse(sample.text, prompt=prompt.text).content
+        return SampledPath(
+            0,
+            prompt.text,
+            sample.text,
+            tuple(sample.ids),
+            prompt.ids,
+            tuple(sample.logprobs),
+            sample.finish or "stop",
+            tokens=len(sample.ids),
+            answer=answer_of(self._profile, task, content),
+        )

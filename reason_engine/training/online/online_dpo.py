@@ -20,13 +20,14 @@ from pydantic import Field
 
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
+from reason_engine.training.common.encode import Rollout
 from reason_engine.training.online.loop import Batch, train
 from reason_engine.training.online.recipe import Online
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reason_engine.training.common.policy import Policy, Rollout
+    from reason_engine.training.common.policy import Policy
 
 
 class OnlineDpoConfig(Online):
@@ -103,4 +104,4 @@ class OnlineDpo:
     summary: ClassVar[str] = "preference optimisation on the best and the worst of the model's own samples"
 
     def train(self, config: OnlineDpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return train(config, out, tell, lambda policy, start: Pairs(config, policy, start))
+        return train(config, out, tell, Pairs)

@@ -24,13 +24,14 @@ from pydantic import Field
 
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
+from reason_engine.training.common.encode import Rollout
 from reason_engine.training.online.loop import Batch, train
 from reason_engine.training.online.recipe import Clip, Online
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reason_engine.training.common.policy import Policy, Rollout
+    from reason_engine.training.common.policy import Policy
 
 
 class PpoConfig(Online):
@@ -51,19 +52,14 @@ class PpoConfig(Online):
 
 
 @dataclass(frozen=True, slots=True)
-class ValuedSample:
+class ValuedSample(Rollout):
     """A sample with its tokens' advantages, returns, and log-probabilities and values when it was drawn."""
 
-    rollout: Rollout
     advantages: Tensor
     returns: Tensor
     old: Tensor
     values: Tensor
     kl: float
-
-    @property
-    def rollouts(self) -> Sequence[Rollout]:
-        return (self.rollout,)
 
 
 class ActorCritic:
@@ -91,23 +87,16 @@ class ActorCritic:
         away = [now - then for now, then in zip(old, start, strict=True)]
         rewards = [r - self.config.kl * kl for r, kl in zip(token_rewards(batch), away, strict=True)]
         mask_BT = pad_sequence([torch.ones(len(one.answer)) for one in rollouts], batch_first=True)
-        advantages_BT, returns_BT = gae(
-            pad_sequence(rewards, batch_first=True),
-            pad_sequence(values, batch_first=True),
-            mask_BT,
-            self.config.gamma,
-            self.config.decay,
-        )
+        rewards_BT, values_BT = (pad_sequence(one, batch_first=True) for one in (rewards, values))
+        advantages_BT, returns_BT = gae(rewards_BT, values_BT, mask_BT, self.config.gamma, self.config.decay)
         # What the critic learns of an answer that is masked is right all the same; the policy learns nothing of it.
-        cut = [self.config.mask_truncated and path.finish_reason == "length" for path in batch.paths]
-        taught_BT = mask_BT * torch.tensor([[0.0 if out else 1.0] for out in cut])
-        advantages_BT = whiten(advantages_BT, taught_BT)
+        taught_B1 = torch.tensor(batch.taught(self.config), dtype=torch.float)[:, None]
+        advantages_BT = whiten(advantages_BT, mask_BT * taught_B1)
+        sums = [one.sum().item() for one in away]
+        parts = zip(rollouts, advantages_BT, returns_BT, old, values, sums, strict=True)
         return [
-            ValuedSample(
-                one, advantages_BT[at, :n], returns_BT[at, :n], old[at], values[at], away[at].sum().item()
-            )
-            for at, one in enumerate(rollouts)
-            for n in (len(one.answer),)
+            ValuedSample(one.prompt, one.answer, gains[: len(one.answer)], ends[: len(one.answer)], *rest)
+            for one, gains, ends, *rest in parts
         ]
 
     def loss(
@@ -118,13 +107,11 @@ class ActorCritic:
 
         from reason_engine.training.common.policy import clipped_policy_loss, clipped_value_loss
 
-        rollouts, share = [one.rollout for one in items], 1 / sum(len(one.rollout.answer) for one in whole)
-        now_N, entropy_N = self.policy.logprobs(rollouts)
-        values_N = self.value(rollouts)
-        old_N, advantages_N, returns_N, before_N = (
-            torch.cat([part[at] for part in ((o.old, o.advantages, o.returns, o.values) for o in items)])
-            for at in range(4)
-        )
+        share = 1 / sum(len(one.answer) for one in whole)
+        now_N, entropy_N = self.policy.logprobs(items)
+        values_N = self.value(items)
+        parts = zip(*((one.old, one.advantages, one.returns, one.values) for one in items), strict=True)
+        old_N, advantages_N, returns_N, before_N = map(torch.cat, parts)
         losses_N, cut_N = clipped_policy_loss(now_N, old_N, advantages_N, *self.config.clip)
         wrong_N = clipped_value_loss(values_N, before_N, returns_N, self.config.value_clip)
         metrics = {
@@ -158,4 +145,4 @@ class Ppo:
     summary: ClassVar[str] = "reinforcement learning on the model's own samples, against a learned value"
 
     def train(self, config: PpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return train(config, out, tell, lambda policy, start: ActorCritic(config, policy, start))
+        return train(config, out, tell, ActorCritic)

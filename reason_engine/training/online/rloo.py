@@ -20,13 +20,14 @@ from pydantic import Field
 
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
+from reason_engine.training.common.encode import Rollout
 from reason_engine.training.online.loop import Batch, train
 from reason_engine.training.online.recipe import Clip, Online
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reason_engine.training.common.policy import Policy, Rollout
+    from reason_engine.training.common.policy import Policy
 
 
 class RlooConfig(Online):
@@ -39,18 +40,13 @@ class RlooConfig(Online):
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedAnswer:
+class JudgedAnswer(Rollout):
     """A sample, what it is worth, and its log-probability when it was drawn. `taught`: whether it counts."""
 
-    rollout: Rollout
     advantage: float
     taught: bool
     old: float
     kl: float
-
-    @property
-    def rollouts(self) -> Sequence[Rollout]:
-        return (self.rollout,)
 
 
 class LeaveOneOut:
@@ -78,10 +74,9 @@ class LeaveOneOut:
         advantages_PG = leave_one_out(rewards_PG)
         if self.config.normalise:
             advantages_PG = advantages_PG / (rewards_PG.std() + 1e-4)
-        cut = [self.config.mask_truncated and path.finish_reason == "length" for path in batch.paths]
-        taught = [not out for out in cut]
+        taught = batch.taught(self.config)
         parts = zip(rollouts, advantages_PG.flatten().tolist(), taught, old, kl, strict=True)
-        return [JudgedAnswer(*one) for one in parts]
+        return [JudgedAnswer(one.prompt, one.answer, *rest) for one, *rest in parts]
 
     def loss(
         self, items: Sequence[JudgedAnswer], whole: Sequence[JudgedAnswer]
@@ -91,8 +86,8 @@ class LeaveOneOut:
 
         from reason_engine.training.common.policy import clipped_policy_loss
 
-        lengths = [len(one.rollout.answer) for one in items]
-        now_N, entropy_N = self.policy.logprobs([one.rollout for one in items])
+        lengths = [len(one.answer) for one in items]
+        now_N, entropy_N = self.policy.logprobs(items)
         now_B = torch.stack([part.sum() for part in now_N.split(lengths)])
         again = self.config.updates * self.config.minibatches > 1
         old_B = torch.tensor([one.old for one in items]) if again else now_B.detach()
@@ -119,4 +114,4 @@ class Rloo:
     summary: ClassVar[str] = "REINFORCE on whole answers, each against the mean of the others to its prompt"
 
     def train(self, config: RlooConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return train(config, out, tell, lambda policy, start: LeaveOneOut(config, policy, start))
+        return train(config, out, tell, LeaveOneOut)

@@ -22,11 +22,15 @@ from reason_engine.data.formats.rows import Reference, turn_json
 from reason_engine.data.mixture import Stream
 from reason_engine.errors import SetupError
 from reason_engine.profile import read_profile
-from reason_engine.training.online.curriculum import TrainingProblem, training_problem
+from reason_engine.training.online.environment import (
+    RewardScorer,
+    TrainingProblem,
+    answer_of,
+    training_problem,
+)
 from reason_engine.training.online.grpo import GrpoConfig
 from reason_engine.training.online.ppo import PpoConfig
 from reason_engine.training.online.recipe import Online, Reward
-from reason_engine.training.online.reward_scorer import RewardScorer, answer_of
 from reason_engine.types import Path as SampledPath
 from reason_engine.types import Problem
 

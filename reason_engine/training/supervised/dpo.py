@@ -50,8 +50,6 @@ class Pair:
 class Preferences:
     """`reference` is a frozen copy of the model."""
 
-    kinds: ClassVar[tuple[type[Row], ...]] = (Preference,)
-
     def __init__(self, config: DpoConfig, model: Any, tokenizer: Any) -> None:
         from reason_engine.training.common.forward import Reference
 

@@ -55,8 +55,6 @@ class LabelledAnswer:
 class Prospects:
     """`reference` is a frozen copy of the model."""
 
-    kinds: ClassVar[tuple[type[Row], ...]] = (Labelled,)
-
     def __init__(self, config: KtoConfig, model: Any, tokenizer: Any) -> None:
         from reason_engine.training.common.forward import Reference
 

@@ -8,14 +8,12 @@ are touched, with a checkpoint of the step before.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from reason_engine.data.formats.readers import read_rows
-from reason_engine.data.formats.rows import Row
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
@@ -24,16 +22,15 @@ from reason_engine.training.common.encode import FileSource, micro_batches
 from reason_engine.training.common.models import load_or_build, save_model
 from reason_engine.training.common.preflight import preflight
 from reason_engine.training.common.recipe import Supervised
-from reason_engine.training.common.run_folder import Checkpoint, Log, SavedPosition, Weights
+from reason_engine.training.common.run_folder import Checkpoint, Log, Weights
 
 GPU = 16
 """On a GPU a forward pass takes this many times `micro_tokens`."""
 
 
 class Objective(Protocol):
-    """Made from (config, model in its first state, tokenizer). `model` is what is trained, by rows of these kinds."""
+    """Made from (config, model in its first state, tokenizer). `model` is what is trained."""
 
-    kinds: ClassVar[tuple[type[Row], ...]]
     model: Any
 
     def encode(self, rows: Sequence[Any]) -> list[Any]: ...
@@ -82,7 +79,7 @@ def supervise(
 
     from reason_engine.training.common.adapters import Adapted
     from reason_engine.training.common.forward import body_of, fast_precision
-    from reason_engine.training.common.optimisers import freeze, make_optimisers, set_rates
+    from reason_engine.training.common.optimisers import Consolidation, freeze, make_optimisers, set_rates
 
     torch.set_num_threads(config.threads or torch.get_num_threads())
     torch.manual_seed(config.seed)
@@ -97,24 +94,28 @@ def supervise(
     learning, parameters = sum(p.numel() for _, p in trained), [p for _, p in trained]
     tell({"note": f"{learning:,} parameters are trained"})
     optimisers = make_optimisers(config, trained)
-    old = objective if memory is None else memory(config, model, tokenizer)
-    consolidation = _consolidation(config, trained, old, body)
-    checkpoint = Checkpoint(out / "checkpoint", given, writes=processes.first)
+    consolidation = None
+    if config.old is not None:
+        old = objective if memory is None else memory(config, model, tokenizer)
+        rows = read_rows(config.old, *(config.kinds if memory is None else Supervised.kinds))
+        items = old.encode(list(islice(rows, config.fisher_rows)))
+        losses = (old.loss([item], body)[0] / old.total([item], body) for item in items)
+        consolidation = Consolidation(trained, config.ewc, losses)
     weights = Weights(trained, processes)
     states = [Gathered(optimiser, processes) for optimiser in optimisers]
+    checkpoint = Checkpoint(out, given, weights, states, source)
     if isinstance(source, FileSource) and config.epochs:
         epoch = sum(len(one.ids) for one in objective.encode(source.rows))
         config = config.model_copy(update={"tokens": math.ceil(config.epochs * epoch)})
     processes.wait()
-    step, tokens = checkpoint.restore(weights, states, source)
+    step, tokens = checkpoint.restore()
     if config.compile:
         body = body_of(objective.model, True, config.precision)
         loss_of = processes.shard(objective, body)
     on_gpu = next(objective.model.parameters()).device.type == "cuda"
     micro = config.micro_tokens * (GPU if on_gpu else 1)
     objective.model.train()
-    board = out / "tensorboard" if config.tensorboard and processes.first else None
-    log = Log(out / "log.jsonl" if processes.first else Path(os.devnull), config.tokens, tokens, tell, board)
+    log = Log(out, config, config.tokens, tokens, tell)
     metrics: dict[str, Any] = {}
 
     def keep(folder: Path, *, last: bool) -> None:
@@ -136,11 +137,11 @@ def supervise(
             torch.manual_seed(config.seed)
             fresh = make(config, *load_or_build(config, tokenizer_from))
             its = Adapted(fresh.model, config.peft, base) if config.peft and base else None
-        Weights(freeze(its.module if its else fresh.model, config.freeze)).load_state_dict(state)
+        Weights(freeze(its.module if its else fresh.model, config.freeze), processes).load_state_dict(state)
         return fresh, its
 
     while tokens < config.tokens:
-        position = SavedPosition(source.state())
+        position = source.state()
         rows = [next(source) for _ in range(config.batch)]
         batch = objective.encode(rows) if make_batch is None else make_batch(objective, rows)
         share = config.rate_at(tokens)
@@ -158,7 +159,7 @@ def supervise(
         penalty = {"ewc": consolidation.add_gradients()} if consolidation else {}
         norm = float(processes.whole(torch.nn.utils.clip_grad_norm_(parameters, config.clip)))
         if not math.isfinite(loss + norm):
-            checkpoint.save(weights, states, position, step, tokens)
+            checkpoint.save(step, tokens, position)
             raise SetupError(
                 f"step {step + 1}: the loss is {loss}, its gradient {norm}; the state before it is kept in "
                 f"{out / 'checkpoint'}: run again with lower rates or clip to go on from there"
@@ -176,7 +177,7 @@ def supervise(
         if step % config.log_every == 0 or tokens >= config.tokens:
             metrics |= log.write(metrics)
         if tokens // config.save_every > before // config.save_every and tokens < config.tokens:
-            checkpoint.save(weights, states, source, step, tokens)
+            checkpoint.save(step, tokens)
         if config.keep_every and tokens // config.keep_every > before // config.keep_every:
             keep(out / f"at-{tokens // config.keep_every * config.keep_every}", last=False)
     metrics["trained"] = learning
@@ -210,16 +211,3 @@ def _evaluate(
             loss, parts = loss_of(group)
             _add(sums, {"loss": loss.item() * len(items) / total, **parts})
     return {name: value / len(items) for name, value in sums.items()}
-
-
-def _consolidation(config: Supervised, trained: Any, memory: Objective, body: Any) -> Any:
-    if config.old is None:
-        return None
-    from reason_engine.training.common.optimisers import Consolidation
-
-    rows = list(islice(read_rows(config.old, *memory.kinds), config.fisher_rows))
-
-    def of(item: Any) -> Callable[[], Any]:
-        return lambda: memory.loss([item], body)[0] / memory.total([item], body)
-
-    return Consolidation(trained, config.ewc, [of(item) for item in memory.encode(rows)])

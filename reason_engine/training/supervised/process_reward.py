@@ -31,7 +31,7 @@ from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoder
 from reason_engine.training.supervised.loop import supervise
-from reason_engine.training.supervised.reward_heads import (
+from reason_engine.training.supervised.reward import (
     HeadRecipe,
     ScoredText,
     add_head,
@@ -73,8 +73,6 @@ class LabelledSteps:
 
 class Processes:
     """Judges each step where it ends."""
-
-    kinds: ClassVar[tuple[type[Row], ...]] = (Stepwise,)
 
     def __init__(self, config: ProcessRewardConfig, model: Any, tokenizer: Any) -> None:
         self.model = add_head(config, model, "process", tokenizer.pad_token_id)

@@ -1,4 +1,9 @@
-"""Rewards: verifiers by name, mixed with weights that may change over the run; outcomes and steps.
+"""What a policy learns from: the problems that it is asked, in stages, and the rewards of its samples.
+
+A stage of the curriculum replaces params of families of the mixture until the mean reward of late steps reaches
+`until`; the mixture without replacements follows the last stage. The state is part of the run's checkpoint.
+
+Rewards are verifiers by name, mixed with weights that may change over the run:
 
     r_i = sum over outcome rewards k of w_k(t) r_ki,      w_k(t) from `weight` at the beginning to `last` at the end
 
@@ -14,10 +19,13 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from reason_engine.answers import Equality
+from reason_engine.answers import Equality, find
 from reason_engine.contracts import Capabilities, Engine, Powers, ProcessVerifier, Verifier
+from reason_engine.data import Example
+from reason_engine.data.formats.rows import Reference, question_of
+from reason_engine.data.mixture import Stream
 from reason_engine.engines.reward_models import Endpoints, is_url
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import (
@@ -35,14 +43,86 @@ from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.run import Run, read_value
 from reason_engine.runtime.verify import NONE, checker_of, verifier_of
 from reason_engine.settings import load_settings
-from reason_engine.training.online.curriculum import TrainingProblem
-from reason_engine.training.online.recipe import Reward
-from reason_engine.types import Limits, Path, Sampling, ScoreRequest
+from reason_engine.training.common.encode import FileSource
+from reason_engine.training.online.recipe import Online, Reward
+from reason_engine.types import Limits, Message, Path, Problem, Sampling, ScoreRequest
 
 Result = TypeVar("Result")
 StepRewards = list[tuple[int, float]]
 """Of one sample: (place of the step's last token in the answer, reward)."""
+LATE = 0.8
+"""Share of the running mean that one step leaves in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingProblem:
+    """A problem to be tried. `bare`: its right answer is a whole text, without the mark of an answer."""
+
+    problem: Problem
+    family: str = ""
+    bare: bool = False
+
+
 Samples = tuple[TrainingProblem, Sequence[Path]]
+"""A problem and the paths that were drawn of it."""
+
+
+class Curriculum:
+    """Problems without end; a `Source` to a checkpoint."""
+
+    def __init__(self, config: Online) -> None:
+        """Raises SetupError for a file that cannot be read or fits no format."""
+        self._stages = config.curriculum
+        if config.mixture:
+            mixtures = [stage.mixture(config.mixture) for stage in self._stages]
+            self._sources = [Stream(parts, config.seed) for parts in (*mixtures, config.mixture)]
+        else:
+            assert config.data is not None
+            self._sources = [FileSource(config.data, (Reference,), config.seed, config.format)]
+        self.stage = self._begun = 0
+        self._mean: float | None = None
+
+    def take(self, count: int) -> list[TrainingProblem]:
+        """The next problems."""
+        return [training_problem(next(self._sources[self.stage])) for _ in range(count)]
+
+    def record(self, reward: float, step: int) -> None:
+        """Takes the mean reward of a step; the next stage begins where this one is mastered."""
+        if self.stage == len(self._stages):
+            return
+        self._mean = reward if self._mean is None else LATE * self._mean + (1 - LATE) * reward
+        stage = self._stages[self.stage]
+        if self._mean >= stage.until or (stage.steps and step - self._begun >= stage.steps):
+            self.stage, self._begun, self._mean = self.stage + 1, step, None
+
+    def state(self) -> list[Any]:
+        """Plain values."""
+        return [self.stage, self._begun, self._mean, [source.state() for source in self._sources]]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Go on from a kept state."""
+        self.stage, self._begun, self._mean, states = state
+        for source, one in zip(self._sources, states, strict=True):
+            source.restore(one)
+
+
+def training_problem(row: Example | Reference) -> TrainingProblem:
+    """The problem of a row. Raises SetupError for a prompt that does not end with the user's turn."""
+    answer = find(row.answer)
+    if isinstance(row, Reference):
+        if row.prompt[-1].role != "user":
+            raise SetupError(
+                f"a prompt must end with the user's turn; the one answered {row.answer!r} does not"
+            )
+        question, earlier = question_of(row), row.prompt[:-1]
+        return TrainingProblem(Problem(question, earlier, reference=answer or row.answer, meta=row.meta))
+    turns = (
+        turn for asked, said in row.history for turn in (Message("user", asked), Message("assistant", said))
+    )
+    reference = answer if answer is not None else row.answer.strip()
+    return TrainingProblem(
+        Problem(row.question, tuple(turns), reference=reference), row.family, answer is None
+    )
 
 
 @dataclass(frozen=True, slots=True)
