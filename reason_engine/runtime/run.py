@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reason_engine.answers import Equality, find, normalise
+from reason_engine.answers import Equality
 from reason_engine.contracts import Checker, Engine, Powers, Retriever, Verifier
 from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
@@ -27,7 +27,6 @@ class Run:
     seed: int
     publish: Callable[[Event], None]
     equality: Equality
-    prompts: object = None
     verifier: Verifier | None = None
     verifier_name: str = ""
     alternatives: int | None = None
@@ -86,13 +85,3 @@ class Run:
         for usage in self.usage.values():
             total += usage
         return total
-
-
-def read_value(text: str, marker: str | None, *, exact: bool, whole: bool = False) -> str | None:
-    """The answer that a vote counts in a content; None where there is none."""
-    value = find(text, marker)
-    if value is None and whole:
-        value = text.strip() or None
-    if value is None:
-        return None
-    return " ".join(value.split()) if exact else normalise(value)

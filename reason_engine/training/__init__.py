@@ -17,7 +17,8 @@ class Method(Protocol):
     config: ClassVar[type[BaseModel]]
     summary: ClassVar[str]
 
-    def train(self, config: Any, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+    @classmethod
+    def train(cls, config: Any, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
         """Train until the config's end; goes on from the checkpoint in `out` where there is one. The last metrics."""
         ...
 

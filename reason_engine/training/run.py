@@ -48,7 +48,7 @@ def run(method: str, config: Any, *, fresh: bool = False, tell: OnProgress = sil
     if fresh and is_first():
         shutil.rmtree(out / "checkpoint", ignore_errors=True)
         (out / "log.jsonl").unlink(missing_ok=True)
-    metrics = trainers.get(method)().train(config, out, tell)
+    metrics = trainers.get(method).train(config, out, tell)
     manifest = {
         "method": method,
         "config": config.model_dump(mode="json"),

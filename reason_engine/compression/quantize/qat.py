@@ -151,7 +151,7 @@ def _trained(config: QatConfig, wish: Train, model: Path, place: Path, tell: OnP
         log_every=10,
         **wish.model_dump(),
     )
-    Sft().train(recipe, recipe.out, staged(tell, "train", wish.tokens))
+    Sft.train(recipe, recipe.out, staged(tell, "train", wish.tokens))
     return recipe.out
 
 

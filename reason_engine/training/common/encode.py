@@ -23,12 +23,17 @@ from reason_engine.types import Message
 I = TypeVar("I", bound="Item")  # noqa: E741
 
 
-class Source(Protocol):
-    """Rows without end, with a state of plain values."""
+class Position(Protocol):
+    """A place in the data, with a state of plain values."""
 
-    def __next__(self) -> Any: ...
     def state(self) -> list[Any]: ...
     def restore(self, state: Sequence[Any]) -> None: ...
+
+
+class Source(Position, Protocol):
+    """Rows without end."""
+
+    def __next__(self) -> Any: ...
 
 
 class FileSource:

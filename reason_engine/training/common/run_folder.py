@@ -20,7 +20,7 @@ from reason_engine.errors import MissingExtra, SetupError
 from reason_engine.jsonl import JsonLines
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training.common.distributed import Distributed, is_first
-from reason_engine.training.common.encode import Source
+from reason_engine.training.common.encode import Position
 from reason_engine.training.common.recipe import Recipe
 
 FREE = {
@@ -51,7 +51,7 @@ class Checkpoint:
     """One file, replaced atomically: what has a `state_dict` (the weights, the optimisers), and the source of rows."""
 
     def __init__(
-        self, out: Path, config: Any, weights: Any, optimisers: Sequence[Any], source: Source
+        self, out: Path, config: Any, weights: Any, optimisers: Sequence[Any], source: Position
     ) -> None:
         self._file = out / "checkpoint" / "state.pt"
         self._weights, self._optimisers, self._source = weights, optimisers, source

@@ -15,19 +15,20 @@ import asyncio
 import math
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from reason_engine.contracts import Powers
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.errors import SetupError, first_error
 from reason_engine.profile import read_profile
-from reason_engine.progress import OnProgress
+from reason_engine.progress import OnProgress, silent
 from reason_engine.runtime.collect import PartialPath, collect
 from reason_engine.settings import load_settings
 from reason_engine.training.common.encode import LearnedItem, Rollout
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from reason_engine.training.common.policy import Policy
 
+Config = TypeVar("Config", bound=Online)
 Item = TypeVar("Item", bound=LearnedItem)
 TRIED = 64
 """Problems that the rewards are tried on before a run."""
@@ -93,28 +95,34 @@ class Batch:
         return [not config.mask_truncated or path.finish_reason != "length" for path in self.paths]
 
 
-class Learner(Protocol[Item]):
-    """A method: items from a batch, and the loss of some of them. `policy` is what is sampled, `modules` what is
+class Learner(ABC, Generic[Config, Item]):
+    """A method, made from its config, the policy that is sampled and a frozen copy of where it began. `modules` are
     trained and kept, by name, each at the config's rate unless `rates` has one for it."""
 
-    policy: Policy
-    modules: Mapping[str, Any]
-    rates: Mapping[str, float]
+    config: ClassVar[Any]
+    summary: ClassVar[str]
 
-    def items(self, batch: Batch) -> Sequence[Item]: ...
+    def __init__(self, config: Config, policy: Policy, reference: Policy) -> None:
+        self._config, self._policy, self._reference = config, policy, reference
+        self.modules: dict[str, Any] = {"policy": policy.model}
+        self.rates: dict[str, float] = {}
 
+    @classmethod
+    def train(cls, config: Config, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        """Learn for `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
+        return train(config, out, tell, cls)
+
+    @abstractmethod
+    def items(self, batch: Batch) -> Sequence[Item]:
+        """What is learned from a batch."""
+
+    @abstractmethod
     def loss(self, items: Sequence[Item], whole: Sequence[Item]) -> tuple[Tensor, Mapping[str, float]]:
         """The part of the loss of `whole` (one optimiser step) that falls to `items`, with parts of its metrics."""
-        ...
 
 
-def train(
-    config: Online, out: Path, tell: OnProgress, make: Callable[[Any, Policy, Policy], Learner[Any]]
-) -> dict[str, Any]:
-    """Learn for `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics.
-
-    `make` gets the config, the policy and a frozen copy of where it began.
-    """
+def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, Any]]) -> dict[str, Any]:
+    """The whole run, from preflight to the model at the end."""
     found = [*preflight_online(config), *check_endpoints(config.reward_models)]
     actor = Actor(config)
     actor.check(Curriculum(config).take(TRIED))
@@ -131,7 +139,7 @@ def train(
     curriculum = Curriculum(config)
     (model, tokenizer), (start, _) = load_model(config.model), load_model(config.model)
     freeze(model, config.freeze)
-    learner = make(
+    learner = method(
         config,
         Policy(model, config.temperature, config.precision, config.compile),
         Policy(start.eval().requires_grad_(False), config.temperature, config.precision),
@@ -226,7 +234,9 @@ def _metrics(groups: Sequence[Group], rewards: BatchRewards, stage: int) -> dict
     }
 
 
-def learn(config: Online, learner: Learner[Any], optimiser: Any, batch: Batch, step: int) -> dict[str, float]:
+def learn(
+    config: Online, learner: Learner[Any, Any], optimiser: Any, batch: Batch, step: int
+) -> dict[str, float]:
     """All optimiser steps on one batch: the means of their metrics."""
     import torch
 

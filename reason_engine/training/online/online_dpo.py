@@ -11,23 +11,19 @@ two samples the pair is the extreme one, which is easier to tell apart than a pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Rollout
-from reason_engine.training.online.loop import Batch, train
+from reason_engine.training.online.loop import Batch, Learner
 from reason_engine.training.online.recipe import Online
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from reason_engine.training.common.policy import Policy
 
 
 class OnlineDpoConfig(Online):
@@ -50,13 +46,12 @@ class RolloutPair:
         return (self.chosen, self.rejected)
 
 
-class Pairs:
+@trainers.register("online-dpo")
+class Pairs(Learner[OnlineDpoConfig, RolloutPair]):
     """The learner: the preference loss on pairs of its own."""
 
-    def __init__(self, config: OnlineDpoConfig, policy: Policy, reference: Policy) -> None:
-        self.config, self.policy, self._reference = config, policy, reference
-        self.modules: Mapping[str, Any] = {"policy": policy.model}
-        self.rates: Mapping[str, float] = {}
+    config = OnlineDpoConfig
+    summary = "preference optimisation on the best and the worst of the model's own samples"
 
     def items(self, batch: Batch) -> list[RolloutPair]:
         """One pair a prompt, none where all samples are worth the same (or both were cut, with `mask_truncated`)."""
@@ -65,14 +60,14 @@ class Pairs:
             worth = [
                 (reward, row)
                 for reward, row, path in zip(rewards, group.rollouts, group.paths, strict=True)
-                if not (self.config.mask_truncated and path.finish_reason == "length")
+                if not (self._config.mask_truncated and path.finish_reason == "length")
             ]
             if len(worth) > 1:
                 best, worst = max(worth, key=lambda one: one[0]), min(worth, key=lambda one: one[0])
                 if best[0] > worst[0]:
                     found.append((best[1], worst[1]))
         rows = [row for pair in found for row in pair]
-        sums = [values.sum().item() for values in self._reference.measure(rows, self.config.micro_tokens)]
+        sums = [values.sum().item() for values in self._reference.measure(rows, self._config.micro_tokens)]
         return [RolloutPair(a, b, sums[2 * at] - sums[2 * at + 1]) for at, (a, b) in enumerate(found)]
 
     def loss(
@@ -83,25 +78,14 @@ class Pairs:
         from torch.nn.functional import logsigmoid
 
         rows = [row for pair in items for row in pair.rollouts]
-        now_N, entropy_N = self.policy.logprobs(rows)
+        now_N, entropy_N = self._policy.logprobs(rows)
         lengths = [len(row.answer) for row in rows]
         sums_B2 = torch.stack([part.sum() for part in now_N.split(lengths)]).view(-1, 2)
         margins_B = sums_B2[:, 0] - sums_B2[:, 1] - torch.tensor([pair.reference for pair in items])
         share = 1 / len(whole)
         metrics = {
-            "margin": self.config.beta * margins_B.detach().sum().item() * share,
+            "margin": self._config.beta * margins_B.detach().sum().item() * share,
             "accuracy": (margins_B > 0).sum().item() * share,
             "entropy": sum(part.mean().item() for part in entropy_N.split(lengths)) * share / 2,
         }
-        return -logsigmoid(self.config.beta * margins_B).sum() * share, metrics
-
-
-@trainers.register("online-dpo")
-class OnlineDpo:
-    """Preferences among the model's own samples."""
-
-    config: ClassVar[type[OnlineDpoConfig]] = OnlineDpoConfig
-    summary: ClassVar[str] = "preference optimisation on the best and the worst of the model's own samples"
-
-    def train(self, config: OnlineDpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return train(config, out, tell, Pairs)
+        return -logsigmoid(self._config.beta * margins_B).sum() * share, metrics

@@ -15,17 +15,15 @@ answer cut at max_tokens counts as ended there; there is no entropy bonus (eq. 9
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Rollout
-from reason_engine.training.online.loop import Batch, train
+from reason_engine.training.online.loop import Batch, Learner
 from reason_engine.training.online.recipe import Clip, Online
 
 if TYPE_CHECKING:
@@ -62,16 +60,19 @@ class ValuedSample(Rollout):
     kl: float
 
 
-class ActorCritic:
+@trainers.register("ppo")
+class ActorCritic(Learner[PpoConfig, ValuedSample]):
     """The learner: the policy's clipped loss and the value's."""
+
+    config = PpoConfig
+    summary = "reinforcement learning on the model's own samples, against a learned value"
 
     def __init__(self, config: PpoConfig, policy: Policy, reference: Policy) -> None:
         from reason_engine.training.common.policy import Value
 
-        self.config, self.policy, self._reference = config, policy, reference
-        self.value = Value(reference.model, config.precision)
-        self.modules: Mapping[str, Any] = {"policy": policy.model, "value": self.value}
-        self.rates: Mapping[str, float] = {"value": config.value_rate or config.rate}
+        super().__init__(config, policy, reference)
+        self.modules["value"] = self.value = Value(reference.model, config.precision)
+        self.rates["value"] = config.value_rate or config.rate
 
     def items(self, batch: Batch) -> list[ValuedSample]:
         """Values and advantages of every token, before anything is learned from them."""
@@ -80,17 +81,19 @@ class ActorCritic:
 
         from reason_engine.training.common.policy import gae, whiten
 
-        rollouts, most = batch.rollouts, self.config.micro_tokens
-        old = self.policy.measure(rollouts, most)
+        rollouts, most = batch.rollouts, self._config.micro_tokens
+        old = self._policy.measure(rollouts, most)
         values = self.value.measure(rollouts, most)
-        start = self._reference.measure(rollouts, most) if self.config.kl else old
+        start = self._reference.measure(rollouts, most) if self._config.kl else old
         away = [now - then for now, then in zip(old, start, strict=True)]
-        rewards = [r - self.config.kl * kl for r, kl in zip(token_rewards(batch), away, strict=True)]
+        rewards = [r - self._config.kl * kl for r, kl in zip(token_rewards(batch), away, strict=True)]
         mask_BT = pad_sequence([torch.ones(len(one.answer)) for one in rollouts], batch_first=True)
         rewards_BT, values_BT = (pad_sequence(one, batch_first=True) for one in (rewards, values))
-        advantages_BT, returns_BT = gae(rewards_BT, values_BT, mask_BT, self.config.gamma, self.config.decay)
+        advantages_BT, returns_BT = gae(
+            rewards_BT, values_BT, mask_BT, self._config.gamma, self._config.decay
+        )
         # What the critic learns of an answer that is masked is right all the same; the policy learns nothing of it.
-        taught_B1 = torch.tensor(batch.taught(self.config), dtype=torch.float)[:, None]
+        taught_B1 = torch.tensor(batch.taught(self._config), dtype=torch.float)[:, None]
         advantages_BT = whiten(advantages_BT, mask_BT * taught_B1)
         sums = [one.sum().item() for one in away]
         parts = zip(rollouts, advantages_BT, returns_BT, old, values, sums, strict=True)
@@ -108,19 +111,19 @@ class ActorCritic:
         from reason_engine.training.common.policy import clipped_policy_loss, clipped_value_loss
 
         share = 1 / sum(len(one.answer) for one in whole)
-        now_N, entropy_N = self.policy.logprobs(items)
+        now_N, entropy_N = self._policy.logprobs(items)
         values_N = self.value(items)
         parts = zip(*((one.old, one.advantages, one.returns, one.values) for one in items), strict=True)
         old_N, advantages_N, returns_N, before_N = map(torch.cat, parts)
-        losses_N, cut_N = clipped_policy_loss(now_N, old_N, advantages_N, *self.config.clip)
-        wrong_N = clipped_value_loss(values_N, before_N, returns_N, self.config.value_clip)
+        losses_N, cut_N = clipped_policy_loss(now_N, old_N, advantages_N, *self._config.clip)
+        wrong_N = clipped_value_loss(values_N, before_N, returns_N, self._config.value_clip)
         metrics = {
             "clip_fraction": cut_N.sum().item() * share,
             "entropy": entropy_N.sum().item() * share,
             "value_loss": wrong_N.detach().sum().item() * share,
             "kl": sum(one.kl for one in items) / len(whole),
         }
-        return (losses_N + self.config.value_weight * wrong_N).sum() * share, metrics
+        return (losses_N + self._config.value_weight * wrong_N).sum() * share, metrics
 
 
 def token_rewards(batch: Batch) -> list[Tensor]:
@@ -135,14 +138,3 @@ def token_rewards(batch: Batch) -> list[Tensor]:
             for place, reward in steps:
                 found[at][place] += weight * reward
     return found
-
-
-@trainers.register("ppo")
-class Ppo:
-    """Reinforcement learning with a value function."""
-
-    config: ClassVar[type[PpoConfig]] = PpoConfig
-    summary: ClassVar[str] = "reinforcement learning on the model's own samples, against a learned value"
-
-    def train(self, config: PpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return train(config, out, tell, ActorCritic)

@@ -11,17 +11,15 @@ Departures: where a batch is used for several optimiser steps the ratio of whole
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Rollout
-from reason_engine.training.online.loop import Batch, train
+from reason_engine.training.online.loop import Batch, Learner
 from reason_engine.training.online.recipe import Clip, Online
 
 if TYPE_CHECKING:
@@ -49,13 +47,12 @@ class JudgedAnswer(Rollout):
     kl: float
 
 
-class LeaveOneOut:
+@trainers.register("rloo")
+class LeaveOneOut(Learner[RlooConfig, JudgedAnswer]):
     """The learner: REINFORCE over whole answers."""
 
-    def __init__(self, config: RlooConfig, policy: Policy, reference: Policy) -> None:
-        self.config, self.policy, self._reference = config, policy, reference
-        self.modules: Mapping[str, Any] = {"policy": policy.model}
-        self.rates: Mapping[str, float] = {}
+    config = RlooConfig
+    summary = "REINFORCE on whole answers, each against the mean of the others to its prompt"
 
     def items(self, batch: Batch) -> list[JudgedAnswer]:
         """Advantages against the other samples of each prompt."""
@@ -64,19 +61,22 @@ class LeaveOneOut:
         from reason_engine.training.common.policy import leave_one_out
 
         rollouts = batch.rollouts
-        again = self.config.updates * self.config.minibatches > 1
-        old = self._sums(self.policy, rollouts) if again or self.config.kl else [0.0] * len(rollouts)
+        again = self._config.updates * self._config.minibatches > 1
+        old = self._sums(self._policy, rollouts) if again or self._config.kl else [0.0] * len(rollouts)
         kl = [0.0] * len(rollouts)
-        if self.config.kl:
+        if self._config.kl:
             kl = [now - then for now, then in zip(old, self._sums(self._reference, rollouts), strict=True)]
         rewards_PG = torch.tensor(batch.rewards.totals())
-        rewards_PG = rewards_PG - self.config.kl * torch.tensor(kl).view_as(rewards_PG)
+        rewards_PG = rewards_PG - self._config.kl * torch.tensor(kl).view_as(rewards_PG)
         advantages_PG = leave_one_out(rewards_PG)
-        if self.config.normalise:
+        if self._config.normalise:
             advantages_PG = advantages_PG / (rewards_PG.std() + 1e-4)
-        taught = batch.taught(self.config)
-        parts = zip(rollouts, advantages_PG.flatten().tolist(), taught, old, kl, strict=True)
-        return [JudgedAnswer(one.prompt, one.answer, *rest) for one, *rest in parts]
+        taught = batch.taught(self._config)
+        advantages: list[float] = advantages_PG.flatten().tolist()
+        parts = zip(advantages, taught, old, kl, strict=True)
+        return [
+            JudgedAnswer(one.prompt, one.answer, *rest) for one, rest in zip(rollouts, parts, strict=True)
+        ]
 
     def loss(
         self, items: Sequence[JudgedAnswer], whole: Sequence[JudgedAnswer]
@@ -87,12 +87,12 @@ class LeaveOneOut:
         from reason_engine.training.common.policy import clipped_policy_loss
 
         lengths = [len(one.answer) for one in items]
-        now_N, entropy_N = self.policy.logprobs(items)
+        now_N, entropy_N = self._policy.logprobs(items)
         now_B = torch.stack([part.sum() for part in now_N.split(lengths)])
-        again = self.config.updates * self.config.minibatches > 1
+        again = self._config.updates * self._config.minibatches > 1
         old_B = torch.tensor([one.old for one in items]) if again else now_B.detach()
         advantages_B = torch.tensor([one.advantage for one in items])
-        losses_B, cut_B = clipped_policy_loss(now_B, old_B, advantages_B, *self.config.clip)
+        losses_B, cut_B = clipped_policy_loss(now_B, old_B, advantages_B, *self._config.clip)
         counts_B = torch.tensor([float(one.taught) for one in items])
         share = 1 / max(1, sum(one.taught for one in whole))
         metrics = {
@@ -103,15 +103,4 @@ class LeaveOneOut:
         return (losses_B * counts_B).sum() * share, metrics
 
     def _sums(self, policy: Policy, rollouts: Sequence[Rollout]) -> list[float]:
-        return [values.sum().item() for values in policy.measure(rollouts, self.config.micro_tokens)]
-
-
-@trainers.register("rloo")
-class Rloo:
-    """REINFORCE with the other samples as the baseline."""
-
-    config: ClassVar[type[RlooConfig]] = RlooConfig
-    summary: ClassVar[str] = "REINFORCE on whole answers, each against the mean of the others to its prompt"
-
-    def train(self, config: RlooConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return train(config, out, tell, LeaveOneOut)
+        return [values.sum().item() for values in policy.measure(rollouts, self._config.micro_tokens)]

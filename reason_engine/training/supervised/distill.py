@@ -71,8 +71,31 @@ class OwnAnswer(Encoded):
     """An answer of the student's."""
 
 
+@trainers.register("distill")
 class SoftAnswers(Answers):
     """Answers with the teacher's distributions."""
+
+    config: ClassVar[type[DistillConfig]] = DistillConfig
+    summary: ClassVar[str] = (
+        "distillation: a student learns a teacher's distributions (given answers or its own)"
+    )
+
+    @classmethod
+    def train(cls, config: DistillConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        if not ModelFolder(config.teacher).is_checkpoint:
+            raise ModelLoadError(f"teacher: {config.teacher}: no checkpoint folder (it has no config.json)")
+        with Student(config.model, config.max_tokens, config.threads) as student:
+            return supervise(
+                config,
+                out,
+                tell,
+                partial(cls, student=student),
+                base=config.model,
+                copies=2 if config.on_policy else 1,
+                memory=Answers,
+                tokenizer_from=config.teacher,
+                make_batch=SoftAnswers.batch if config.on_policy else None,
+            )
 
     def __init__(
         self, config: DistillConfig, model: Any, tokenizer: Any, student: Student | None = None
@@ -144,32 +167,6 @@ def divergence(teacher_NV: Any, student_NV: Any, beta: float) -> Any:
     share = torch.tensor(beta, device=student_NV.device)
     both_NV = torch.logaddexp(teacher_NV + share.log(), student_NV + (1 - share).log())
     return beta * kl(both_NV, teacher_NV).sum(-1) + (1 - beta) * kl(both_NV, student_NV).sum(-1)
-
-
-@trainers.register("distill")
-class Distill:
-    """Soft labels of a teacher on given answers and on the student's own."""
-
-    config: ClassVar[type[DistillConfig]] = DistillConfig
-    summary: ClassVar[str] = (
-        "distillation: a student learns a teacher's distributions (given answers or its own)"
-    )
-
-    def train(self, config: DistillConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        if not ModelFolder(config.teacher).is_checkpoint:
-            raise ModelLoadError(f"teacher: {config.teacher}: no checkpoint folder (it has no config.json)")
-        with Student(config.model, config.max_tokens, config.threads) as student:
-            return supervise(
-                config,
-                out,
-                tell,
-                partial(SoftAnswers, student=student),
-                base=config.model,
-                copies=2 if config.on_policy else 1,
-                memory=Answers,
-                tokenizer_from=config.teacher,
-                make_batch=SoftAnswers.batch if config.on_policy else None,
-            )
 
 
 PADDING_BIAS = -100.0

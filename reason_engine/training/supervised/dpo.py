@@ -47,8 +47,16 @@ class Pair:
         return self.chosen.ids + self.rejected.ids
 
 
+@trainers.register("dpo")
 class Preferences:
     """`reference` is a frozen copy of the model."""
+
+    config: ClassVar[type[DpoConfig]] = DpoConfig
+    summary: ClassVar[str] = "direct preference optimisation on pairs of answers"
+
+    @classmethod
+    def train(cls, config: DpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        return supervise(config, out, tell, cls, base=config.model, copies=1, memory=Answers)
 
     def __init__(self, config: DpoConfig, model: Any, tokenizer: Any) -> None:
         from reason_engine.training.common.forward import Reference
@@ -85,14 +93,3 @@ class Preferences:
             "rejected": float(rewards[count:].detach().sum()),
         }
         return losses.sum(), metrics
-
-
-@trainers.register("dpo")
-class Dpo:
-    """Direct preference optimisation."""
-
-    config: ClassVar[type[DpoConfig]] = DpoConfig
-    summary: ClassVar[str] = "direct preference optimisation on pairs of answers"
-
-    def train(self, config: DpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return supervise(config, out, tell, Preferences, base=config.model, copies=1, memory=Answers)

@@ -52,8 +52,16 @@ class LabelledAnswer:
         return self.own.ids
 
 
+@trainers.register("kto")
 class Prospects:
     """`reference` is a frozen copy of the model."""
+
+    config: ClassVar[type[KtoConfig]] = KtoConfig
+    summary: ClassVar[str] = "preference learning from single answers, each liked or not (KTO)"
+
+    @classmethod
+    def train(cls, config: KtoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        return supervise(config, out, tell, cls, base=config.model, copies=1, memory=Answers)
 
     def __init__(self, config: KtoConfig, model: Any, tokenizer: Any) -> None:
         from reason_engine.training.common.forward import Reference
@@ -101,14 +109,3 @@ class Prospects:
         precision = self._config.precision
         own = answer_logps(body, self.model.get_output_embeddings(), rows, precision)
         return own - self._reference.logps(rows, precision)
-
-
-@trainers.register("kto")
-class Kto:
-    """Kahneman-Tversky optimisation."""
-
-    config: ClassVar[type[KtoConfig]] = KtoConfig
-    summary: ClassVar[str] = "preference learning from single answers, each liked or not (KTO)"
-
-    def train(self, config: KtoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return supervise(config, out, tell, Prospects, base=config.model, copies=1, memory=Answers)

@@ -71,8 +71,16 @@ class LabelledSteps:
     right: tuple[int, int]
 
 
+@trainers.register("process-reward")
 class Processes:
     """Judges each step where it ends."""
+
+    config: ClassVar[type[ProcessRewardConfig]] = ProcessRewardConfig
+    summary: ClassVar[str] = "a process reward model from solutions whose steps are labelled"
+
+    @classmethod
+    def train(cls, config: ProcessRewardConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        return supervise(config, out, tell, cls, base=config.model, save=head_saver(config, "process"))
 
     def __init__(self, config: ProcessRewardConfig, model: Any, tokenizer: Any) -> None:
         self.model = add_head(config, model, "process", tokenizer.pad_token_id)
@@ -158,14 +166,3 @@ class Processes:
         sizes = [end - begin for begin, end in pairwise((first - 1, *places))]
         labels = [label for label, size in zip(row.labels, sizes, strict=True) for _ in range(size)]
         return LabelledSteps(ids, list(range(first, places[-1] + 1)), tuple(labels), right)
-
-
-@trainers.register("process-reward")
-class ProcessReward:
-    """Reward model of steps."""
-
-    config: ClassVar[type[ProcessRewardConfig]] = ProcessRewardConfig
-    summary: ClassVar[str] = "a process reward model from solutions whose steps are labelled"
-
-    def train(self, config: ProcessRewardConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return supervise(config, out, tell, Processes, base=config.model, save=head_saver(config, "process"))

@@ -102,8 +102,16 @@ class RewardConfig(HeadRecipe):
     centre: float = Field(0.01, ge=0)
 
 
+@trainers.register("reward")
 class Outcomes:
     """Compares the values of two answers."""
+
+    config: ClassVar[type[RewardConfig]] = RewardConfig
+    summary: ClassVar[str] = "an outcome reward model from pairs of answers (Bradley-Terry)"
+
+    @classmethod
+    def train(cls, config: RewardConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        return supervise(config, out, tell, cls, base=config.model, save=head_saver(config, "outcome"))
 
     def __init__(self, config: RewardConfig, model: Any, tokenizer: Any) -> None:
         self.model = add_head(config, model, "outcome", tokenizer.pad_token_id)
@@ -146,17 +154,6 @@ class Outcomes:
 def _answer_start(text: Encoded) -> int:
     """The place of its answer's first token."""
     return text.weights.index(1.0) if 1.0 in text.weights else len(text.ids)
-
-
-@trainers.register("reward")
-class Reward:
-    """Bradley-Terry reward model."""
-
-    config: ClassVar[type[RewardConfig]] = RewardConfig
-    summary: ClassVar[str] = "an outcome reward model from pairs of answers (Bradley-Terry)"
-
-    def train(self, config: RewardConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return supervise(config, out, tell, Outcomes, base=config.model, save=head_saver(config, "outcome"))
 
 
 def add_head(config: HeadRecipe, model: Any, kind: Kind, pad: int | None) -> Any:

@@ -157,7 +157,8 @@ class Sft:
     config: ClassVar[type[SftConfig]] = SftConfig
     summary: ClassVar[str] = "supervised fine-tuning, from scratch or from a checkpoint"
 
-    def train(self, config: SftConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+    @classmethod
+    def train(cls, config: SftConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
         if config.qat is None:
             return supervise(config, out, tell, Answers, base=config.model)
         metrics = supervise(config, out, tell, QuantisedAnswers, base=config.model, save=_save_fp32)
