@@ -30,6 +30,7 @@ from reason_engine.errors import SetupError, first_error
 from reason_engine.profile import read_profile
 from reason_engine.progress import OnProgress, silent
 from reason_engine.runtime.collect import PartialPath, collect
+from reason_engine.runtime.prompts import PromptCache
 from reason_engine.settings import load_settings
 from reason_engine.training.common.encode import LearnedItem, Rollout
 from reason_engine.training.common.models import load_model, save_model
@@ -320,14 +321,13 @@ class Actor:
     def sample(self, tasks: Sequence[TrainingProblem], count: int, place: str) -> list[Group]:
         """`count` samples of each problem; `place` and the run's seed decide what is drawn. Raises SetupError for a
         prompt that leaves no room for an answer."""
-        prompts: list[Prompt] = []
+        cache = PromptCache(self._engine)
+        prompts = [cache.prompt(cache.render(task.problem.turns())) for task in tasks]
         most, context = self._config.max_tokens, self._engine.info.context
-        for task in tasks:
-            text = self._engine.render_chat(task.problem.turns())
-            prompts.append(Prompt(text, self._engine.tokenize(text)))
-            if len(prompts[-1].ids) > context - most:
+        for task, prompt in zip(tasks, prompts, strict=True):
+            if len(prompt.ids) > context - most:
                 raise SetupError(
-                    f"max_tokens: a prompt of {len(prompts[-1].ids)} tokens leaves no room for {most} in a "
+                    f"max_tokens: a prompt of {len(prompt.ids)} tokens leaves no room for {most} in a "
                     f"context of {context}: {task.problem.question[:60]!r}"
                 )
         return self._runner.run(self._sample_all(tasks, prompts, count, place))

@@ -36,6 +36,7 @@ from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.progress import OnProgress, silent
+from reason_engine.runtime.collect import collect
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoded
 from reason_engine.training.common.models import load_model, save_model
@@ -228,10 +229,9 @@ class Student:
                 return []
             place = (seed + number) % 2**31
             sampling = Sampling(max_tokens=room, temperature=1.0, seed=place, logit_bias=self._padding)
-            drawn: list[int] = []
-            async for chunk in engine.generate(GenerateRequest(f"own-{number}", prompt, 1, sampling)):
-                drawn += chunk.token_ids
-            return drawn
+            request = GenerateRequest(f"own-{number}", prompt, 1, sampling)
+            (answer,) = await collect(engine.generate(request))
+            return answer.ids
 
         async with asyncio.TaskGroup() as together:
             running = [together.create_task(one(number)) for number in range(len(prompts))]
