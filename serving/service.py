@@ -10,10 +10,10 @@ from reason_engine.contracts import Engine, Powers
 from reason_engine.knowledge import Library
 from reason_engine.profile import Profile
 from reason_engine.runtime.trace import TraceRing
-from reason_engine.serving.admin.adapters import Adapters
-from reason_engine.serving.admin.metrics import Metrics
+from reason_engine.serving.adapters import Adapters
 from reason_engine.serving.guard.content_guard import ContentGuard
-from reason_engine.serving.guard.limits import Gate
+from reason_engine.serving.guard.limits import AdmissionGate
+from reason_engine.serving.metrics import Metrics
 from reason_engine.settings import Settings
 
 
@@ -24,7 +24,7 @@ class Service:
     engine: Engine
     profile: Profile
     settings: Settings
-    gate: Gate
+    gate: AdmissionGate
     metrics: Metrics
     traces: TraceRing
     equality: Equality

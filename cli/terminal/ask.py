@@ -93,11 +93,7 @@ class Local:
     """An engine in this process. Documents are used unless the strategy's `knowledge` is set to false."""
 
     def __init__(
-        self,
-        engine: Engine,
-        profile: Profile,
-        powers: Powers | None = None,
-        library: Library | None = None,
+        self, engine: Engine, profile: Profile, powers: Powers | None = None, library: Library | None = None
     ) -> None:
         self._engine, self._profile, self._powers = engine, profile, powers
         self._library = library
@@ -121,7 +117,7 @@ class Local:
     ) -> Reply:
         """Run the strategy here. Raises what `solve` raises."""
         from reason_engine.runtime.solve import solve
-        from reason_engine.serving.api.answer import reason_of, usage_of
+        from reason_engine.serving.api.messages import reason_of, usage_of
 
         options = {"knowledge": True, **wish.options} if self._library else wish.options
         picked = pick_strategy(wish.strategy, options)
@@ -258,6 +254,6 @@ class _Seen:
 
 def pick_strategy(name: str | None, options: Mapping[str, Any]) -> Any:
     """The strategy that a request of this name and these options would get. Raises RequestError as the server does."""
-    from reason_engine.serving.api.pick import pick
+    from reason_engine.serving.api.strategy_choice import choose_strategy
 
-    return pick({**options, **({"strategy": name} if name else {})}, None, None, None).strategy
+    return choose_strategy({**options, **({"strategy": name} if name else {})}, None, None, None).strategy

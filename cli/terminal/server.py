@@ -140,7 +140,7 @@ def _check_strategy(name: str) -> None:
 def _check_adapters(settings: Settings, kind: str) -> None:
     """Say what is wrong with an adapter before the model is loaded, not after."""
     from reason_engine.engines.checkpoint.adapter_files import only_lora, read_adapter
-    from reason_engine.serving.admin.adapters import check_name
+    from reason_engine.serving.adapters import check_name
 
     for folder in settings.adapters_dir:
         if not folder.is_dir():

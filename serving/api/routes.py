@@ -1,28 +1,39 @@
-"""The routes beside generation: models, strategies, traces, tokens, health, metrics, version."""
+"""The routes beside generation: models, strategies, traces, adapters, tokens, health, metrics, version."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from reason_engine import __version__
 from reason_engine.contracts import Health
 from reason_engine.errors import EngineError
-from reason_engine.serving.api.errors import Refused
+from reason_engine.serving.adapters import allowed_folder
+from reason_engine.serving.api.errors import Refused, read_object, schema_of, validated
 from reason_engine.serving.api.messages import read_messages
-from reason_engine.serving.api.openapi import body_of, inlined
-from reason_engine.serving.api.pick import split_model
-from reason_engine.serving.api.schema import Lenient
-from reason_engine.serving.api.validation import read_object, schema_of, validated
+from reason_engine.serving.api.schema import Lenient, body_of, inlined
+from reason_engine.serving.api.strategy_choice import split_model
+from reason_engine.serving.guard.access import OperatorKeys
 from reason_engine.serving.service import Service
 from reason_engine.strategies import strategies
 from reason_engine.types import Message
 
 MOST_TOKENS = 1_000_000
+
+
+class AdapterRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, description="the model name under which clients ask for it")
+    path: str = Field(
+        min_length=1, max_length=4_096, description="its folder, relative to an allowed one or below it"
+    )
+    replace: bool = Field(default=False, description="let a loaded adapter of that name make way")
 
 
 class TokenizeRequest(Lenient):
@@ -42,27 +53,22 @@ def model_routes(service: Service) -> APIRouter:
 
     @router.get("/v1/models", response_model=None, summary="Models, each alone and with every strategy")
     async def models() -> dict[str, Any]:
-        names = [f"{model}{suffix}" for model in service.models() for suffix in ("", *_suffixes())]
-        return {"object": "list", "data": [model_entry(service, name) for name in names]}
+        suffixes = ("", *(f":{name}" for name in strategies))
+        names = [f"{model}{suffix}" for model in service.models() for suffix in suffixes]
+        return {"object": "list", "data": [_model_entry(service, name) for name in names]}
 
     @router.get("/v1/models/{name:path}", response_model=None, summary="One model")
     async def model(name: str) -> dict[str, Any]:
         split_model(name, service.name, service.adapters.names())
-        return model_entry(service, name)
+        return _model_entry(service, name)
 
     @router.get("/v1/strategies", response_model=None, summary="Strategies with the schema of their options")
     async def all_strategies() -> dict[str, Any]:
         data: list[dict[str, Any]] = []
         for name in strategies:
             kind = strategies.get(name)
-            data.append(
-                {
-                    "name": name,
-                    "summary": kind.summary,
-                    "paper": kind.paper,
-                    "schema": schema_of(kind),
-                }
-            )
+            described = {"name": name, "summary": kind.summary, "paper": kind.paper}
+            data.append({**described, "schema": schema_of(kind)})
         return {"object": "list", "data": data}
 
     @router.get("/v1/traces/{response_id}", response_model=None, summary="The trace of a recent response")
@@ -76,6 +82,39 @@ def model_routes(service: Service) -> APIRouter:
                 param="response_id",
             )
         return found.to_json()
+
+    return router
+
+
+def adapter_routes(service: Service) -> APIRouter:
+    """Load and unload adapters while serving."""
+    router = APIRouter()
+    operators = OperatorKeys(service.settings)
+
+    @router.post(
+        "/v1/adapters",
+        openapi_extra=body_of(inlined(AdapterRequest)),
+        response_model=None,
+        summary="Load an adapter (operator key)",
+    )
+    async def load(request: Request) -> dict[str, Any]:
+        """From a folder below one of the setting `adapters_dir`; answers when clients can ask for it."""
+        operators.check(request)
+        body = validated(AdapterRequest, await read_object(request))
+        service.gate.check()
+        folder = await asyncio.to_thread(allowed_folder, body.path, service.settings.adapters_dir)
+        await service.adapters.load(body.name, folder, service.name, replace=body.replace)
+        return _model_entry(service, body.name)
+
+    @router.delete(
+        "/v1/adapters/{name:path}", response_model=None, summary="Unload an adapter (operator key)"
+    )
+    async def unload(request: Request, name: str) -> dict[str, Any]:
+        """New requests get 404 from now on; answers when those that run with it have ended."""
+        operators.check(request)
+        service.gate.check()
+        await service.adapters.unload(name)
+        return {"id": name, "object": "model", "deleted": True}
 
     return router
 
@@ -157,11 +196,7 @@ def state_routes(service: Service) -> APIRouter:
     return router
 
 
-def _suffixes() -> list[str]:
-    return [f":{name}" for name in strategies]
-
-
-def model_entry(service: Service, name: str) -> dict[str, Any]:
+def _model_entry(service: Service, name: str) -> dict[str, Any]:
     """A model as `/v1/models` shows it. Raises UnknownModel."""
     adapter, strategy = split_model(name, service.name, service.adapters.names())
     root = adapter or service.name

@@ -68,7 +68,7 @@ class Metrics:
         self.generated = Gauge("reason_engine_generated_tokens", "the engine's own counter", registry=own)
         self.lag = Gauge("reason_event_loop_lag_seconds", "how late the event loop wakes", registry=own)
 
-    def done(self, strategy: str, outcomes: list[Outcome], seconds: float) -> None:
+    def answered(self, strategy: str, outcomes: list[Outcome], seconds: float) -> None:
         """Account for a request that got its answer."""
         self.requests.labels(strategy, "done").inc()
         self.seconds.labels(strategy).observe(seconds)
@@ -78,17 +78,17 @@ class Metrics:
             self.tokens.labels("discarded").inc(max(0, outcome.usage.completion - outcome.content_tokens))
             self.prompt_tokens.inc(outcome.usage.prompt)
             self.cached_tokens.inc(outcome.usage.cached)
-            self.checked(outcome.usage)
+            self.drafts(outcome.usage)
             if outcome.stopped.startswith("budget-"):
                 self.exhausted.labels(outcome.stopped.removeprefix("budget-")).inc()
 
-    def checked(self, usage: Usage) -> None:
+    def drafts(self, usage: Usage) -> None:
         """Account for what was drafted."""
         self.drafted.labels("accepted").inc(usage.draft_accepted)
         self.drafted.labels("rejected").inc(usage.draft_rejected)
 
-    def failed(self, strategy: str, outcome: str) -> None:
-        """Account for a request that was let in and got no answer: `cancelled` or `error`."""
+    def unanswered(self, strategy: str, outcome: str) -> None:
+        """Account for a request that was let in and got no answer: `cancelled`, `filtered`, `refused` or `error`."""
         self.requests.labels(strategy, outcome).inc()
 
     def refused(self, code: str) -> None:
