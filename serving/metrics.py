@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from reason_engine.contracts import Health
@@ -18,55 +20,35 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = own = CollectorRegistry()
-        self.requests = Counter(
-            "reason_requests", "requests by outcome", ("strategy", "outcome"), registry=own
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"reason_{name}", what, labels, registry=own)
+
+        def gauge(name: str, what: str) -> Gauge:
+            return Gauge(f"reason_{name}", what, registry=own)
+
+        def histogram(name: str, what: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(f"reason_{name}", what, ("strategy",), buckets=buckets, registry=own)
+
+        self.requests = counter("requests", "requests by outcome", "strategy", "outcome")
+        self.seconds = histogram("request_seconds", "duration of a request", SECONDS)
+        self.branches = histogram("branches", "generated sequences of a request", BRANCHES)
+        self.tokens = counter("engine_tokens", "generated tokens: in the answer's content or not", "role")
+        self.prompt_tokens = counter("prompt_tokens", "prompt tokens of all internal calls")
+        self.cached_tokens = counter("cached_tokens", "of these, found in the prefix cache")
+        self.drafted = counter("draft_tokens", "drafted tokens that were right or wrong", "outcome")
+        self.draft_failures = gauge("draft_failures", "requests whose drafter failed; they went on without")
+        self.exhausted = counter("budget_exhausted", "runs cut by their budget", "limit")
+        self.rejections = counter("rejections", "requests refused before any work", "reason")
+        self.stops = counter(
+            "guard_stops", "requests and answers that a rule of the operator's stopped", "rule", "where"
         )
-        self.seconds = Histogram(
-            "reason_request_seconds", "duration of a request", ("strategy",), buckets=SECONDS, registry=own
-        )
-        self.branches = Histogram(
-            "reason_branches",
-            "generated sequences of a request",
-            ("strategy",),
-            buckets=BRANCHES,
-            registry=own,
-        )
-        self.tokens = Counter(
-            "reason_engine_tokens",
-            "generated tokens: in the answer's content or not",
-            ("role",),
-            registry=own,
-        )
-        self.prompt_tokens = Counter(
-            "reason_prompt_tokens", "prompt tokens of all internal calls", registry=own
-        )
-        self.cached_tokens = Counter(
-            "reason_cached_tokens", "of these, found in the prefix cache", registry=own
-        )
-        self.drafted = Counter(
-            "reason_draft_tokens", "drafted tokens that were right or wrong", ("outcome",), registry=own
-        )
-        self.draft_failures = Gauge(
-            "reason_draft_failures", "requests whose drafter failed; they went on without", registry=own
-        )
-        self.exhausted = Counter(
-            "reason_budget_exhausted", "runs cut by their budget", ("limit",), registry=own
-        )
-        self.rejections = Counter(
-            "reason_rejections", "requests refused before any work", ("reason",), registry=own
-        )
-        self.stops = Counter(
-            "reason_guard_stops",
-            "requests and answers that a rule of the operator's stopped",
-            ("rule", "where"),
-            registry=own,
-        )
-        self.trace_dropped = Gauge("reason_trace_dropped", "traces that left the ring", registry=own)
-        self.running = Gauge("reason_sequences_running", "sequences running in the engine", registry=own)
-        self.waiting = Gauge("reason_sequences_waiting", "sequences waiting in the engine", registry=own)
-        self.held = Gauge("reason_sequences_admitted", "sequences of admitted requests", registry=own)
-        self.generated = Gauge("reason_engine_generated_tokens", "the engine's own counter", registry=own)
-        self.lag = Gauge("reason_event_loop_lag_seconds", "how late the event loop wakes", registry=own)
+        self.trace_dropped = gauge("trace_dropped", "traces that left the ring")
+        self.running = gauge("sequences_running", "sequences running in the engine")
+        self.waiting = gauge("sequences_waiting", "sequences waiting in the engine")
+        self.held = gauge("sequences_admitted", "sequences of admitted requests")
+        self.generated = gauge("engine_generated_tokens", "the engine's own counter")
+        self.lag = gauge("event_loop_lag_seconds", "how late the event loop wakes")
 
     def answered(self, strategy: str, outcomes: list[Outcome], seconds: float) -> None:
         """Account for a request that got its answer."""

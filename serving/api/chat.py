@@ -28,13 +28,13 @@ from reason_engine.serving.api.messages import (
     tool_calls_of,
     usage_of,
 )
-from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, prepare, respond, sampling_of
+from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, respond, sampling_of
 from reason_engine.serving.api.schema import ChatRequest, chat_request, generation_of
 from reason_engine.serving.api.strategy_choice import StrategyChoice, choose_strategy, split_model
 from reason_engine.serving.guard.content_guard import asked_texts
 from reason_engine.serving.guard.limits import check_width, limits_of
 from reason_engine.serving.service import Service
-from reason_engine.types import Problem, Sampling, Structured
+from reason_engine.types import Problem, Structured
 
 
 def chat_routes(service: Service) -> APIRouter:
@@ -52,12 +52,12 @@ def chat_routes(service: Service) -> APIRouter:
         service.gate.check()
         body = chat_request(await read_object(request))
         prepared = _prepare(service, request, body)
-        return await respond(service, request, prepared, ChatEncoder(prepared, body))
+        return await respond(request, prepared, ChatEncoder(prepared))
 
     return router
 
 
-def _prepare(service: Service, request: Request, body: ChatRequest) -> Prepared:
+def _prepare(service: Service, request: Request, body: ChatRequest) -> PreparedChat:
     """Everything that is known before the engine is asked. Raises RequestError."""
     engine, settings = service.engine, service.settings
     adapter, suffix = split_model(body.model, service.name, service.adapters.names())
@@ -65,41 +65,29 @@ def _prepare(service: Service, request: Request, body: ChatRequest) -> Prepared:
     history, question, tail = read_messages(body.messages)
     structured = _structured(body, engine.caps)
     top = (body.top_logprobs or 0) if body.logprobs else None
-    if top is not None and (most := engine.caps.logprobs) < top:
-        param = "logprobs" if most < 0 else "top_logprobs"
-        why = "reports none" if most < 0 else f"reports at most {most}"
+    if top is not None and (reported := engine.caps.logprobs) < top:
+        param = "logprobs" if reported < 0 else "top_logprobs"
+        why = "reports none" if reported < 0 else f"reports at most {reported}"
         raise CapabilityMissing(f"{param}: this engine {why}", param=param)
+    tools = tuple(tool.model_dump(exclude_none=True) for tool in body.tools or ())
+    offered = tools if body.tool_choice != "none" else ()
+    switch = (body.chat_template_kwargs or {}).get("enable_thinking")
     param = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
     longest = body.max_completion_tokens or body.max_tokens or 0
-    tools = tuple(tool.model_dump(exclude_none=True) for tool in body.tools or ())
-    switch = (body.chat_template_kwargs or {}).get("enable_thinking")
-    work = StrategyRun(
-        choice,
-        Problem(
-            question,
-            history,
-            tools if body.tool_choice != "none" else (),
-            body.tool_choice,
-            structured,
-            tail=tail,
-        ),
-        body,
-        sampling_of(body, param, longest, engine.info.context, top),
-        secrets.randbits(31) if body.seed is None else body.seed,
-        choice.think if choice.think is not None else switch,
-    )
-    choices = body.n or 1
-    return prepare(
-        service,
-        request,
-        body,
-        work,
-        prefix="chatcmpl",
+    return PreparedChat(
+        service=service,
+        body=body,
+        caller=service.guard.caller(request.scope["headers"]),
         adapter=adapter,
-        choices=choices,
+        sampling=sampling_of(body, param, longest, engine.info.context, top),
         limits=limits_of(body.budget, settings),
-        width=check_width(choices, choice.strategy, settings),
+        choices=body.n or 1,
+        width=check_width(body.n or 1, choice.strategy, settings),
         exclude=choice.exclude or body.include_reasoning is False,
+        choice=choice,
+        problem=Problem(question, history, offered, body.tool_choice, structured, tail=tail),
+        seed=secrets.randbits(31) if body.seed is None else body.seed,
+        think=choice.think if choice.think is not None else switch,
     )
 
 
@@ -119,17 +107,18 @@ def _structured(body: ChatRequest, caps: Capabilities) -> Structured | None:
     return Structured(json_schema=json.dumps(wanted.json_schema.schema_))
 
 
-@dataclass(frozen=True, slots=True)
-class StrategyRun:
-    """The work of a chat: its strategy, once a choice."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedChat(Prepared):
+    """A conversation whose last turn is answered by a strategy, once a choice."""
 
+    prefix = "chatcmpl"
+    prompt_field = "messages"
+
+    body: ChatRequest
     choice: StrategyChoice
     problem: Problem
-    body: ChatRequest
-    sampling: Sampling
     seed: int
     think: bool | None
-    field = "messages"
 
     @property
     def strategy(self) -> str:
@@ -142,10 +131,10 @@ class StrategyRun:
         return asked_texts(self.problem, self.body.model_dump(exclude_none=True))
 
     def tasks(self, active: ActiveRequest) -> Iterable[Coroutine[Any, Any, None]]:
-        return [self._solve(active, index) for index in range(active.request.choices)]
+        return [self._solve(active, index) for index in range(self.choices)]
 
     async def _solve(self, active: ActiveRequest, index: int) -> None:
-        service, output = active.service, active.filters[index]
+        service, output = self.service, active.filters[index]
         outcome = await solve(
             self.choice.strategy,
             self.problem,
@@ -158,9 +147,9 @@ class StrategyRun:
             adapter=active.adapter.name,
             think=self.think,
             equality=service.equality,
-            knowledge=service.guard.answerable(active.request.caller, service.knowledge),
+            knowledge=service.guard.answerable(self.caller, service.knowledge),
             powers=service.powers,
-            run_id=active.request.run_id(index),
+            run_id=self.run_id(index),
             publish=output.add_event,
             say=output.add_text,
             halted=output.halted,
@@ -171,9 +160,8 @@ class StrategyRun:
 class ChatEncoder:
     """Writes chat completions; of a stream, what does not change is encoded once."""
 
-    def __init__(self, request: Prepared, body: ChatRequest) -> None:
-        self._request, self._body = request, body
-        self._strategy = request.work.strategy or ""
+    def __init__(self, request: PreparedChat) -> None:
+        self._request, self._body = request, request.body
         self._head = request.head("chat.completion.chunk")
         plain = json.dumps(self._head)[:-1]
         self._starts = [
@@ -187,7 +175,7 @@ class ChatEncoder:
                 "message": message_of(outcome, exclude=self._request.exclude),
                 "logprobs": self._logprobs(outcome),
                 "finish_reason": finish_reason(outcome),
-                "reason": reason_of(outcome, self._strategy),
+                "reason": reason_of(outcome, self._request.strategy),
             }
             for index, outcome in enumerate(outcomes)
         ]
@@ -225,7 +213,7 @@ class ChatEncoder:
 
     def last(self, index: int, outcome: Outcome) -> bytes:
         tools = [{"index": i, **call} for i, call in enumerate(tool_calls_of(outcome.tool_calls))]
-        reason = reason_of(outcome, self._strategy)
+        reason = reason_of(outcome, self._request.strategy)
         choice = {
             "index": index,
             "delta": {"tool_calls": tools} if tools else {},
@@ -236,7 +224,8 @@ class ChatEncoder:
         return self._chunk([choice], reason=reason) if index == 0 else self._chunk([choice])
 
     def closing(self, outcomes: Sequence[Outcome]) -> bytes:
-        return self._chunk([], usage=usage_of(outcomes)) if self._request.usage else b""
+        options = self._body.stream_options
+        return self._chunk([], usage=usage_of(outcomes)) if options and options.include_usage else b""
 
     def _chunk(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:
         return f"data: {json.dumps({**self._head, 'choices': choices, **more})}\n\n".encode()

@@ -25,18 +25,11 @@ from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.stream_text import Piece
 from reason_engine.serving.api.errors import as_list, invalid, read_object
 from reason_engine.serving.api.messages import total_usage, usage_object
-from reason_engine.serving.api.pipeline import (
-    ActiveRequest,
-    Prepared,
-    prepare,
-    respond,
-    sampling_of,
-    text_outcome,
-)
+from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, respond, sampling_of, text_outcome
 from reason_engine.serving.api.schema import CompletionRequest, completion_request, generation_of
 from reason_engine.serving.api.strategy_choice import split_model
 from reason_engine.serving.service import Service
-from reason_engine.types import GenerateRequest, Limits, Sampling, TokenLogprob
+from reason_engine.types import GenerateRequest, Limits, TokenLogprob
 
 DEFAULT_TOKENS = 16
 
@@ -56,12 +49,12 @@ def completion_routes(service: Service) -> APIRouter:
         service.gate.check()
         body = completion_request(await read_object(request))
         prepared = _prepare(service, request, body)
-        return await respond(service, request, prepared, TextEncoder(prepared, body.logprobs is not None))
+        return await respond(request, prepared, TextEncoder(prepared))
 
     return router
 
 
-def _prepare(service: Service, request: Request, body: CompletionRequest) -> Prepared:
+def _prepare(service: Service, request: Request, body: CompletionRequest) -> PreparedCompletion:
     """Everything that is known before the engine is asked. Raises RequestError."""
     engine, settings = service.engine, service.settings
     adapter, _ = split_model(body.model, service.name, service.adapters.names())
@@ -80,17 +73,17 @@ def _prepare(service: Service, request: Request, body: CompletionRequest) -> Pre
     if body.logprobs is not None and engine.caps.logprobs < body.logprobs:
         why = f"logprobs: this engine reports at most {max(0, engine.caps.logprobs)}"
         raise CapabilityMissing(why, param="logprobs")
-    sampling = sampling_of(body, "max_tokens", most, engine.info.context, body.logprobs)
-    return prepare(
-        service,
-        request,
-        body,
-        Continuation(prompts, n, bool(body.echo), sampling),
-        prefix="cmpl",
+    return PreparedCompletion(
+        service=service,
+        body=body,
+        caller=service.guard.caller(request.scope["headers"]),
         adapter=adapter,
+        sampling=sampling_of(body, "max_tokens", most, engine.info.context, body.logprobs),
+        limits=Limits(seconds=settings.max_seconds),
         choices=choices,
         width=choices,
-        limits=Limits(seconds=settings.max_seconds),
+        texts=prompts,
+        n=n,
     )
 
 
@@ -122,16 +115,16 @@ def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-@dataclass(frozen=True, slots=True)
-class Continuation:
-    """The work of a completion: every text is continued n times."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedCompletion(Prepared):
+    """Texts that are continued n times each."""
 
+    prefix = "cmpl"
+    prompt_field = "prompt"
+
+    body: CompletionRequest
     texts: tuple[str, ...]
     n: int
-    echo: bool
-    sampling: Sampling
-    strategy = None
-    field = "prompt"
 
     def prompts(self) -> tuple[str, ...]:
         return self.texts
@@ -142,18 +135,18 @@ class Continuation:
     def tasks(self, active: ActiveRequest) -> Iterator[Coroutine[Any, Any, None]]:
         # A sample that a rule stops is aborted alone, so each is then a request of its own.
         together = 1 if active.filters[0].active else self.n
-        for first in range(0, active.request.choices, together):
+        for first in range(0, self.choices, together):
             yield self._continue(active, range(first, first + together))
 
     async def _continue(self, active: ActiveRequest, indices: range) -> None:
         """Samples one text for these choices, until the operator's time limit at most."""
-        engine, prompt = active.service.engine, self.texts[indices[0] // self.n]
+        engine, prompt = self.service.engine, self.texts[indices[0] // self.n]
         paths = {index: PartialPath(index) for index in indices}
         # Each choice has the seed of its place; those of one request follow one another.
         sampling = replace(self.sampling, seed=(self.sampling.seed + indices[0]) % 2**31)
-        name = f"{active.request.id}-{indices[0]}"
+        name = f"{self.id}-{indices[0]}"
         request = GenerateRequest(name, prompt, len(indices), sampling, active.adapter.name)
-        if self.echo:
+        if self.body.echo:
             for index in indices:
                 active.filters[index].add_text(Piece("content", prompt))
         chunks = engine.generate(request)
@@ -179,9 +172,9 @@ class Continuation:
         usage = path.usage
         if active.filters[path.index].active and path.index % self.n:
             usage = replace(usage, prompt=0, cached=0)  # its prompt counts once, with the first choice
-        text = prompt + path.text if self.echo else path.text
+        text = prompt + path.text if self.body.echo else path.text
         finish = "stop" if path.finish == "stop" else "length"
-        run_id = active.request.run_id(path.index)
+        run_id = self.run_id(path.index)
         await active.close(path.index, text_outcome(run_id, text, finish, usage, path.logprobs))
 
 
@@ -190,8 +183,8 @@ class TextEncoder:
 
     first = b""
 
-    def __init__(self, request: Prepared, logprobs: bool) -> None:
-        self._request, self._head, self._with_logprobs = request, request.head("text_completion"), logprobs
+    def __init__(self, request: PreparedCompletion) -> None:
+        self._body, self._head = request.body, request.head("text_completion")
 
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         choices = [self._choice(index, one, one.content) for index, one in enumerate(outcomes)]
@@ -205,13 +198,14 @@ class TextEncoder:
         return self._chunk([self._choice(index, outcome, "")])
 
     def closing(self, outcomes: Sequence[Outcome]) -> bytes:
-        return self._chunk([], usage=_usage(outcomes)) if self._request.usage else b""
+        options = self._body.stream_options
+        return self._chunk([], usage=_usage(outcomes)) if options and options.include_usage else b""
 
     def _chunk(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:
         return f"data: {json.dumps({**self._head, 'choices': choices, **more})}\n\n".encode()
 
     def _choice(self, index: int, outcome: Outcome, text: str) -> dict[str, Any]:
-        logprobs = _logprobs(outcome.logprobs) if self._with_logprobs else None
+        logprobs = _logprobs(outcome.logprobs) if self._body.logprobs is not None else None
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": outcome.finish_reason}
 
 

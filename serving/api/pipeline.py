@@ -5,7 +5,8 @@ run      admission, the length of the prompts, the operator's rules, then every 
 close    a choice's outcome as the client may have it; its trace is stored, and the stream hears of its end
 account  what the request came to, in the metrics
 
-A route brings its body's schema, its `Work` (what is asked of the engine) and its `Encoder` (how answers are written).
+A route brings the schema of its body, its kind of `Prepared` (what is asked of the engine) and its `Encoder` (how
+answers are written).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import asyncio
 import secrets
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -40,57 +42,55 @@ SLICE = 16_384
 """Characters that are tokenised between two turns of the event loop."""
 
 
-class Work(Protocol):
-    """What one route asks of the engine for one request."""
+# prepare ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(ABC):
+    """A checked request. `prompt_field` is where its body has the prompt; `prefix` opens its id."""
+
+    prefix: ClassVar[str]
+    prompt_field: ClassVar[str]
+
+    service: Service
+    body: Sampled
+    caller: str | None
+    """The label that the operator's rules give the key."""
+    adapter: str | None
+    sampling: Sampling
+    limits: Limits
+    choices: int
+    width: int
+    """The most sequences that it has in the engine at once."""
+    exclude: bool = False
+    """Whether the reasoning is left out."""
+    number: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: int = field(default_factory=lambda: int(time.time()))  # noqa: TID251 - a date
+
+    @property
+    def id(self) -> str:
+        return f"{self.prefix}-{self.number}"
 
     @property
     def strategy(self) -> str | None:
         """The strategy that runs, as metrics name it; None: prompts are continued without one, and leave no trace."""
-        ...
+        return None
 
-    @property
-    def field(self) -> str:
-        """The field of the body that prompts come in."""
-        ...
-
+    @abstractmethod
     def prompts(self) -> Sequence[str]:
         """The texts of the prompt, for a first check of its length."""
-        ...
 
+    @abstractmethod
     def asked(self) -> Sequence[str]:
         """Every text of the request, for the operator's rules."""
-        ...
 
+    @abstractmethod
     def tasks(self, active: ActiveRequest) -> Iterable[Coroutine[Any, Any, None]]:
         """The work itself; every choice is closed by one of these."""
-        ...
 
-
-# ---------------------------------------------------------------------------------------------------------- prepare
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A checked request. `width` is the most sequences that it has in the engine at once."""
-
-    id: str
-    model: str
-    fingerprint: str
-    adapter: str | None
-    caller: str | None
-    """The label that the operator's rules give the key."""
-    work: Work
-    choices: int
-    width: int
-    limits: Limits
-    stream: bool
-    usage: bool
-    """Whether a stream ends with the usage."""
-    events: bool
-    """Whether a stream carries the run's events."""
-    exclude: bool
-    """Whether the reasoning is left out."""
-    created: int = field(default_factory=lambda: int(time.time()))  # noqa: TID251 - a date
+    def run_id(self, index: int) -> str:
+        """The name of a choice's run; the first has the request's own."""
+        return f"{self.id}-{index}" if index else self.id
 
     def head(self, kind: str) -> dict[str, Any]:
         """What every object of the answer begins with."""
@@ -98,45 +98,9 @@ class Prepared:
             "id": self.id,
             "object": kind,
             "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
+            "model": self.body.model or self.service.name,
+            "system_fingerprint": self.service.engine.info.fingerprint,
         }
-
-    def run_id(self, index: int) -> str:
-        """The name of a choice's run; the first has the request's own."""
-        return f"{self.id}-{index}" if index else self.id
-
-
-def prepare(
-    service: Service,
-    request: Request,
-    body: Sampled,
-    work: Work,
-    *,
-    prefix: str,
-    adapter: str | None,
-    choices: int,
-    width: int,
-    limits: Limits,
-    exclude: bool = False,
-) -> Prepared:
-    """A request whose fields were checked. `prefix` opens its id."""
-    options = body.stream_options
-    return Prepared(
-        f"{prefix}-{uuid.uuid4().hex}",
-        body.model or service.name,
-        service.engine.info.fingerprint,
-        adapter,
-        service.guard.caller(request.scope["headers"]),
-        work,
-        choices,
-        width,
-        limits,
-        stream=bool(body.stream),
-        usage=bool(options and options.include_usage),
-        events=bool(options and options.include_events),
-        exclude=exclude,
-    )
 
 
 def sampling_of(body: Sampled, param: str, most: int, context: int, logprobs: int | None) -> Sampling:
@@ -164,49 +128,51 @@ def sampling_of(body: Sampled, param: str, most: int, context: int, logprobs: in
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- run
+# run --------------------------------------------------------------------------------------------------------------
 
 
-async def respond(service: Service, request: Request, prepared: Prepared, encoder: Encoder) -> Response:
+async def respond(request: Request, prepared: Prepared, encoder: Encoder) -> Response:
     """Run a prepared request and answer it, whole or streamed."""
-    if prepared.stream:
-        feed = Feed(prepared.choices, exclude=prepared.exclude, events=prepared.events)
-        keepalive = service.settings.keepalive_seconds
-        return EventStream(feed, encoder, lambda: run(service, prepared, feed), keepalive)
+    options = prepared.body.stream_options
+    if prepared.body.stream:
+        with_events = bool(options and options.include_events)
+        feed = Feed(prepared.choices, exclude=prepared.exclude, events=with_events)
+        keepalive = prepared.service.settings.keepalive_seconds
+        return EventStream(feed, encoder, lambda: run(prepared, feed), keepalive)
     try:
-        outcomes = await while_connected(request.receive, run(service, prepared))
+        outcomes = await while_connected(request.receive, run(prepared))
     except ClientGone:
         return Response(status_code=499)  # nobody reads it
     return JSONResponse(encoder.whole(outcomes))
 
 
-async def run(service: Service, request: Prepared, feed: Feed | None = None) -> list[Outcome]:
+async def run(request: Prepared, feed: Feed | None = None) -> list[Outcome]:
     """Every choice, together, under one budget. Raises the first error, ungrouped."""
-    work = request.work
+    service = request.service
     with service.gate.hold(request.width), service.adapters.use(request.adapter) as adapter:
         started = time.monotonic()
         try:
-            await _check_length(work.prompts(), service.engine)
-            rule = await service.guard.stops(request.caller, work.asked())
-            active = ActiveRequest(service, request, adapter, Budget(request.limits), feed)
+            await _check_length(request.prompts(), service.engine)
+            rule = await service.guard.stops(request.caller, request.asked())
+            active = ActiveRequest(request, adapter, Budget(request.limits), feed)
             if rule:
-                _account_unanswered(service, work, "filtered")
+                _account_unanswered(request, "filtered")
                 return active.refuse(rule)
             async with asyncio.TaskGroup() as group:
                 over = group.create_task(service.gate.over())
-                await asyncio.wait([group.create_task(task) for task in work.tasks(active)])
+                await asyncio.wait([group.create_task(task) for task in request.tasks(active)])
                 over.cancel()
         except asyncio.CancelledError:
-            _account_unanswered(service, work, "cancelled")
+            _account_unanswered(request, "cancelled")
             raise
         except Exception as error:  # ungroup: what failed first is what the client hears of
             cause = unwrap(error)
             if isinstance(cause, ContextLengthExceeded):
-                cause = _too_long(cause.message, work.field)
-            _account_unanswered(service, work, cause)
+                cause = _too_long(cause.message, request.prompt_field)
+            _account_unanswered(request, cause)
             raise cause from None
         outcomes = active.outcomes()
-        _account(service, work, outcomes, time.monotonic() - started)
+        _account(request, outcomes, time.monotonic() - started)
         return outcomes
 
 
@@ -235,16 +201,12 @@ def _too_long(message: str, param: str | None) -> ContextLengthExceeded:
 class ActiveRequest:
     """A request that was let in: what its work runs with, and where its choices end."""
 
-    def __init__(
-        self, service: Service, request: Prepared, adapter: AdapterVersion, budget: Budget, feed: Feed | None
-    ) -> None:
-        self.service, self.request, self.adapter, self.budget = service, request, adapter, budget
-        self._feed = feed
+    def __init__(self, request: Prepared, adapter: AdapterVersion, budget: Budget, feed: Feed | None) -> None:
+        self.request, self.adapter, self.budget, self._feed = request, adapter, budget, feed
         self._outcomes: dict[int, Outcome] = {}
+        output_filter = request.service.guard.output_filter
         self.filters: tuple[OutputFilter, ...] = tuple(
-            service.guard.output_filter(
-                request.caller, feed and feed.text_of(index), feed and feed.events_of(index)
-            )
+            output_filter(request.caller, feed and feed.text_of(index), feed and feed.events_of(index))
             for index in range(request.choices)
         )
         """What stands between each choice and the client."""
@@ -258,9 +220,11 @@ class ActiveRequest:
         """Those of all choices, once all are closed."""
         return [self._outcomes[index] for index in range(self.request.choices)]
 
+    # close --------------------------------------------------------------------------------------------------------
+
     async def close(self, index: int, outcome: Outcome) -> None:
         """End a choice with its outcome as the client may have it."""
-        self._end(index, await self.filters[index].close(outcome, self.service.engine))
+        self._end(index, await self.filters[index].close(outcome, self.request.service.engine))
 
     def closed(self, index: int) -> bool:
         """Whether a choice has ended."""
@@ -268,7 +232,7 @@ class ActiveRequest:
 
     def refuse(self, rule: str) -> list[Outcome]:
         """End every choice of a request that a rule stopped before anything ran."""
-        message = self.service.guard.message
+        message = self.request.service.guard.message
         for index in range(self.request.choices):
             if message and self._feed:
                 self._feed.text_of(index)(Piece("content", message))
@@ -278,8 +242,8 @@ class ActiveRequest:
 
     def _end(self, index: int, outcome: Outcome) -> None:
         self._outcomes[index] = outcome
-        if self.request.work.strategy is not None:
-            self.service.traces.put(outcome.id, outcome.trace)
+        if self.request.strategy is not None:
+            self.request.service.traces.put(outcome.id, outcome.trace)
         if self._feed:
             self._feed.end(index, outcome)
 
@@ -299,21 +263,21 @@ def text_outcome(
     )  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------------------- account
+# account ----------------------------------------------------------------------------------------------------------
 
 
-def _account(service: Service, work: Work, outcomes: list[Outcome], seconds: float) -> None:
+def _account(request: Prepared, outcomes: list[Outcome], seconds: float) -> None:
     """A request that got its answer."""
-    if work.strategy is None:
-        service.metrics.drafts(total_usage(outcomes))
+    if request.strategy is None:
+        request.service.metrics.drafts(total_usage(outcomes))
     else:
-        service.metrics.answered(work.strategy, outcomes, seconds)
+        request.service.metrics.answered(request.strategy, outcomes, seconds)
 
 
-def _account_unanswered(service: Service, work: Work, why: str | BaseException) -> None:
+def _account_unanswered(request: Prepared, why: str | BaseException) -> None:
     """A request that was let in and got no answer."""
-    if work.strategy is None:
+    if request.strategy is None:
         return
     if isinstance(why, BaseException):
         why = "refused" if failure(why).status < 500 else "error"
-    service.metrics.unanswered(work.strategy, why)
+    request.service.metrics.unanswered(request.strategy, why)
