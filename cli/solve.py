@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from reason_engine.cli.terminal.options import (
+from reason_engine.cli.terminal import (
     AsJson,
     EngineName,
     Knowledge,
@@ -49,20 +49,20 @@ def solve(
     """Answer one question."""
     import asyncio
 
-    from reason_engine.cli.terminal.ask import Reply, Wish, asker, pick_strategy
+    from reason_engine.cli.terminal.ask import AskOptions, Reply, asker, pick_strategy
     from reason_engine.cli.terminal.tree import draw, printable
     from reason_engine.types import Message
 
     one_of(model, url)
-    wish = Wish(strategy, parse_sets(sets), limits(tokens, seconds, samples), seed)
+    options = AskOptions(strategy, parse_sets(sets), limits(tokens, seconds, samples), seed)
     if not url:
-        pick_strategy(wish.strategy, wish.options)
+        pick_strategy(options)
     source = asker(model, url, engine, threads, knowledge)
     text = sys.stdin.read().strip() if question == "-" else question
 
     async def run() -> Reply:
         async with source:
-            return await source.ask([Message("user", text)], wish)
+            return await source.ask([Message("user", text)], options)
 
     reply = asyncio.run(run())
     if as_json:

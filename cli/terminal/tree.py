@@ -14,8 +14,8 @@ WIDTH = 88
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def tree_of(trace: Trace, *, most: int = 200, tail: bool = False) -> Tree:
-    """The trace as a rich tree of at most `most` nodes; `tail`: the newest ones, for a search that still runs.
+def tree_of(trace: Trace, *, most: int = 200, newest: bool = False) -> Tree:
+    """The trace as a rich tree of at most `most` nodes; `newest`: those opened last, for a search that still runs.
 
     Siblings that say the same and were not judged are one line with their number.
     """
@@ -26,7 +26,7 @@ def tree_of(trace: Trace, *, most: int = 200, tail: bool = False) -> Tree:
         return Tree(Text("…"))
     same, times = _equal_siblings(trace)
     nodes = [node for node in trace.nodes if same[node.id] == node.id]
-    kept = nodes[-most:] if tail else nodes[:most]
+    kept = nodes[-most:] if newest else nodes[:most]
     shown = _with_parents(trace, {node.id for node in kept})
     best = _best(trace)
     drawn: dict[int, Tree] = {}
