@@ -18,7 +18,7 @@ from reason_engine.engines import engines
 from reason_engine.engines.chat.template import ChatFormat
 from reason_engine.engines.chat.text_methods import Spoken
 from reason_engine.engines.checkpoint.adapter_files import read_adapter
-from reason_engine.engines.checkpoint.folder import fingerprint, resolve, weight_files
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded import admission
 from reason_engine.engines.embedded.admission import Judging
 from reason_engine.engines.embedded.messages import (
@@ -94,9 +94,10 @@ class Embedded(Spoken):
         draft: Literal["none", "sam", "ngram"] = "none",
     ) -> None:
         """Read and check the folder's files. Raises ModelLoadError."""
-        folder = resolve(str(path))
+        checkpoint = ModelFolder.find(str(path))
+        folder = checkpoint.path
         shape = read_shape(folder)
-        weight_files(folder)
+        checkpoint.check()
         self._format = ChatFormat.load(folder)
         self._vocab = shape.vocab
         limit = min(context, shape.context) if context else shape.context
@@ -112,7 +113,7 @@ class Embedded(Spoken):
         self._info = replace(
             self._format.info(name or folder.resolve().name, limit),
             path=str(folder),
-            fingerprint=f"embedded-{fingerprint(folder)}",
+            fingerprint=f"embedded-{checkpoint.fingerprint}",
         )
         self.chosen: Ready | None = None
         """Threads, precision and device, once started."""
