@@ -31,6 +31,7 @@ from reason_engine.serving.api.messages import (
 from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, respond, sampling_of
 from reason_engine.serving.api.schema import ChatRequest, chat_request, generation_of
 from reason_engine.serving.api.strategy_choice import StrategyChoice, choose_strategy, split_model
+from reason_engine.serving.api.stream import Encoder
 from reason_engine.serving.guard.content_guard import asked_texts
 from reason_engine.serving.guard.limits import check_width, limits_of
 from reason_engine.serving.service import Service
@@ -157,16 +158,15 @@ class PreparedChat(Prepared):
         await active.close(index, outcome)
 
 
-class ChatEncoder:
+class ChatEncoder(Encoder):
     """Writes chat completions; of a stream, what does not change is encoded once."""
 
     def __init__(self, request: PreparedChat) -> None:
-        self._request, self._body = request, request.body
-        self._head = request.head("chat.completion.chunk")
-        plain = json.dumps(self._head)[:-1]
-        self._starts = [
-            f'data: {plain}, "choices": [{{"index": {i}, "delta": {{' for i in range(request.choices)
-        ]
+        super().__init__(request.head("chat.completion.chunk"), request.body.stream_options)
+        self._request, self._body, each = request, request.body, range(request.choices)
+        plain, role = json.dumps(self.head)[:-1], {"role": "assistant", "content": ""}
+        self._starts = [f'data: {plain}, "choices": [{{"index": {i}, "delta": {{' for i in each]
+        self.first = self.chunk([{"index": i, "delta": role, "finish_reason": None} for i in each])
 
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         choices = [
@@ -181,13 +181,6 @@ class ChatEncoder:
         ]
         head, usage = self._request.head("chat.completion"), usage_of(outcomes)
         return {**head, "choices": choices, "usage": usage, "reason": choices[0]["reason"]}
-
-    @property
-    def first(self) -> bytes:
-        delta = {"role": "assistant", "content": ""}
-        return self._chunk(
-            [{"index": i, "delta": delta, "finish_reason": None} for i in range(self._request.choices)]
-        )
 
     def delta(self, index: int, pieces: Sequence[Piece], events: Sequence[Event]) -> bytes:
         """What one choice gained: neighbouring pieces of a field joined, one chunk a field."""
@@ -221,14 +214,10 @@ class ChatEncoder:
             "finish_reason": finish_reason(outcome),
             "reason": reason,
         }
-        return self._chunk([choice], reason=reason) if index == 0 else self._chunk([choice])
+        return self.chunk([choice], reason=reason) if index == 0 else self.chunk([choice])
 
-    def closing(self, outcomes: Sequence[Outcome]) -> bytes:
-        options = self._body.stream_options
-        return self._chunk([], usage=usage_of(outcomes)) if options and options.include_usage else b""
-
-    def _chunk(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:
-        return f"data: {json.dumps({**self._head, 'choices': choices, **more})}\n\n".encode()
+    def usage(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        return usage_of(outcomes)
 
     def _logprobs(self, outcome: Outcome) -> dict[str, Any] | None:
         return logprobs_of(outcome.logprobs, self._body.top_logprobs or 0) if self._body.logprobs else None

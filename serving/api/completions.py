@@ -6,7 +6,6 @@ Prompts given as token ids are turned into text first, since ids that the model 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from reason_engine.serving.api.messages import total_usage, usage_object
 from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, respond, sampling_of, text_outcome
 from reason_engine.serving.api.schema import CompletionRequest, completion_request, generation_of
 from reason_engine.serving.api.strategy_choice import split_model
+from reason_engine.serving.api.stream import Encoder
 from reason_engine.serving.service import Service
 from reason_engine.types import GenerateRequest, Limits, TokenLogprob
 
@@ -178,41 +178,32 @@ class PreparedCompletion(Prepared):
         await active.close(path.index, text_outcome(run_id, text, finish, usage, path.logprobs))
 
 
-class TextEncoder:
+class TextEncoder(Encoder):
     """Writes plain completions, which have neither roles nor reasoning."""
 
-    first = b""
-
     def __init__(self, request: PreparedCompletion) -> None:
-        self._body, self._head = request.body, request.head("text_completion")
+        super().__init__(request.head("text_completion"), request.body.stream_options)
+        self._body = request.body
 
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         choices = [self._choice(index, one, one.content) for index, one in enumerate(outcomes)]
-        return {**self._head, "choices": choices, "usage": _usage(outcomes)}
+        return {**self.head, "choices": choices, "usage": self.usage(outcomes)}
 
     def delta(self, index: int, pieces: Sequence[Piece], events: Sequence[Event]) -> bytes:
         text = "".join(piece.text for piece in pieces)
-        return self._chunk([{"index": index, "text": text, "logprobs": None, "finish_reason": None}])
+        return self.chunk([{"index": index, "text": text, "logprobs": None, "finish_reason": None}])
 
     def last(self, index: int, outcome: Outcome) -> bytes:
-        return self._chunk([self._choice(index, outcome, "")])
+        return self.chunk([self._choice(index, outcome, "")])
 
-    def closing(self, outcomes: Sequence[Outcome]) -> bytes:
-        options = self._body.stream_options
-        return self._chunk([], usage=_usage(outcomes)) if options and options.include_usage else b""
-
-    def _chunk(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:
-        return f"data: {json.dumps({**self._head, 'choices': choices, **more})}\n\n".encode()
+    def usage(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Every prompt once, and every token; there is no reasoning."""
+        total = total_usage(outcomes)
+        return usage_object(total, total.prompt, total.completion)
 
     def _choice(self, index: int, outcome: Outcome, text: str) -> dict[str, Any]:
         logprobs = _logprobs(outcome.logprobs) if self._body.logprobs is not None else None
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": outcome.finish_reason}
-
-
-def _usage(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Every prompt once, and every token; there is no reasoning."""
-    total = total_usage(outcomes)
-    return usage_object(total, total.prompt, total.completion)
 
 
 def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:

@@ -6,17 +6,15 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from reason_engine import __version__
-from reason_engine.contracts import Health
-from reason_engine.errors import EngineError
 from reason_engine.serving.adapters import allowed_folder
-from reason_engine.serving.api.errors import Refused, read_object, schema_of, validated
+from reason_engine.serving.api.errors import Refused, invalid, read_object, schema_of, validated
 from reason_engine.serving.api.messages import read_messages
-from reason_engine.serving.api.schema import Lenient, body_of, inlined
+from reason_engine.serving.api.schema import Lenient, Strict, body_of, inlined
 from reason_engine.serving.api.strategy_choice import split_model
 from reason_engine.serving.guard.access import OperatorKeys
 from reason_engine.serving.service import Service
@@ -26,9 +24,7 @@ from reason_engine.types import Message
 MOST_TOKENS = 1_000_000
 
 
-class AdapterRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class AdapterRequest(Strict):
     name: str = Field(min_length=1, description="the model name under which clients ask for it")
     path: str = Field(
         min_length=1, max_length=4_096, description="its folder, relative to an allowed one or below it"
@@ -146,9 +142,7 @@ def token_routes(service: Service) -> APIRouter:
         try:
             return {"prompt": service.engine.detokenize(body.tokens)}
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
-            raise Refused(
-                400, "tokens: holds an id that this model has not", "invalid_value", param="tokens"
-            ) from None
+            raise invalid("tokens", "holds an id that this model has not") from None
 
     return router
 
@@ -157,15 +151,9 @@ def state_routes(service: Service) -> APIRouter:
     """Health, metrics and version."""
     router = APIRouter()
 
-    async def health() -> Health:
-        try:
-            return await service.engine.health()
-        except EngineError as error:
-            return Health(ready=False, live=False, detail=str(error))
-
     @router.get("/health/live", response_model=None, summary="Whether waiting for this server makes sense")
     async def live() -> Response:
-        found = await health()
+        found = await service.health()
         dead = service.gate.dead or (
             None if found.live or service.gate.loading else found.detail or "the engine died"
         )
@@ -176,7 +164,7 @@ def state_routes(service: Service) -> APIRouter:
     @router.get("/health", response_model=None, summary="The same as /health/ready")
     @router.get("/health/ready", response_model=None, summary="Whether requests are taken now")
     async def ready() -> Response:
-        gate, found = service.gate, await health()
+        gate, found = service.gate, await service.health()
         if gate.open and found.ready:
             return JSONResponse({"status": "ready"})
         status = "dead" if gate.dead or not found.live else "draining" if gate.draining else "loading"
@@ -186,7 +174,7 @@ def state_routes(service: Service) -> APIRouter:
 
     @router.get("/metrics", response_model=None, summary="Prometheus metrics")
     async def metrics() -> Response:
-        text = service.metrics.text(await health(), service.gate.held, service.traces)
+        text = service.metrics.text(await service.health(), service.gate.held, service.traces)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @router.get("/version", response_model=None, summary="The version of this server")

@@ -34,11 +34,11 @@ class Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Budget(_Strict):
+class Budget(Strict):
     """The caller's budget, under the operator's caps."""
 
     tokens: int | None = Field(default=None, ge=1, description="generated tokens, of all branches and judges")

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -21,6 +22,7 @@ from reason_engine.runtime.events import Event
 from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.stream_text import Piece
 from reason_engine.serving.api.errors import failure, unwrap
+from reason_engine.serving.api.schema import StreamOptions
 
 FIRST = 0.25
 GAP = 0.005
@@ -88,26 +90,39 @@ class Feed:
         return taken
 
 
-class Encoder(Protocol):
-    """Writes the answers of one route: whole, or in chunks; `first` opens the stream."""
+class Encoder(ABC):
+    """Writes the answers of one route, whole or in chunks; `head` is what every chunk begins with."""
 
+    first = b""
+    """Opens a stream."""
+
+    def __init__(self, head: dict[str, Any], options: StreamOptions | None) -> None:
+        self.head = head
+        self._with_usage = bool(options and options.include_usage)
+
+    @abstractmethod
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """The unstreamed answer."""
-        ...
 
-    @property
-    def first(self) -> bytes: ...
+    @abstractmethod
     def delta(self, index: int, pieces: Sequence[Piece], events: Sequence[Event]) -> bytes:
         """What one choice gained."""
-        ...
 
+    @abstractmethod
     def last(self, index: int, outcome: Outcome) -> bytes:
         """The final chunk of one choice."""
-        ...
+
+    @abstractmethod
+    def usage(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """What all choices cost."""
 
     def closing(self, outcomes: Sequence[Outcome]) -> bytes:
         """What follows the choices: the usage, where it was asked for."""
-        ...
+        return self.chunk([], usage=self.usage(outcomes)) if self._with_usage else b""
+
+    def chunk(self, choices: Sequence[dict[str, Any]], **more: Any) -> bytes:
+        """Any chunk."""
+        return f"data: {json.dumps({**self.head, 'choices': choices, **more})}\n\n".encode()
 
 
 class EventStream(Response):

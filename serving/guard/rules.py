@@ -24,17 +24,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import regex
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reason_engine.errors import SetupError
 from reason_engine.serving.api.errors import nearest
+from reason_engine.serving.api.schema import Strict
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Rule(_Strict):
+class _Rule(Strict):
     name: str = Field(min_length=1, max_length=64, description="what clients and metrics are told")
     on: Literal["requests", "answers", "both"] = "both"
     keys: tuple[str, ...] | None = Field(
@@ -100,7 +97,7 @@ class ClassifierRule(_Rule):
         return self
 
 
-class Rules(_Strict):
+class Rules(Strict):
     """The whole file. `message`: what a client reads in place of what was stopped."""
 
     message: str = ""
