@@ -150,6 +150,7 @@ class PreparedChat(Prepared):
             equality=service.equality,
             knowledge=service.guard.answerable(self.caller, service.knowledge),
             powers=service.powers,
+            prompts=active.prompts,
             run_id=self.run_id(index),
             publish=output.add_event,
             say=output.add_text,

@@ -32,6 +32,7 @@ from reason_engine.errors import (
     UnknownModel,
     UnknownName,
     VerifierError,
+    first_error,
 )
 
 M = TypeVar("M", bound=BaseModel)
@@ -117,16 +118,9 @@ def invalid(param: str, why: str, code: str = "invalid_value") -> RequestError:
     return RequestError(f"{param}: {why}", param=param, code=code)
 
 
-def unwrap(error: BaseException) -> BaseException:
-    """The first real error inside nested exception groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error
-
-
 async def on_error(request: Request, error: Exception) -> JSONResponse:
     """Exception handler of the application."""
-    found = failure(unwrap(error))
+    found = failure(first_error(error))
     if found.status < 500 or found.status == 503:
         request.app.state.refused(found.code)
     return found.response()

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.sources import cited
+from reason_engine.runtime.outcome import Outcome, cited
 from reason_engine.serving.api.errors import as_list, as_object, invalid
 from reason_engine.types import Message, Role, TokenLogprob, ToolCall, Usage
 

@@ -24,13 +24,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from reason_engine.contracts import Engine
-from reason_engine.errors import ContextLengthExceeded
+from reason_engine.errors import ContextLengthExceeded, first_error
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.outcome import Outcome
+from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.stream_text import Piece
 from reason_engine.runtime.trace import Trace
 from reason_engine.serving.adapters import AdapterVersion
-from reason_engine.serving.api.errors import failure, invalid, unwrap
+from reason_engine.serving.api.errors import failure, invalid
 from reason_engine.serving.api.messages import total_usage
 from reason_engine.serving.api.schema import Sampled, stop_strings
 from reason_engine.serving.api.stream import ClientGone, Encoder, EventStream, Feed, while_connected
@@ -166,7 +167,7 @@ async def run(request: Prepared, feed: Feed | None = None) -> list[Outcome]:
             _account_unanswered(request, "cancelled")
             raise
         except Exception as error:  # ungroup: what failed first is what the client hears of
-            cause = unwrap(error)
+            cause = first_error(error)
             if isinstance(cause, ContextLengthExceeded):
                 cause = _too_long(cause.message, request.prompt_field)
             _account_unanswered(request, cause)
@@ -203,6 +204,8 @@ class ActiveRequest:
 
     def __init__(self, request: Prepared, adapter: AdapterVersion, budget: Budget, feed: Feed | None) -> None:
         self.request, self.adapter, self.budget, self._feed = request, adapter, budget, feed
+        self.prompts = PromptCache(request.service.engine)
+        """The prompts of all choices, each rendered and tokenised once."""
         self._outcomes: dict[int, Outcome] = {}
         output_filter = request.service.guard.output_filter
         self.filters: tuple[OutputFilter, ...] = tuple(

@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from reason_engine.errors import first_error
 from reason_engine.runtime.events import Event
 from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.stream_text import Piece
-from reason_engine.serving.api.errors import failure, unwrap
+from reason_engine.serving.api.errors import failure
 from reason_engine.serving.api.schema import StreamOptions
 
 FIRST = 0.25
@@ -154,7 +155,7 @@ class EventStream(Response):
         try:
             self._outcomes = await self._work()
         except Exception as error:  # the boundary to the client: it becomes an error object
-            feed.error = unwrap(error)
+            feed.error = first_error(error)
         feed.finished = True
         feed.wake.set()
 
@@ -236,4 +237,4 @@ async def _watched(receive: Receive) -> AsyncGenerator[asyncio.TaskGroup]:
             yield group
             watcher.cancel()
     except BaseExceptionGroup as error:
-        raise unwrap(error) from None
+        raise first_error(error) from None
