@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import typer
 
@@ -66,12 +68,7 @@ def solve(
 
     reply = asyncio.run(run())
     if as_json:
-        found = {
-            "content": reply.content,
-            "reasoning": reply.reasoning,
-            "reason": reply.reason,
-            "usage": reply.usage,
-        }
+        found = {name: getattr(reply, name) for name in ("content", "reasoning", "reason", "usage")}
         show({**found, **({"trace": reply.trace.to_json()} if trace else {})})
         return
     if trace:
@@ -82,20 +79,16 @@ def solve(
         print(printable(f"[{source['n']}] {source['source']}"), file=sys.stderr)
 
 
-def summary(reason: object, usage: object) -> str:
+def summary(reason: Mapping[str, Any], usage: Mapping[str, Any]) -> str:
     """What the answer cost, in one line."""
-    from collections.abc import Mapping
-    from typing import Any, cast
-
-    said, spent = cast("Mapping[str, Any]", reason), cast("Mapping[str, Any]", usage)
-    confidence = said.get("confidence")
+    confidence = reason.get("confidence")
     parts = [
-        str(said.get("strategy", "")),
-        f"answer {said['answer']}" if said.get("answer") is not None else "no answer",
+        str(reason.get("strategy", "")),
+        f"answer {reason['answer']}" if reason.get("answer") is not None else "no answer",
         f"confidence {confidence:.2f}" if confidence is not None else "",
-        f"{said.get('samples')} samples",
-        f"{spent.get('completion_tokens')} tokens",
-        f"{said.get('seconds', 0):.2f} s",
-        str(said.get("stopped", "")),
+        f"{reason.get('samples')} samples",
+        f"{usage.get('completion_tokens')} tokens",
+        f"{reason.get('seconds', 0):.2f} s",
+        str(reason.get("stopped", "")),
     ]
-    return " · ".join(part for part in parts if part)
+    return " · ".join(filter(None, parts))

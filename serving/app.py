@@ -124,7 +124,7 @@ async def _start(service: Service, ours: bool, tasks: list[asyncio.Task[None]]) 
             await knowledge.embed()
             if service.settings.draft == "sam":
                 tasks.append(asyncio.create_task(knowledge.lend(service.engine)))
-    except Exception as error:  # a boundary: whatever keeps an engine from starting is told by /health
+    except Exception as error:  # a boundary: /health reports whatever keeps an engine from starting
         gate.fail(first_error(error))
     finally:
         gate.loading = False

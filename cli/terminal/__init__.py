@@ -1,4 +1,4 @@
-"""What several commands share: options and what they mean, lines on a terminal, the way to a running server."""
+"""What several commands share: options and what they mean, lines on a terminal, a client of a running server."""
 
 from __future__ import annotations
 

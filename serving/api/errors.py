@@ -83,18 +83,18 @@ class Failure:
 
 
 def failure(error: BaseException) -> Failure:
-    """Classify an error by the boundary that it crossed. What is not ours is logged and told without details."""
+    """Classify an error by the boundary that it crossed. Unexpected errors are logged, and reported without details."""
     match error:
         case Refused():
             return Failure(error.status, error.message, error.code, error.param, error.headers)
         case RequestError():
             return Failure(error.status, error.message, _code(error), error.param)
         case EngineBusy():
-            said = str(error) or "the engine's queue is full"
-            return Failure(429, said, "queue_full", None, {"retry-after": str(RETRY_BUSY)})
+            message = str(error) or "the engine's queue is full"
+            return Failure(429, message, "queue_full", None, {"retry-after": str(RETRY_BUSY)})
         case EngineDead():
-            said = f"the engine has stopped: {error}"
-            return Failure(503, said, "engine_dead", None, {"retry-after": str(RETRY_DOWN)})
+            message = f"the engine has stopped: {error}"
+            return Failure(503, message, "engine_dead", None, {"retry-after": str(RETRY_DOWN)})
         case EngineError():
             return _final(f"the engine failed: {error}", "engine_error")
         case VerifierError():
@@ -161,12 +161,8 @@ def _refusal(error: ValidationError, model: type[BaseModel], prefix: str, what: 
     place = _place(first["loc"])
     key = ".".join(part for part in (prefix, *place) if part)
     if first["type"] == "extra_forbidden":
-        names = _field_names(model, place[:-1])
-        return UnknownName(
-            f"{key}: {what} has no such option; {nearest(place[-1], names)}",
-            param=key,
-            code="unknown_parameter",
-        )
+        hint = nearest(place[-1], _field_names(model, place[:-1]))
+        return UnknownName(f"{key}: {what} has no such option; {hint}", param=key, code="unknown_parameter")
     if first["type"] == "missing":
         return invalid(key, "is required", "missing_parameter")
     given = first.get("input")

@@ -1,8 +1,8 @@
-"""The one way through the server, for every route that generates.
+"""The one request pipeline of every route that generates.
 
 prepare  a checked body becomes a `Prepared` request; whatever can be refused is refused before the engine is asked
 run      admission, the length of the prompts, the operator's rules, then every choice under one budget
-close    a choice's outcome as the client may have it; its trace is stored, and the stream hears of its end
+close    a choice's outcome as the client may have it; its trace is stored, its stream ends
 account  what the request came to, in the metrics
 
 A route brings the schema of its body, its kind of `Prepared` (what is asked of the engine) and its `Encoder` (how
@@ -166,7 +166,7 @@ async def run(request: Prepared, feed: Feed | None = None) -> list[Outcome]:
         except asyncio.CancelledError:
             _account_unanswered(request, "cancelled")
             raise
-        except Exception as error:  # ungroup: what failed first is what the client hears of
+        except Exception as error:  # ungroup: the client gets what failed first
             cause = first_error(error)
             if isinstance(cause, ContextLengthExceeded):
                 cause = _too_long(cause.message, request.prompt_field)

@@ -2,7 +2,7 @@
 
 Acted on: what `ChatRequest` names. Accepted without effect: user, metadata, store, service_tier, prompt_cache_*,
 safety_identifier, verbosity and every unknown field. Refused with 400: what `REFUSED` names. Bodies are read by hand,
-so what the routes say of them in /openapi.json stands at the end.
+so their part of /openapi.json stands at the end.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class AdmissionGate:
             raise Refused(503, "the model is still loading", "loading", retry_after=RETRY_DOWN)
 
     def end(self) -> None:
-        """The time to finish is over: what still runs is told so."""
+        """The time to finish is over: what still runs is refused."""
         self._over.set()
 
     async def over(self) -> NoReturn:
