@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from reason_engine.cli.terminal.server import banner, start
+from reason_engine.cli.serve import banner, start
 from reason_engine.engines.open import process_environment
 from reason_engine.engines.vllm import translation as vllm_translation
 from reason_engine.errors import SetupError

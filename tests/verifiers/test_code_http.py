@@ -7,7 +7,7 @@ from pathlib import Path as File
 import httpx2
 import pytest
 
-from reason_engine.cli.terminal.server import start
+from reason_engine.cli.serve import start
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
 from reason_engine.serving.app import create_app
