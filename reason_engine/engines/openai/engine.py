@@ -21,11 +21,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from reason_engine.contracts import Capabilities, Health, Parsed
-from reason_engine.engines import engines
+from reason_engine.engines import check_counts, engines
 from reason_engine.engines.chat.template import ChatFormat
 from reason_engine.engines.openai import request as wire
 from reason_engine.engines.openai.response import THINK_END, THINK_START, Fold, mapped, parse
-from reason_engine.engines.refusals import check_counts
 from reason_engine.engines.reward_models import Endpoints
 from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, UnknownModel
 from reason_engine.types import (

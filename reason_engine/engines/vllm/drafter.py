@@ -1,6 +1,6 @@
 """The suffix automaton as a drafter of vLLM's (`method: custom_class`, runner V1): what `--draft sam` loads there.
 
-SAM-Decoding, arXiv:2411.10666; the sources are those of the embedded engine (`_drafts`), without given texts. vLLM
+SAM-Decoding, arXiv:2411.10666; the sources are those of the embedded engine, without given texts. vLLM
 checks the drafts and names no requests, and rows move: a row is known by the end of its text before this step's tokens,
 and rows with the same prompt are samples of one search. Which of two equal texts is whose makes no difference. vLLM's
 own timing is not visible here, so a token is drafted while its chance to be right, as measured, is at least LEAST.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reason_engine.engines.drafting.sources import Hits, Sam, Search, kind_of
+from reason_engine.engines.drafting.sources import AcceptanceRates, Sam, SearchIndex, length_class
 from reason_engine.engines.vllm.cpu_repairs import shield_drafting
 
 log = logging.getLogger("reason_engine.engines.vllm")
@@ -38,16 +38,16 @@ Key = tuple[int, bytes]
 @dataclass(slots=True)
 class _Row:
     sam: Sam
-    search: Search
-    hits: Hits
+    search: SearchIndex
+    hits: AcceptanceRates
     drafted: int = 0
     kind: int = 0
 
 
 @dataclass(slots=True)
 class _Asked:
-    search: Search = field(default_factory=Search)
-    hits: Hits = field(default_factory=Hits)
+    search: SearchIndex = field(default_factory=SearchIndex)
+    hits: AcceptanceRates = field(default_factory=AcceptanceRates)
 
 
 class SamDrafter:
@@ -57,7 +57,7 @@ class SamDrafter:
         self._most = int(vllm_config.speculative_config.num_speculative_tokens)
         self._context = int(vllm_config.model_config.max_model_len)
         self._cpu = str(vllm_config.device_config.device) == "cpu"
-        self._all = Hits()
+        self._all = AcceptanceRates()
         self._rows: OrderedDict[Key, list[_Row | None]] = OrderedDict()
         self._asked: OrderedDict[bytes, _Asked] = OrderedDict()
         self.failures = 0
@@ -106,7 +106,7 @@ class SamDrafter:
                 del self._rows[key]
             return row, False
         name = before.tobytes()
-        asked = self._asked.pop(name, None) or _Asked(hits=Hits(self._all))
+        asked = self._asked.pop(name, None) or _Asked(hits=AcceptanceRates(self._all))
         self._asked[name] = asked
         while len(self._asked) > SEARCHES:
             self._asked.popitem(last=False)
@@ -114,14 +114,14 @@ class SamDrafter:
 
     def _draft(self, row: _Row, text: NDArray[np.int32], gained: int, fresh: bool) -> list[int]:
         if row.drafted and not fresh:
-            row.hits.count(row.kind, row.drafted, min(gained - 1, row.drafted))
+            row.hits.observe(row.kind, row.drafted, min(gained - 1, row.drafted))
         row.drafted = 0
-        row.search.reading.go_on(PROMPT_TOKENS)
+        row.search.queue.advance(PROMPT_TOKENS)
         row.sam.feed(text[-gained:].tolist())
         length = row.sam.find()
         if length < SHORTEST:
             return []
-        row.kind = kind_of(length)
+        row.kind = length_class(length)
         worth = math.floor(math.log(LEAST) / math.log(row.hits.chance(row.kind)))
         draft = row.sam.draft(max(0, min(self._most, length, worth, self._context - len(text) - 1)))
         row.drafted = len(draft)

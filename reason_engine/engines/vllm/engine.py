@@ -20,12 +20,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from reason_engine.contracts import Capabilities, Health
-from reason_engine.engines import engines
-from reason_engine.engines.chat.template import ChatFormat
-from reason_engine.engines.chat.text_methods import Spoken
+from reason_engine.engines import check_adapter, check_counts, engines, room_left
+from reason_engine.engines.chat.template import ChatFormat, ChatTextMethods
 from reason_engine.engines.checkpoint.adapter_files import check_fits, only_lora, read_adapter
 from reason_engine.engines.checkpoint.folder import fingerprint, resolve, scheme_name, weight_files
-from reason_engine.engines.refusals import check_adapter, check_counts, room_left
 from reason_engine.engines.reward_models import Endpoints
 from reason_engine.engines.text import Vocabulary
 from reason_engine.engines.vllm import translation as wire
@@ -62,7 +60,7 @@ _DRAFTERS = {"custom_class": "sam", "draft_model": "model"}
 
 
 @engines.register("vllm")
-class VllmEngine(Spoken):
+class VllmEngine(ChatTextMethods):
     """Constructing it loads nothing; `start` checks the folder, then loads the weights."""
 
     def __init__(
@@ -211,7 +209,8 @@ class VllmEngine(Spoken):
         options = [tuple(self._format.tokenize_bare(option)) for option in request.options]
         if not options or not all(options) or len(set(options)) < len(options):
             raise RequestError("options must be distinct and not empty", param="options")
-        prompt = self._format.tokenize(request.prompt)
+        given = request.prompt
+        prompt = list(given) if isinstance(given, tuple) else self._format.tokenize(given)
         room_left(len(prompt) + max(map(len, options)), self._info.context)
         forks: dict[tuple[int, ...], set[int]] = {}
         for option in options:

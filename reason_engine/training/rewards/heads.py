@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from reason_engine.engines.checkpoint.folder import fingerprint
-from reason_engine.engines.reward_models import HEAD, HEAD_DIM, Kind
+from reason_engine.engines.reward_models import HEAD, HEAD_DIM, RewardKind
 from reason_engine.errors import SetupError
 from reason_engine.training.common.models import save_model
 from reason_engine.training.supervised.recipe import Tuned
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Read = tuple[list[int], Sequence[int], int]
 """Token ids, the places that are read, where the answer begins."""
 SIDE_WIDTH = 192
-CLASSES: dict[Kind, str] = {
+CLASSES: dict[RewardKind, str] = {
     "outcome": "AutoModelForSequenceClassification",
     "process": "AutoModelForTokenClassification",
 }
@@ -78,7 +78,7 @@ class Headed(Tuned):
         return self
 
 
-def with_head(config: Headed, model: Any, kind: Kind, pad: int | None) -> Any:
+def with_head(config: Headed, model: Any, kind: RewardKind, pad: int | None) -> Any:
     """The model's body under a new head `score`; of a head alone the body is frozen."""
     import torch
     import transformers
@@ -164,7 +164,7 @@ def _side_values(made: Any, speaker: Any, body: Body, rows: Sequence[Read], prec
     return values_BT[rows_N, places_N]
 
 
-def saver(config: Headed, kind: Kind) -> Any:
+def saver(config: Headed, kind: RewardKind) -> Any:
     """What writes the result: the checkpoint, or the head alone."""
     if config.train == "model":
         return save_model

@@ -61,7 +61,7 @@ class Weights:
     head: Tensor
 
 
-def load(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device) -> Weights:
+def load_weights(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device) -> Weights:
     """Read the folder's safetensors. Raises ModelLoadError naming the file or the missing tensor."""
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
@@ -71,13 +71,13 @@ def load(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device) -
                     tensors[name.removeprefix("model.")] = _read(file.get_tensor(name), name, dtype)
         except (SafetensorError, OSError, RuntimeError) as error:
             raise ModelLoadError(f"{path}: {str(error).splitlines()[0]}") from None
-    made = build(tensors, shape, dtype, device, str(folder))
+    made = build_weights(tensors, shape, dtype, device, str(folder))
     tensors.clear()
     _give_back()
     return made
 
 
-def build(
+def build_weights(
     tensors: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype, device: torch.device, source: str
 ) -> Weights:
     """From tensors of that dtype, by name without `model.`. Raises ModelLoadError naming source or tensor."""
