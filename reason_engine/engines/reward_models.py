@@ -215,10 +215,7 @@ class Endpoints:
         """(the value at the text's last token, tokens read)."""
         from openai import OpenAIError
 
-        body: dict[str, Any] = {
-            "task": "token_classify" if process else "classify",
-            "use_activation": False,
-        }
+        body: dict[str, Any] = {"task": "token_classify" if process else "classify", "use_activation": False}
         if model := urldefrag(self._urls[name]).fragment:
             body["model"] = model
         if request.turns:

@@ -41,15 +41,7 @@ from reason_engine.engines.reward_models import (
     read_reward,
 )
 from reason_engine.errors import EngineDead, ReasonError
-from reason_engine.types import (
-    Choice,
-    ChoiceRequest,
-    Chunk,
-    GenerateRequest,
-    ModelInfo,
-    ScoreRequest,
-    Scores,
-)
+from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ModelInfo, ScoreRequest, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
