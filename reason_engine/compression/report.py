@@ -20,7 +20,7 @@ from reason_engine.compression.calibration_rows import has_source, read
 from reason_engine.compression.config import Compression
 from reason_engine.compression.look import look
 from reason_engine.compression.measure import Accuracy, Speed, compare_accuracy, compare_speed, kept
-from reason_engine.engines.checkpoint.folder import weight_files
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.errors import ModelLoadError
 from reason_engine.evals.statistics import bootstrap
@@ -122,7 +122,7 @@ def _exp(rows: Sequence[tuple[float, int]]) -> float:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in weight_files(folder))
+    return sum(path.stat().st_size for path in ModelFolder(folder).weight_files)
 
 
 def markdown(report: Report) -> str:

@@ -5,17 +5,16 @@ Which matrices of a checkpoint are quantised: the seven of a decoder layer, by t
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from reason_engine.engines.checkpoint.folder import read_json, tensor_names, weight_files
+from reason_engine.engines.checkpoint.folder import CONFIG, INDEX, ModelFolder, read_header
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress
 
-INDEX = "model.safetensors.index.json"
 Change = Callable[[str, Any], Mapping[str, Any]]
 """(name, tensor) to what stands in its place."""
 
@@ -35,8 +34,8 @@ def rewrite(
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    files = weight_files(model)
-    total = sum(len(tensor_names(path)) for path in files)
+    files = ModelFolder(model).weight_files
+    total = sum(len(read_header(path)) for path in files)
     places: dict[str, str] = {}
     done = changed = size = 0
     for path in files:
@@ -54,11 +53,11 @@ def rewrite(
         size += sum(tensor.numel() * tensor.element_size() for tensor in written.values())
     if len(files) > 1:
         index = {"metadata": {"total_size": size}, "weight_map": places}
-        (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-    config = dict(read_json(model / "config.json"))
+        ModelFolder(out).write_json(INDEX, index)
+    config = dict(ModelFolder(model).config)
     if quantization is not None:
         config["quantization_config"] = quantization
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    ModelFolder(out).write_json(CONFIG, config)
     return changed
 
 
@@ -75,11 +74,9 @@ def check_linears(model: Path, multiple: int = 1) -> str:
 
     `multiple`: of the widths of all matrices.
     """
-    config = read_json(model / "config.json")
+    files = ModelFolder(model)
+    config, shapes = files.config, files.shapes
     kind, layers = str(config.get("model_type", "?")), int(config.get("num_hidden_layers") or 0)
-    shapes = {
-        name: entry["shape"] for path in weight_files(model) for name, entry in tensor_names(path).items()
-    }
     found = {name: shape for name, shape in shapes.items() if is_linear(name)}
     if len(found) != 7 * layers or not layers:
         raise SetupError(
@@ -88,13 +85,6 @@ def check_linears(model: Path, multiple: int = 1) -> str:
         )
     if odd := next((name for name, shape in found.items() if shape[1] % multiple), None):
         raise SetupError(f"{model}: {odd} is {found[odd][1]} wide, which is no multiple of {multiple}")
-    total = sum(_size(shape) for shape in shapes.values())
-    share = sum(_size(shape) for shape in found.values()) / total
+    total = sum(map(math.prod, shapes.values()))
+    share = sum(map(math.prod, found.values())) / total
     return f"quantised: {len(found)} matrices, {100 * share:.0f} % of {total / 1e6:,.2f}M parameters"
-
-
-def _size(shape: list[int]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from reason_engine.contracts import Engine
 from reason_engine.engines import engines
-from reason_engine.engines.checkpoint.folder import read_json, resolve, weight_files
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import ModelLoadError, SetupError, UnknownName
 from reason_engine.profile import Profile, read_profile
 from reason_engine.settings import Settings
@@ -65,10 +65,8 @@ def model_folder(settings: Settings) -> Path:
         if folder is None:
             raise ModelLoadError("the bundled model is not in this installation; name one")
     else:
-        folder = resolve(settings.model)
-    read_json(folder / "config.json")
-    weight_files(folder)
-    return folder
+        folder = ModelFolder.find(settings.model).path
+    return ModelFolder(folder).check().path
 
 
 def profile_of(settings: Settings) -> Profile:

@@ -24,7 +24,7 @@ from urllib.parse import urldefrag, urlsplit
 
 from pydantic import SecretStr
 
-from reason_engine.engines.checkpoint.folder import read_json, weight_files
+from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
 from reason_engine.errors import (
     CapabilityMissing,
     EngineError,
@@ -82,19 +82,20 @@ def read_reward(name: str, path: str) -> RewardFile:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise ModelLoadError(f"reward model {name!r}: {folder}: no such folder")
-    weight_files(folder)
+    files = ModelFolder(folder)
+    _ = files.weight_files
     if (folder / HEAD).is_file():
-        head = read_json(folder / HEAD)
+        head = files.read_json(HEAD)
         stated = head.get("kind")
         if stated not in ("outcome", "process"):
             raise ModelLoadError(f"{folder / HEAD}: kind must be 'outcome' or 'process', not {stated!r}")
         kind: RewardKind = "process" if stated == "process" else "outcome"
         return RewardFile(name, str(folder), kind, own=True, side=_side(folder, head.get("side")))
-    named = str((read_json(folder / "config.json").get("architectures") or ["?"])[0])
+    named = files.architecture
     kinds: list[RewardKind] = [kind for suffix, kind in SUFFIXES.items() if named.endswith(suffix)]
     if not kinds:
         raise ModelLoadError(
-            f"{folder / 'config.json'}: {named} has no head that scores: {', '.join(SUFFIXES)} have"
+            f"{folder / CONFIG}: {named} has no head that scores: {', '.join(SUFFIXES)} have"
         )
     return RewardFile(name, str(folder), kinds[0], own=False)
 

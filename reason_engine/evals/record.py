@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from reason_engine.errors import SetupError
+from reason_engine.jsonl import JsonLines
 
 Key = tuple[str, str, int, int]
 
@@ -50,16 +50,13 @@ class RecordFile:
         if self.path is None or not self.path.exists():
             return {}
         try:
-            text = self.path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            lines = list(JsonLines(self.path).lines("cut"))
+        except OSError as error:
             raise SetupError(f"{self.path}: {error}") from None
-        whole, newline, _ = text.rpartition("\n")
-        if len(whole + newline) < len(text):
-            self.path.write_text(whole + newline, "utf-8")
         found: dict[Key, Record] = {}
-        for number, line in enumerate(whole.splitlines(), 1):
+        for line in lines:
             try:
-                row = json.loads(line)
+                row = line.value()
                 record = Record(
                     **{
                         field.name: row[field.name]
@@ -67,16 +64,17 @@ class RecordFile:
                         if field.name in row or field.name not in ("part", "text")
                     }
                 )
+            except UnicodeDecodeError as error:
+                raise SetupError(f"{self.path}: {error}") from None
             except (ValueError, KeyError, TypeError) as error:
-                raise SetupError(f"{self.path}:{number}: not a record of an evaluation: {error!r}") from None
+                raise SetupError(
+                    f"{self.path}:{line.number}: not a record of an evaluation: {error!r}"
+                ) from None
             found[record.key] = record
         return found
 
     def append(self, record: Record) -> None:
         """Write one line, at once."""
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                kept = {
-                    key: value for key, value in asdict(record).items() if key != "text" or value is not None
-                }
-                file.write(json.dumps(kept, ensure_ascii=False) + "\n")
+            row = {key: value for key, value in asdict(record).items() if key != "text" or value is not None}
+            JsonLines(self.path).append(row)

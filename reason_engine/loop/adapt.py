@@ -33,7 +33,7 @@ from reason_engine.answers import Equality
 from reason_engine.data.formats.readers import read_rows
 from reason_engine.data.formats.rows import Conversation, Text
 from reason_engine.data.synthesize.teacher import Target, check_verifier, open_teacher
-from reason_engine.engines.checkpoint.folder import fingerprint
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.open import open_engine, profile_of
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
@@ -167,7 +167,7 @@ def _measured(
         return []
     settings = load_settings({"model": str(model), "engine": config.engine, "threads": config.train.threads})
     config.out.mkdir(parents=True, exist_ok=True)
-    file = RecordFile(config.out / f"answers-{fingerprint(model)}.jsonl")
+    file = RecordFile(config.out / f"answers-{ModelFolder(model).fingerprint}.jsonl")
 
     async def work() -> list[list[Record]]:
         engine, equality = open_engine(settings, inline=True), Equality()

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from reason_engine.engines.checkpoint.folder import fingerprint
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import MissingExtra, SetupError
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
@@ -67,7 +67,7 @@ def run(method: str, config: Any, *, fresh: bool = False, tell: OnProgress = sil
 def _base(config: BaseModel) -> str | None:
     """The hash of the weights that were begun with."""
     folder = dict(config).get("model")
-    return fingerprint(folder) if isinstance(folder, Path) else None
+    return ModelFolder(folder).fingerprint if isinstance(folder, Path) else None
 
 
 def _version(package: str) -> str | None:

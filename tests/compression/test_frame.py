@@ -99,7 +99,7 @@ def test_an_unfinished_folder_is_removed(
     def broken(*_: object) -> None:
         raise fault
 
-    monkeypatch.setattr("reason_engine.compression.run.carry_over", broken)
+    monkeypatch.setattr("reason_engine.engines.checkpoint.folder.ModelFolder.carry_over", broken)
     with pytest.raises((SetupError, KeyboardInterrupt)) as raised:
         run("int8", prepare("int8", None, QUIET), str(model), tmp_path / "o")
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from reason_engine.compression.law.forecast import Wish, plan
-from reason_engine.compression.law.law import Law, fit, minimise
+from reason_engine.compression.law.law import Law, fit
 from reason_engine.compression.law.points import Point, append_points, read_points
 from reason_engine.errors import SetupError
 
@@ -43,17 +43,6 @@ def test_the_law_by_hand() -> None:
     assert law.excess(100, 0.5, 50) == pytest.approx(0.225)
     assert law.floor(100, 0.5) == pytest.approx(0.025)
     assert law.tokens(100, 0.5, 0.225) == pytest.approx(50)
-
-
-def test_least_squares_finds_a_line_and_a_curve() -> None:
-    x = np.arange(6.0)
-
-    def curve(theta: Any) -> tuple[Any, Any]:
-        said = theta[0] * np.exp(-theta[1] * x)
-        return said - 3 * np.exp(-0.5 * x), np.stack([said / theta[0], -x * said], 1)
-
-    found, cost = minimise(curve, [1.0, 0.1])
-    assert found == pytest.approx([3, 0.5], rel=1e-5) and cost < 1e-12
 
 
 def test_points_made_by_the_law_are_predicted() -> None:

@@ -8,14 +8,12 @@ rises with ρ has γ < 0. The seven constants are fitted to one's own runs, sinc
 Departures: fitted in log space to L − L0, with weak priors (a residual counts as 0.1, see PRIOR): α and δ, like NC and
 E, can hardly be told apart from a few sizes, and only their product matters for a prediction. Points at L ≤ L0 have no
 logarithm and are left out; they are counted.
-
-Least squares of a few parameters: Levenberg-Marquardt (Marquardt 1963), damped by the diagonal of JᵀJ.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +23,8 @@ from reason_engine.errors import SetupError
 SIZES, RATES, CHECKPOINTS = 3, 2, 5
 """Fewest for a fit: sizes, rates, checkpoints of a run."""
 SIGMA = 0.1
-STARTS, SHORT, BEST = 24, 10, 3
-"""All begin, with so many steps each; the best go on to the end."""
+STARTS, SHORT, BEST, LONG = 24, 10, 3, 200
+"""All begin, with so many evaluations each; the best go on to the end."""
 PRIOR = ((0.0, 3.0), (0.0, 3.0), (-2.0, 3.0), (-0.7, 1.0), (-0.7, 1.0), (-1.0, 2.0), (0.0, 1.0))
 """Mean and width for log NC, log DC, log E, log α, log β, γ, δ, with N0 and D in units of their geometric means and NC,
 DC, E beside the mean of log (L − L0)."""
@@ -72,6 +70,7 @@ class Law:
 def fit(points: Sequence[Point]) -> Law:
     """The law with the least squared error of log (L − L0), best of several starts. Raises SetupError on too few."""
     import numpy as np
+    from scipy.optimize import least_squares
 
     check(points)
     used = [point for point in points if point.excess > 0]
@@ -84,26 +83,30 @@ def fit(points: Sequence[Point]) -> Law:
     mean = mean + middle * np.array([1, 1, 1, 0, 0, 0, 0])
     weight = 1 / SIGMA
 
-    def residuals(theta: Any) -> tuple[Any, Any]:
-        nc, dc, e, a, b, gamma, delta = theta
-        alpha, beta = np.exp(a), np.exp(b)
-        terms = np.stack([nc - alpha * n_P, dc - beta * d_P, np.full_like(n_P, e)])
-        top = terms.max(0)
-        shares = np.exp(terms - top)
-        total = shares.sum(0)
-        shares /= total
-        said_P = -gamma * p_P - delta * n_P + top + np.log(total)
-        slopes = [*shares, -shares[0] * alpha * n_P, -shares[1] * beta * d_P, -p_P, -n_P]
-        return (
-            np.concatenate([(said_P - seen) * weight, (theta - mean) / width]),
-            np.concatenate([np.stack(slopes, 1) * weight, np.diag(1 / width)]),
-        )
+    def terms(theta: Any) -> Any:
+        nc, dc, e, a, b, *_ = theta
+        return np.stack([nc - np.exp(a) * n_P, dc - np.exp(b) * d_P, np.full_like(n_P, e)])
+
+    def residuals(theta: Any) -> Any:
+        predicted_P = np.logaddexp.reduce(terms(theta)) - theta[5] * p_P - theta[6] * n_P
+        return np.concatenate([(predicted_P - seen) * weight, (theta - mean) / width])
+
+    def slopes(theta: Any) -> Any:
+        logs = terms(theta)
+        shares = np.exp(logs - np.logaddexp.reduce(logs))
+        alpha, beta = np.exp(theta[3:5])
+        columns = [*shares, -shares[0] * alpha * n_P, -shares[1] * beta * d_P, -p_P, -n_P]
+        return np.concatenate([np.stack(columns, 1) * weight, np.diag(1 / width)])
+
+    def minimise(start: Any, evaluations: int) -> Any:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return least_squares(residuals, start, slopes, method="lm", max_nfev=evaluations)  # pyright: ignore
 
     random = np.random.default_rng(0)
-    begun = [minimise(residuals, mean + width * random.standard_normal(7), SHORT) for _ in range(STARTS)]
-    begun.sort(key=lambda found: found[1])
-    ended = [minimise(residuals, theta) for theta, _ in begun[:BEST]]
-    nc, dc, e, a, b, gamma, delta = min(ended, key=lambda found: found[1])[0]
+    begun = [minimise(mean + width * random.standard_normal(7), SHORT) for _ in range(STARTS)]
+    begun.sort(key=lambda found: found.cost)
+    ended = [minimise(found.x, LONG) for found in begun[:BEST]]
+    nc, dc, e, a, b, gamma, delta = min(ended, key=lambda found: found.cost).x
     alpha, beta = math.exp(a), math.exp(b)
     scale = delta * middle_N
     return Law(
@@ -131,34 +134,3 @@ def check(points: Sequence[Point]) -> None:
                 f"--points: run {name!r} has {len(run)} checkpoints, {sum(p.excess > 0 for p in run)} of them above "
                 f"the loss before pruning; at least {CHECKPOINTS} are needed"
             )
-
-
-STEPS = 200
-CLOSE = 1e-9
-
-
-def minimise(
-    residuals: Callable[[Any], tuple[Any, Any]], start: Any, steps: int = STEPS
-) -> tuple[Any, float]:
-    """(parameters, half the sum of squares). `residuals` gives values [P] and their slopes [P, parameters]."""
-    import numpy as np
-
-    theta, damping = np.asarray(start, float), 1e-2
-    values, slopes = residuals(theta)
-    cost = 0.5 * float(values @ values)
-    for _ in range(steps):
-        normal, gradient = slopes.T @ slopes, slopes.T @ values
-        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-12), -gradient)
-        with np.errstate(over="ignore", invalid="ignore"):
-            tried, turned = residuals(theta + step)
-            new = 0.5 * float(tried @ tried)
-        if np.isfinite(new) and np.isfinite(turned).all() and new < cost:
-            gained, theta, values, slopes, cost = cost - new, theta + step, tried, turned, new
-            damping = max(damping / 5, 1e-12)
-            if gained < CLOSE * (1 + cost):
-                break
-        elif damping > 1e12:
-            break
-        else:
-            damping *= 4
-    return theta, cost

@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from reason_engine.errors import SetupError
+from reason_engine.jsonl import JsonLines, Line
 
 WORDS, NUMBERS = ("run", "by"), ("N0", "rho", "L0", "D", "L")
 
@@ -40,12 +39,10 @@ class Point:
 def read_points(path: Path) -> list[Point]:
     """The file's points. Raises SetupError naming the line and the field at fault."""
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = list(JsonLines(path).lines("read"))
+    except OSError as error:
         raise SetupError(f"--points: {path}: {error}") from None
-    found = [
-        _point(text, f"--points: {path}:{number}") for number, text in enumerate(lines, 1) if text.strip()
-    ]
+    found = [_point(line, path) for line in lines if line.data.strip()]
     if not found:
         raise SetupError(f"--points: {path}: holds no points")
     return found
@@ -53,14 +50,9 @@ def read_points(path: Path) -> list[Point]:
 
 def append_points(path: Path, points: Sequence[Point]) -> None:
     """Add them at the end in one write, so that runs at the same time do not mix their lines. Raises SetupError."""
-    text = "".join(json.dumps(asdict(point)) + "\n" for point in points)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        place = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(place, text.encode())
-        finally:
-            os.close(place)
+        JsonLines(path, escape=True).append(*map(asdict, points))
     except OSError as error:
         raise SetupError(f"points: {path}: {error}") from None
 
@@ -73,9 +65,12 @@ def runs_of(points: Sequence[Point]) -> dict[str, list[Point]]:
     return {name: sorted(run, key=lambda point: point.D) for name, run in found.items()}
 
 
-def _point(text: str, where: str) -> Point:
+def _point(line: Line, path: Path) -> Point:
+    where = f"--points: {path}:{line.number}"
     try:
-        row: Any = json.loads(text)
+        row: Any = line.value()
+    except UnicodeDecodeError as error:
+        raise SetupError(f"--points: {path}: {error}") from None
     except ValueError:
         raise SetupError(f"{where}: not JSON") from None
     if not isinstance(row, Mapping):

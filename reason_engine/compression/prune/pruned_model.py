@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from reason_engine.compression.prune import structured as _width
 from reason_engine.compression.prune import unstructured as _sparse
 from reason_engine.compression.prune.layerwise import Walk
 from reason_engine.compression.shards import is_linear, rewrite
-from reason_engine.engines.checkpoint.folder import read_json
+from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
 from reason_engine.progress import OnProgress
 
 MATRICES = (
@@ -60,7 +59,7 @@ def prune(config: Any, folder: Path, rows: list[list[int]], tell: OnProgress) ->
         kept = _depth.stays(scores, _depth.dropped_count(len(scores), config.rate))
         gone = [layer for index, layer in enumerate(model.model.layers) if index not in kept]
         left = total - sum(parameter.numel() for layer in gone for parameter in layer.parameters())
-        settings = _depth.settings(read_json(folder / "config.json"), kept)
+        settings = _depth.settings(ModelFolder(folder).config, kept)
         return Pruned({}, total, left, settings, kept, figures={"influence": scores, "layers": kept})
     zeros = _zeroed(model, config, rows, tell)
     return Pruned(_layers(model), total, total - int(sum(gone.sum() for gone in zeros.values())), zeros=zeros)
@@ -76,8 +75,8 @@ def write(pruned: Pruned, model: Path, out: Path, tell: OnProgress) -> None:
         return {named: pruned.tensors[name].to(tensor.dtype) if name in pruned.tensors else tensor}
 
     rewrite(model, out, change, tell, "write", None)
-    config = {**json.loads((out / "config.json").read_text("utf-8")), **pruned.settings}
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    made = ModelFolder(out)
+    made.write_json(CONFIG, {**made.config, **pruned.settings})
 
 
 def _zeroed(model: Any, config: Any, rows: list[list[int]], tell: OnProgress) -> dict[str, Any]:

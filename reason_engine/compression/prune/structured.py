@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from reason_engine.compression.prune.layerwise import Walk
-from reason_engine.engines.checkpoint.folder import read_json
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress
@@ -57,7 +57,7 @@ class Sizes:
 
 def sizes(folder: Path, rate: float, multiple: int, kv_heads: int | None) -> tuple[Sizes, Sizes]:
     """Of a layer of this model before and after. Raises SetupError where the rate cannot be met."""
-    shape, inner = read_shape(folder), int(read_json(folder / "config.json")["intermediate_size"])
+    shape, inner = read_shape(folder), int(ModelFolder(folder).config["intermediate_size"])
     before = Sizes(shape.hidden, shape.heads, shape.kv_heads, shape.head_dim, inner)
     # vLLM takes the size of a Qwen2 head from the number of heads, so these cannot become fewer.
     heads_may_go = shape.architecture != "Qwen2ForCausalLM"

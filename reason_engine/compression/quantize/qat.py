@@ -26,6 +26,7 @@ from reason_engine.compression.config import Compression
 from reason_engine.compression.quantize.int8 import quantization_config as eight_bits
 from reason_engine.compression.quantize.int8 import round_to_nearest
 from reason_engine.compression.shards import check_linears, is_linear, rewrite
+from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.progress import OnProgress, silent, staged
 from reason_engine.training.common.config import Frozen
@@ -122,8 +123,8 @@ def store(model: Path, grid: Qat, out: Path, tell: OnProgress) -> int:
 
     said = quantization_config(grid.group) if grid.bits == 4 else eight_bits()
     count = rewrite(model, out, change, tell, "store", said)
-    config = json.loads((out / "config.json").read_text("utf-8"))
-    (out / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}, indent=2) + "\n", "utf-8")
+    made = ModelFolder(out)
+    made.write_json(CONFIG, {**made.config, "dtype": "bfloat16"})
     return count
 
 

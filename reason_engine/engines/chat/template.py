@@ -23,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from reason_engine.contracts import Parsed
-from reason_engine.engines.checkpoint.folder import read_json, read_text
+from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder, read_text
 from reason_engine.errors import ModelLoadError, RequestError
 from reason_engine.types import Message, ModelInfo, ToolCall
 
@@ -61,7 +61,7 @@ class ChatFormat:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the tokenizers library raises bare Exception
             raise ModelLoadError(f"{path}: {error}") from None
-        config = read_json(folder / "tokenizer_config.json", missing={})
+        config = ModelFolder(folder).read_json("tokenizer_config.json", missing={})
         try:
             return cls(tokenizer, _find_template(folder, config), config, _eos_ids(folder, tokenizer, config))
         except TemplateSyntaxError as error:
@@ -216,7 +216,7 @@ def _find_template(folder: Path, config: Mapping[str, Any]) -> str:
         return read_text(folder / "chat_template.jinja")
     stored: Any = config.get("chat_template")
     if stored is None:
-        stored = read_json(folder / "chat_template.json", missing={}).get("chat_template")
+        stored = ModelFolder(folder).read_json("chat_template.json", missing={}).get("chat_template")
     if isinstance(stored, list):
         named = {e.get("name"): e.get("template") for e in cast("list[dict[str, Any]]", stored)}
         stored = named.get("default")
@@ -224,8 +224,9 @@ def _find_template(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def _eos_ids(folder: Path, tokenizer: Tokenizer, config: Mapping[str, Any]) -> frozenset[int]:
-    model = read_json(folder / "config.json", missing={})
-    stored: Any = read_json(folder / "generation_config.json", missing={}).get(
+    files = ModelFolder(folder)
+    model = files.read_json(CONFIG, missing={})
+    stored: Any = files.read_json("generation_config.json", missing={}).get(
         "eos_token_id", model.get("eos_token_id")
     )
     ids: list[Any] = stored if isinstance(stored, list) else [stored]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from reason_engine.engines.checkpoint.folder import read_json, tensor_names, weight_files
+from reason_engine.engines.checkpoint.folder import ModelFolder, read_header, read_json
 from reason_engine.errors import ModelLoadError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -64,7 +64,7 @@ def read_adapter(path: str | Path) -> AdapterFile:
             raise ModelLoadError(f"{where}: {name} ({key}) is not served as an adapter; {MERGE}")
     if not weights.is_file():
         raise ModelLoadError(f"{weights}: not found; only safetensors adapters are read")
-    tensor_names(weights)
+    read_header(weights)
     try:
         return _read(folder, kind, config)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -85,11 +85,9 @@ def check_fits(file: AdapterFile, base: Path) -> None:
 
     Matrices that the base keeps in another form (quantised ones) are not compared.
     """
-    sizes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(base):
-        sizes |= {_place(name): tuple(entry["shape"]) for name, entry in tensor_names(path).items()}
+    sizes = {_place(name): shape for name, shape in ModelFolder(base).shapes.items()}
     modules = {name.rpartition(".")[0] for name in sizes}
-    for name, entry in tensor_names(file.weights).items():
+    for name, entry in read_header(file.weights).items():
         place, found, side = _place(name).partition(".lora_")
         if not found or "layers." not in place:
             continue

@@ -19,7 +19,7 @@ from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import check_adapter, engines
 from reason_engine.engines.chat.template import ChatFormat, ChatTextMethods
 from reason_engine.engines.checkpoint.adapter_files import read_adapter
-from reason_engine.engines.checkpoint.folder import fingerprint, resolve, weight_files
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded import admission, messages
 from reason_engine.engines.embedded.admission import ScoreInputs
 from reason_engine.engines.embedded.messages import DraftMethod, FromWorker, Ready, StepOutput, WorkerConfig
@@ -76,9 +76,10 @@ class Embedded(ChatTextMethods):
         draft: DraftMethod = "none",
     ) -> None:
         """Read and check the folder's files. Raises ModelLoadError."""
-        folder = resolve(str(path))
+        checkpoint = ModelFolder.find(str(path))
+        folder = checkpoint.path
         shape = read_shape(folder)
-        weight_files(folder)
+        checkpoint.check()
         self._format = ChatFormat.load(folder)
         self._vocab = shape.vocab
         limit = min(context, shape.context) if context else shape.context
@@ -94,7 +95,7 @@ class Embedded(ChatTextMethods):
         self._info = replace(
             self._format.info(name or folder.resolve().name, limit),
             path=str(folder),
-            fingerprint=f"embedded-{fingerprint(folder)}",
+            fingerprint=f"embedded-{checkpoint.fingerprint}",
         )
         self.chosen: Ready | None = None
         """Threads, precision and device, once started."""

@@ -23,10 +23,9 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from reason_engine.engines.checkpoint.folder import weight_files
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.messages import ScoreTexts
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.shape import read_shape
@@ -229,13 +228,8 @@ def _load_side(folder: Path, sizes: tuple[int, int], decoder: Decoder) -> SideHe
 
 def _tensors(folder: Path, device: torch.device) -> dict[str, Tensor]:
     """Those of the head, in fp32. Raises ModelLoadError."""
-    found: dict[str, Tensor] = {}
-    try:
-        for path in weight_files(folder):
-            with safe_open(str(path), framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  (not a mapping)
-                    if name.startswith(NAMES):
-                        found[name] = file.get_tensor(name).to(device, torch.float32)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise ModelLoadError(f"{folder}: {str(error).splitlines()[0]}") from None
-    return found
+    return {
+        name: tensor.to(device, torch.float32)
+        for name, tensor in ModelFolder(folder).tensors()
+        if name.startswith(NAMES)
+    }

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.engines.checkpoint.folder import read_json, resolve, scheme_name
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import MissingExtra, ModelLoadError, SetupError
 
 _MIB = 2**20
@@ -104,6 +104,7 @@ def engine_arguments(
     compute in float32: no slower there, and the same answers as the embedded engine's. `replaced`: the product of
     4-bit matrices is ours, which takes float32 too.
     """
+    files = ModelFolder(folder)
     own = {"model", "name", "mode", "extra", "max_loras", "max_lora_rank", "max_adapters"}
     fields = {key: value for key, value in config.model_dump(exclude=own).items() if value is not None}
     fields |= {"model": str(folder), "load_format": "safetensors", "disable_log_stats": True}
@@ -119,11 +120,11 @@ def engine_arguments(
     if release.cpu:
         fields.setdefault("enforce_eager", True)
         # A prompt read in parts rewinds its row's generator, which the CPU's cannot: the whole engine would end.
-        context = config.max_model_len or read_json(folder / "config.json").get("max_position_embeddings")
+        context = config.max_model_len or files.config.get("max_position_embeddings")
         fields["enable_chunked_prefill"] = False
         fields.setdefault("max_num_batched_tokens", max(2048, int(context or 0)))
         small = sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 1024 * _MIB
-        whole = replaced or scheme_name(folder) not in _HALF_ONLY
+        whole = replaced or (files.quantization or {}).get("quant_method") not in _HALF_ONLY
         if config.dtype == "auto" and small and whole:
             fields["dtype"] = "float32"
         if "gpu_memory_utilization" not in fields:
@@ -145,7 +146,7 @@ def speculation(draft: str) -> dict[str, Any] | None:
         if not (colon and path):
             raise SetupError(f"--draft {draft}: name the draft model, as in --draft {kind}:PATH")
         method = "draft_model" if kind == "model" else "eagle"
-        return {"method": method, "model": str(resolve(path)), "num_speculative_tokens": 4}
+        return {"method": method, "model": str(ModelFolder.find(path).path), "num_speculative_tokens": 4}
     if draft == "sam":
         return {"method": "custom_class", "model": SAM_CLASS, "num_speculative_tokens": 8}
     if draft == "ngram":
@@ -166,7 +167,7 @@ def cache_bytes(folder: Path, context: int | None, dtype: str = "auto") -> int:
 
     2 (keys, values) x layers x KV heads x head size x bytes a number x tokens; 128 tokens a block are rounded up.
     """
-    shape = read_json(folder / "config.json")
+    shape = ModelFolder(folder).config
     try:
         heads = int(shape["num_attention_heads"])
         size = int(shape.get("head_dim") or shape["hidden_size"] // heads)

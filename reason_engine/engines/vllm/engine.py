@@ -23,7 +23,7 @@ from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import check_adapter, check_counts, engines, room_left
 from reason_engine.engines.chat.template import ChatFormat, ChatTextMethods
 from reason_engine.engines.checkpoint.adapter_files import check_fits, only_lora, read_adapter
-from reason_engine.engines.checkpoint.folder import fingerprint, resolve, scheme_name, weight_files
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.reward_models import Endpoints
 from reason_engine.engines.text import Vocabulary
 from reason_engine.engines.vllm import translation as wire
@@ -106,13 +106,13 @@ class VllmEngine(ChatTextMethods):
     async def start(self) -> None:
         """Load the model. Raises MissingExtra, ModelLoadError."""
         release = require_vllm()
-        folder = resolve(self.config.model)
-        weight_files(folder)
+        files = ModelFolder.find(self.config.model)
+        folder, _ = files.path, files.weight_files
         self._format = ChatFormat.load(folder)
         self._words = Vocabulary(self._format.tokenizer)
         inprocess = runs_inprocess(self.config, release)
         prepare_process(inprocess=inprocess)
-        replaced = release.cpu and inprocess and scheme_name(folder) is not None and _replace_products(folder)
+        replaced = release.cpu and inprocess and files.quantization is not None and _replace_products(folder)
         arguments = engine_arguments(self.config, folder, release=release, replaced=replaced)
         backend = ThreadBackend() if inprocess else ProcessBackend()
         try:
@@ -134,7 +134,7 @@ class VllmEngine(ChatTextMethods):
             thinks=self._format.thinks,
             think_start=self._format.think_start,
             think_end=self._format.think_end,
-            fingerprint=f"vllm-{release.version}-{fingerprint(folder)}",
+            fingerprint=f"vllm-{release.version}-{files.fingerprint}",
             specials=self._format.specials,
         )
         self._backend = backend

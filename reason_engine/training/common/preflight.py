@@ -6,28 +6,15 @@ Each finding is one line for the user; what would fail later raises SetupError n
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reason_engine.data.formats.readers import open_source
-from reason_engine.engines.checkpoint.folder import read_json, tensor_names, weight_files
+from reason_engine.engines.checkpoint.folder import SERVED, ModelFolder
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training.adapters.peft import MERGED, check_installed
 from reason_engine.training.common.source import FileSource, Source, source_of
 from reason_engine.training.supervised.recipe import Supervised
-
-SERVED = {
-    "ApertusForCausalLM", "BloomForCausalLM", "Cohere2ForCausalLM", "CohereForCausalLM", "DeepseekForCausalLM",
-    "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "FalconForCausalLM", "GPT2LMHeadModel",
-    "GPTBigCodeForCausalLM", "GPTNeoXForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "GemmaForCausalLM",
-    "Glm4ForCausalLM", "GlmForCausalLM", "GptOssForCausalLM", "GraniteForCausalLM", "LlamaForCausalLM",
-    "MistralForCausalLM", "MixtralForCausalLM", "OPTForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM",
-    "OlmoForCausalLM", "Phi3ForCausalLM", "PhiForCausalLM", "Qwen2ForCausalLM", "Qwen2MoeForCausalLM",
-    "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "SmolLM3ForCausalLM", "StableLmForCausalLM",
-    "Starcoder2ForCausalLM",
-}  # fmt: skip
-"""Architectures that vLLM 0.26 to 0.32 load for generation, by the name in config.json."""
 
 
 def preflight(config: Supervised, model: Path | None, copies: int = 0) -> tuple[Source, list[str]]:
@@ -59,7 +46,11 @@ def servable(config: Supervised, model: Path) -> list[str]:
     if config.chat:
         check_template(model)
     if config.peft is None or (config.peft.method in MERGED and config.peft.merge):
-        return [f"serving: {name}, by vLLM and the embedded engine" if name in SERVED else f"serving: {name}"]
+        return [
+            f"serving: {name}, by vLLM and the embedded engine"
+            if name in SERVED["vllm"]
+            else f"serving: {name}"
+        ]
     if config.peft.method in ("prompt", "adapter"):
         return [f"serving: peft {config.peft.method} cannot be merged, and vLLM has no place for it"]
     plain = config.peft.method == "lora"
@@ -70,8 +61,8 @@ def architecture(model: Path, unservable: bool) -> str:
     """The checkpoint's, by name. Raises SetupError where vLLM lacks it and nobody said that it may, ModelLoadError."""
     if not (model / "config.json").is_file():
         raise ModelLoadError(f"{model}: no checkpoint folder (it has no config.json)")
-    name = str((read_json(model / "config.json").get("architectures") or ["?"])[0])
-    if name not in SERVED and not unservable:
+    name = ModelFolder(model).architecture
+    if name not in SERVED["vllm"] and not unservable:
         raise SetupError(
             f"{model}: vLLM serves no {name}, so what is trained could not be served; "
             "with unservable: true it is trained all the same"
@@ -130,7 +121,7 @@ def room(out: Path, needed: float) -> str:
 def _has_template(model: Path) -> bool:
     if any(model.glob("chat_template*")):
         return True
-    return bool(read_json(model / "tokenizer_config.json", missing={}).get("chat_template"))
+    return bool(ModelFolder(model).read_json("tokenizer_config.json", missing={}).get("chat_template"))
 
 
 def _size(config: Supervised, model: Path | None) -> tuple[int, int, int, int]:
@@ -145,23 +136,20 @@ def _size(config: Supervised, model: Path | None) -> tuple[int, int, int, int]:
 
 def size_of(model: Path) -> tuple[int, int, int, int]:
     """(parameters, hidden size, layers, vocabulary) of a checkpoint folder, by its files' headers."""
-    headers: list[Mapping[str, Any]] = [tensor_names(path) for path in weight_files(model)]
-    count = sum(_product(entry["shape"]) for header in headers for entry in header.values())
-    said = read_json(model / "config.json")
-    return count, said.get("hidden_size", 0), said.get("num_hidden_layers", 0), said.get("vocab_size", 0)
+    files = ModelFolder(model)
+    said = files.config
+    return (
+        files.parameters,
+        said.get("hidden_size", 0),
+        said.get("num_hidden_layers", 0),
+        said.get("vocab_size", 0),
+    )
 
 
 def _available() -> tuple[int, str]:
     import psutil
 
     return psutil.virtual_memory().available, "on this machine"
-
-
-def _product(shape: list[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def _gigabytes(count: float) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reason_engine.data.formats.readers import open_source
-from reason_engine.engines.checkpoint.folder import read_json
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.reward_models import Endpoints, is_url
 from reason_engine.errors import EngineError, SetupError
 from reason_engine.settings import load_settings
@@ -86,7 +86,7 @@ def memory(config: Online) -> float:
 
 def _cell(model: Path, hidden: int, layers: int) -> int:
     """Numbers that a token leaves behind: keys and values of all layers."""
-    said = read_json(model / "config.json")
+    said = ModelFolder(model).config
     heads = said.get("num_attention_heads") or 1
     groups = said.get("num_key_value_heads") or heads
     return 2 * layers * groups * (said.get("head_dim") or hidden // heads)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from reason_engine.engines.checkpoint.folder import fingerprint
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.reward_models import HEAD, HEAD_DIM, RewardKind
 from reason_engine.errors import SetupError
 from reason_engine.training.common.models import save_model
@@ -181,7 +181,7 @@ def saver(config: Headed, kind: RewardKind) -> Any:
             for name, t in model.score.state_dict().items()
         }
         save_file(tensors, out / "head.new")
-        said: dict[str, Any] = {"kind": kind, "base": fingerprint(config.model)}
+        said: dict[str, Any] = {"kind": kind, "base": ModelFolder(config.model).fingerprint}
         if config.train == "side":
             said["side"] = {"width": config.wide, "depth": config.deep}
         (out / HEAD).write_text(json.dumps(said, indent=2) + "\n", "utf-8")

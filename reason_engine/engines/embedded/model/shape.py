@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from reason_engine.engines.checkpoint.folder import Scheme, read_json, scheme_of
+from reason_engine.engines.checkpoint.folder import CONFIG, SERVED, ModelFolder, Scheme
 from reason_engine.errors import ModelLoadError
 
 HEADS = re.compile(r"For(SequenceClassification|TokenClassification|ProcessRewardModel)$")
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +48,21 @@ class Shape:
 def read_shape(folder: Path, *, heads: bool = False) -> Shape:
     """Read `config.json`. `heads`: also of a checkpoint with a classification head. Raises ModelLoadError naming the
     file and the field."""
-    path = folder / "config.json"
-    config = read_json(path)
-    named = config.get("architectures") or ["?"]
-    architecture = HEADS.sub("ForCausalLM", str(named[0])) if heads else str(named[0])
-    if architecture not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
+    files, path = ModelFolder(folder), folder / CONFIG
+    architecture = HEADS.sub("ForCausalLM", files.architecture) if heads else files.architecture
+    if architecture not in SERVED["embedded"]:
+        known = ", ".join(SERVED["embedded"])
         raise ModelLoadError(
             f"{path}: architecture {architecture} is not among those this engine runs: {known}"
         )
     try:
-        return _shape(architecture, config, path)
+        return _shape(architecture, files)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
         raise ModelLoadError(f"{path}: {type(error).__name__}: {error}") from None
 
 
-def _shape(architecture: str, config: Mapping[str, Any], path: Path) -> Shape:
+def _shape(architecture: str, files: ModelFolder) -> Shape:
+    config, path = files.config, files.path / CONFIG
     if config.get("hidden_act", "silu") != "silu":
         raise ModelLoadError(f"{path}: hidden_act {config['hidden_act']!r} is not supported, only 'silu'")
     heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
@@ -89,7 +87,7 @@ def _shape(architecture: str, config: Mapping[str, Any], path: Path) -> Shape:
         rotary_scale=scale,
         tied=bool(config.get("tie_word_embeddings", False)),
         dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
-        scheme=scheme_of(config, path),
+        scheme=files.scheme,
     )
 
 

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from reason_engine.engines.checkpoint.folder import weight_files
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.model.quantised import (
     Codes,
     Quantised,
@@ -63,14 +62,10 @@ class Weights:
 
 def load_weights(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device) -> Weights:
     """Read the folder's safetensors. Raises ModelLoadError naming the file or the missing tensor."""
-    tensors: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  (not a mapping)
-                    tensors[name.removeprefix("model.")] = _read(file.get_tensor(name), name, dtype)
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise ModelLoadError(f"{path}: {str(error).splitlines()[0]}") from None
+    tensors = {
+        name.removeprefix("model."): _read(tensor, name, dtype)
+        for name, tensor in ModelFolder(folder).tensors()
+    }
     made = build_weights(tensors, shape, dtype, device, str(folder))
     tensors.clear()
     _give_back()
