@@ -70,12 +70,12 @@ class Sample:
             if self.finish is not None:
                 break
         accepted = min(taken, len(tokens) - 1)
-        return self._delta(shown, tuple(tokens[:taken]), tuple(reported), accepted, drafted - accepted)
+        return self._delta(shown, tokens[:taken], reported, accepted, drafted - accepted)
 
     def abort(self) -> Delta:
         """End it from outside; shows the text that was held back."""
         self.finish = "abort"
-        return self._delta(self._rest(), (), (), 0, 0)
+        return self._delta(self._rest())
 
     def _append(self, token: int) -> str:
         self.ids.append(token)
@@ -106,17 +106,14 @@ class Sample:
     def _delta(
         self,
         text: str,
-        ids: tuple[int, ...],
-        logprobs: tuple[TokenLogprob, ...],
-        accepted: int,
-        rejected: int,
+        ids: Sequence[int] = (),
+        logprobs: Sequence[TokenLogprob] = (),
+        accepted: int = 0,
+        rejected: int = 0,
     ) -> Delta:
-        prompt, cached = self.prompt_counts
-        self.prompt_counts = (0, 0)
-        return Delta(
-            *(self.request.id, self.index, text, ids, logprobs, self.finish, self.stop_reason),
-            *(prompt, cached, accepted, rejected),
-        )
+        gained = (text, tuple(ids), tuple(logprobs), self.finish, self.stop_reason)
+        counts, self.prompt_counts = self.prompt_counts, (0, 0)
+        return Delta(self.request.id, self.index, *gained, *counts, accepted, rejected)
 
 
 class Batch:
@@ -240,14 +237,7 @@ class KeyValues:
     def __init__(self, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
         self.shape, self.dtype, self.device = shape, dtype, device
         self.cell_bytes = shape.layers * 2 * shape.kv_heads * shape.head_dim * dtype.itemsize
-        self.rows = self.cells = 0
-        self.data = self._new(0, 0)
-        self._flat: list[Tensor] = []
-        self._views: list[tuple[Tensor, Tensor]] = []
-        self._viewed = (-1, -1)
-        self._mask = torch.empty(0, 0, dtype=dtype, device=device)
-        self._mask_view = self._mask
-        self.cells_B = torch.empty(0, dtype=torch.long, device=device)
+        self.release()
 
     def bytes_for(self, rows: int, cells: int) -> int:
         """The size of a store with at least so many rows and cells."""
@@ -273,8 +263,10 @@ class KeyValues:
     def release(self) -> None:
         """Give the memory back; nothing is kept."""
         self.rows = self.cells = 0
-        self.data, self._flat, self._views, self._viewed = self._new(0, 0), [], [], (-1, -1)
-        self._mask, self.cells_B = self._mask[:0, :0], self.cells_B[:0]
+        self.data, self._flat = self._new(0, 0), list[Tensor]()
+        self._views, self._viewed = list[tuple[Tensor, Tensor]](), (-1, -1)
+        self._mask = self._mask_view = torch.empty(0, 0, dtype=self.dtype, device=self.device)
+        self.cells_B = torch.empty(0, dtype=torch.long, device=self.device)
 
     def put(self, first: int, count: int, saved: Tensor) -> None:
         """Write one saved sequence, (layers, length, 2 K, D), to `count` rows from `first` on."""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reason_engine.engines.embedded.model.adapters import AdapterLayers
-from reason_engine.engines.embedded.model.decoder import Decoder
+from reason_engine.engines.embedded.model.decoder import Attend, Decoder
 
 BLOCK = 8
 """Tokens that share one hash in the prefix cache."""
@@ -71,11 +71,10 @@ def advance(
     device = decoder.device
     if adapters is not None:
         adapters.select([one.adapter for one, count in pieces for _ in range(count)])
-    attention = _CausalAttention(decoder, pieces)
     hidden = decoder.forward(
         torch.tensor(tokens, device=device),
         torch.tensor(positions, device=device),
-        attention.attend,
+        _causal_attention(decoder, pieces),
         max(positions) + 1,
         adapters,
     )
@@ -89,19 +88,16 @@ def advance(
     return whole
 
 
-class _CausalAttention:
-    """Causal attention of each piece over its own segment."""
+def _causal_attention(decoder: Decoder, pieces: list[tuple[Segment, int]]) -> Attend:
+    """Of each piece over its own segment."""
+    keys = decoder.shape.kv_heads
+    masks = [_mask(decoder, one.done, count) for one, count in pieces]
 
-    def __init__(self, decoder: Decoder, pieces: list[tuple[Segment, int]]) -> None:
-        self.heads = decoder.shape.kv_heads
-        self.pieces = pieces
-        self.masks = [_mask(decoder, one.done, count) for one, count in pieces]
-
-    def attend(self, layer: int, q_NQD: Tensor, kv_N2KD: Tensor) -> Tensor:
+    def attend(layer: int, q_NQD: Tensor, kv_N2KD: Tensor) -> Tensor:
         """(N, Q D). Key heads stand as the batch, the queries that share one as its heads."""
         out: list[Tensor] = []
-        at, keys = 0, self.heads
-        for (one, count), mask in zip(self.pieces, self.masks, strict=True):
+        at = 0
+        for (one, count), mask in zip(pieces, masks, strict=True):
             end = one.done + count
             kv = one.kv[layer, :end]
             kv[one.done :] = kv_N2KD[at : at + count]
@@ -114,6 +110,8 @@ class _CausalAttention:
             out.append(a.permute(2, 0, 1, 3).reshape(count, -1))
             at += count
         return out[0] if len(out) == 1 else torch.cat(out)
+
+    return attend
 
 
 def _mask(decoder: Decoder, start: int, count: int) -> Tensor | None:

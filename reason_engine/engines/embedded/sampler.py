@@ -19,10 +19,10 @@ as mix. So a sample draws the same alone, in any batch, and after an interruptio
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -61,20 +61,6 @@ class CheckedDraft:
     logprobs: list[RawLogprob] | None = None
 
 
-class Grammar(Protocol):
-    def allowed(self, vocab: int) -> NDArray[np.bool_]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Mask:
-    """What a grammar allows at one place."""
-
-    mask: NDArray[np.bool_]
-
-    def allowed(self, vocab: int) -> NDArray[np.bool_]:
-        return self.mask
-
-
 class Sampler:
     """Draws for a fixed set of rows; built anew when rows join or leave."""
 
@@ -97,19 +83,21 @@ class Sampler:
         self._places = np.array([len(i) for i in ids], dtype=np.uint64)
         self._drawn = 0
         self._uniforms = self._uniforms_from(self._streams, self._places)
-        self._matched = [(row, m) for row, m in enumerate(matchers) if m is not None]
-        self.matchers: Sequence[tuple[int, Grammar]] = self._matched
+        self._matchers = [(row, m) for row, m in enumerate(matchers) if m is not None]
+        self._masks: list[tuple[int, Callable[[], NDArray[np.bool_]]]] = [
+            (row, partial(matcher.allowed, vocab)) for row, matcher in self._matchers
+        ]
+        """Rows under a grammar, and what it allows next, (V)."""
         self.inverse_B1 = self._column([1 / t if t > 0 else 1.0 for t in temperatures])
         self.greedy_B = torch.tensor([t <= 0 for t in temperatures], device=device)
         self.even = len(set(temperatures)) == 1 and temperatures[0] == 1.0
-        self.top_k = [s.top_k if 0 < s.top_k < vocab else vocab for s in samplings]
-        self.top_p = (
-            self._column([s.top_p for s in samplings]) if any(s.top_p < 1 for s in samplings) else None
+        self.most_k = max((s.top_k for s in samplings if 0 < s.top_k < vocab), default=0)
+        self.top_k_B1 = torch.tensor(
+            [[s.top_k if 0 < s.top_k < vocab else vocab] for s in samplings], device=device
         )
-        self.min_p = (
-            self._column([s.min_p for s in samplings]) if any(s.min_p > 0 for s in samplings) else None
-        )
-        self.cut_k = any(k < vocab for k in self.top_k)
+        top_p, min_p = [s.top_p for s in samplings], [s.min_p for s in samplings]
+        self.top_p = self._column(top_p) if min(top_p) < 1 else None
+        self.min_p = self._column(min_p) if max(min_p) > 0 else None
         self.bias = _bias(samplings, vocab, device)
         self.penalties = (
             Penalties(samplings, ids, prompts, vocab, device) if any(map(_penalised, samplings)) else None
@@ -120,7 +108,7 @@ class Sampler:
     def draw(self, logits_BV: Tensor) -> Drawn:
         """One token a row."""
         raw = logits_BV
-        if self.matchers or self.bias is not None or self.penalties is not None:
+        if self._masks or self.bias is not None or self.penalties is not None:
             logits_BV = self._adjust(logits_BV.clone())
         tokens = logits_BV.argmax(-1) if self.greedy else self._pick(logits_BV)
         drawn = Drawn(tokens, tokens.tolist())
@@ -132,7 +120,7 @@ class Sampler:
             )
         self._drawn += 1
         if self.penalties is not None:
-            self.penalties.count(tokens)
+            self.penalties.add(torch.arange(len(tokens), device=self.device), tokens)
         if self.logprobs is not None:
             drawn.logprobs = _logprobs(raw, tokens, self.logprobs)
         return drawn
@@ -159,15 +147,15 @@ class Sampler:
         places = self._places[rows] + np.uint64(self._drawn) + offsets.astype(np.uint64)
         spread._uniforms = self._uniforms_from(self._streams[rows], places, steps=1)
         spread.inverse_B1, spread.greedy_B = self.inverse_B1[at], self.greedy_B[at]
-        spread.top_k = [self.top_k[row] for row in rows]
+        spread.top_k_B1 = self.top_k_B1[at]
         spread.top_p = None if self.top_p is None else self.top_p[at]
         spread.min_p = None if self.min_p is None else self.min_p[at]
         spread.bias = None if self.bias is None else self.bias[at]
         spread.penalties = None if self.penalties is None else self.penalties.spread(drafts, at)
         starts = list(accumulate(counts, initial=0))
-        spread.matchers = [
-            (starts[row] + offset, _Mask(mask))
-            for row, matcher in self._matched
+        spread._masks = [
+            (starts[row] + offset, partial(np.asarray, mask))
+            for row, matcher in self._matchers
             for offset, mask in enumerate(matcher.ahead(drafts[row], self.vocab))
         ]
         return spread
@@ -178,11 +166,12 @@ class Sampler:
         self._places, self._drawn = self._places + np.uint64(self._drawn) + gained, 0
         self._uniforms = self._uniforms_from(self._streams, self._places)
         if self.penalties is not None:
-            self.penalties.gain(tokens)
+            rows = [row for row, new in enumerate(tokens) for _ in new]
+            self.penalties.add(*torch.tensor([rows, [t for new in tokens for t in new]], device=self.device))
 
     def _pick(self, logits_BV: Tensor) -> Tensor:
         scaled = logits_BV if self.even else logits_BV * self.inverse_B1
-        if self.cut_k or self.top_p is not None or self.min_p is not None:
+        if self.most_k or self.top_p is not None or self.min_p is not None:
             scaled = scaled.masked_fill(scaled < self._threshold(scaled), float("-inf"))
         sums = scaled.softmax(-1).cumsum(-1, dtype=self.precise)
         picked = torch.searchsorted(sums, next(self._uniforms) * sums[:, -1:], right=True).squeeze(1)
@@ -202,13 +191,11 @@ class Sampler:
     def _threshold(self, scaled_BV: Tensor) -> Tensor:
         """The least logit that each row keeps, (B, 1)."""
         low = torch.full_like(self.inverse_B1, float("-inf"))
-        if self.cut_k or self.top_p is not None:
+        if self.most_k or self.top_p is not None:
             ordered = self._ordered(scaled_BV)
-            if self.cut_k:
-                last = torch.tensor([min(k, ordered.shape[1]) - 1 for k in self.top_k], device=self.device)
-                kth = ordered.gather(1, last.unsqueeze(1))
-                cut = torch.tensor([k < self.vocab for k in self.top_k], device=self.device).unsqueeze(1)
-                low = torch.where(cut, kth, low)
+            if self.most_k:
+                kth = ordered.gather(1, self.top_k_B1.clamp(max=ordered.shape[1]) - 1)
+                low = torch.where(self.top_k_B1 < self.vocab, kth, low)
             if self.top_p is not None:
                 inside = ordered.masked_fill(ordered < low, float("-inf"))
                 base = torch.where(
@@ -226,7 +213,7 @@ class Sampler:
 
     def _ordered(self, scaled_BV: Tensor) -> Tensor:
         """The largest logits in falling order: as many as every row's truncation needs."""
-        count = min(self.vocab, max([64, *(k for k in self.top_k if k < self.vocab)]))
+        count = min(self.vocab, max(64, self.most_k))
         while count < self.vocab:
             ordered = scaled_BV.topk(count).values
             if self.top_p is None:
@@ -242,9 +229,8 @@ class Sampler:
             self.penalties.apply(logits_BV)
         if self.bias is not None:
             logits_BV += self.bias
-        for row, matcher in self.matchers:
-            allowed = torch.from_numpy(matcher.allowed(self.vocab)).to(self.device)
-            logits_BV[row].masked_fill_(~allowed, float("-inf"))
+        for row, mask in self._masks:
+            logits_BV[row].masked_fill_(~torch.from_numpy(mask()).to(self.device), float("-inf"))
         return logits_BV
 
     def _column(self, values: list[float]) -> Tensor:
@@ -280,11 +266,11 @@ class Penalties:
         logits_BV.copy_(torch.where(self.seen_BV, scaled, logits_BV))
         logits_BV -= self.frequency * self.counts_BV + self.presence * (self.counts_BV > 0)
 
-    def count(self, tokens_B: Tensor) -> None:
-        """Note one new token a row."""
-        at = tokens_B.unsqueeze(1)
-        self.counts_BV.scatter_add_(1, at, torch.ones_like(at, dtype=torch.float32))
-        self.seen_BV.scatter_(1, at, True)
+    def add(self, rows_N: Tensor, tokens_N: Tensor) -> None:
+        """Note new tokens of these rows; a row may have several."""
+        ones = torch.ones_like(tokens_N, dtype=torch.float32)
+        self.counts_BV.index_put_((rows_N, tokens_N), ones, accumulate=True)
+        self.seen_BV[rows_N, tokens_N] = True
 
     def spread(self, drafts: Sequence[list[int]], rows_N: Tensor) -> Penalties:
         """Of single places, as `Sampler._spread`: what is drafted before a place counts there."""
@@ -300,18 +286,8 @@ class Penalties:
                 places += [start + offset] * offset
                 tokens += draft[:offset]
             start += len(draft) + 1
-        spread._add(places, tokens)
+        spread.add(*torch.tensor([places, tokens], dtype=torch.long, device=rows_N.device))
         return spread
-
-    def gain(self, tokens: Sequence[list[int]]) -> None:
-        """Note each row's new tokens."""
-        self._add([row for row, new in enumerate(tokens) for _ in new], [t for new in tokens for t in new])
-
-    def _add(self, rows: list[int], tokens: list[int]) -> None:
-        at = torch.tensor([rows, tokens], dtype=torch.long, device=self.counts_BV.device)
-        ones = torch.ones(len(rows), device=self.counts_BV.device)
-        self.counts_BV.index_put_((at[0], at[1]), ones, accumulate=True)
-        self.seen_BV[at[0], at[1]] = True
 
 
 def _logprobs(logits_BV: Tensor, tokens_B: Tensor, count: int) -> list[RawLogprob]:

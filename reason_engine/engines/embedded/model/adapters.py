@@ -246,25 +246,19 @@ class _Reader:
         matrices = {"qkv": base.qkv, "out": base.out, "gate_up": base.gate_up, "down": base.down}
         inputs, outputs = matrices[place].shape
         narrow = s.kv_heads * s.head_dim
-        widths = {"qkv": [s.heads * s.head_dim, narrow, narrow]}.get(
-            place, [outputs // len(pairs)] * len(pairs)
-        )
-        rank = sum(pair[0].shape[0] for pair in pairs if pair is not None)
-        down, up = torch.zeros(inputs, rank), torch.zeros(rank, outputs)
-        at = column = 0
+        even = [outputs // len(pairs)] * len(pairs)
+        widths = [s.heads * s.head_dim, narrow, narrow] if place == "qkv" else even
+        downs, ups = list[Tensor](), list[Tensor]()
         for i, (pair, width) in enumerate(zip(pairs, widths, strict=True)):
-            if pair is not None:
-                a, b = pair
-                if a.shape[1] != inputs or b.shape != (width, a.shape[0]):
-                    raise ModelLoadError(
-                        f"{self.file.weights}: layer {layer} {place}: shapes do not fit this model"
-                    )
-                if place == "qkv" and i < 2:
-                    b = interleave(b, s.head_dim)
-                down[:, at : at + a.shape[0]] = a.t()
-                up[at : at + a.shape[0], column : column + width] = b.t() * self.file.scale
-                at += a.shape[0]
-            column += width
+            a, b = pair or (torch.zeros(0, inputs), torch.zeros(width, 0))
+            if a.shape[1] != inputs or b.shape != (width, a.shape[0]):
+                raise ModelLoadError(
+                    f"{self.file.weights}: layer {layer} {place}: shapes do not fit this model"
+                )
+            downs.append(a.t())
+            turned = place == "qkv" and i < 2 and pair is not None
+            ups.append((interleave(b, s.head_dim) if turned else b).t() * self.file.scale)
+        down, up = torch.cat(downs, 1), torch.block_diag(*ups)
         if place == "qkv" and base.norm_in is None:
             down *= base.norm_in_weight.float().cpu().unsqueeze(1)
         if place == "gate_up" and base.norm_mlp is None:
