@@ -16,7 +16,7 @@ from typing import Any
 
 from reason_engine.contracts import Capabilities, Health, Parsed
 from reason_engine.engines import check_adapter, check_counts, engines
-from reason_engine.engines.text import StopFinder
+from reason_engine.engines.text import StopFinder, token_ids_of
 from reason_engine.errors import ContextLengthExceeded, EngineDead, RequestError
 from reason_engine.types import (
     Choice,
@@ -191,7 +191,7 @@ class Scripted:
         return tuple(self._adapters)
 
     def tokenize(self, text: str) -> list[int]:
-        return [self._id(word) for word in re.findall(r"\s*\S+|\s+\Z", text)]
+        return self._split(text)
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         return "".join(self._words[i] for i in token_ids)
@@ -216,7 +216,7 @@ class Scripted:
             return Parsed(content.lstrip("\n"), reasoning.strip() or None)
         return Parsed(text)
 
-    def _admit(self, request: GenerateRequest) -> tuple[str, list[int]]:
+    def _admit(self, request: GenerateRequest) -> tuple[str, tuple[int, ...]]:
         if self._dead:
             raise EngineDead("the scripted engine was told to die")
         check_counts(request, self._open)
@@ -227,10 +227,10 @@ class Scripted:
         for stop in (stop for stops in self._open.values() for stop in stops):
             stop.set()
 
-    def _text_and_ids(self, prompt: str | tuple[int, ...]) -> tuple[str, list[int]]:
+    def _text_and_ids(self, prompt: str | tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
         """A prompt both ways. Raises ContextLengthExceeded."""
         text = prompt if isinstance(prompt, str) else self.detokenize(prompt)
-        ids = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = token_ids_of(prompt, self.tokenize)
         if len(ids) >= self._info.context:
             message = f"the prompt has {len(ids)} tokens; the model's context is {self._info.context}"
             raise ContextLengthExceeded(message, param="messages", code="context_length_exceeded")
@@ -240,7 +240,7 @@ class Scripted:
         self,
         request: GenerateRequest,
         prompt: str,
-        prompt_ids: list[int],
+        prompt_ids: tuple[int, ...],
         index: int,
         stop: asyncio.Event,
         queue: asyncio.Queue[Chunk | BaseException],
@@ -260,7 +260,7 @@ class Scripted:
             seed = sampling.seed + index
             words = self._rest(request.prompt, seed)
             if words is None:
-                words = self.tokenize(self._answer(prompt, sampling.structured, seed, index))
+                words = self._split(self._answer(prompt, sampling.structured, seed, index))
                 words += [] if sampling.ignore_eos else [self._ids[EOS]]
             for position, word in enumerate(words):
                 if self.gate:
@@ -318,6 +318,9 @@ class Scripted:
         value = self.logprob(prompt, token)
         others = ((word, token, value), *((-1 - i, f"other{i}", value - 1 - i) for i in range(count)))
         return TokenLogprob(word, token, value, others[:count])
+
+    def _split(self, text: str) -> list[int]:
+        return [self._id(word) for word in re.findall(r"\s*\S+|\s+\Z", text)]
 
     def _id(self, word: str) -> int:
         if word not in self._ids:

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
+
+from reason_engine.types import Prompt
+
+
+def token_ids_of(prompt: str | Sequence[int], tokenize: Callable[[str], Sequence[int]]) -> tuple[int, ...]:
+    """The tokens of a request's prompt: its own where it has them, else those of its text."""
+    if isinstance(prompt, Prompt):
+        return prompt.ids
+    return tuple(tokenize(prompt) if isinstance(prompt, str) else prompt)
 
 
 class Detokenizer(Protocol):

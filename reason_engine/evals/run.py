@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reason_engine.answers import Equality
 from reason_engine.contracts import Task
-from reason_engine.errors import ContextLengthExceeded, SetupError
+from reason_engine.errors import ContextLengthExceeded, SetupError, first_error
 from reason_engine.evals import tasks
 from reason_engine.evals.record import Record, RecordFile
 from reason_engine.evals.solvers import Reply, Solver
@@ -98,7 +98,7 @@ async def evaluate(
             for _ in range(plan.concurrency):
                 group.create_task(worker(waiting))
     except BaseExceptionGroup as errors:
-        raise _first(errors) from None
+        raise first_error(errors) from None
     return [known[key] for key in keys]
 
 
@@ -131,9 +131,3 @@ async def _one(job: Job, plan: Plan, solver: Solver, equality: Equality) -> Reco
         part=job.problem.meta.get("part"),
         text=reply.text if plan.texts else None,
     )
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
