@@ -1,9 +1,17 @@
-"""What the engine's front and its worker send each other. Plain frozen values; they may cross a process border."""
+"""What the engine's front and its worker send each other: plain frozen values that may cross a process border.
+
+A frame of a pipe is 4 bytes of length and a pickle. `OutputBuffer` joins what samples gain over a few milliseconds, so
+that a fast model does not swamp its reader.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import pickle
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple
 
 from reason_engine.engines.reward_models import RewardFile
@@ -112,6 +120,8 @@ class Stop:
 Query = Choose | ScoreTexts | LoadAdapter | UnloadAdapter | ReplaceWeights | DraftFrom
 """What is answered by one result or one error."""
 ToWorker = Generate | Query | Abort | Stop
+Inbox = SimpleQueue[ToWorker | Callable[[], None]]
+"""Messages of a worker, and functions that its loop is to call."""
 
 
 class Delta(NamedTuple):
@@ -190,3 +200,51 @@ class Failed:
 
 
 FromWorker = Ready | StepOutput | Failed
+
+
+def frame(message: object) -> bytes:
+    """A message as it crosses the pipe."""
+    data = pickle.dumps(message, protocol=5)
+    return struct.pack("<I", len(data)) + data
+
+
+class OutputBuffer:
+    """The worker's end of all requests: deltas, results and errors until they are sent. Counts every token."""
+
+    def __init__(self, send: Callable[[StepOutput], None], seconds: float) -> None:
+        self._send, self._seconds = send, seconds
+        self._deltas: dict[tuple[str, int], list[Delta]] = {}
+        self._results: list[tuple[str, Choice | Scores | None]] = []
+        self._errors: list[tuple[str, Exception]] = []
+        self._due = 0.0
+        self._urgent = False
+        self.generated = 0
+
+    def add(self, delta: Delta) -> None:
+        """A sample gained tokens, or ended; its first and its last delta do not wait."""
+        self.generated += len(delta.ids)
+        self._deltas.setdefault((delta.request, delta.index), []).append(delta)
+        if delta.finish is not None or delta.prompt_tokens:
+            self._urgent = True
+
+    def add_result(self, request_id: str, value: Choice | Scores | None = None) -> None:
+        self._results.append((request_id, value))
+        self._urgent = True
+
+    def add_error(self, request_id: str, error: Exception) -> None:
+        self._errors.append((request_id, error))
+        self._urgent = True
+
+    def flush(self, running: int, waiting: int, *, now: bool = False, draft_failures: int = 0) -> None:
+        """Send what there is, if it is time."""
+        clock = time.monotonic()
+        if not (self._deltas or self._results or self._errors):
+            return
+        if not (now or self._urgent or clock >= self._due):
+            return
+        deltas = [join(held) for held in self._deltas.values()]
+        self._send(
+            StepOutput(deltas, self._results, self._errors, running, waiting, self.generated, draft_failures)
+        )
+        self._deltas, self._results, self._errors = {}, [], []
+        self._due, self._urgent = clock + self._seconds, False

@@ -18,12 +18,17 @@ from reason_engine.engines import room_left
 from reason_engine.engines.embedded.batch import Batch, KeyValues, Sample, sampler_of
 from reason_engine.engines.embedded.drafting import MOST, Drafting, SampleDrafter, now
 from reason_engine.engines.embedded.grammar import Matcher
-from reason_engine.engines.embedded.messages import Choose, Generate, ReplaceWeights, WorkerConfig
+from reason_engine.engines.embedded.messages import (
+    Choose,
+    Generate,
+    OutputBuffer,
+    ReplaceWeights,
+    WorkerConfig,
+)
 from reason_engine.engines.embedded.model.adapters import AdapterSlots
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.prefill import PrefixCache, Segment, advance, new_segment, score_options
 from reason_engine.engines.embedded.sampler import RawLogprob
-from reason_engine.engines.embedded.transport import OutputBuffer
 from reason_engine.engines.text import StopFinder, Vocabulary
 from reason_engine.errors import RequestError
 from reason_engine.types import Choice

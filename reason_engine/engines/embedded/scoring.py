@@ -26,13 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.engines.embedded.messages import ScoreTexts
+from reason_engine.engines.embedded.messages import OutputBuffer, ScoreTexts
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.model.side_network import SideNetwork, surprise
 from reason_engine.engines.embedded.model.weights import load_weights
 from reason_engine.engines.embedded.prefill import PrefixCache, Segment, advance, new_segment
-from reason_engine.engines.embedded.transport import OutputBuffer
 from reason_engine.engines.reward_models import RewardFile
 from reason_engine.errors import ModelLoadError
 from reason_engine.types import Scores

@@ -1,8 +1,6 @@
-"""How the front reaches its worker, a thread of this process or a process of its own, and how deltas are gathered.
+"""How the front reaches its worker, a thread of this process or a process of its own, and what it holds of a request.
 
-A frame of the pipe is 4 bytes of length and a pickle. Deltas of one sample are joined at both ends: by the worker over
-a few milliseconds, so that a fast model does not swamp its reader, and by the front while nobody reads. Never loads
-torch.
+Deltas of one sample are joined while nobody reads. Never loads torch.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import pickle
 import struct
 import sys
 import threading
-import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from pathlib import Path
@@ -23,18 +20,17 @@ from typing import Any, Protocol
 from reason_engine.engines.embedded.messages import (
     Delta,
     FromWorker,
-    StepOutput,
+    Inbox,
     Stop,
     ToWorker,
     WorkerConfig,
+    frame,
     join,
 )
-from reason_engine.types import Choice, Chunk, Scores
+from reason_engine.types import Chunk
 
 Receive = Callable[[FromWorker | None], None]
 """Called in the front's event loop; None once the worker has ended."""
-Inbox = SimpleQueue[ToWorker | Callable[[], None]]
-"""Messages of a worker, and functions that its loop is to call."""
 
 
 class Transport(Protocol):
@@ -131,12 +127,6 @@ class ProcessTransport:
             receive(None)
 
 
-def frame(message: object) -> bytes:
-    """A message as it crosses the pipe."""
-    data = pickle.dumps(message, protocol=5)
-    return struct.pack("<I", len(data)) + data
-
-
 class SampleStream:
     """The front's end of one request: open until each of its `n` samples has had its last delta, or it failed."""
 
@@ -175,45 +165,3 @@ class SampleStream:
 
 def _chunk(_: str, index: int, text: str, ids: tuple[int, ...], *others: Any) -> Chunk:
     return Chunk(index, text, ids, len(ids), *others)
-
-
-class OutputBuffer:
-    """The worker's end of all requests: deltas, results and errors until they are sent. Counts every token."""
-
-    def __init__(self, send: Callable[[StepOutput], None], seconds: float) -> None:
-        self._send, self._seconds = send, seconds
-        self._deltas: dict[tuple[str, int], list[Delta]] = {}
-        self._results: list[tuple[str, Choice | Scores | None]] = []
-        self._errors: list[tuple[str, Exception]] = []
-        self._due = 0.0
-        self._urgent = False
-        self.generated = 0
-
-    def add(self, delta: Delta) -> None:
-        """A sample gained tokens, or ended; its first and its last delta do not wait."""
-        self.generated += len(delta.ids)
-        self._deltas.setdefault((delta.request, delta.index), []).append(delta)
-        if delta.finish is not None or delta.prompt_tokens:
-            self._urgent = True
-
-    def add_result(self, request_id: str, value: Choice | Scores | None = None) -> None:
-        self._results.append((request_id, value))
-        self._urgent = True
-
-    def add_error(self, request_id: str, error: Exception) -> None:
-        self._errors.append((request_id, error))
-        self._urgent = True
-
-    def flush(self, running: int, waiting: int, *, now: bool = False, draft_failures: int = 0) -> None:
-        """Send what there is, if it is time."""
-        clock = time.monotonic()
-        if not (self._deltas or self._results or self._errors):
-            return
-        if not (now or self._urgent or clock >= self._due):
-            return
-        deltas = [join(held) for held in self._deltas.values()]
-        self._send(
-            StepOutput(deltas, self._results, self._errors, running, waiting, self.generated, draft_failures)
-        )
-        self._deltas, self._results, self._errors = {}, [], []
-        self._due, self._urgent = clock + self._seconds, False

@@ -1,7 +1,7 @@
 """The worker: a loop that takes messages, steps the scheduler and sends what came of it. In a thread or a process.
 
 `python -m reason_engine.engines.embedded.worker` is the process: messages on standard input and output, framed as
-`transport` does. It trusts its parent, and ends when its parent's end of the pipe closes.
+`messages` says. It trusts its parent, and ends when its parent's end of the pipe closes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,15 @@ from queue import Empty, SimpleQueue
 from reason_engine.engines.chat.template import ChatFormat
 from reason_engine.engines.embedded import messages
 from reason_engine.engines.embedded.grammar import Grammars, Matcher
-from reason_engine.engines.embedded.messages import FromWorker, Generate, ToWorker, WorkerConfig
-from reason_engine.engines.embedded.transport import Inbox, OutputBuffer, frame
+from reason_engine.engines.embedded.messages import (
+    FromWorker,
+    Generate,
+    Inbox,
+    OutputBuffer,
+    ToWorker,
+    WorkerConfig,
+    frame,
+)
 from reason_engine.engines.text import Vocabulary
 from reason_engine.errors import ReasonError, RequestError
 
