@@ -25,7 +25,7 @@ from reason_engine.runtime.context import Context
 from reason_engine.runtime.verify import usual_step_judge
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.search.steps import Choose, Steps, answered, decided, settled_by
-from reason_engine.strategies.search.tree import Thought, keep, merge
+from reason_engine.strategies.search.tree import Thought, keep_best, merge
 from reason_engine.strategies.search.values import Aggregate, Values
 from reason_engine.strategies.voting import CERTAIN, Certainty
 from reason_engine.types import Answer, Problem
@@ -106,8 +106,8 @@ class BeamSearch(Strategy):
 
     def _best(self, groups: Sequence[Sequence[Thought]], places: int) -> list[Thought]:
         if self.diverse:
-            return [keep(group, 1)[0] for group in groups if group]
-        return keep(groups[0], places)
+            return [keep_best(group, 1)[0] for group in groups if group]
+        return keep_best(groups[0], places)
 
     def _settled(self, answer: Answer, beams: int) -> bool:
         """Whether the vote stands although beams are left, each of which may give m answers more."""

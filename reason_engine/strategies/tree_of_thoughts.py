@@ -23,7 +23,7 @@ from reason_engine.profile import Profile
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.search.steps import Steps, answered
-from reason_engine.strategies.search.tree import Thought, keep, merge, push, unseen, widest
+from reason_engine.strategies.search.tree import Thought, keep_best, merge, most_promising, push, unseen
 from reason_engine.strategies.search.values import Aggregate, By, Values, filled, judge_for
 from reason_engine.types import Answer, Draw, Path, Problem
 
@@ -102,7 +102,7 @@ class TreeOfThoughts(Strategy):
                 thoughts = [thought for thought in valued if thought]
                 done = [thought for thought in thoughts if thought.done]
                 ends += done
-                level = keep([thought for thought in thoughts if not thought.done], self.breadth)
+                level = keep_best([thought for thought in thoughts if not thought.done], self.breadth)
                 here.note(kept=[thought.key for thought in level])
             if steps.solved(done) or not level or len(ends) >= self.breadth:
                 break
@@ -111,7 +111,7 @@ class TreeOfThoughts(Strategy):
     async def _depth_first(self, ctx: Context, steps: Steps, values: Values) -> list[Thought]:
         stack, ends, visited = [Thought(value=1.0)], list[Thought](), dict[Thought, int]()
         for visit in range(1, self.visits + 1):
-            thought = stack.pop() if stack else widest(visited)
+            thought = stack.pop() if stack else most_promising(visited)
             visited[thought] = visited.get(thought, 0) + 1
             async with ctx.span(f"visit {visit}") as here:
                 seen = {known.key for known in visited}

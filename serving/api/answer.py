@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reason_engine.runtime.outcome import Outcome, cited
+from reason_engine.runtime.outcome import Outcome, numbered_sources
 from reason_engine.types import TokenLogprob, ToolCall, Usage
 
 
@@ -31,7 +31,7 @@ def reason_of(outcome: Outcome, strategy: str) -> dict[str, Any]:
         },
         "trace": outcome.id,
         **({"filtered": outcome.filtered} if outcome.filtered else {}),
-        **({} if outcome.sources is None else {"sources": cited(outcome.sources)}),
+        **({} if outcome.sources is None else {"sources": numbered_sources(outcome.sources)}),
     }
 
 

@@ -1,13 +1,12 @@
-"""Grows partial solutions step by step: the model's side of every search over steps. The mathematics are elsewhere.
+"""Grows partial solutions step by step and makes one answer of those that ended, for every search over steps.
 
 A step ends where the profile says (`step_end`); the next one continues on the tokens of the last, so that an engine
 reads a prefix once. Several steps from one state are one engine request. Where the profile knows the task, its checker
 drops illegal lines and tells whether an answer is right; it never proposes, values or looks ahead.
 
-Makes one answer of the finished thoughts of a search.
-
-`best`: the thought of highest value. `vote`: the answer whose draws' values sum to most (best-of-n weighted, Li et
-al. 2023, arXiv:2206.02336, section 3.2; the final selection of Snell et al. 2024, arXiv:2408.03314, section 5.1).
+The answer is by `best` the thought of highest value, by `vote` the answer whose draws' values sum to most (best-of-n
+weighted, Li et al. 2023, arXiv:2206.02336, section 3.2; the final selection of Snell et al. 2024, arXiv:2408.03314,
+section 5.1).
 """
 
 from __future__ import annotations
