@@ -77,7 +77,7 @@ class Auto(Strategy):
                 choice = choice.measured(answer.path.tokens)
             if stage.accept is None or sure >= stage.accept or _open(answers):
                 break
-            ctx.stand_by(_best(answers))
+            ctx.set_fallback(_best(answers))
             chosen = self._next(ctx, choice, done)
         return _best(answers)
 

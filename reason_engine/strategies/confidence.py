@@ -86,7 +86,7 @@ class Confidence(Strategy):
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             gate = gate or gate_of([path for path in wave if path.finished], self.keep, self.k, self.window)
             for path in wave:
-                ctx.judge(path.node, gate.confidence(path), by="confidence")
+                ctx.record_score(path.node, gate.confidence(path), by="confidence")
             await ballot.count(ctx, wave)
             ctx.note(
                 window=gate.window, threshold=round(gate.threshold, 4), kept=sum(map(bool, weights.values()))

@@ -29,7 +29,7 @@ from reason_engine.profile import Profile
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.verify import usual_step_judge
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.search.steps import Choose, Steps, answered, decided, settled_by
+from reason_engine.strategies.search.steps import Choose, Steps, choose_answer, final_answer, vote_settled
 from reason_engine.strategies.search.tree import (
     Node,
     Thought,
@@ -113,16 +113,16 @@ class MCTS(Strategy):
             async with ctx.span(f"round {rounds}") as here:
                 spent += await search.run(here, min(self.parallel, most - spent))
             if len(search.ends) > before:
-                answer = await decided(ctx, search.steps, search.ends, self.choose)
+                answer = await choose_answer(ctx, search.steps, search.ends, self.choose)
             settled = self._settled(answer, (most - spent) * self.k)
         ctx.note(simulations=spent, first_steps=search.first_steps())
-        final = await answered(ctx, search.steps, search.furthest, search.ends, self.choose)
+        final = await final_answer(ctx, search.steps, search.furthest, search.ends, self.choose)
         return replace(final, decided=settled)
 
     def _settled(self, answer: Answer, left: int) -> bool:
         """Whether the vote stands although so many answers may still come."""
         voted = self.adaptive and self.choose == "vote" and left > 0
-        return voted and settled_by(answer, left, self.confidence)
+        return voted and vote_settled(answer, left, self.confidence)
 
 
 class Simulations:
@@ -247,7 +247,7 @@ class Playouts:
             if not thought.done:
                 self.ends.append(ended)
         if thought.path:
-            ctx.judge(thought.path.node, value, by="rollout")
+            ctx.record_score(thought.path.node, value, by="rollout")
         thought = replace(thought, value=value)
         if not thought.done and (thought.depth, value) >= (self.furthest.depth, self.furthest.value):
             self.furthest = thought
