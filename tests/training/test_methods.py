@@ -114,7 +114,7 @@ def test_distill_refuses_another_tokenizer(base: Path, tmp_path: Path) -> None:
 
 def test_old_rows_hold_the_weights(base: Path, tmp_path: Path) -> None:
     old = lines(
-        tmp_path / "old.jsonl", [{"prompt": f"OnProgress {n}", "completion": f"old {n}"} for n in range(4)]
+        tmp_path / "old.jsonl", [{"prompt": f"Tell {n}", "completion": f"old {n}"} for n in range(4)]
     )
 
     def moved(folder: Path) -> float:

@@ -76,8 +76,7 @@ def replace_quantised_products() -> bool:
     float32 as well, is replaced. Raises what `mask_base_rows` raises."""
     import torch
 
-    if not torch.cpu._is_vnni_supported():
-        _replace_int8(vllm_module(KERNELS + "scaled_mm.cpu").CPUInt8ScaledMMLinearKernel)
+    _replace_int8(vllm_module(KERNELS + "scaled_mm.cpu").CPUInt8ScaledMMLinearKernel)
     if torch.cpu._is_avx512_supported():
         return False
     _replace_int4(vllm_module(KERNELS + "mixed_precision.cpu").CPUWNA16LinearKernel)
@@ -94,6 +93,8 @@ def _any_precision(_: Any) -> list[Any]:
 
 
 def _replace_int8(kernel: Any) -> None:
+    import torch
+
     from reason_engine.engines.embedded.model.quantised import Int8
 
     plain, multiply = kernel.process_weights_after_loading, kernel.apply_weights
@@ -104,7 +105,10 @@ def _replace_int8(kernel: Any) -> None:
         name, scale_name = self.layer_param_names[:2]
         weight_OI, scale = getattr(layer, name), getattr(layer, scale_name)
         symmetric = self.config.input_symmetric and not self.config.is_static_input_scheme
-        if not symmetric or scale.numel() != weight_OI.shape[0]:
+        # The kernel for AMX takes half precision only.
+        half_only = torch.cpu._is_amx_tile_supported() and torch.get_default_dtype() == torch.float32
+        able = torch.cpu._is_vnni_supported() and not half_only
+        if able or not symmetric or scale.numel() != weight_OI.shape[0]:
             plain(self, layer)
             return
         layer.product = Int8(weight_OI.data, scale.data.flatten().float()).product
