@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
-import socket
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import typer
 
@@ -46,6 +43,8 @@ class Check:
 
 def examine(port: int) -> list[Check]:
     """Every check, in the order in which they matter."""
+    import platform
+
     import psutil
 
     from reason_engine.engines.open import bundled_model, has_gpu
@@ -83,6 +82,8 @@ def examine(port: int) -> list[Check]:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:
@@ -99,6 +100,8 @@ def _extra(name: str, package: str) -> Check:
 
 
 def _free(port: int) -> bool:
+    import socket
+
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -258,6 +257,8 @@ def _check_sandbox() -> None:
 
 def _check_port(host: str, port: int) -> None:
     """Say that a port is taken before the model is loaded, not after."""
+    import socket
+
     if port == 0:
         return
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
