@@ -103,7 +103,7 @@ def recover(job: Job, wish: Recover, zeros: Mapping[str, Any], out: Path, tell: 
             tell({"stage": "checkpoint", "done": due, "total": wish.checkpoints, "loss": seen[-1][1]})
 
     told = staged(tell, "recover", wish.tokens)
-    supervise(config, out, told, SoftAnswers, base=job.student, copies=1, memory=Answers, watch=watch)
+    supervise(config, out, told, SoftAnswers, base=job.student, copies=1, memory=Answers, on_step=watch)
     return {"L0": before, "losses": seen}
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from reason_engine.errors import SetupError
-from reason_engine.training.common.distributed import World, check_spread
+from reason_engine.training.common.distributed import Distributed, check_distributed
 from reason_engine.training.common.encode import Encoded
-from reason_engine.training.run import FOLDER, launch_command, prepare, run
+from reason_engine.training.run import LAUNCH, launch_command, prepare, run
 from reason_engine.training.supervised.sft import SftConfig
 from tests.models import write_model
 from tests.training.test_methods import PAIRS, SPOKEN, lines
@@ -179,10 +179,10 @@ def test_a_stopped_run_goes_on_in_as_many_processes_or_in_one(
 
 def test_shares_are_a_batch_and_of_equally_many_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = [Encoded([1] * (3 + number % 7 * 5), []) for number in range(11)]
-    world, seen, passes = World(), list[int](), set[int]()
-    world.size = 3
-    for world.rank in range(3):
-        groups = world.share(batch, 40)
+    processes, seen, passes = Distributed(), list[int](), set[int]()
+    processes.size = 3
+    for processes.rank in range(3):
+        groups = processes.share(batch, 40)
         passes.add(len(groups))
         seen += [len(one.ids) for group, counts in groups for one in group if counts]
         assert all(group for group, _ in groups)
@@ -205,11 +205,11 @@ def test_what_several_processes_cannot_do_is_said(
     changes: dict[str, Any], environment: dict[str, str], said: str,
 ) -> None:  # fmt: skip
     config = SftConfig.model_validate_json(recipe(base, tmp_path, **changes).read_text())
-    check_spread(config, 0, sampled=False)
+    check_distributed(config, 0, sampled=False)
     for name, value in {"WORLD_SIZE": "2", **environment}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SetupError, match=said):
-        check_spread(config, 0, sampled=False)
+        check_distributed(config, 0, sampled=False)
 
 
 def test_methods_that_need_one_process_say_so(
@@ -218,10 +218,10 @@ def test_methods_that_need_one_process_say_so(
     config = SftConfig.model_validate_json(recipe(base, tmp_path).read_text())
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SetupError, match="one process only"):
-        check_spread(config, 0, sampled=True)
+        check_distributed(config, 0, sampled=True)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(SetupError, match="second model"):
-        check_spread(config, 1, sampled=False)
+        check_distributed(config, 1, sampled=False)
     with pytest.raises(SetupError, match=r"grpo draws.*verl"):
         run("grpo", _Online(tmp_path))
 
@@ -237,10 +237,10 @@ def test_the_shipped_configurations_are_accelerates_own(base: Path, tmp_path: Pa
     default = pytest.importorskip("accelerate.commands.config.config_args")
     config = SftConfig.model_validate_json(recipe(base, tmp_path).read_text())
     kinds = {"replicated": "MULTI_GPU", "fsdp2": "FSDP", "zero3": "DEEPSPEED"}
-    assert {file.stem for file in FOLDER.glob("*.yaml")} == set(kinds)
+    assert {file.stem for file in LAUNCH.glob("*.yaml")} == set(kinds)
     for name, kind in kinds.items():
         read = default.load_config_from_file(
-            str(FOLDER / f"{name}.yaml")
+            str(LAUNCH / f"{name}.yaml")
         )  # refuses keys that it does not know
         assert read.distributed_type == kind and read.mixed_precision == "no"
         if name != "zero3":

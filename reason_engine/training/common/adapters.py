@@ -2,31 +2,33 @@
 
 lora     Hu et al. 2021, arXiv:2106.09685       dora    Liu et al. 2024, arXiv:2402.09353
 ia3      Liu et al. 2022, arXiv:2205.05638      prompt  Lester et al. 2021, arXiv:2104.08691
-adapter  Houlsby et al. 2019, see `_bottleneck`
 
-The first four are the PEFT library's (extra `train`). What is written: `adapter/`, and around it the merged checkpoint,
-or that of the base where a method cannot be merged.
+These four are the PEFT library's (extra `train`). `adapter` is a bottleneck: two small layers after each attention and
+each MLP, the identity before they learn.
+
+    h ← h + W_up gelu(W_down h)          h the sublayer's output, before it is added to the residual stream
+
+Houlsby et al. 2019, arXiv:1902.00751, section 2.1. Departures: the norms of the model stay frozen, W_up starts at zero
+where the paper starts near it. Not linear, so it cannot be merged into the weights.
+
+What is written: `adapter/`, and around it the merged checkpoint, or that of the base where a method cannot be merged.
+The folder of a bottleneck adapter: `adapter_config.json` with `peft_type: BOTTLENECK` and `width`, and
+`adapter_model.safetensors` with `layers.{i}.{attention|mlp}.{down|up}.{weight|bias}`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from reason_engine.errors import MissingExtra, SetupError
-from reason_engine.training.common.models import load_model
-from reason_engine.training.supervised.recipe import Peft
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
 
-EXTRA = "pip install 'reason-engine[train]'"
-MERGED = ("lora", "dora", "ia3")
-
-
-def check_installed(peft: Peft | None) -> None:
-    """Raises MissingExtra where the method is PEFT's and PEFT is not there."""
-    if peft is not None and peft.method != "adapter" and find_spec("peft") is None:
-        raise MissingExtra(f"peft, which `peft: {peft.method}` needs,", EXTRA)
+from reason_engine.errors import SetupError
+from reason_engine.training.common.models import load_model, save_adapter
+from reason_engine.training.common.recipe import Peft
 
 
 class Adapted:
@@ -37,16 +39,12 @@ class Adapted:
         self._bottlenecks: dict[str, Any] = {}
         self._wrapped: Any = None
         if peft.method == "adapter":
-            from reason_engine.training.adapters.bottleneck import add_bottlenecks
-
             self._bottlenecks = add_bottlenecks(model, peft.width)
         else:
             self._wrapped = _wrap(model, peft)
 
     def body(self) -> Any:
         """Token ids [B, T] to hidden states [B, T, D]; learned tokens stand before them and are cut off again."""
-        import torch
-
         if self._peft.method != "prompt":
             return lambda ids_BT: self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
 
@@ -60,15 +58,13 @@ class Adapted:
         return run
 
     @property
-    def parameters_of(self) -> Any:
-        """The module that names all parameters, the new ones too."""
+    def module(self) -> Any:
+        """What holds all parameters by name, the new ones too."""
         return self.model if self._wrapped is None else self._wrapped
 
     def save(self, out: Path) -> None:
         """The adapter alone."""
         if self._wrapped is None:
-            from reason_engine.training.adapters.bottleneck import save_bottlenecks
-
             save_bottlenecks(self._bottlenecks, self._base, self._peft.width, out)
             return
         self._wrapped.peft_config["default"].base_model_name_or_path = str(self._base)
@@ -78,16 +74,69 @@ class Adapted:
     def finish(self, tokenizer: Any, out: Path, write: Callable[[Any, Any, Path], None]) -> None:
         """The adapter, and the checkpoint around it. The model is not to be trained on after this."""
         self.save(out / "adapter")
-        if self._peft.method in MERGED:
+        if self._peft.can_merge:
             if self._peft.merge:
                 write(self._wrapped.merge_and_unload(), tokenizer, out)
             return
         write(load_model(self._base)[0], tokenizer, out)
 
 
+class Bottleneck(nn.Module):
+    """`down` and `up` of one place."""
+
+    def __init__(self, hidden: int, width: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(hidden, width), nn.Linear(width, hidden)
+        nn.init.normal_(self.down.weight, std=hidden**-0.5)
+        for still in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(still)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        return hidden_BTD + self.up(gelu(self.down(hidden_BTD)))
+
+
+def add_bottlenecks(model: Any, width: int) -> dict[str, Bottleneck]:
+    """Freeze the model and hang one adapter behind each sublayer; they become modules of the model."""
+    model.requires_grad_(False)
+    found: dict[str, Bottleneck] = {}
+    device = next(model.parameters()).device
+    for number, layer in enumerate(model.model.layers):
+        for name, part in (("attention", layer.self_attn), ("mlp", layer.mlp)):
+            made = Bottleneck(model.config.hidden_size, width).to(device)
+            layer.add_module(f"{name}_bottleneck", made)
+            part.register_forward_hook(_hook(made))
+            found[f"layers.{number}.{name}"] = made
+    return found
+
+
+def save_bottlenecks(adapters: dict[str, Bottleneck], base: Path, width: int, out: Path) -> None:
+    """Write the adapter's folder."""
+    tensors = {f"{at}.{name}": t for at, one in adapters.items() for name, t in one.state_dict().items()}
+    settings = {"peft_type": "BOTTLENECK", "width": width, "base_model_name_or_path": str(base)}
+    save_adapter(tensors, settings, out)
+
+
+def load_bottlenecks(model: Any, folder: Path, width: int) -> None:
+    """Hang a written adapter onto its base."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / "adapter_model.safetensors")
+    for at, one in add_bottlenecks(model, width).items():
+        with torch.no_grad():
+            for name, parameter in one.named_parameters():
+                parameter.copy_(tensors[f"{at}.{name}"])
+
+
+def _hook(adapter: Bottleneck) -> Any:
+    def after(module: nn.Module, inputs: Any, output: Any) -> Any:
+        del module, inputs
+        return (adapter(output[0]), *output[1:]) if isinstance(output, tuple) else adapter(output)
+
+    return after
+
+
 def _wrap(model: Any, peft: Peft) -> Any:
     import peft as library
-    from torch import nn
 
     linear = {
         name.rpartition(".")[2] for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear)

@@ -1,8 +1,10 @@
-"""What every supervised method's recipe may say: data, length, rates, what is trained, what is kept, what is told."""
+"""The keys of a recipe: those that all methods share, and those of every supervised method."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +12,10 @@ from pydantic import Field, field_validator, model_validator
 
 from reason_engine.data.formats.rows import Conversation, Row, Text
 from reason_engine.data.mixture import Part
+from reason_engine.errors import MissingExtra
 from reason_engine.training.common.config import Frozen, Patterns
+
+EXTRA = "pip install 'reason-engine[train]'"
 
 
 class Peft(Frozen):
@@ -29,16 +34,33 @@ class Peft(Frozen):
         True, description="Write the merged checkpoint as well, where the method can be merged"
     )
 
+    @property
+    def can_merge(self) -> bool:
+        return self.method in ("lora", "dora", "ia3")
 
-class Supervised(Frozen):
-    """Shared by all; a subclass says where rows come from."""
+    def check_installed(self) -> None:
+        """Raises MissingExtra where the method is PEFT's and PEFT is not there."""
+        if self.method != "adapter" and find_spec("peft") is None:
+            raise MissingExtra(f"peft, which `peft: {self.method}` needs,", EXTRA)
 
-    kinds: ClassVar[tuple[type[Row], ...]] = (Conversation, Text)
-    chat: ClassVar[bool] = True
-    """Whether rows are rendered by the tokenizer's chat template."""
+
+class Recipe(Frozen):
+    """The keys that every method has."""
 
     out: Path
     format: str | None = Field(None, description="The data's format, where it should not be detected")
+    weight_decay: float = Field(0.0, ge=0)
+    compile: bool = False
+    threads: int | None = Field(None, ge=1)
+    seed: int = 0
+    tensorboard: bool = Field(False, description="Write events for TensorBoard into `out`/tensorboard")
+    unservable: bool = Field(False, description="Train a model that vLLM cannot serve all the same")
+
+
+class Supervised(Recipe):
+    """Shared by all; a subclass says where rows come from."""
+
+    kinds: ClassVar[tuple[type[Row], ...]] = (Conversation, Text)
     tokens: int = Field(0, ge=0, description="Tokens to train on, prompts included, padding not")
     epochs: float = Field(0, ge=0, description="Instead of tokens: how often each row of the data is seen")
     held_out: Path | None = Field(None, description="Rows by which the result is judged at the end")
@@ -48,7 +70,6 @@ class Supervised(Frozen):
     optimiser: Literal["muon", "adamw"] = "adamw"
     muon_rate: float = Field(0.02, gt=0)
     adamw_rate: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1)
     final: float = Field(0.01, ge=0, le=1, description="Share of the rate left at the end")
     clip: float = Field(1.0, gt=0)
@@ -60,24 +81,19 @@ class Supervised(Frozen):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 on a GPU and on CPUs that compute in it, else fp32"
     )
-    compile: bool = False
-    threads: int | None = Field(None, ge=1)
-    seed: int = 0
     save_every: int = Field(1_000_000, ge=1, description="Tokens between checkpoints")
     keep_every: int | None = Field(
         None, ge=1, description="Tokens between checkpoints that are kept as models"
     )
     log_every: int = Field(20, ge=1, description="Steps between log lines")
-    tensorboard: bool = Field(False, description="Write events for TensorBoard into `out`/tensorboard")
-    unservable: bool = Field(False, description="Train a model that vLLM cannot serve all the same")
 
     @field_validator("peft", mode="before")
     @classmethod
-    def named(cls, value: Any) -> Any:
+    def expand_name(cls, value: Any) -> Any:
         return {"method": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def fits_together(self) -> Supervised:
+    def check_combinations(self) -> Supervised:
         if (self.tokens > 0) == (self.epochs > 0):
             raise ValueError("give either tokens or epochs, above 0")
         if (self.ewc > 0) != (self.old is not None):
@@ -85,6 +101,14 @@ class Supervised(Frozen):
         if self.compile and self.peft is not None:
             raise ValueError("compile is for all weights; with peft set compile: false")
         return self
+
+    def rate_at(self, tokens: int) -> float:
+        """Share of the full learning rate after `tokens`: linear warm-up, then cosine down to `final`."""
+        done = min(1.0, tokens / self.tokens)
+        if done < self.warmup:
+            return max(done, 1e-3) / self.warmup
+        turn = (done - self.warmup) / (1 - self.warmup)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * turn))
 
 
 class Tuned(Supervised):
@@ -103,17 +127,13 @@ class Conversations(Supervised):
 
     @model_validator(mode="after")
     def one_source(self) -> Conversations:
-        if (self.data is None) == (not self.mixture):
-            raise ValueError("give either data or mixture")
+        check_one_source(self.data, self.mixture)
         if self.mixture and self.epochs:
             raise ValueError("epochs: a mixture has no end; give tokens")
         return self
 
 
-def rate(config: Supervised, tokens: int) -> float:
-    """Share of the full learning rate after `tokens`: linear warm-up, then cosine down to `final`."""
-    done = min(1.0, tokens / config.tokens)
-    if done < config.warmup:
-        return max(done, 1e-3) / config.warmup
-    turn = (done - config.warmup) / (1 - config.warmup)
-    return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * turn))
+def check_one_source(data: Path | None, mixture: Sequence[Part]) -> None:
+    """Raises ValueError unless exactly one of the two is given."""
+    if (data is None) == (not mixture):
+        raise ValueError("give either data or mixture")

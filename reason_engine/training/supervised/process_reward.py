@@ -4,7 +4,7 @@
 
 Uesato et al. 2022, arXiv:2211.14275, section 2.4; Lightman et al. 2023, arXiv:2305.20050, section 2.6. Labels may be
 shares in [0, 1] (as rollouts estimate them: Wang et al. 2023, arXiv:2312.08935, eq. 4). With `lm` the model also
-goes on learning to say right steps (the joint objective of Cobbe et al. 2021, arXiv:2110.14168, section 4.2):
+goes on learning to write right steps (the joint objective of Cobbe et al. 2021, arXiv:2110.14168, section 4.2):
 
     L + lm · mean over steps of the mean over its solution's right tokens of −log p
 
@@ -12,7 +12,7 @@ With `each: token` every token of a step is judged by the step's label (that pap
 a mistake is learned where it stands, and the value is still read at the step's end.
 
 Departures: a value of the head instead of a token of the language model; neutral steps are whatever share the file
-gives them; wrong steps are not learned to be said.
+gives them; the tokens of wrong steps are not learned.
 """
 
 from __future__ import annotations
@@ -29,11 +29,18 @@ from reason_engine.data.formats.rows import Row, Stepwise
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.rewards.heads import Headed, Read, saver, values_of, with_head
+from reason_engine.training.common.encode import Encoder
 from reason_engine.training.supervised.loop import supervise
+from reason_engine.training.supervised.reward import (
+    HeadRecipe,
+    ScoredText,
+    add_head,
+    head_saver,
+    head_values,
+)
 
 
-class ProcessRewardConfig(Headed):
+class ProcessRewardConfig(HeadRecipe):
     """Solutions in steps with a label each."""
 
     kinds: ClassVar[tuple[type[Row], ...]] = (Stepwise,)
@@ -48,14 +55,14 @@ class ProcessRewardConfig(Headed):
     lm: float = Field(0.0, ge=0, description="Weight of the language model's loss on right steps")
 
     @model_validator(mode="after")
-    def whole(self) -> ProcessRewardConfig:
+    def check_lm(self) -> ProcessRewardConfig:
         if self.lm and self.train != "model":
             raise ValueError("lm: a head alone leaves the language model as it is; with train: model")
         return self
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class LabelledSteps:
     """A solution in tokens, the places that are judged, their labels; its right steps' tokens [start, end)."""
 
     ids: list[int]
@@ -64,71 +71,71 @@ class Steps:
     right: tuple[int, int]
 
 
+@trainers.register("process-reward")
 class Processes:
     """Judges each step where it ends."""
 
-    kinds: ClassVar[tuple[type[Row], ...]] = (Stepwise,)
+    config: ClassVar[type[ProcessRewardConfig]] = ProcessRewardConfig
+    summary: ClassVar[str] = "a process reward model from solutions whose steps are labelled"
+
+    @classmethod
+    def train(cls, config: ProcessRewardConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        return supervise(config, out, tell, cls, base=config.model, save=head_saver(config, "process"))
 
     def __init__(self, config: ProcessRewardConfig, model: Any, tokenizer: Any) -> None:
-        from reason_engine.training.common.encode import Encoder
-
-        self.model = with_head(config, model, "process", tokenizer.pad_token_id)
+        self.model = add_head(config, model, "process", tokenizer.pad_token_id)
         self._config, self._encoder = config, Encoder(tokenizer, config.max_length)
-        self._speaker = model.get_output_embeddings()
+        self._lm_head = model.get_output_embeddings()
 
-    def encode(self, rows: Sequence[Stepwise]) -> list[Steps]:
+    def encode(self, rows: Sequence[Stepwise]) -> list[LabelledSteps]:
         return [self._steps(row) for row in rows]
 
-    def total(self, batch: Sequence[Steps], body: Any) -> float:
+    def total(self, batch: Sequence[LabelledSteps], body: Any) -> float:
         return sum(len(item.places) for item in batch)
 
-    def loss(self, group: Sequence[Steps], body: Any) -> tuple[Any, Mapping[str, float]]:
+    def loss(self, group: Sequence[LabelledSteps], body: Any) -> tuple[Any, Mapping[str, float]]:
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         device = next(self.model.score.parameters()).device
-        spoken = None
+        states = None
         if self._config.lm:
-            values, spoken = self._values_and_words(group, body, device)
+            values, states = self._values_and_states(group, body, device)
         else:
-            rows: list[Read] = [(item.ids, item.places, item.right[0]) for item in group]
-            values = values_of(self._config, self.model, self._speaker, body, rows)
+            rows: list[ScoredText] = [(item.ids, item.places, item.right[0]) for item in group]
+            values = head_values(self._config, self.model, self._lm_head, body, rows)
         labels = torch.tensor([label for item in group for label in item.labels], device=device)
-        losses = binary_cross_entropy_with_logits(values, labels, reduction="none")
-        right, seen = (values > 0) == (labels > 0.5), 0
-        share = 0.0
-        for item in group:
-            share += float(right[seen : seen + len(item.places)].float().mean())
-            seen += len(item.places)
-        told, loss = {"accuracy": share}, losses.sum()
-        if spoken is not None:
-            said, told["lm_loss"] = self._spoken(group, spoken)
-            loss = loss + self._config.lm * said
-        return loss, told
+        loss = binary_cross_entropy_with_logits(values, labels, reduction="sum")
+        right = ((values > 0) == (labels > 0.5)).float().split([len(item.places) for item in group])
+        metrics = {"accuracy": sum(float(one.mean()) for one in right)}
+        if states is not None:
+            lm_loss, metrics["lm_loss"] = self._lm_loss(group, states)
+            loss = loss + self._config.lm * lm_loss
+        return loss, metrics
 
-    def _values_and_words(self, group: Sequence[Steps], body: Any, device: Any) -> tuple[Any, list[Any]]:
-        """The values at the places, [N], and the states that say each item's right tokens."""
+    def _values_and_states(
+        self, group: Sequence[LabelledSteps], body: Any, device: Any
+    ) -> tuple[Any, list[Any]]:
+        """The values at the places, [N], and the states that predict each item's right tokens."""
         import torch
 
         from reason_engine.training.common.forward import place_states
 
-        said = [range(item.right[0] - 1, item.right[1] - 1) for item in group]
-        rows = [(item.ids, [*item.places, *places]) for item, places in zip(group, said, strict=True)]
+        right = [range(item.right[0] - 1, item.right[1] - 1) for item in group]
+        places = [part for item, its in zip(group, right, strict=True) for part in (item.places, its)]
+        rows = [(item.ids, [*item.places, *its]) for item, its in zip(group, right, strict=True)]
         states_ND = place_states(body, rows, self._config.precision, device)
-        cuts = [
-            size for item, places in zip(group, said, strict=True) for size in (len(item.places), len(places))
-        ]
-        parts = states_ND.split(cuts)
+        parts = states_ND.split([len(part) for part in places])
         return self.model.score(torch.cat(parts[::2]).float())[:, 0], list(parts[1::2])
 
-    def _spoken(self, group: Sequence[Steps], states: Sequence[Any]) -> tuple[Any, float]:
+    def _lm_loss(self, group: Sequence[LabelledSteps], states: Sequence[Any]) -> tuple[Any, float]:
         """−log p of right tokens, each solution's mean counted once a step; and the sum of the means."""
         import torch
         from torch.nn.functional import cross_entropy
 
         from reason_engine.training.common.forward import head_logits
 
-        logits_NV = head_logits(self._speaker, torch.cat(list(states)), self._config.precision)
+        logits_NV = head_logits(self._lm_head, torch.cat(list(states)), self._config.precision)
         targets = torch.tensor(
             [token for item in group for token in item.ids[slice(*item.right)]], device=logits_NV.device
         )
@@ -137,7 +144,7 @@ class Processes:
         loss = torch.stack([mean * len(item.places) for mean, item in zip(means, group, strict=True)]).sum()
         return loss, float(sum(mean.detach() for mean in means))
 
-    def _steps(self, row: Stepwise) -> Steps:
+    def _steps(self, row: Stepwise) -> LabelledSteps:
         mark = self._config.step_end
         text = self._encoder.prompt(row.prompt)
         asked, ends = len(text), list[int]()
@@ -155,19 +162,7 @@ class Processes:
         first = max(1, sum(start < asked for start in starts))
         right = (first, places[wrong - 1] + 1 if wrong else first)
         if self._config.each == "step":
-            return Steps(ids, places, row.labels, right)
+            return LabelledSteps(ids, places, row.labels, right)
         sizes = [end - begin for begin, end in pairwise((first - 1, *places))]
         labels = [label for label, size in zip(row.labels, sizes, strict=True) for _ in range(size)]
-        return Steps(ids, list(range(first, places[-1] + 1)), tuple(labels), right)
-
-
-@trainers.register("process-reward")
-class ProcessReward:
-    """Reward model of steps."""
-
-    config: ClassVar[type[ProcessRewardConfig]] = ProcessRewardConfig
-    summary: ClassVar[str] = "a process reward model from solutions whose steps are labelled"
-
-    def train(self, config: ProcessRewardConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.tokens`; goes on from the checkpoint in `out` where there is one. The last metrics."""
-        return supervise(config, out, tell, Processes, base=config.model, save=saver(config, "process"))
+        return LabelledSteps(ids, list(range(first, places[-1] + 1)), tuple(labels), right)

@@ -1,4 +1,4 @@
-"""Rewards of online methods and the course of their problems."""
+"""Rewards of online methods and the curriculum of their problems."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from reason_engine.data.formats.rows import Reference
 from reason_engine.errors import SetupError
 from reason_engine.profile import Profile
 from reason_engine.recipes.puzzles import Countdown
-from reason_engine.training.online.curriculum import Course, Task, task_of
+from reason_engine.training.online.environment import (
+    BatchRewards,
+    Curriculum,
+    RewardScorer,
+    TrainingProblem,
+    step_places,
+    training_problem,
+)
 from reason_engine.training.online.grpo import GrpoConfig
-from reason_engine.training.online.reward_scorer import Bench, Judged, Reward, step_places
+from reason_engine.training.online.recipe import Reward
 from reason_engine.types import Message, Problem, Score, TokenLogprob
 from reason_engine.types import Path as Sample
 from reason_engine.verifiers import verifiers
@@ -32,15 +39,15 @@ def said(text: str, answer: str | None = None, cut: int = 3) -> Sample:
     )
 
 
-def judged(rewards: list[dict[str, Any]], groups: Any, done: float = 0.0) -> Judged:
-    bench = Bench([Reward.model_validate(reward) for reward in rewards], Profile(), None)
-    return asyncio.run(bench.score(groups, done))
+def judged(rewards: list[dict[str, Any]], groups: Any, done: float = 0.0) -> BatchRewards:
+    scorer = RewardScorer([Reward.model_validate(reward) for reward in rewards], Profile(), None)
+    return asyncio.run(scorer.score(groups, done))
 
 
 def test_outcomes_are_weighted_by_family_and_by_time() -> None:
     words, game = (
-        Task(Problem("1 + 1?", reference="2"), "words"),
-        task_of(Countdown(game=1.0).example(random.Random(1))),
+        TrainingProblem(Problem("1 + 1?", reference="2"), "words"),
+        training_problem(Countdown(game=1.0).example(random.Random(1))),
     )
     assert game.family == "countdown" and game.problem.reference is not None
     groups = [
@@ -68,13 +75,13 @@ def test_process_rewards_stand_where_their_steps_end() -> None:
     ends = [text.index("= 4") + 3, text.index("= 7") + 3, len(text)]
     assert places == [-(-end // 4) - 1 for end in ends]
     reward = {"verifier": "process-rules", "process": True, "weight": 0.5}
-    found = judged([reward], [(Task(Problem("2 + 2 + 1?")), [sample])])
+    found = judged([reward], [(TrainingProblem(Problem("2 + 2 + 1?")), [sample])])
     ((weight, table),) = found.steps
     assert weight == 0.5 and [place for place, _ in table[0][0]] == places
     good, wrong, _ = (value for _, value in table[0][0])
     assert good > 0.5 > wrong
     mean = sum(value for _, value in table[0][0]) / 3
-    assert found.outcome == [[0.0]] and found.folded() == [[pytest.approx(0.5 * mean)]]
+    assert found.outcome == [[0.0]] and found.totals() == [[pytest.approx(0.5 * mean)]]
     assert step_places(said(""), "\n") == []
 
 
@@ -83,19 +90,19 @@ def test_what_nobody_judged_counts_as_the_mean(monkeypatch: pytest.MonkeyPatch) 
         return [Score(1.0), Score(math.nan), Score(0.0)]
 
     monkeypatch.setattr(verifiers.get("exact"), "score", score)
-    task = Task(Problem("?", reference="1"))
+    task = TrainingProblem(Problem("?", reference="1"))
     found = judged([{"verifier": "exact"}], [(task, [said("a"), said("b"), said("c")])])
     assert found.outcome == [[1.0, 0.5, 0.0]] and found.unjudged == 1
 
 
-def test_a_judging_engine_gives_real_hands(policy: Path, tmp_path: Path) -> None:
-    from reason_engine.training.online.rollout import Actor
+def test_a_judging_engine_judges(policy: Path, tmp_path: Path) -> None:
+    from reason_engine.training.online.loop import Actor
 
     made = config(GrpoConfig, policy, tmp_path, judge=policy, rewards=[{"verifier": "judge"}])
     with Actor(made) as actor:
-        groups = actor.sample([Task(Problem("Why?"))], 2, "0")
+        groups = actor.sample([TrainingProblem(Problem("Why?"))], 2, "0")
         found = actor.judge(groups, 0.0)
-        actor.take({name: tensor * 1.5 for name, tensor in tensors(policy).items()})
+        actor.take_weights({name: tensor * 1.5 for name, tensor in tensors(policy).items()})
         (again,) = actor.judge(groups, 0.0).outcome
         assert again == pytest.approx(found.outcome[0], rel=1e-4)  # the judge stays as it was
     assert all(0 < value < 1 for value in found.outcome[0])
@@ -107,41 +114,41 @@ def tensors(folder: Path) -> Any:
     return load_file(folder / "model.safetensors")
 
 
-def test_a_course_rises_when_a_stage_is_mastered_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_curriculum_rises_when_a_stage_is_mastered_and_goes_on_where_it_was(tmp_path: Path) -> None:
     stages = [
         {"params": {"words": {"steps": [1, 1]}}, "until": 0.5},
         {"params": {"words": {"steps": [2, 2]}}, "until": 2.0, "steps": 3},
     ]
     made = config(GrpoConfig, tmp_path, tmp_path, mixture=WORDS, curriculum=stages)
-    course = Course(made)
-    course.saw(0.2, 1)
-    assert course.stage == 0
+    curriculum = Curriculum(made)
+    curriculum.record(0.2, 1)
+    assert curriculum.stage == 0
     for step in range(2, 12):
-        course.saw(0.9, step)
-        if course.stage:
+        curriculum.record(0.9, step)
+        if curriculum.stage:
             break
-    assert course.stage == 1 and step > 2  # a single good step is no mastery
-    kept = course.state()
-    ahead = course.take(4)
-    again = Course(made)
+    assert curriculum.stage == 1 and step > 2  # a single good step is no mastery
+    kept = curriculum.state()
+    ahead = curriculum.take(4)
+    again = Curriculum(made)
     again.restore(kept)
     assert again.take(4) == ahead and again.stage == 1
     for later in range(step + 1, step + 4):
-        course.saw(0.0, later)
-    assert course.stage == 2
-    course.saw(9.0, step + 9)
-    assert course.stage == 2
+        curriculum.record(0.0, later)
+    assert curriculum.stage == 2
+    curriculum.record(9.0, step + 9)
+    assert curriculum.stage == 2
 
 
 def test_tasks_of_rows() -> None:
     turns = (Message("system", "Be brief."), Message("user", "6 * 7?"))
-    task = task_of(Reference(turns, "Answer: 42", meta={"level": 3}))
+    task = training_problem(Reference(turns, "Answer: 42", meta={"level": 3}))
     assert (task.problem.question, task.problem.reference) == ("6 * 7?", "42")
     assert task.problem.turns() == turns and task.problem.meta == {"level": 3}
     with pytest.raises(SetupError, match="user's turn"):
-        task_of(Reference((*turns, Message("assistant", "Hm")), "42"))
+        training_problem(Reference((*turns, Message("assistant", "Hm")), "42"))
     from reason_engine.data import Example
 
-    bare = task_of(Example("Can 1 make 24?", "no", "value", history=(("Hi", "Hello"),)))
+    bare = training_problem(Example("Can 1 make 24?", "no", "value", history=(("Hi", "Hello"),)))
     assert bare.bare and bare.problem.reference == "no"
     assert [turn.role for turn in bare.problem.turns()] == ["user", "assistant", "user"]
