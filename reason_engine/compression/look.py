@@ -53,32 +53,36 @@ def main() -> None:
     """Read the question, load, answer."""
     import torch
 
-    from reason_engine.engines.chat.template import ChatFormat
-    from reason_engine.engines.embedded.loading import build
-    from reason_engine.engines.embedded.messages import Config
-    from reason_engine.engines.embedded.rows import Outbox
+    from reason_engine.engines.embedded.model.decoder import load_decoder
 
     asked: dict[str, Any] = json.load(sys.stdin)
     with torch.inference_mode():
         torch.mm(
             torch.zeros(64, 64), torch.zeros(64, 64)
         )  # what the first product loads belongs to an empty process
-        chat = ChatFormat.load(Path(asked["folder"]))
         empty = _own()
-        config = Config(asked["folder"], threads=asked["threads"], dtype=asked["dtype"])
-        scheduler, ready = build(config, chat, Outbox(lambda _: None, 0))
+        decoder = load_decoder(Path(asked["folder"]), threads=asked["threads"], dtype=asked["dtype"])
         loaded = _own()
-        rows = [cross_entropy(scheduler.decoder, row) for row in asked["rows"]]
-    print(json.dumps({"empty": empty, "loaded": loaded, "dtype": ready.dtype, "rows": rows}))
+        rows = [cross_entropy(decoder, row) for row in asked["rows"]]
+    print(
+        json.dumps(
+            {
+                "empty": empty,
+                "loaded": loaded,
+                "dtype": str(decoder.dtype).removeprefix("torch."),
+                "rows": rows,
+            }
+        )
+    )
 
 
 def cross_entropy(decoder: Any, ids: list[int]) -> tuple[float, int]:
     """Sum over the row's tokens but the first, and how many they are."""
     import torch
 
-    from reason_engine.engines.embedded.prefill import advance, segment
+    from reason_engine.engines.embedded.prefill import advance, new_segment
 
-    ((_, hidden_TH),) = advance(decoder, [segment(decoder, ids, None, 0, keep=len(ids))], len(ids), None)
+    ((_, hidden_TH),) = advance(decoder, [new_segment(decoder, ids, None, 0, keep=len(ids))], len(ids), None)
     loss = torch.nn.functional.cross_entropy(
         decoder.logits(hidden_TH[:-1]), torch.tensor(ids[1:], device=decoder.device), reduction="sum"
     )
