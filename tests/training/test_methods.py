@@ -113,9 +113,7 @@ def test_distill_refuses_another_tokenizer(base: Path, tmp_path: Path) -> None:
 
 
 def test_old_rows_hold_the_weights(base: Path, tmp_path: Path) -> None:
-    old = lines(
-        tmp_path / "old.jsonl", [{"prompt": f"Tell {n}", "completion": f"old {n}"} for n in range(4)]
-    )
+    old = lines(tmp_path / "old.jsonl", [{"prompt": f"Tell {n}", "completion": f"old {n}"} for n in range(4)])
 
     def moved(folder: Path) -> float:
         from safetensors.torch import load_file
