@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 
 import yaml
 
-from reason_engine.data.formats.examples import STEPS
+from reason_engine.data import STEPS
 from reason_engine.data.mixture import Part, Stream
 from reason_engine.recipes.units import UnitsTask as Units
 from reason_engine.training.online.environment import TrainingProblem, training_problem

