@@ -194,7 +194,7 @@ def test_consolidation() -> None:
     assert idle.grad is not None and float(idle.grad) == 0
     assert penalty == pytest.approx(5 * float((fisher * step**2).sum()))
     with pytest.raises(SetupError, match="importance of 0"):
-        Consolidation([("weight", weight)], 1.0, [lambda: (0 * weight).sum()])
+        Consolidation([("weight", weight)], 1.0, [(0 * weight).sum()])
 
 
 def test_plain_text_is_learned_whole_in_pieces(parts: tuple[Any, Any]) -> None:
