@@ -18,9 +18,8 @@ from reason_engine.answers import Equality
 from reason_engine.compression.config import Report
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.embedded.model.shape import read_shape
-from reason_engine.evals.record import Record, RecordFile
-from reason_engine.evals.run import Plan, evaluate
-from reason_engine.evals.solvers import InProcess
+from reason_engine.evals.run import Plan, Record, RecordFile, evaluate
+from reason_engine.evals.solvers import LocalSolver
 from reason_engine.evals.spec import parse_specs
 from reason_engine.evals.statistics import bootstrap, mcnemar, paired_difference, wilson
 from reason_engine.profile import read_profile
@@ -80,7 +79,7 @@ async def _answers(
     engine, equality = Embedded(folder, inline=True, threads=config.threads or 0), Equality()
     await engine.start()
     try:
-        solver = InProcess(engine, read_profile(folder), equality)
+        solver = LocalSolver(engine, read_profile(folder), equality)
         return [
             await evaluate(plan, solver, equality, RecordFile(None), _progress(plan, name, tell))
             for plan in wanted

@@ -37,9 +37,8 @@ from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.open import open_engine, profile_of
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
-from reason_engine.evals.record import Record, RecordFile
-from reason_engine.evals.run import Plan, evaluate
-from reason_engine.evals.solvers import InProcess
+from reason_engine.evals.run import Record, RecordFile, evaluate
+from reason_engine.evals.solvers import LocalSolver
 from reason_engine.evals.spec import Spec, build, parse_specs
 from reason_engine.loop import compare
 from reason_engine.loop.compare import shares
@@ -173,7 +172,7 @@ def _measured(
         engine, equality = open_engine(settings, inline=True), Equality()
         await engine.start()
         try:
-            solver = InProcess(engine, profile_of(settings), equality, max_tokens=config.max_tokens)
+            solver = LocalSolver(engine, profile_of(settings), equality, max_tokens=config.max_tokens)
             found: list[list[Record]] = []
             for paper in papers:
                 plan = Plan(

@@ -19,7 +19,7 @@ from reason_engine.contracts import Engine
 from reason_engine.engines.open import bundled_model, model_folder, open_engine, profile_of
 from reason_engine.errors import ContextLengthExceeded, RequestError, SetupError, VerifierError
 from reason_engine.evals.run import seed_of
-from reason_engine.evals.spec import Developed, Spec, developed
+from reason_engine.evals.spec import DevelopmentTask, Spec, development_task
 from reason_engine.loop.fit import Arm, Measured, Sample, arms, buckets, fit
 from reason_engine.loop.path_cache import Pool, View
 from reason_engine.policy import Case, Curve, Policy, weights_of
@@ -58,7 +58,7 @@ class Wish:
 class Question:
     """A development problem with the task that grades it."""
 
-    task: Developed
+    task: DevelopmentTask
     label: str
     problem: Problem
 
@@ -201,7 +201,7 @@ def _questions(wish: Wish) -> list[Question]:
         raise SetupError("--limit must be at least 1")
     found: list[Question] = []
     for spec in wish.tasks:
-        task = developed(spec)
+        task = development_task(spec)
         found += [Question(task, spec.label, p) for p in task.development(wish.limit, wish.seed)]
     return found
 

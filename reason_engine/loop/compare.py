@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from reason_engine.data.synthesize.teacher import Teacher
-from reason_engine.evals.datasets.rows import said
-from reason_engine.evals.record import Record
-from reason_engine.evals.run import seed_of
+from reason_engine.evals.datasets.rows import class_name
+from reason_engine.evals.run import Record, seed_of
 from reason_engine.evals.statistics import bootstrap, macro_f1, mcnemar, paired_difference, wilson
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.solve import solve
@@ -67,13 +66,13 @@ def classes(
     part: str, task: str, problems: Sequence[Problem], before: Sequence[Record], after: Sequence[Record]
 ) -> Change | None:
     """Macro-F1, where the right answers are classes."""
-    true = [said(None, problem.reference or "") for problem in problems]
+    true = [class_name(None, problem.reference or "") for problem in problems]
     kinds = len(set(true))
     if not 1 < kinds <= CLASSES or len(true) < EACH * kinds:
         return None
 
     def class_of(name: str, record: Record) -> str:
-        return name if record.correct else said(record.answer, record.text or "")
+        return name if record.correct else class_name(record.answer, record.text or "")
 
     rows = [
         (name, class_of(name, one), class_of(name, other))

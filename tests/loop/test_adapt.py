@@ -14,7 +14,7 @@ from reason_engine.answers import Equality
 from reason_engine.data.synthesize.teacher import Teacher
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
-from reason_engine.evals.record import Record
+from reason_engine.evals.run import Record
 from reason_engine.loop import adapt as door
 from reason_engine.loop import compare
 from reason_engine.loop.adapt import AdaptConfig, adapt
@@ -87,7 +87,7 @@ def test_what_is_taught_is_gained_and_told(
 
     with monkeypatch.context() as patched:
         patched.setattr(door, "run", never)
-        patched.setattr("reason_engine.evals.solvers.InProcess.answer", never)
+        patched.setattr("reason_engine.evals.solvers.LocalSolver.answer", never)
         again, said = run(file)
     assert again == text and any("trained already" in line for line in said)
     with pytest.raises(SetupError, match="another config; use --fresh"):
