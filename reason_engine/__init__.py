@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from reason_engine.errors import ReasonError
     from reason_engine.profile import Profile, read_profile
     from reason_engine.runtime.outcome import Outcome
-    from reason_engine.runtime.solve import solve
-    from reason_engine.runtime.sync import solve_sync
+    from reason_engine.runtime.solve import solve, solve_sync
     from reason_engine.settings import Settings, load_settings
     from reason_engine.strategies import Strategy
     from reason_engine.types import Answer, Limits, Message, Problem, Sampling
@@ -44,7 +43,7 @@ _HOME = {
     "open_engine": "engines.open",
     "read_profile": "profile",
     "solve": "runtime.solve",
-    "solve_sync": "runtime.sync",
+    "solve_sync": "runtime.solve",
 }
 
 __all__ = [

@@ -19,6 +19,7 @@ from reason_engine.types import (
     CodeLimits,
     CodeResult,
     CodeTest,
+    Draw,
     GenerateRequest,
     Message,
     ModelInfo,
@@ -150,18 +151,7 @@ class Call(Protocol):
     """A verifier's only way to generate, choose, score with a model or retrieve: budgeted, traced and aborted like
     everything else. The strategies' context implements it."""
 
-    async def sample(
-        self,
-        prompt: str | None = None,
-        *,
-        n: int = 1,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        stop: tuple[str, ...] = (),
-        prefill: str = "",
-        logprobs: int | None = None,
-        stage: str = "sample",
-    ) -> list[Path]: ...
+    async def sample(self, prompt: str | None = None, draw: Draw = Draw()) -> list[Path]: ...
 
     async def choice(
         self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
@@ -186,7 +176,7 @@ class Call(Protocol):
         ...
 
     def staged(self, stage: str) -> Call:
-        """The same hands, with every token accounted under this name."""
+        """The same call, with every token accounted under this name."""
         ...
 
 

@@ -19,6 +19,8 @@ ReasonError
 
 from __future__ import annotations
 
+from typing import cast
+
 
 class ReasonError(Exception):
     """Base of all errors that this package raises on purpose."""
@@ -97,3 +99,13 @@ class BudgetExhausted(ReasonError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The error that a group of errors is about: its first one that is not merely a spent budget, however deep; an
+    error that is no group is itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast(BaseExceptionGroup[BaseException], error)
+    found = [first_error(inner) for inner in group.exceptions]
+    return next((one for one in found if not isinstance(one, BudgetExhausted)), found[0])

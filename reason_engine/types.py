@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "abort", "error"]
@@ -78,10 +78,28 @@ class Sampling:
     draft: DraftBy = "default"
 
 
+class Prompt(str):
+    """A rendered prompt with its tokens: `ids` are what the engine's own tokenizer makes of the text, so an engine that
+    takes tokens need not tokenise it again. To everyone else it is its text."""
+
+    __slots__ = ("ids",)
+    ids: tuple[int, ...]
+
+    def __new__(cls, text: str, ids: Sequence[int] = ()) -> Self:
+        made = super().__new__(cls, text)
+        made.ids = tuple(ids)
+        return made
+
+    @property
+    def text(self) -> str:
+        """The text alone."""
+        return str(self)
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One request to an engine: `n` samples of one prompt. A prompt is text, or token ids where the engine has
-    `caps.continuation` (a partial path continued exactly where it ended)."""
+    """One request to an engine: `n` samples of one prompt. A prompt is text, with its tokens where it is a `Prompt`, or
+    token ids where the engine has `caps.continuation` (a partial path continued exactly where it ended)."""
 
     id: str
     prompt: str | tuple[int, ...]
@@ -246,6 +264,33 @@ class Path:
     def mean_logprob(self) -> float:
         """Mean log-probability of the generated tokens; minus infinity where none were recorded."""
         return sum(t.logprob for t in self.logprobs) / len(self.logprobs) if self.logprobs else float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How paths are drawn from one prompt.
+
+    Up to `n` paths, each of at most `max_tokens` tokens (None: the rest of the context) at `temperature` (None: the
+    request's); `stop` strings end a step and stay in its text. `prefill` begins the model's turn. `logprobs`:
+    alternatives to record at each token. `stage`: the name under which tokens are accounted. `until` sees the finished
+    paths and aborts the rest by returning True; `drop` sees the log-probabilities that path i has gained and ends that
+    path by returning True. `final`: the path is the answer, so the request's own tools, format and logprobs apply.
+    `live`: its text may be shown as it is made. `after`: this goes on with the latest draw, of which there are so many
+    paths, and draws what a larger one would have drawn next.
+    """
+
+    n: int = 1
+    max_tokens: int | None = None
+    temperature: float | None = None
+    stop: tuple[str, ...] = ()
+    prefill: str = ""
+    logprobs: int | None = None
+    stage: str = "sample"
+    until: Callable[[list[Path]], bool] | None = None
+    drop: Callable[[int, Sequence[TokenLogprob]], bool] | None = None
+    final: bool = False
+    live: bool = False
+    after: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from reason_engine import __version__
 from reason_engine.answers import Equality
 from reason_engine.contracts import Engine, Powers
-from reason_engine.errors import ReasonError
+from reason_engine.errors import ReasonError, first_error
 from reason_engine.knowledge import Library
 from reason_engine.profile import Profile
 from reason_engine.runtime.trace import TraceRing
@@ -26,7 +26,7 @@ from reason_engine.serving.admin.metrics import Metrics
 from reason_engine.serving.admin.pages import page_routes
 from reason_engine.serving.api.chat import chat_routes
 from reason_engine.serving.api.completions import completion_routes
-from reason_engine.serving.api.errors import on_error, on_status, unwrap
+from reason_engine.serving.api.errors import on_error, on_status
 from reason_engine.serving.api.openapi import ERRORS
 from reason_engine.serving.api.routes import model_routes, state_routes, token_routes
 from reason_engine.serving.guard.access import Guard, Keys, accepted_hosts
@@ -137,7 +137,7 @@ async def _start(service: Service, ours: bool, tasks: list[asyncio.Task[None]]) 
             if service.settings.draft == "sam":
                 tasks.append(asyncio.create_task(knowledge.lend(service.engine)))
     except Exception as error:  # a boundary: whatever keeps an engine from starting is told by /health
-        gate.fail(unwrap(error))
+        gate.fail(first_error(error))
     finally:
         gate.loading = False
 

@@ -30,6 +30,7 @@ from reason_engine.errors import (
     RequestError,
     SetupError,
     UnknownModel,
+    first_error,
 )
 from reason_engine.types import ScoreRequest, Scores
 
@@ -204,7 +205,7 @@ class Endpoints:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(name, request, text, process)) for text in wanted]
         except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            raise first_error(errors) from None
         made = [task.result() for task in tasks]
         values, at = list[tuple[float, ...]](), 0
         for its in ends:

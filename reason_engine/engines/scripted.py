@@ -16,7 +16,7 @@ from typing import Any
 from reason_engine.contracts import Capabilities, Health, Parsed
 from reason_engine.engines import engines
 from reason_engine.engines.refusals import check_adapter, check_counts
-from reason_engine.engines.text import StopFinder
+from reason_engine.engines.text import StopFinder, token_ids_of
 from reason_engine.errors import ContextLengthExceeded, EngineDead, RequestError
 from reason_engine.types import (
     Choice,
@@ -165,7 +165,7 @@ class Scripted:
         check_adapter(request.adapter, self._adapters)
         if not request.options:
             raise RequestError("no options to choose from", param="options")
-        ids = self._check_length(self.tokenize(request.prompt))
+        ids = self._check_length(token_ids_of(request.prompt, self.tokenize))
         self.chooses += 1
         self.prompt_tokens += len(ids)
         weights = self._weigh(request.prompt, request.options)
@@ -192,7 +192,7 @@ class Scripted:
         return tuple(self._adapters)
 
     def tokenize(self, text: str) -> list[int]:
-        return [self._id(word) for word in re.findall(r"\s*\S+|\s+\Z", text)]
+        return self._split(text)
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
         return "".join(self._words[i] for i in token_ids)
@@ -217,19 +217,18 @@ class Scripted:
             return Parsed(content.lstrip("\n"), reasoning.strip() or None)
         return Parsed(text)
 
-    def _admit(self, request: GenerateRequest) -> list[int]:
+    def _admit(self, request: GenerateRequest) -> tuple[int, ...]:
         if self._dead:
             raise EngineDead("the scripted engine was told to die")
         check_counts(request, self._open)
         check_adapter(request.adapter, self._adapters)
-        ids = self.tokenize(request.prompt) if isinstance(request.prompt, str) else list(request.prompt)
-        return self._check_length(ids)
+        return self._check_length(token_ids_of(request.prompt, self.tokenize))
 
     def _stop_all(self) -> None:
         for stop in (stop for stops in self._open.values() for stop in stops):
             stop.set()
 
-    def _check_length(self, ids: list[int]) -> list[int]:
+    def _check_length(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         if len(ids) >= self._info.context:
             message = f"the prompt has {len(ids)} tokens; the model's context is {self._info.context}"
             raise ContextLengthExceeded(message, param="messages", code="context_length_exceeded")
@@ -238,13 +237,13 @@ class Scripted:
     async def _sample(
         self,
         request: GenerateRequest,
-        prompt_ids: list[int],
+        prompt: tuple[int, ...],
         index: int,
         stop: asyncio.Event,
         queue: asyncio.Queue[Chunk | BaseException],
     ) -> None:
         sampling, cut = request.sampling, StopFinder(request.sampling.stop, request.sampling.include_stop)
-        limit = min(sampling.max_tokens, self._info.context - len(prompt_ids))
+        limit = min(sampling.max_tokens, self._info.context - len(prompt))
         held: list[TokenLogprob] = []
 
         def put(
@@ -255,11 +254,11 @@ class Scripted:
             held.clear()
 
         async def run() -> None:
-            text = request.prompt if isinstance(request.prompt, str) else self.detokenize(prompt_ids)
+            text = request.prompt if isinstance(request.prompt, str) else self.detokenize(prompt)
             seed = sampling.seed + index
             words = self._rest(request.prompt, seed)
             if words is None:
-                words = self.tokenize(self._answer(text, sampling.structured, seed, index))
+                words = self._split(self._answer(text, sampling.structured, seed, index))
                 words += [] if sampling.ignore_eos else [self._ids[EOS]]
             for position, word in enumerate(words):
                 if self.gate:
@@ -276,7 +275,7 @@ class Scripted:
                 if found is not None:
                     return put(shown, (word,), "stop", found)
                 if position + 1 == limit:
-                    whole = (*prompt_ids, *words[:limit])
+                    whole = (*prompt, *words[:limit])
                     self._cut.setdefault(whole, {})[seed] = words[limit:]
                     return put(shown + cut.finish(), (word,), "length")
                 put(shown, (word,), None)
@@ -317,6 +316,9 @@ class Scripted:
         value = self.logprob(prompt, token)
         others = ((word, token, value), *((-1 - i, f"other{i}", value - 1 - i) for i in range(count)))
         return TokenLogprob(word, token, value, others[:count])
+
+    def _split(self, text: str) -> list[int]:
+        return [self._id(word) for word in re.findall(r"\s*\S+|\s+\Z", text)]
 
     def _id(self, word: str) -> int:
         if word not in self._ids:

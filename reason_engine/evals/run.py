@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from reason_engine.contracts import Task
-from reason_engine.errors import ContextLengthExceeded, SetupError
+from reason_engine.errors import ContextLengthExceeded, SetupError, first_error
 from reason_engine.evals import tasks
 from reason_engine.evals.solvers import Reply, Solver
 from reason_engine.evals.spec import Spec, build
@@ -169,7 +169,7 @@ async def evaluate(
             for _ in range(plan.concurrency):
                 group.create_task(worker(waiting))
     except BaseExceptionGroup as errors:
-        raise _first(errors) from None
+        raise first_error(errors) from None
     return [known[key] for _, key in work]
 
 
@@ -204,9 +204,3 @@ async def _answered(trial: Trial, plan: EvalPlan, solver: Solver) -> Record:
         part=trial.problem.meta.get("part"),
         text=reply.text if plan.texts else None,
     )
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

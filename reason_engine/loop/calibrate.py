@@ -17,7 +17,13 @@ from pathlib import Path
 from reason_engine.answers import Equality
 from reason_engine.contracts import Engine
 from reason_engine.engines.open import bundled_model, model_folder, open_engine, profile_of
-from reason_engine.errors import ContextLengthExceeded, RequestError, SetupError, VerifierError
+from reason_engine.errors import (
+    ContextLengthExceeded,
+    RequestError,
+    SetupError,
+    VerifierError,
+    first_error,
+)
 from reason_engine.evals.run import seed_of
 from reason_engine.evals.spec import DevelopmentTask, Spec, development_task
 from reason_engine.loop.fit import Arm, Measured, Sample, arms, buckets, fit
@@ -129,7 +135,7 @@ async def measure(
             for _ in range(wish.concurrency):
                 tasks.create_task(worker())
     except BaseExceptionGroup as errors:
-        raise _first(errors) from None
+        raise first_error(errors) from None
     finally:
         await equality.close()
 
@@ -236,9 +242,3 @@ def _write(path: Path, profile: Profile) -> None:
 
 def _beside(path: Path) -> Path:
     return path.with_name(path.name + ".new")
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -2,20 +2,21 @@
 
 A vote of 16 holds the votes of 4 and of 8, and an adaptive vote is one of its beginnings. So the cost-accuracy curve of
 all of them takes one draw of 16 paths a problem. A path is the same for whoever asks for the same prompt with the same
-sampling, seed aside; each `View` reads from the first path on.
+sampling, seed aside; each `View` reads from the first path on (`runtime.sampling.PathCache`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 from reason_engine.contracts import Capabilities, Engine, Health, Parsed
+from reason_engine.runtime.collect import PartialPath, collect
+from reason_engine.runtime.sampling import PathCache
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
@@ -30,44 +31,22 @@ from reason_engine.types import (
 _ids = count()
 
 
-@dataclass
-class Shelf:
-    """Whole paths of one kind, each as one chunk, and what their prompt cost."""
-
-    paths: list[Chunk] = field(default_factory=list[Chunk])
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class Pool:
     """The paths of one problem. `drawn`: tokens that the engine really generated for it."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine, self.name = engine, name
-        self.shelves: dict[str, Shelf] = {}
+        self.cache = PathCache[PartialPath]()
         self.drawn = 0
 
-    async def paths(self, key: str, request: GenerateRequest, begin: int) -> list[Chunk]:
-        """Paths begin to begin + n of this kind; what is not there yet is drawn in one request."""
-        shelf = self.shelves.setdefault(key, Shelf())
-        async with shelf.lock:
-            have, want = len(shelf.paths), begin + request.n
-            if want > have:
-                seed = (zlib.crc32(f"{self.name} {key}".encode()) + have) % 2**31
-                fresh = replace(
-                    request,
-                    id=f"pool-{next(_ids)}",
-                    n=want - have,
-                    sampling=replace(request.sampling, seed=seed),
-                )
-                shelf.paths += await self._draw(fresh)
-        return shelf.paths[begin:want]
-
-    async def _draw(self, request: GenerateRequest) -> list[Chunk]:
-        whole = [Chunk(index) for index in range(request.n)]
-        async for chunk in self.engine.generate(request):
-            whole[chunk.index] = _joined(whole[chunk.index], chunk)
-            self.drawn += chunk.token_count
-        return whole
+    async def draw(self, key: str, n: int, request: GenerateRequest) -> list[PartialPath]:
+        """N more paths of this kind, in one request to the engine."""
+        seed = (zlib.crc32(f"{self.name} {key}".encode()) + len(self.cache.kept[key])) % 2**31
+        sampling = replace(request.sampling, seed=seed)
+        fresh = replace(request, id=f"pool-{next(_ids)}", n=n, sampling=sampling)
+        paths = await collect(self.engine.generate(fresh))
+        self.drawn += sum(path.tokens for path in paths)
+        return paths
 
 
 class View:
@@ -75,7 +54,7 @@ class View:
 
     def __init__(self, pool: Pool) -> None:
         self._pool, self._engine = pool, pool.engine
-        self._read = Counter[str]()
+        self._paths = pool.cache.reader()
         self.spent = Counter[str]()
 
     @property
@@ -101,11 +80,15 @@ class View:
                 yield chunk
             return
         key = repr((request.prompt, replace(request.sampling, seed=0), request.adapter))
-        begin = self._read[key]
-        self._read[key] += request.n
-        for index, path in enumerate(await self._pool.paths(key, request, begin)):
-            self.spent[key] += path.token_count
-            yield replace(path, index=index, prompt_tokens=path.prompt_tokens if index == 0 else 0)
+        paths = await self._paths.paths(
+            key, request.n, lambda taken: self._pool.draw(key, request.n - len(taken), request)
+        )
+        for index, path in enumerate(paths):
+            self.spent[key] += path.tokens
+            yield Chunk(
+                index, path.text, tuple(path.ids), path.tokens, tuple(path.logprobs), path.finish, path.stop_reason,
+                prompt_tokens=path.prompt_tokens if index == 0 else 0,
+            )  # fmt: skip
 
     async def abort(self, request_id: str, index: int | None = None) -> None:
         await self._engine.abort(request_id, index)
@@ -146,16 +129,3 @@ class View:
 
     def parse(self, text: str, *, prompt: str = "") -> Parsed:
         return self._engine.parse(text, prompt=prompt)
-
-
-def _joined(whole: Chunk, chunk: Chunk) -> Chunk:
-    return replace(
-        whole,
-        text=whole.text + chunk.text,
-        token_ids=whole.token_ids + chunk.token_ids,
-        token_count=whole.token_count + chunk.token_count,
-        logprobs=whole.logprobs + chunk.logprobs,
-        finish_reason=chunk.finish_reason or whole.finish_reason,
-        stop_reason=chunk.stop_reason if chunk.finish_reason else whole.stop_reason,
-        prompt_tokens=whole.prompt_tokens + chunk.prompt_tokens,
-    )

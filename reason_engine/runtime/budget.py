@@ -94,6 +94,11 @@ class Budget:
         return time.monotonic() - self.started
 
     @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the deadline, negative after it; None where there is none."""
+        return None if self.deadline is None else self.deadline - time.monotonic()
+
+    @property
     def overdue(self) -> bool:
         """Whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline

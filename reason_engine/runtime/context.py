@@ -13,37 +13,42 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from reason_engine.contracts import Capabilities, Checker, Parsed
 from reason_engine.errors import BudgetExhausted, CapabilityMissing, ContextLengthExceeded
 from reason_engine.knowledge.quoting import fetch
+from reason_engine.profile import Profile
 from reason_engine.runtime import verify as scoring
-from reason_engine.runtime.answer_form import PLAIN, form_of, must_call, read_answer
+from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.events import Closed, Proposed, Scored
-from reason_engine.runtime.nested import Stock, draw
+from reason_engine.runtime.prompts import answer_form, must_call_tool
 from reason_engine.runtime.run import Run
-from reason_engine.runtime.sampling import Draw, Drop, Plan, continued
+from reason_engine.runtime.sampling import PathCache, PathRequest, cached_paths
+from reason_engine.runtime.verify import NamedVerifier, Requirements, check_capabilities, resolve_verifier
 from reason_engine.types import (
     Answer,
     Choice,
     ChoiceRequest,
+    Draw,
     Message,
+    ModelInfo,
     Passage,
     Path,
     Problem,
+    Prompt,
     Score,
     ScoreRequest,
     Scores,
+    Structured,
     Usage,
-    Vote,
 )
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Until = Callable[[list[Path]], bool]
 
 
 @dataclass
-class Place:
-    """Where a context stands: counts its calls and keeps its notes until the node closes."""
+class SpanState:
+    """What changes in a span: counts its calls and keeps its notes until the node closes."""
 
     calls: int = 0
     latest: int = 0
@@ -53,15 +58,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Context:
-    """The strategy's hands. Implements `contracts.Call`, which is all that a verifier sees of it."""
+    """One strategy's view of a run, at one node of its trace. Implements `contracts.Call`, which is all that a verifier
+    sees of it."""
 
     run: Run
     node: int = 0
     names: tuple[str, ...] = ()
-    place: Place = field(default_factory=Place)
+    verifier: NamedVerifier | None = None
+    """Of this strategy alone; one nested in another has its own."""
+    span_state: SpanState = field(default_factory=SpanState)
     stage: str | None = None
     """Set while a verifier works: its tokens are accounted under its name."""
-    stock: Stock | None = None
+    cache: PathCache[Path] | None = None
     """Inside another strategy: paths of the same prompt that were drawn already."""
     live: bool = True
     """Whether text may be shown as it is made."""
@@ -71,92 +79,128 @@ class Context:
         return self.run.problem
 
     @property
+    def profile(self) -> Profile:
+        return self.run.profile
+
+    @property
+    def caps(self) -> Capabilities:
+        """What the engine can do."""
+        return self.run.engine.caps
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the engine serves."""
+        return self.run.engine.info
+
+    @property
+    def budget(self) -> Budget:
+        return self.run.budget
+
+    @property
+    def checker(self) -> Checker | None:
+        """The exact checker of the task that the question belongs to."""
+        return self.run.checker
+
+    @property
+    def verifier_name(self) -> str:
+        """Of the chosen verifier; empty where there is none."""
+        return self.verifier.name if self.verifier else ""
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter that the request runs with."""
+        return self.run.adapter
+
+    @property
+    def temperature(self) -> float | None:
+        """The request's own, where it named one."""
+        return self.run.temperature
+
+    @property
+    def max_tokens(self) -> int:
+        """The request's own limit of a path; 0: the rest of the context."""
+        return self.run.sampling.max_tokens
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model thinks by itself here: it can, and the request did not turn it off."""
+        return self.info.thinks and self.run.think is not False
+
+    @property
+    def form(self) -> Structured | None:
+        """What the text of the final answer must be; None where it is free."""
+        return answer_form(self.problem)
+
+    @property
     def opening(self) -> str:
         """What a final answer begins with: the mark of a call where one must be made."""
-        return f"{self.run.engine.info.tool_start}\n" if must_call(self.problem) else ""
+        return f"{self.info.tool_start}\n" if must_call_tool(self.problem) else ""
 
     @asynccontextmanager
     async def span(self, name: str) -> AsyncGenerator[Context]:
         """A child node of the trace, closed with its notes when the block ends."""
         node = self.run.open(self.node, name)
-        child = replace(self, node=node, names=(*self.names, name), place=Place())
+        child = replace(self, node=node, names=(*self.names, name), span_state=SpanState())
         try:
             yield child
         finally:
-            self.run.emit(Closed(node, dict(child.place.notes), self.run.budget.seconds))
+            self.run.emit(Closed(node, dict(child.span_state.notes), self.budget.seconds))
 
-    async def sample(
-        self,
-        prompt: str | None = None,
-        *,
-        n: int = 1,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        stop: tuple[str, ...] = (),
-        prefill: str = "",
-        logprobs: int | None = None,
-        stage: str = "sample",
-        until: Until | None = None,
-        drop: Drop | None = None,
-        final: bool = False,
-        live: bool = False,
-        after: int = 0,
-    ) -> list[Path]:
+    @asynccontextmanager
+    async def nested(
+        self, name: str, strategy: Requirements, cache: PathCache[Path], *, live: bool = False
+    ) -> AsyncGenerator[Context]:
+        """A span in which another strategy works, with its own verifier and what is in the cache in place of new paths
+        for the same prompt and sampling. `live`: its text may be shown as it is made, since nothing follows it.
+
+        Raises RequestError kinds for what the strategy lacks here.
+        """
+        verifier = self.admit(strategy)
+        async with self.span(name) as here:
+            yield replace(here, verifier=verifier, cache=cache.reader(), live=live)
+
+    def admit(self, strategy: Requirements) -> NamedVerifier | None:
+        """The verifier of a strategy that can run here. Raises RequestError kinds for what it lacks."""
+        check_capabilities(self.run, strategy)
+        return resolve_verifier(self.run, strategy)
+
+    async def sample(self, prompt: str | None = None, draw: Draw = Draw()) -> list[Path]:
         """Up to n paths of one prompt, together, as one engine request; fewer only when the budget ran out.
 
-        `prompt` is the user's turn (default: the question), `prefill` the beginning of the model's. `until` sees the
-        finished paths and aborts the rest by returning True; `drop` sees the new log-probabilities of path i and ends
-        that path by returning True. `final`: the path is the answer, so the request's own
-        tools, format and logprobs apply. `live`: its text may be shown as it is made. `after`: this goes on with the
-        latest draw, of which there are so many paths, and draws what a larger one would have drawn next.
-        Raises BudgetExhausted if not one path could be started, ContextLengthExceeded if the prompt does not fit.
+        `prompt` is the user's turn; default: the question. Raises BudgetExhausted if not one path could be started,
+        ContextLengthExceeded if the prompt does not fit.
         """
-        prefill += self.opening if final else ""
-        base = self.render(prompt, final=final)
-        sent = self.render(prompt, prefill=prefill, final=final) if prefill else base
-        ids = tuple(self.run.engine.tokenize(sent))
-        plan = self._plan(sent, base, ids, n, max_tokens, temperature, stop, logprobs, stage, final, after)
-        plan = replace(plan, prefill=prefill, until=until, drop=drop, live=live and self.live)
-        return await draw(self.run, plan, self._reader(final), self.stock)
+        prefill = draw.prefill + (self.opening if draw.final else "")
+        base = self.render(prompt, final=draw.final)
+        sent = self.tokenized(prompt, prefill=prefill, final=draw.final)
+        return await cached_paths(self.run, self._request(sent, base, prefill, draw), self.cache)
 
-    async def extend(
-        self,
-        path: Path,
-        *,
-        insert: str = "",
-        n: int = 1,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        stop: tuple[str, ...] = (),
-        logprobs: int | None = None,
-        stage: str = "extend",
-        final: bool = False,
-    ) -> list[Path]:
+    async def extend(self, path: Path, draw: Draw = Draw(stage="extend"), insert: str = "") -> list[Path]:
         """Up to n continuations of a partial path, exactly where its tokens ended; its prefix is in the cache.
 
         `insert` is put between: given text, not generated. What ended the path (an end of sequence) is left out.
         Raises CapabilityMissing on an engine that cannot continue token ids.
         """
-        if not self.run.engine.caps.continuation:
+        if not self.caps.continuation:
             raise CapabilityMissing(
                 f"strategy {self.run.strategy} continues partial paths, which this engine cannot do; "
                 "use the embedded or the vllm engine",
                 param="reasoning.strategy",
                 code="strategy_not_available",
             )
-        insert += self.opening if final else ""
+        insert += self.opening if draw.final else ""
         text = path.text + insert
-        sent, ids = path.prompt + text, continued(self.run.engine, path, insert)
-        plan = self._plan(sent, path.prompt, ids, n, max_tokens, temperature, stop, logprobs, stage, final)
-        plan = replace(plan, prefill=text, by_ids=True)
-        return await Draw(self.run, plan, self._reader(final)).run()
+        sent = Prompt(path.prompt + text, self.run.prompts.continued(path, insert))
+        return await cached_paths(
+            self.run, replace(self._request(sent, path.prompt, text, draw), by_ids=True)
+        )
 
     async def choice(
         self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
     ) -> Choice:
         """The model's probabilities over a few continuations, for the price of one forward."""
-        engine, budget = self.run.engine, self.run.budget
-        if not engine.caps.choose:
+        engine, budget = self.run.engine, self.budget
+        if not self.caps.choose:
             raise CapabilityMissing(
                 f"strategy {self.run.strategy} asks for probabilities of given words, which this engine cannot tell",
                 param="reasoning.strategy",
@@ -166,11 +210,11 @@ class Context:
             raise budget.exhausted("budget-seconds")
         if self.run.halted():
             raise BudgetExhausted("cancelled")
-        rendered = self.render(prompt, prefill=prefill, plain=True)
+        asked = self.tokenized(prompt, prefill=prefill, plain=True)
         lease = await budget.lease(1, 1)
         used = 0
         try:
-            request = ChoiceRequest(self.run.request_id(), rendered, options, self.run.adapter)
+            request = ChoiceRequest(self.run.request_id(), asked, options, self.run.adapter)
             choice = await engine.choose(request)
             used = choice.completion_tokens
         finally:
@@ -181,14 +225,14 @@ class Context:
 
     async def score(self, paths: Sequence[Path]) -> list[Score | None]:
         """The chosen verifier's score of each path; None where it failed on it. Raises VerifierError if on all."""
-        return await scoring.score(self.run, self.staged(self.run.verifier_name), paths)
+        return await scoring.score(self.run, self.verifier, self.staged(self.verifier_name), paths)
 
     async def score_steps(self, path: Path) -> list[Score]:
         """The chosen process verifier's score of each step of a path, finished or not.
 
         Raises RequestError where the verifier judges whole answers only, VerifierError where it fails.
         """
-        return await scoring.score_steps(self.run, self.staged(self.run.verifier_name), path)
+        return await scoring.score_steps(self.run, self.verifier, self.staged(self.verifier_name), path)
 
     async def rate(
         self,
@@ -214,9 +258,9 @@ class Context:
     async def retrieve(self, query: str, k: int = 4) -> list[Passage]:
         """The operator's passages nearest to the query, best first; none where the server has no knowledge."""
         run = self.run
-        return await fetch(run.knowledge, query, k, run.engine.info.specials) if run.knowledge else []
+        return await fetch(run.knowledge, query, k, self.info.specials) if run.knowledge else []
 
-    async def together(
+    async def gather_within_budget(
         self, work: Callable[[Item], Awaitable[Result]], items: Sequence[Item]
     ) -> list[Result | None]:
         """`work` on every item at once; None for those that the budget refused. Raises BudgetExhausted if all were."""
@@ -235,53 +279,43 @@ class Context:
             raise refused[0]
         return [task.result() for task in tasks]
 
-    async def votes(self, paths: Sequence[Path], weights: Sequence[float] | None = None) -> tuple[Vote, ...]:
-        """Equal answers counted together, heaviest first (ties: first given). A weight is 1 unless given; no answer is
-        no vote."""
-        voters = [
-            (path.answer, weights[i] if weights else 1.0)
-            for i, path in enumerate(paths)
-            if path.answer is not None
-        ]
-        names = await self._joined([answer for answer, _ in voters])
-        counted: dict[str, Vote] = {}
-        for name, (_, weight) in zip(names, voters, strict=True):
-            vote = counted.get(name, Vote(name, 0))
-            counted[name] = Vote(name, vote.count + 1, vote.weight + weight)
-        return tuple(sorted(counted.values(), key=lambda vote: -vote.weight))
-
-    async def voter(
-        self, paths: Sequence[Path], answer: str, rank: Callable[[Path], float] = lambda path: 0.0
-    ) -> Path:
-        """The path of highest rank, then the most certain one, then the first, that gave this answer."""
-        named = [p for p in paths if p.answer is not None]
-        names = await self._joined([p.answer or "" for p in named])
-        same = [p for p, name in zip(named, names, strict=True) if answer in (name, p.answer)]
-        return max(same, key=lambda p: (rank(p), p.mean_logprob))
+    async def merge_equal(self, answers: list[str]) -> list[str]:
+        """Each answer as the first of those that it equals."""
+        problem = self.problem
+        # Answers of a task with a checker are texts that its rule tells apart: (10-4)*4 is not the vote 24. Tool calls
+        # and JSON are canonical already.
+        if self.checker or problem.tools or problem.structured:
+            return answers
+        return await self.run.equality.cluster(answers)
 
     def propose(self, answer: Answer, score: float) -> Answer:
         """Record the best answer so far: streamed, and the result if the run is cut. Returns it."""
         run = self.run
         if run.best is None or score >= run.best[0]:
             run.best = (score, answer)
-            run.emit(Proposed(self.node, answer.value, score, run.budget.seconds))
+            run.emit(Proposed(self.node, answer.value, score, self.budget.seconds))
         return answer
+
+    def stand_by(self, answer: Answer) -> None:
+        """Keep an answer that was not accepted as what a cut run falls back on, below whatever is proposed later."""
+        if answer.path:
+            self.run.best = (float("-inf"), answer)
 
     def judge(self, node: int, value: float, *, by: str, detail: str = "") -> None:
         """Record a judgement on a node of the trace."""
-        self.run.emit(Scored(node, value, by, detail, self.run.budget.seconds))
+        self.run.emit(Scored(node, value, by, detail, self.budget.seconds))
 
     def note(self, **data: Any) -> None:
         """Anything else for the trace: votes, values, reasons."""
-        self.place.notes.update(data)
+        self.span_state.notes.update(data)
 
-    def worded(self, mode: str, text: str | None = None) -> str:
+    def format_prompt(self, mode: Literal["steps", "direct"], text: str | None = None) -> str:
         """The question (or `text`), with what the profile appends to ask for `steps` or a `direct` answer.
 
         A model that thinks by itself is asked plainly for steps too.
         """
-        ask = self.run.profile.ask
-        suffix = ask.direct if mode == "direct" else ("" if self.run.engine.info.thinks else ask.steps)
+        ask = self.profile.ask
+        suffix = ask.direct if mode == "direct" else ("" if self.info.thinks else ask.steps)
         asked = self.problem.question if text is None else text
         return f"{asked}\n{suffix}" if suffix else asked
 
@@ -290,72 +324,64 @@ class Context:
     ) -> str:
         """The prompt as the model's template has it. `plain`: thinking off, for a word's probability."""
         problem, run = self.problem, self.run
-        think = False if plain and run.engine.info.thinks else run.think
+        think = False if plain and self.info.thinks else run.think
         tools = problem.tools if final else ()
-        return run.engine.render_chat(problem.turns(prompt), tools=tools, think=think, prefill=prefill)
+        return run.prompts.render(problem.turns(prompt), tools=tools, think=think, prefill=prefill)
 
-    async def _joined(self, answers: list[str]) -> list[str]:
-        """Each answer as the first of those that it equals."""
-        problem = self.problem
-        # Answers of a task with a checker are texts that its rule tells apart: (10-4)*4 is not the vote 24. Tool calls
-        # and JSON are canonical already.
-        if self.run.checker or problem.tools or problem.structured:
-            return answers
-        return await self.run.equality.cluster(answers)
+    def tokenized(
+        self, prompt: str | None = None, *, prefill: str = "", final: bool = False, plain: bool = False
+    ) -> Prompt:
+        """The rendered prompt with its tokens."""
+        return self.run.prompts.prompt(self.render(prompt, prefill=prefill, final=final, plain=plain))
 
-    def _stop(self, stop: tuple[str, ...], final: bool) -> tuple[str, ...]:
-        """A step's own stop, else the request's where the whole text of the path is content."""
-        run = self.run
-        if stop or not final or run.engine.info.thinks or run.strategy not in PLAIN:
-            return stop
-        return run.sampling.stop
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text that begins a prompt."""
+        return len(self.run.prompts.prompt(text).ids)
 
-    def _plan(
-        self,
-        prompt: str,
-        base: str,
-        ids: tuple[int, ...],
-        n: int,
-        max_tokens: int | None,
-        temperature: float | None,
-        stop: tuple[str, ...],
-        logprobs: int | None,
-        stage: str,
-        final: bool,
-        after: int = 0,
-    ) -> Plan:
-        run, caps = self.run, self.run.engine.caps
-        room = run.engine.info.context - len(ids)
+    def parse(self, path: Path) -> Parsed:
+        """A finished path as its template means it."""
+        return self.run.engine.parse(path.text, prompt=path.prompt)
+
+    def read_answer(self, text: str, *, tools: bool = False) -> str | None:
+        """The answer that a vote counts; None where the text gives none. `tools`: a tool call is an answer."""
+        return self.run.read_answer(text, tools=tools)
+
+    def _request(self, prompt: Prompt, base: str, prefill: str, draw: Draw) -> PathRequest:
+        """A draw with what the request, the profile and the engine leave of it. Raises ContextLengthExceeded."""
+        run, asked = self.run, self.run.sampling
+        room = self.info.context - len(prompt.ids)
         if room <= 0:
             raise ContextLengthExceeded(
-                f"the prompt has {len(ids)} tokens; this model's context is {run.engine.info.context}",
+                f"the prompt has {len(prompt.ids)} tokens; this model's context is {self.info.context}",
                 param="messages",
                 code="context_length_exceeded",
             )
-        # The request's own limit bounds each path; a step's limit bounds the step.
-        limit = min(room, max_tokens or room, run.sampling.max_tokens or room)
-        wanted = max(
-            (k for k in (logprobs, run.sampling.logprobs, run.alternatives) if k is not None), default=None
-        )
-        if not after:
-            self.place.latest, self.place.calls = self.place.calls, self.place.calls + 1
-        seed = zlib.crc32(repr((run.seed, self.names, self.place.latest)).encode()) + after
+        if not draw.after:
+            self.span_state.latest, self.span_state.calls = self.span_state.calls, self.span_state.calls + 1
+        seed = zlib.crc32(repr((run.seed, self.names, self.span_state.latest)).encode()) + draw.after
+        # A step's own stop, else the request's where the whole text of the path is content.
+        whole = draw.final and run.plain and not self.info.thinks
         sampling = replace(
-            run.sampling,
-            temperature=run.sampling.temperature if temperature is None else temperature,
+            asked,
+            temperature=asked.temperature if draw.temperature is None else draw.temperature,
             seed=seed % 2**31,
-            stop=self._stop(stop, final),
-            include_stop=bool(stop),
-            structured=form_of(self.problem) if final else None,
-            logprobs=(0 if caps.logprobs >= 0 else None)
-            if wanted is None
-            else min(wanted, max(caps.logprobs, 0)),
-            max_tokens=limit,
+            stop=draw.stop or (asked.stop if whole else ()),
+            include_stop=bool(draw.stop),
+            structured=self.form if draw.final else None,
+            logprobs=self._logprobs(draw),
+            # The request's own limit bounds each path; a step's limit bounds the step.
+            max_tokens=min(room, draw.max_tokens or room, asked.max_tokens or room),
         )
-        candidate = self.stage is None
-        return Plan(
-            prompt, base, ids, n, sampling, limit, self.stage or stage, self.node, candidate=candidate
+        accounted = replace(draw, stage=self.stage or draw.stage, live=draw.live and self.live)
+        return PathRequest(
+            prompt, base, prefill, accounted, sampling, self.node, candidate=self.stage is None
         )
 
-    def _reader(self, final: bool) -> Callable[[str], str | None]:
-        return lambda text: read_answer(self.run, text, tools=final)
+    def _logprobs(self, draw: Draw) -> int | None:
+        """Alternatives to record at each token: the most that anybody reads, as far as the engine can tell them."""
+        most = self.caps.logprobs
+        read = (draw.logprobs, self.run.sampling.logprobs, self.verifier and self.verifier.alternatives)
+        wanted = max((k for k in read if k is not None), default=None)
+        if wanted is None:
+            return 0 if most >= 0 else None
+        return min(wanted, max(most, 0))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from reason_engine.runtime.run import Run
-from reason_engine.runtime.stream_text import Narrator
+from reason_engine.runtime.stream_text import TextStream
 from reason_engine.runtime.trace import Trace
 from reason_engine.types import Answer, FinishReason, Passage, Path, Stopped, TokenLogprob, ToolCall, Usage
 
@@ -58,14 +58,14 @@ def fallback(run: Run, answer: Answer | None) -> Answer:
     return Answer(path, path.answer, None, answer.votes if answer else ())
 
 
-def conclude(run: Run, answer: Answer, narrator: Narrator, stopped: Stopped, prompt_tokens: int) -> Outcome:
+def conclude(run: Run, answer: Answer, texts: TextStream, stopped: Stopped, prompt_tokens: int) -> Outcome:
     """Fold a finished run into its outcome."""
     path = answer.path
     calls = run.engine.parse(path.text, prompt=path.prompt).tool_calls if path and run.problem.tools else ()
-    narrator.finish(path, called=bool(calls))
-    content = narrator.content
+    texts.finish(path, called=bool(calls))
+    content = texts.content
     finish: FinishReason = path.finish_reason if path else "length"
-    if narrator.stopped:
+    if texts.stopped:
         finish = "stop"
     if calls:
         finish = "tool_calls"
@@ -83,12 +83,12 @@ def conclude(run: Run, answer: Answer, narrator: Narrator, stopped: Stopped, pro
     return Outcome(
         id=run.id,
         content=content,
-        reasoning=narrator.reasoning,
+        reasoning=texts.reasoning,
         tool_calls=calls,
         finish_reason=finish,
         answer=answer,
         stopped=stopped,
-        usage=run.total(),
+        usage=sum(run.usage.values(), Usage()),
         usage_by_stage=dict(run.usage),
         content_tokens=_content_tokens(run, path, content),
         prompt_tokens=prompt_tokens,
@@ -105,7 +105,7 @@ def _content_tokens(run: Run, path: Path | None, content: str) -> int:
         return 0
     if content == path.text:
         return path.tokens
-    return min(path.tokens, len(run.engine.tokenize(content)))
+    return min(path.tokens, len(run.prompts.prompt(content).ids))
 
 
 def _content_logprobs(path: Path | None, content: str) -> tuple[TokenLogprob, ...]:
@@ -124,3 +124,8 @@ def _content_logprobs(path: Path | None, content: str) -> tuple[TokenLogprob, ..
 def stopped_by(run: Run, answer: Answer) -> Stopped:
     """Why the run ended: the first cut of its budget, a decision, or because it was done."""
     return run.budget.cut or cast(Stopped, "decided" if answer.decided else "done")
+
+
+def cited(sources: Sequence[Passage]) -> list[dict[str, Any]]:
+    """The sources as a trace notes them and as a client reads them, numbered as the prompt numbers them."""
+    return [{"n": n, "source": p.source, "text": p.text} for n, p in enumerate(sources, 1)]

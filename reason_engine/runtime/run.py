@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reason_engine.answers import Equality
-from reason_engine.contracts import Checker, Engine, Powers, Retriever, Verifier
+from reason_engine.answers import Equality, find, normalise
+from reason_engine.contracts import Checker, Engine, Powers, Retriever
 from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.events import Event, Opened
+from reason_engine.runtime.prompts import PromptCache
+from reason_engine.runtime.stream_text import Borders
 from reason_engine.types import Answer, Path, Problem, Sampling, Usage
+
+PLAIN = frozenset({"direct"})
+"""Strategies whose text is all content: no answer marker is looked for."""
 
 
 @dataclass
@@ -27,10 +33,7 @@ class Run:
     seed: int
     publish: Callable[[Event], None]
     equality: Equality
-    verifier: Verifier | None = None
-    verifier_name: str = ""
-    alternatives: int | None = None
-    """Likeliest alternatives to record at each token, where the verifier reads them."""
+    prompts: PromptCache
     checker: Checker | None = None
     knowledge: Retriever | None = None
     halted: Callable[[], bool] = lambda: False
@@ -46,6 +49,11 @@ class Run:
     nodes: int = 0
     requests: int = 0
     samples: int = 0
+
+    @property
+    def plain(self) -> bool:
+        """Whether the whole text of a path is its content."""
+        return self.strategy in PLAIN
 
     def emit(self, event: Event) -> None:
         """Publish an event. Deltas are not kept: every path's `sampled` event has its whole text."""
@@ -79,9 +87,40 @@ class Run:
         """Account for tokens under a stage."""
         self.usage[stage] = self.usage.get(stage, Usage()) + usage
 
-    def total(self) -> Usage:
-        """All stages together."""
-        total = Usage()
-        for usage in self.usage.values():
-            total += usage
-        return total
+    def read_answer(self, text: str, *, tools: bool = False) -> str | None:
+        """The answer that a vote counts; None where the text gives none.
+
+        A tool call counts as its name and arguments, a JSON answer as its canonical text, an answer of a task with a
+        checker as its text, any other as `answers.find` and `answers.normalise` read it.
+        """
+        parsed = self.engine.parse(text)
+        if tools and parsed.tool_calls:
+            calls = [[call.name, _canonical(call.arguments)] for call in parsed.tool_calls]
+            return json.dumps(calls, sort_keys=True)
+        if self.problem.structured is not None:
+            return _canonical(parsed.content.strip()) or None
+        value = find(parsed.content, self.profile.answer_marker)
+        if value is None:
+            return None
+        return " ".join(value.split()) if self.checker else normalise(value)
+
+    def borders(self, prompt: str) -> Borders:
+        """Where reasoning ends in the paths of this rendered prompt."""
+        info = self.engine.info
+        marker = None if self.plain or self.problem.structured else self.profile.answer_marker
+        return Borders(
+            info.think_start if info.thinks else None,
+            info.think_end if info.thinks else None,
+            None if info.thinks else marker,
+            info.thinks and prompt.rstrip().endswith(info.think_start),
+            self.sampling.stop,
+            info.tool_start if self.problem.tools else None,
+        )
+
+
+def _canonical(text: str) -> str:
+    """JSON in one spelling; any other text as it is."""
+    try:
+        return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
+    except ValueError:
+        return text

@@ -10,111 +10,162 @@ tokens it had made by then are counted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
-from reason_engine.contracts import Engine
 from reason_engine.errors import BudgetExhausted, EngineError
 from reason_engine.runtime.budget import Lease
+from reason_engine.runtime.collect import PartialPath
 from reason_engine.runtime.events import Delta, Sampled
 from reason_engine.runtime.run import Run
-from reason_engine.types import Chunk, FinishReason, GenerateRequest, Path, Sampling, TokenLogprob, Usage
+from reason_engine.types import Chunk, Draw, FinishReason, GenerateRequest, Path, Prompt, Sampling, Usage
 
-LONGEST_END = 8
-"""Tokens of the longest mark that may be cut off the end of a path."""
-Drop = Callable[[int, Sequence[TokenLogprob]], bool]
-"""Sees the log-probabilities that path i of a draw has gained; True ends that path."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to draw. `prompt` is sent as it is; `base` is the prompt without `prefill`, which the path's text begins
-    with; `prompt_ids` are the tokens of what is sent, and are sent in its place if `by_ids`; `limit` is the most tokens
-    a path may have; `parent` is a node of the trace."""
-
-    prompt: str
-    base: str
-    prompt_ids: tuple[int, ...]
-    n: int
-    sampling: Sampling
-    limit: int
-    stage: str
-    parent: int
-    prefill: str = ""
-    live: bool = False
-    candidate: bool = True
-    by_ids: bool = False
-    until: Callable[[list[Path]], bool] | None = None
-    drop: Drop | None = None
+Drawn = TypeVar("Drawn")
 
 
 @dataclass
-class Draft:
-    """A path while it grows."""
+class PathCache(Generic[Drawn]):
+    """Paths that were drawn already, by their kind (the prompt and how it was sampled), in the order of drawing.
 
-    index: int
+    Several readers share the paths; each reads every kind from its first path on and gets no path twice. Draws of one
+    kind wait for each other, so that none is drawn twice.
+    """
+
+    kept: defaultdict[str, list[Drawn]] = field(default_factory=lambda: defaultdict(list))
+    _locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    _read: Counter[str] = field(default_factory=Counter[str])
+
+    def reader(self) -> PathCache[Drawn]:
+        """The same paths for somebody who has read none of them."""
+        return PathCache(self.kept, self._locks)
+
+    def take(self, kind: str, n: int) -> list[Drawn]:
+        """Up to n kept paths that this reader has not had yet."""
+        begin = self._read[kind]
+        taken = self.kept[kind][begin : begin + n]
+        self._read[kind] += len(taken)
+        return taken
+
+    def put(self, kind: str, paths: Sequence[Drawn]) -> None:
+        """Keep what this reader has just drawn and had."""
+        self.kept[kind].extend(paths)
+        self._read[kind] = len(self.kept[kind])
+
+    async def paths(
+        self, kind: str, n: int, draw: Callable[[list[Drawn]], Awaitable[list[Drawn]]]
+    ) -> list[Drawn]:
+        """N paths that this reader has not had; those that are not kept yet are drawn by `draw`, which is given those
+        that are and may return fewer."""
+        async with self._locks[kind]:
+            taken = self.take(kind, n)
+            if len(taken) == n:
+                return taken
+            new = await draw(taken)
+            self.put(kind, new)
+        return [*taken, *new]
+
+
+@dataclass(frozen=True, slots=True)
+class PathRequest:
+    """What to draw. `prompt` is sent, as its tokens alone if `by_ids`; `base` is the prompt without `prefill`, which
+    the path's text begins with. `sampling.max_tokens` is the most tokens a path may have, over all its leases; `node`
+    the node of the trace that the paths stand below; `candidate`: a run that is cut may end with one of them."""
+
+    prompt: Prompt
+    base: str
+    prefill: str
+    draw: Draw
+    sampling: Sampling
     node: int
-    parts: list[str] = field(default_factory=list[str])
-    ids: list[int] = field(default_factory=list[int])
-    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
-    tokens: int = 0
+    candidate: bool = True
+    by_ids: bool = False
+
+
+async def cached_paths(run: Run, request: PathRequest, cache: PathCache[Path] | None = None) -> list[Path]:
+    """The paths of a request, those in the cache first. Raises BudgetExhausted if there is not one."""
+    if cache is None:
+        return await PathSampler(run, request).run()
+    draw = request.draw
+
+    async def rest(taken: list[Path]) -> list[Path]:
+        until = draw.until
+        if until and taken and until(list(taken)):
+            return []
+
+        def whole(new: list[Path]) -> bool:
+            return until is not None and until([*taken, *new])
+
+        more = replace(draw, n=draw.n - len(taken), until=until and whole)
+        return await PathSampler(run, replace(request, draw=more)).run()
+
+    return await cache.paths(repr((request.prompt, replace(request.sampling, seed=0))), draw.n, rest)
+
+
+@dataclass(slots=True)
+class OpenPath(PartialPath):
+    """A path of a draw while it grows: its node of the trace and its lease. `turns`: leases used up so far."""
+
+    node: int = 0
     leased: int = 0
     used: int = 0
     turns: int = 0
     dropped: bool = False
-    finish: FinishReason | None = None
-    stop_reason: str | int | None = None
     path: Path | None = None
 
 
-class Draw:
-    """One draw. `await run()` gives the paths in index order: fewer than n only where the budget ran out."""
+class PathSampler:
+    """Samples the paths of one request within the budget."""
 
-    def __init__(self, run: Run, plan: Plan, read: Callable[[str], str | None]) -> None:
-        self._run, self._plan, self._read = run, plan, read
-        self._drafts: list[Draft] = []
+    def __init__(self, run: Run, request: PathRequest) -> None:
+        self._run, self._request, self._draw = run, request, request.draw
+        self._limit = request.sampling.max_tokens
+        self._open_paths: list[OpenPath] = []
         self._done: list[Path] = []
         self._decided = asyncio.Event()
 
     async def run(self) -> list[Path]:
-        """Draw. Raises BudgetExhausted if not one path could be started."""
-        plan = self._plan
+        """The paths in index order; fewer than n only where the budget ran out.
+
+        Raises BudgetExhausted if not one path could be started.
+        """
         refused: BudgetExhausted | None = None
         if self._run.halted():
             raise BudgetExhausted("cancelled")
-        granted = self._run.budget.admit(plan.n)
+        granted = self._run.budget.admit(self._draw.n)
         self._run.samples += granted
         async with asyncio.TaskGroup() as group:
-            while len(self._drafts) < granted and not self._decided.is_set():
+            while len(self._open_paths) < granted and not self._decided.is_set():
                 try:
-                    lease = await self._run.budget.lease(granted - len(self._drafts), plan.limit)
+                    lease = await self._run.budget.lease(granted - len(self._open_paths), self._limit)
                 except BudgetExhausted as error:
                     refused = error
                     break
                 group.create_task(self._batch([self._open() for _ in range(lease.paths)], lease))
-        if refused and not self._drafts:
+        if refused and not self._open_paths:
             raise refused
-        paths = [draft.path for draft in self._drafts if draft.path]
-        if plan.candidate:
+        paths = [draft.path for draft in self._open_paths if draft.path]
+        if self._request.candidate:
             self._run.candidates.extend(paths)
         return paths
 
-    async def _batch(self, drafts: list[Draft], lease: Lease) -> None:
+    async def _batch(self, drafts: list[OpenPath], lease: Lease) -> None:
         """Run drafts as one request; those cut by their lease go on with another one."""
-        plan, first = self._plan, drafts[0]
+        asked, first = self._request, drafts[0]
         for draft in drafts:
             draft.leased, draft.used, draft.finish = lease.tokens, 0, None
-        prompt: str | tuple[int, ...] = plan.prompt_ids if plan.by_ids else plan.prompt
+        prompt = asked.prompt.ids if asked.by_ids else asked.prompt
         if first.turns:
-            prompt = (*plan.prompt_ids, *first.ids)
+            prompt = (*asked.prompt.ids, *first.ids)
         # A continuation draws with a seed of its own, so that it does not repeat the first lease's draws.
-        seed = plan.sampling.seed + first.index + 1_000_003 * first.turns
+        seed = asked.sampling.seed + first.index + 1_000_003 * first.turns
         request = GenerateRequest(
             self._run.request_id(),
             prompt,
             len(drafts),
-            replace(plan.sampling, max_tokens=lease.tokens, seed=seed % 2**31),
+            replace(asked.sampling, max_tokens=lease.tokens, seed=seed % 2**31),
             self._run.adapter,
             search=self._run.id,
         )
@@ -123,10 +174,10 @@ class Draw:
         finally:
             for draft in drafts:
                 self._settle(draft)
-        again: list[Draft] = []
+        again: list[OpenPath] = []
         for draft in drafts:
             cut = draft.dropped or self._decided.is_set()
-            if draft.finish == "length" and draft.tokens < plan.limit and not cut:
+            if draft.finish == "length" and draft.tokens < self._limit and not cut:
                 again.append(draft)
             else:
                 self._close(draft)
@@ -141,16 +192,16 @@ class Draw:
             for draft in again:
                 group.create_task(self._go_on(draft))
 
-    async def _go_on(self, draft: Draft) -> None:
+    async def _go_on(self, draft: OpenPath) -> None:
         try:
-            lease = await self._run.budget.lease(1, self._plan.limit - draft.tokens)
+            lease = await self._run.budget.lease(1, self._limit - draft.tokens)
         except BudgetExhausted:
             self._close(draft)
             return
         draft.turns += 1
         await self._batch([draft], lease)
 
-    async def _stream(self, request: GenerateRequest, drafts: list[Draft]) -> None:
+    async def _stream(self, request: GenerateRequest, drafts: list[OpenPath]) -> None:
         """Take chunks until every sample has ended, the deadline passes or the draw is decided."""
         chunks = self._run.engine.generate(request)
         async with aclosing(chunks):  # pyright: ignore[reportArgumentType]
@@ -165,35 +216,28 @@ class Draw:
 
     async def _watch(self, request_id: str) -> None:
         """Abort the request at the deadline or once the draw is decided; the stream then ends by itself."""
-        deadline = self._run.budget.deadline
-        left = (
-            None
-            if deadline is None
-            else max(0.0, deadline - self._run.budget.started - self._run.budget.seconds)
-        )
+        left = self._run.budget.seconds_left
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(None if left is None else max(0.0, left)):
                 await self._decided.wait()
         except TimeoutError:
             self._run.budget.note("budget-seconds")
         await self._run.engine.abort(request_id)
 
-    def _dropped(self, draft: Draft, chunk: Chunk) -> bool:
+    def _dropped(self, draft: OpenPath, chunk: Chunk) -> bool:
         """Whether this chunk is what a path that still runs is ended for."""
-        if not self._plan.drop or draft.dropped or not chunk.logprobs:
+        if not self._draw.drop or draft.dropped or not chunk.logprobs:
             return False
-        draft.dropped = self._plan.drop(draft.index, chunk.logprobs)
+        draft.dropped = self._draw.drop(draft.index, chunk.logprobs)
         return draft.dropped and not chunk.finish_reason and self._run.engine.caps.sample_abort
 
-    def _take(self, draft: Draft, chunk: Chunk, counted: GenerateRequest) -> None:
+    def _take(self, draft: OpenPath, chunk: Chunk, counted: GenerateRequest) -> None:
         run, count = self._run, chunk.token_count
-        draft.tokens += count
+        draft.add(chunk)
         draft.used += count
-        draft.ids.extend(chunk.token_ids)
-        draft.logprobs.extend(chunk.logprobs)
         if count or chunk.prompt_tokens or chunk.draft_accepted or chunk.draft_rejected:
             run.charge(
-                self._plan.stage,
+                self._draw.stage,
                 Usage(
                     chunk.prompt_tokens,
                     chunk.cached_tokens,
@@ -203,7 +247,6 @@ class Draw:
                 ),
             )
         if chunk.text:
-            draft.parts.append(chunk.text)
             run.emit(Delta(draft.node, chunk.text, run.budget.seconds))
         if run.halted():
             self._decided.set()
@@ -212,54 +255,41 @@ class Draw:
                 f"the engine failed on request {counted.id}: {chunk.stop_reason or 'no reason given'}"
             )
         if chunk.finish_reason:
-            draft.finish, draft.stop_reason = chunk.finish_reason, chunk.stop_reason
             self._settle(draft)
-            if draft.finish != "length" or draft.dropped or draft.tokens >= self._plan.limit:
+            if draft.finish != "length" or draft.dropped or draft.tokens >= self._limit:
                 self._close(draft)
 
-    def _open(self) -> Draft:
-        plan, index = self._plan, len(self._drafts)
+    def _open(self) -> OpenPath:
+        asked, index = self._request, len(self._open_paths)
         node = self._run.open(
-            plan.parent, f"path {index}", path=True, stage=plan.stage, prompt=plan.base, prefill=plan.prefill,
-            live=plan.live,
+            asked.node, f"path {index}", path=True, stage=self._draw.stage, prompt=asked.base, prefill=asked.prefill,
+            live=self._draw.live,
         )  # fmt: skip
-        draft = Draft(index, node)
-        self._drafts.append(draft)
+        draft = OpenPath(index, node=node)
+        self._open_paths.append(draft)
         return draft
 
-    def _settle(self, draft: Draft) -> None:
+    def _settle(self, draft: OpenPath) -> None:
         if draft.leased:
             self._run.budget.settle(draft.leased, draft.used, finished=draft.finish == "stop")
             draft.leased = 0
 
-    def _close(self, draft: Draft) -> None:
+    def _close(self, draft: OpenPath) -> None:
         if draft.path:
             return
-        plan, run = self._plan, self._run
-        text = "".join(draft.parts)
+        asked, run, text = self._request, self._run, draft.text
         # An aborted path is a text cut short, which is what `length` says to a client.
         finish: FinishReason = "length" if draft.finish in (None, "abort", "length") else draft.finish
-        answer = self._read(plan.prefill + text) if finish != "length" or plan.candidate else None
+        whole = asked.prefill + text
+        read = finish != "length" or asked.candidate
+        answer = run.read_answer(whole, tools=self._draw.final) if read else None
         draft.path = path = Path(
-            draft.node, plan.base, plan.prefill + text, tuple(draft.ids), plan.prompt_ids, tuple(draft.logprobs),
-            finish, draft.stop_reason, plan.prefill, draft.tokens, answer,
+            draft.node, asked.base, whole, tuple(draft.ids), asked.prompt.ids, tuple(draft.logprobs),
+            finish, draft.stop_reason, asked.prefill, draft.tokens, answer,
         )  # fmt: skip
         mean = path.mean_logprob if draft.logprobs else None
         run.emit(Sampled(draft.node, text, finish, draft.tokens, answer, mean, run.budget.seconds))
         self._done.append(path)
-        if plan.until and not self._decided.is_set() and plan.until(list(self._done)):
+        until = self._draw.until
+        if until and not self._decided.is_set() and until(list(self._done)):
             self._decided.set()
-
-
-def continued(engine: Engine, path: Path, insert: str = "") -> tuple[int, ...]:
-    """What a continuation of a path begins with: its tokens as they were drawn, then those of `insert`.
-
-    Tokens that ended it without being part of its text (an end of sequence, a mark that was cut off) go. A text that
-    ends inside a token is read anew, since then only the text says where the path ends.
-    """
-    drawn, ids = path.text[len(path.prefill) :], path.token_ids
-    for end in range(len(ids), max(len(ids) - LONGEST_END, 0) - 1, -1):
-        if engine.detokenize(ids[:end]) == drawn:
-            first = len(engine.tokenize(""))  # a beginning of sequence, where the model has one
-            return (*path.prompt_ids, *ids[:end], *(engine.tokenize(insert)[first:] if insert else ()))
-    return tuple(engine.tokenize(path.prompt + path.text + insert))

@@ -1,7 +1,11 @@
-"""Runs one strategy on one problem: `solve`. A spent budget ends a run with its best answer; errors leave ungrouped.
+"""Runs one strategy on one problem: `solve`, and `solve_sync` for programs that are not asynchronous.
 
-Errors are classified by the boundary that failed: RequestError, EngineError and VerifierError pass as they are, an
-error of a strategy's own code becomes StrategyError.
+A spent budget ends a run with its best answer; errors leave ungrouped. They are classified by the boundary that failed:
+RequestError, EngineError and VerifierError pass as they are, an error of a strategy's own code becomes StrategyError.
+
+The operator's documents are put before the question, so that every strategy and verifier reads them; at most half of
+the context's room goes to them. Tasks are recognised by the question as it was asked (`Problem.asked`): a document that
+happens to pose a task is no task.
 """
 
 from __future__ import annotations
@@ -10,45 +14,44 @@ import asyncio
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, cast
+from pathlib import Path
+from typing import Protocol
 
 from reason_engine.answers import Equality
 from reason_engine.contracts import Engine, Powers, Retriever
 from reason_engine.errors import (
     BudgetExhausted,
+    CapabilityMissing,
     ContextLengthExceeded,
     ReasonError,
     StrategyError,
+    first_error,
 )
-from reason_engine.profile import Profile
-from reason_engine.runtime.answer_form import borders_of
+from reason_engine.knowledge.quoting import TOP, fetch, fitting, quoted
+from reason_engine.profile import Profile, read_profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.events import Closed, Event
-from reason_engine.runtime.nested import capable
-from reason_engine.runtime.outcome import Outcome, conclude, fallback, stopped_by
+from reason_engine.runtime.outcome import Outcome, cited, conclude, fallback, stopped_by
+from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.run import Run
-from reason_engine.runtime.sources import cited, informed
-from reason_engine.runtime.stream_text import Narrator, Piece
-from reason_engine.runtime.verify import alternatives_of, appointed, checker_of
-from reason_engine.types import Answer, DraftBy, Limits, Problem, Sampling
+from reason_engine.runtime.stream_text import Piece, TextStream
+from reason_engine.runtime.verify import (
+    NamedVerifier,
+    Requirements,
+    check_capabilities,
+    checker_of,
+    resolve_verifier,
+)
+from reason_engine.types import Answer, Limits, Problem, Sampling
 
 GRACE_SECONDS = 1.0
 """After the deadline a run has this long to hand in what its aborted paths had generated."""
 
 
-class Solvable(Protocol):
+class Solvable(Requirements, Protocol):
     """What `solve` needs of a strategy; `reason_engine.strategies.Strategy` is the one class that has it."""
 
-    @property
-    def title(self) -> str: ...
-    @property
-    def wants(self) -> frozenset[str]: ...
-    @property
-    def judges_steps(self) -> bool: ...
-    def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None: ...
-    @property
-    def drafter(self) -> DraftBy: ...
     @property
     def knowledge(self) -> bool: ...
     async def run(self, problem: Problem, ctx: Context) -> Answer: ...
@@ -74,6 +77,7 @@ async def solve(
     run_id: str | None = None,
     powers: Powers | None = None,
     knowledge: Retriever | None = None,
+    prompts: PromptCache | None = None,
     halted: Callable[[], bool] = lambda: False,
     publish: Callable[[Event], None] = ignore,
     say: Callable[[Piece], None] = ignore,
@@ -82,9 +86,10 @@ async def solve(
 
     `sampling` carries the request's own parameters (`max_tokens` 0: the rest of the context), `temperature` the
     request's own where it named one. `powers`: what verifiers may do on this machine; none given: nothing. `knowledge`:
-    the operator's documents. `publish` gets every event, `say` every piece of `reasoning` and `content` as it becomes
-    certain; joined they equal the outcome's fields. Once `halted` is true, whatever runs is aborted and nothing new
-    begins. A `Budget` in place of limits is shared with other runs.
+    the operator's documents. `prompts`: the request's, where some are rendered already or several runs share them.
+    `publish` gets every event, `say` every piece of `reasoning` and `content` as it becomes certain; joined they equal
+    the outcome's fields. Once `halted` is true, whatever runs is aborted and nothing new begins. A `Budget` in place of
+    limits is shared with other runs.
     Raises RequestError (nothing was generated), EngineError, VerifierError, StrategyError.
     """
     budget = limits if isinstance(limits, Budget) else Budget(limits or Limits())
@@ -100,6 +105,7 @@ async def solve(
         seed=seed,
         publish=ignore,
         equality=own,
+        prompts=prompts or PromptCache(engine),
         temperature=temperature,
         adapter=adapter,
         think=think,
@@ -107,52 +113,94 @@ async def solve(
         knowledge=knowledge,
         halted=halted,
     )
-    narrator = Narrator(lambda prompt: borders_of(run, prompt), say)
+    texts = TextStream(run.borders, say)
 
-    def tell(event: Event) -> None:
-        narrator.feed(event)
+    def hear(event: Event) -> None:
+        texts.feed(event)
         publish(event)
 
-    run.publish = tell
+    run.publish = hear
     try:
         if strategy.knowledge:
-            run.problem = await informed(problem, knowledge, engine, run.profile)
-        prompt_tokens = _admit(run, strategy)
-        answer = await _run(run, strategy)
-        answer = fallback(run, answer)
-        return conclude(run, answer, narrator, stopped_by(run, answer), prompt_tokens)
+            run.problem = await augment_with_sources(run)
+        prompt_tokens, verifier = _admit(run, strategy)
+        answer = fallback(run, await _run(run, strategy, verifier))
+        return conclude(run, answer, texts, stopped_by(run, answer), prompt_tokens)
     finally:
         if equality is None:
             await own.close()
 
 
-def _admit(run: Run, strategy: Solvable) -> int:
-    """Everything that can be refused before a token is spent. Returns the tokens of the client's prompt."""
-    capable(run, strategy)
+def solve_sync(
+    strategy: Solvable,
+    problem: Problem,
+    engine: Engine,
+    *,
+    profile: Profile | None = None,
+    limits: Limits | None = None,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+) -> Outcome:
+    """`solve` on an engine that this call starts and closes. `profile` None: the one beside the engine's weights.
+
+    Raises what `solve` raises, and RuntimeError inside a running event loop, where `solve` itself is to be awaited.
+    """
+    if _in_loop():
+        raise RuntimeError("an event loop is running here: await reason_engine.solve(...) instead")
+
+    async def run() -> Outcome:
+        await engine.start()
+        try:
+            asked = profile or read_profile(Path(engine.info.path))
+            return await solve(
+                strategy, problem, engine, profile=asked, limits=limits, sampling=sampling, seed=seed
+            )
+        finally:
+            await engine.close()
+
+    return asyncio.run(run())
+
+
+async def augment_with_sources(run: Run) -> Problem:
+    """The problem with its sources. Raises CapabilityMissing where there are no documents to retrieve from."""
+    problem, prompts, info = run.problem, run.prompts, run.engine.info
+    if run.knowledge is None:
+        raise CapabilityMissing(
+            "reasoning.knowledge: there are no documents here; start with --knowledge DIR to retrieve from a folder",
+            param="reasoning.knowledge",
+            code="capability_missing",
+        )
+    found = await fetch(run.knowledge, problem.question, TOP, info.specials)
+    used = len(prompts.prompt(prompts.render(problem.turns(), tools=problem.tools)).ids)
+    kept = fitting(found, lambda text: len(prompts.prompt(text).ids), (info.context - used) // 2)
+    question = quoted(problem.question, kept, run.profile.ask.sources)
+    return replace(problem, question=question, sources=kept, bare=problem.question)
+
+
+def _admit(run: Run, strategy: Solvable) -> tuple[int, NamedVerifier | None]:
+    """Refuses whatever can be refused before a token is spent. Returns the tokens of the client's prompt, and the
+    strategy's verifier."""
+    check_capabilities(run, strategy)
     run.checker = checker_of(run.profile, run.problem)
-    if named := appointed(run, strategy):
-        run.verifier_name, run.verifier = named
-        run.alternatives = alternatives_of(run.verifier)
-    prompt = run.engine.render_chat(run.problem.turns(), tools=run.problem.tools, think=run.think)
-    count = len(run.engine.tokenize(prompt))
+    verifier = resolve_verifier(run, strategy)
+    prompts, problem = run.prompts, run.problem
+    count = len(prompts.prompt(prompts.render(problem.turns(), tools=problem.tools, think=run.think)).ids)
     if count >= run.engine.info.context:
         raise ContextLengthExceeded(
             f"the prompt has {count} tokens; this model's context is {run.engine.info.context}, answer included",
             param="messages",
             code="context_length_exceeded",
         )
-    return count
+    return count, verifier
 
 
-async def _run(run: Run, strategy: Solvable) -> Answer | None:
+async def _run(run: Run, strategy: Solvable, verifier: NamedVerifier | None) -> Answer | None:
     """The strategy's answer, or None where the budget ended it first."""
     root = run.open(None, run.strategy)
-    ctx = Context(run, root)
+    ctx = Context(run, root, verifier=verifier)
     if run.problem.bare is not None:
         ctx.note(sources=cited(run.problem.sources))
-    left = (
-        None if run.budget.deadline is None else run.budget.deadline - run.budget.started - run.budget.seconds
-    )
+    left = run.budget.seconds_left
     try:
         async with asyncio.timeout(None if left is None else max(0.0, left) + GRACE_SECONDS):
             return await strategy.run(run.problem, ctx)
@@ -160,24 +208,19 @@ async def _run(run: Run, strategy: Solvable) -> Answer | None:
         run.budget.note("budget-seconds")
         return None
     except Exception as error:  # a boundary: what a strategy's own code does wrong is named so
-        cause = _first(error)
+        cause = first_error(error)
         if isinstance(cause, BudgetExhausted):
             return None
         if isinstance(cause, ReasonError):
             raise cause from None
         raise StrategyError(f"strategy {run.strategy}: {type(cause).__name__}: {cause}") from cause
     finally:
-        run.emit(Closed(root, dict(ctx.place.notes), run.budget.seconds))
+        run.emit(Closed(root, dict(ctx.span_state.notes), run.budget.seconds))
 
 
-def _first(error: BaseException) -> BaseException:
-    """The first real error of a group: a spent budget counts only where nothing else went wrong."""
-    leaves = _leaves(error)
-    return next((leaf for leaf in leaves if not isinstance(leaf, BudgetExhausted)), leaves[0])
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    group = cast(BaseExceptionGroup[BaseException], error)
-    return [leaf for inner in group.exceptions for leaf in _leaves(inner)]
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,7 +1,7 @@
 """What a client sees of a run: its events folded into pieces of `reasoning` and `content`.
 
 One live path is shown token by token, split where its content begins. Several paths are shown as whole lines,
-`[span] text`, never interleaved; the content follows the decision. The same narrator makes the streamed deltas and the
+`[span] text`, never interleaved; the content follows the decision. The same stream makes the streamed deltas and the
 fields of an unstreamed answer, so they are equal.
 
 Splits a path's text into reasoning and content, at once or while it streams; both give the same.
@@ -23,7 +23,7 @@ from reason_engine.runtime.events import Event, Opened
 from reason_engine.types import Path
 
 
-class Narrator:
+class TextStream:
     """Folds the events of one run. `borders` tells, for a rendered prompt, where reasoning ends."""
 
     def __init__(self, borders: Callable[[str], Borders], say: Callable[[Piece], None]) -> None:

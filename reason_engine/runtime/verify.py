@@ -1,6 +1,4 @@
-"""Finds the verifier that a request names and the checker of the task that a question belongs to.
-
-Verifiers and reward models at work: what they may take, what becomes of one that fails.
+"""Checks before a token is spent that a strategy can run, finds its verifier and checker, and lets them judge.
 
 A verifier that crashes, hangs or returns nonsense ends the path it judged, not the request. It is asked for all paths
 at once; where that fails each path is judged by itself, so that the failure stays with the path that caused it. A call
@@ -12,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -35,29 +34,50 @@ from reason_engine.errors import (
     EngineError,
     RequestError,
     VerifierError,
+    first_error,
 )
 from reason_engine.profile import Profile
 from reason_engine.runtime.events import Scored
 from reason_engine.runtime.run import Run
-from reason_engine.types import Path, Problem, Score, ScoreRequest, Scores, Usage
+from reason_engine.types import DraftBy, Path, Problem, Score, ScoreRequest, Scores, Usage
 from reason_engine.verifiers import verifiers
 
 NONE = Powers()
 STEPS = "process-rules"
 """The verifier of steps where neither request nor profile names one."""
-
-
 REWARD = "reward-model"
+"""The verifier that reads a reward model which is named in its place."""
+SECONDS = 60.0
+"""Longest that one call of a verifier may take."""
+
+Result = TypeVar("Result")
 
 
-class Judged(Protocol):
-    """What a strategy says of its verifier."""
+class Requirements(Protocol):
+    """What a strategy says of what it needs: engine capabilities, how tokens are drafted, a verifier."""
 
     @property
     def title(self) -> str: ...
     @property
+    def wants(self) -> frozenset[str]: ...
+    @property
+    def drafter(self) -> DraftBy: ...
+    @property
     def judges_steps(self) -> bool: ...
     def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NamedVerifier:
+    """The verifier of one strategy in a run, with the name it was asked for by."""
+
+    name: str
+    verifier: Verifier
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives a token the paths must be drawn with; None where the verifier reads none."""
+        return (self.verifier.alternatives or None) if isinstance(self.verifier, ReadsAlternatives) else None
 
 
 def checker_of(profile: Profile, problem: Problem) -> Checker | None:
@@ -104,8 +124,29 @@ def verifier_of(
     return made.bind(Site(profile, caps, problem, build, param, powers))
 
 
-def appointed(run: Run, strategy: Judged) -> tuple[str, Verifier] | None:
-    """The verifier that a strategy uses in this run, by name; None where it uses none.
+def check_capabilities(run: Run, strategy: Requirements) -> None:
+    """Raises CapabilityMissing where the engine cannot do what the strategy needs."""
+    caps = run.engine.caps
+    known = {"choose": caps.choose, "continuation": caps.continuation, "score": caps.score}
+    known["logprobs"] = caps.logprobs > 1
+    for want in sorted(strategy.wants):
+        if not known[want]:
+            raise CapabilityMissing(
+                f"strategy {strategy.title} needs the capability {want!r}, which this engine has not; "
+                "the embedded and the vllm engine have it",
+                param="reasoning.strategy",
+                code="strategy_not_available",
+            )
+    if strategy.drafter not in ("default", *caps.drafting):
+        raise CapabilityMissing(
+            f"this engine cannot draft by {strategy.drafter!r}; it offers: {', '.join(('default', *caps.drafting))}",
+            param="reasoning.draft",
+            code="strategy_not_available",
+        )
+
+
+def resolve_verifier(run: Run, strategy: Requirements) -> NamedVerifier | None:
+    """The verifier that a strategy uses in this run; None where it uses none.
 
     Raises what `verifier_of` raises, and RequestError where the strategy needs single steps judged and this one judges
     whole answers.
@@ -121,7 +162,7 @@ def appointed(run: Run, strategy: Judged) -> tuple[str, Verifier] | None:
             f"These judge steps: {', '.join(step_judges())}",
             param="reasoning.verifier",
         )
-    return name, made
+    return NamedVerifier(name, made)
 
 
 def step_judges() -> list[str]:
@@ -148,11 +189,6 @@ def usual_step_judge(profile: Profile) -> str:
     return name
 
 
-def alternatives_of(verifier: Verifier) -> int | None:
-    """How many alternatives a token the paths must be drawn with; None where the verifier reads none."""
-    return (verifier.alternatives or None) if isinstance(verifier, ReadsAlternatives) else None
-
-
 def _task_verifier(name: str, groups: Mapping[str, str]) -> Checker:
     kind = verifiers.get(name)
     if not issubclass(kind, TaskVerifier):
@@ -162,15 +198,11 @@ def _task_verifier(name: str, groups: Mapping[str, str]) -> Checker:
     return kind.from_groups(groups)
 
 
-SECONDS = 60.0
-"""Longest that one call of a verifier may take."""
-
-Result = TypeVar("Result")
-
-
-async def score(run: Run, call: Call, paths: Sequence[Path], seconds: float = SECONDS) -> list[Score | None]:
+async def score(
+    run: Run, chosen: NamedVerifier | None, call: Call, paths: Sequence[Path], seconds: float = SECONDS
+) -> list[Score | None]:
     """The verifier's score of each path; None where it failed on it. Raises VerifierError if on all."""
-    if run.verifier is None:
+    if chosen is None:
         raise RequestError(
             f"strategy {run.strategy} needs a verifier; name one in reasoning.verifier",
             param="reasoning.verifier",
@@ -178,32 +210,33 @@ async def score(run: Run, call: Call, paths: Sequence[Path], seconds: float = SE
     if not paths:
         return []
     try:
-        scores = await _judged(run, call, paths, seconds)
+        scores = await _score_together(run, chosen, call, paths, seconds)
     except VerifierError:
         if len(paths) == 1:
             raise
-        scores = await _singly(run, call, paths, seconds)
+        scores = await _score_singly(run, chosen, call, paths, seconds)
     for path, judged in zip(paths, scores, strict=True):
         if judged:
-            at = run.budget.seconds
-            run.emit(Scored(path.node, judged.value, run.verifier_name, judged.detail, at))
+            run.emit(Scored(path.node, judged.value, chosen.name, judged.detail, run.budget.seconds))
     if not any(scores):
-        raise VerifierError(f"verifier {run.verifier_name} gave no usable score")
+        raise VerifierError(f"verifier {chosen.name} gave no usable score")
     return scores
 
 
-async def score_steps(run: Run, call: Call, path: Path, seconds: float = SECONDS) -> list[Score]:
+async def score_steps(
+    run: Run, chosen: NamedVerifier | None, call: Call, path: Path, seconds: float = SECONDS
+) -> list[Score]:
     """The process verifier's score of each step. Raises RequestError where it judges whole answers only, VerifierError
     where it fails on this path."""
-    verifier = run.verifier
-    if not isinstance(verifier, ProcessVerifier):
+    if chosen is None or not isinstance(chosen.verifier, ProcessVerifier):
         raise RequestError(
-            f"strategy {run.strategy} needs a verifier that judges steps; {run.verifier_name or 'none'} does not",
+            f"strategy {run.strategy} needs a verifier that judges steps; {chosen.name if chosen else 'none'} does not",
             param="reasoning.verifier",
         )
-    scores = await _guarded(run, verifier.score_steps(run.problem, path, call), seconds)
+    work = chosen.verifier.score_steps(run.problem, path, call)
+    scores = await _guarded(run, chosen.name, work, seconds)
     if not all(map(_usable, scores)):
-        raise VerifierError(f"verifier {run.verifier_name} gave a step no usable score")
+        raise VerifierError(f"verifier {chosen.name} gave a step no usable score")
     return scores
 
 
@@ -223,18 +256,21 @@ async def rate(run: Run, request: ScoreRequest, stage: str) -> Scores:
     return scores
 
 
-async def _judged(run: Run, call: Call, paths: Sequence[Path], seconds: float) -> list[Score | None]:
-    assert run.verifier is not None
-    scores = await _guarded(run, run.verifier.score(run.problem, paths, call), seconds)
+async def _score_together(
+    run: Run, chosen: NamedVerifier, call: Call, paths: Sequence[Path], seconds: float
+) -> list[Score | None]:
+    scores = await _guarded(run, chosen.name, chosen.verifier.score(run.problem, paths, call), seconds)
     if len(scores) != len(paths):
-        raise VerifierError(f"verifier {run.verifier_name} gave {len(scores)} scores for {len(paths)} paths")
+        raise VerifierError(f"verifier {chosen.name} gave {len(scores)} scores for {len(paths)} paths")
     return [judged if _usable(judged) else None for judged in scores]
 
 
-async def _singly(run: Run, call: Call, paths: Sequence[Path], seconds: float) -> list[Score | None]:
+async def _score_singly(
+    run: Run, chosen: NamedVerifier, call: Call, paths: Sequence[Path], seconds: float
+) -> list[Score | None]:
     async def one(path: Path) -> Score | VerifierError | None:
         try:
-            return (await _judged(run, call, [path], seconds))[0]
+            return (await _score_together(run, chosen, call, [path], seconds))[0]
         except VerifierError as error:
             return error
 
@@ -242,7 +278,7 @@ async def _singly(run: Run, call: Call, paths: Sequence[Path], seconds: float) -
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(path)) for path in paths]
     except BaseExceptionGroup as errors:
-        raise _cause(errors) from None
+        raise first_error(errors) from None
     found = [task.result() for task in tasks]
     failed = next((one for one in found if isinstance(one, VerifierError)), None)
     if failed and not any(isinstance(one, Score) for one in found):
@@ -250,34 +286,26 @@ async def _singly(run: Run, call: Call, paths: Sequence[Path], seconds: float) -
     return [one if isinstance(one, Score) else None for one in found]
 
 
-async def _guarded(run: Run, work: Awaitable[Result], seconds: float) -> Result:
+async def _guarded(run: Run, name: str, work: Awaitable[Result], seconds: float) -> Result:
     """What a verifier gives, in time; its own failures as VerifierError, others' as they are."""
-    budget, name = run.budget, run.verifier_name
-    left = math.inf if budget.deadline is None else budget.deadline - budget.started - budget.seconds
+    left = run.budget.seconds_left
+    if left is None:
+        left = math.inf
     limit = asyncio.timeout(max(0.0, min(seconds, left)))
     try:
         async with limit:
             return await work
     except Exception as error:  # a boundary: whatever a verifier's own code does wrong ends here
-        cause = _cause(error)
+        cause = first_error(error)
         if limit.expired() and isinstance(cause, TimeoutError):
             if left <= seconds:
-                raise budget.exhausted("budget-seconds") from None
+                raise run.budget.exhausted("budget-seconds") from None
             raise VerifierError(f"verifier {name}: no score within {seconds:g} s") from None
         if isinstance(cause, ContextLengthExceeded):
             raise VerifierError(f"verifier {name}: {cause}") from cause
         if isinstance(cause, BudgetExhausted | RequestError | EngineError):
             raise cause from None
         raise VerifierError(f"verifier {name}: {type(cause).__name__}: {cause}") from cause
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error of a group that says most: a real one rather than a spent budget."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    group = cast(BaseExceptionGroup[BaseException], error)
-    leaves = [_cause(leaf) for leaf in group.exceptions]
-    return next((leaf for leaf in leaves if not isinstance(leaf, BudgetExhausted)), leaves[0])
 
 
 def _usable(score: object) -> bool:

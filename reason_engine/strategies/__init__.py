@@ -95,17 +95,17 @@ class Strategy(BaseModel, ABC):
         """How tokens are drafted for its paths."""
         return self.draft
 
-    def heat(self, ctx: Context) -> float:
+    def sampling_temperature(self, ctx: Context) -> float:
         """The temperature of its paths: the request's, the profile's for this strategy, the body's, the usual one.
 
         A strategy that votes over equal paths learns nothing: it ignores a body temperature of 0 and notes it.
         """
         if self.temperature is not None:
             return self.temperature
-        profiled = ctx.run.profile.temperature.get(self.name)
+        profiled = ctx.profile.temperature.get(self.name)
         if profiled is not None:
             return profiled
-        body = ctx.run.temperature
+        body = ctx.temperature
         if body == 0 and self.votes and self.width > 1:
             ctx.note(temperature=f"0 would make all paths equal; {self.usual_temperature} is used")
             return self.usual_temperature

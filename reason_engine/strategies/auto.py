@@ -38,11 +38,10 @@ from reason_engine.contracts import Checker
 from reason_engine.errors import RequestError
 from reason_engine.policy import Features, Plan, Policy, Stage, case_of, pick, weights_of
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.nested import Stock, admitted, inner, standby
-from reason_engine.runtime.run import Run
+from reason_engine.runtime.sampling import PathCache
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting import CERTAIN
-from reason_engine.types import Answer, Problem
+from reason_engine.types import Answer, Path, Problem
 
 
 @strategies.register("auto")
@@ -65,7 +64,7 @@ class Auto(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Follow the best plan that can be paid for; after each stage that is not sure, the best way on from there."""
-        menu, stock = menu_of(ctx, self._common(), self.n), Stock()
+        menu, cache = menu_of(ctx, self._common(), self.n), PathCache[Path]()
         done, answers = tuple[Stage, ...](), list[Answer]()
         way = self._next(ctx, menu, done) or menu.ways[0]
         ctx.note(plan=way.names)
@@ -75,9 +74,9 @@ class Auto(Strategy):
             if menu.direct and stage.strategy != "direct":
                 self._bound(ctx, menu.direct)
             alone = len(way.plan.stages) == 1
-            async with inner(ctx, f"{number + 1} {stage.strategy}", strategy, stock, live=alone) as here:
+            async with ctx.nested(f"{number + 1} {stage.strategy}", strategy, cache, live=alone) as here:
                 answer = await strategy.run(problem, here)
-                sure = certainty(answer, ctx.run.checker)
+                sure = certainty(answer, ctx.checker)
                 here.note(fields=dict(stage.fields), certainty=round(sure, 4), accept=stage.accept)
             answers.append(answer)
             done = (*done, stage)
@@ -85,13 +84,13 @@ class Auto(Strategy):
                 menu = menu.measured(answer.path.tokens)
             if stage.accept is None or sure >= stage.accept or _open(answers):
                 break
-            standby(ctx, _best(answers))
+            ctx.stand_by(_best(answers))
             way = self._next(ctx, menu, done)
         return _best(answers)
 
     def _next(self, ctx: Context, menu: Menu, done: tuple[Stage, ...]) -> Way | None:
         """The best way on from here that the effort and what is left of the budget pay for."""
-        budget = ctx.run.budget
+        budget = ctx.budget
         effort = inf if self.effort is None else TIMES[self.effort] * (menu.direct or GUESS)
         wanted = menu.after(done, effort)
         tokens = inf if budget.free is None else budget.free + budget.own
@@ -104,7 +103,7 @@ class Auto(Strategy):
 
     def _bound(self, ctx: Context, direct: float) -> None:
         if self.effort is not None:
-            ctx.run.budget.bound(max(1, int(TIMES[self.effort] * direct)))
+            ctx.budget.bound(max(1, int(TIMES[self.effort] * direct)))
 
     def _common(self) -> dict[str, Any]:
         """What the request says for whatever strategy is chosen."""
@@ -167,8 +166,8 @@ class Menu:
 def menu_of(ctx: Context, extra: Mapping[str, Any], width: int) -> Menu:
     """Every plan that can be followed here; where they come from, and why some cannot, is noted. `extra`: what the
     request says for whatever strategy is chosen; `width`: most paths at once."""
-    run, features = ctx.run, features_of(ctx.run)
-    policy, origin = valid_policy(run)
+    features = features_of(ctx)
+    policy, origin = valid_policy(ctx)
     named = extra.get("verifier") is not None
     case = case_of(policy, features) if policy and not named else None
     if policy and not case:
@@ -179,31 +178,31 @@ def menu_of(ctx: Context, extra: Mapping[str, Any], width: int) -> Menu:
         if ways := _ways(ctx, case.plans, extra, width):
             return Menu(ways, 1.0, case.direct_tokens)
     by_verifier = Stage(strategy="best-of-n", fields={"n": min(16, width)}) if named else None
-    return Menu(_ways(ctx, usual_plans(run, by_verifier), extra, width), GUESS)
+    return Menu(_ways(ctx, usual_plans(ctx, by_verifier), extra, width), GUESS)
 
 
 def _ways(ctx: Context, plans: Sequence[Plan], extra: Mapping[str, Any], width: int) -> tuple[Way, ...]:
     found: list[Way] = []
     left_out: list[str] = []
     for plan in plans:
-        built = able(ctx.run, plan, extra, width)
+        built = able(ctx, plan, extra, width)
         if isinstance(built, str):
             left_out.append(built)
         else:
             found.append(Way(plan, tuple(built)))
     if left_out:
-        ctx.note(left_out=[*ctx.place.notes.get("left_out", ()), *left_out])
+        ctx.note(left_out=[*ctx.span_state.notes.get("left_out", ()), *left_out])
     return tuple(found)
 
 
-def able(run: Run, plan: Plan, extra: Mapping[str, Any], width: int) -> list[Strategy] | str:
+def able(ctx: Context, plan: Plan, extra: Mapping[str, Any], width: int) -> list[Strategy] | str:
     """The strategies of a plan, with the request's own fields laid over them; or why it cannot be followed here."""
     built: list[Strategy] = []
     for stage in plan.stages:
         try:
             kind = strategies.get(stage.strategy)
             strategy = kind.model_validate({**stage.fields, **extra})
-            admitted(run, strategy)
+            ctx.admit(strategy)
         except ValidationError as error:
             first = error.errors()[0]
             return f"{stage.strategy}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -214,7 +213,7 @@ def able(run: Run, plan: Plan, extra: Mapping[str, Any], width: int) -> list[Str
         if strategy.width > width:
             return f"{stage.strategy}: {strategy.width} paths at once, where {width} are allowed"
         single = strategy.width == 1 and strategy.judge is None
-        if stage.accept is not None and single and run.engine.caps.logprobs < 0:
+        if stage.accept is not None and single and ctx.caps.logprobs < 0:
             return f"{stage.strategy}: how sure it is cannot be told without log-probabilities"
         built.append(strategy)
     return built
@@ -232,17 +231,17 @@ SURE = 0.8
 """A direct answer of that probability stands where nothing was calibrated."""
 
 
-def features_of(run: Run) -> Features:
+def features_of(ctx: Context) -> Features:
     """What is known of the question before a token is generated."""
-    problem = run.problem
-    found = run.profile.task_of(problem.asked)
+    problem = ctx.problem
+    found = ctx.profile.task_of(problem.asked)
     form = "tools" if problem.tools else "text" if problem.structured is None else "json"
     return Features(found[0].task if found else None, len(problem.asked.split()), form)
 
 
-def valid_policy(run: Run) -> tuple[Policy | None, str]:
+def valid_policy(ctx: Context) -> tuple[Policy | None, str]:
     """The profile's policy where it was made for these weights, and in a word where the plans come from."""
-    policy, weights = run.profile.auto, weights_of(run.engine.info.fingerprint, run.adapter)
+    policy, weights = ctx.profile.auto, weights_of(ctx.info.fingerprint, ctx.adapter)
     if policy is None:
         return None, "usual plans: the model's profile has no calibrated policy"
     if policy.weights != weights:
@@ -253,13 +252,13 @@ def valid_policy(run: Run) -> tuple[Policy | None, str]:
     return policy, "calibrated"
 
 
-def usual_plans(run: Run, verifier: Stage | None) -> list[Plan]:
+def usual_plans(ctx: Context, verifier: Stage | None) -> list[Plan]:
     """Plans for a model that was not calibrated, cheapest first, priced in direct answers. `verifier`: what to do by
     the verifier that the request names."""
     direct, few = Stage(strategy="direct"), Stage(strategy="self-consistency", fields={"n": 3})
     if verifier:
         return [_plan(1, direct), _plan(16, verifier)]
-    if run.checker and not run.problem.tools and (task := run.profile.task_of(run.problem.asked)):
+    if ctx.checker and not ctx.problem.tools and (task := ctx.profile.task_of(ctx.problem.asked)):
         best = {"verifier": task[0].checker}
         return [
             _plan(1, direct),

@@ -64,9 +64,9 @@ class BeamSearch(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Draw, score, keep; the answer is chosen among the beams that ended."""
-        steps = Steps(ctx, heat=self.heat(ctx), most=self.step_tokens)
+        steps = Steps(ctx, temperature=self.sampling_temperature(ctx), most=self.step_tokens)
         values = Values(ctx, steps, "verifier", aggregate=self.aggregate)
-        ctx.note(verifier=ctx.run.verifier_name)
+        ctx.note(verifier=ctx.verifier_name)
         beams, ends, places, settled = [Thought()], list[Thought](), self._kept, False
         for depth in range(1, self.depth + 1):
             async with ctx.span(f"step {depth}") as here:
@@ -95,7 +95,7 @@ class BeamSearch(Strategy):
             async with ctx.span(f"beam {beam[0]}") as here:
                 return merge(await steps.grow(here, beam[1], self.n if root else self.m))
 
-        grown = [children or [] for children in await ctx.together(grow, list(enumerate(beams)))]
+        grown = [children or [] for children in await ctx.gather_within_budget(grow, list(enumerate(beams)))]
         if not self.diverse:
             return [merge([child for children in grown for child in children])]
         return [grown[0][i :: self._kept] for i in range(self._kept)] if root else grown

@@ -18,7 +18,7 @@ from pydantic import Field
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting import CERTAIN, SMALLEST_WAVE, Ballot, Certainty
-from reason_engine.types import Answer, Path, Problem
+from reason_engine.types import Answer, Draw, Path, Problem
 
 
 @strategies.register("best-of-n")
@@ -54,11 +54,10 @@ class BestOfN(Strategy):
             self.confidence if self.adaptive and self.choose == "vote" else None,
             lambda path: _weight(scores, path) if self.choose == "vote" else float(path.node in scores),
         )
-        heat, answer = self.heat(ctx), Answer()
+        temperature, answer = self.sampling_temperature(ctx), Answer()
         while size := self._wave(ballot):
-            wave = await ctx.sample(
-                ctx.worded("steps"), n=size, temperature=heat, final=True, after=len(ballot.paths)
-            )
+            draw = Draw(size, temperature=temperature, final=True, after=len(ballot.paths))
+            wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             finished = [path for path in wave if path.finished]
             judged = await ctx.score(finished) if finished else []
             scores |= {p.node: s.value for p, s in zip(finished, judged, strict=True) if s is not None}

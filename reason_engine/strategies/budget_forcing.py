@@ -16,10 +16,9 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from reason_engine.errors import ContextLengthExceeded
-from reason_engine.runtime.answer_form import read_answer
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.types import Answer, Path, Problem
+from reason_engine.types import Answer, Draw, Path, Problem
 
 
 @strategies.register("budget-forcing")
@@ -52,19 +51,20 @@ class BudgetForcing(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Think, think on, then answer."""
-        run, heat = ctx.run, self.heat(ctx)
-        end = run.engine.info.think_end if run.engine.info.thinks and run.think is not False else ""
-        wait, stop = self.wait or run.profile.wait, (end,) if end else ()
-        (path,) = await ctx.sample(
-            ctx.worded("steps"), max_tokens=self.max_thinking, temperature=heat, stop=stop,
-            final=not end or bool(problem.tools), stage="think",
-        )  # fmt: skip
+        end = ctx.info.think_end if ctx.thinks else ""
+        wait = self.wait or ctx.profile.wait
+        think = Draw(
+            temperature=self.sampling_temperature(ctx),
+            stop=(end,) if end else (),
+            stage="think",
+            final=not end,
+        )
+        first = replace(think, max_tokens=self.max_thinking, final=not end or bool(problem.tools))
+        (path,) = await ctx.sample(ctx.format_prompt("steps"), first)
         spent, waits, best = path.tokens, 0, Answer() if end else _told(ctx, path)
         while path.finished and self._goes_on(waits, spent) and (left := self._left(ctx, spent)) != 0:
             async with ctx.span(f"wait {waits + 1}") as here:
-                more = await _extended(
-                    here, _without(path, end), wait, left, heat, stop, final=not end, stage="think"
-                )
+                more = await _extended(here, _without(path, end), wait, replace(think, max_tokens=left))
             if more is None:
                 break
             path, waits, spent = more, waits + 1, spent + more.tokens
@@ -75,23 +75,28 @@ class BudgetForcing(Strategy):
         ctx.note(waits=waits, thinking=spent, forced=forced)
         if end:
             mark = "" if path.text.endswith(end) else f"\n{end}\n\n"
-        elif forced and run.profile.answer_marker:
-            mark = f"\n{run.profile.answer_marker}"
+        elif forced and ctx.profile.answer_marker:
+            mark = f"\n{ctx.profile.answer_marker}"
         else:
             return best
-        return await self._answered(ctx, path, mark, spent, heat) or best
+        return await self._answered(ctx, path, mark, spent) or best
 
-    async def _answered(self, ctx: Context, path: Path, mark: str, spent: int, heat: float) -> Answer | None:
+    async def _answered(self, ctx: Context, path: Path, mark: str, spent: int) -> Answer | None:
         """The answer after the mark that ends the thinking; None where there is no room for it."""
-        whole = ctx.run.sampling.max_tokens
+        whole = ctx.max_tokens
         if whole and spent >= whole:
             return None
         async with ctx.span("answer") as here:
-            limit = whole - spent if whole else None
-            last = await _extended(here, path, mark, limit, heat, (), final=True, stage="answer")
+            draw = Draw(
+                max_tokens=whole - spent if whole else None,
+                temperature=self.sampling_temperature(ctx),
+                stage="answer",
+                final=True,
+            )
+            last = await _extended(here, path, mark, draw)
         if last is None:
             return None
-        given = ctx.opening or ("" if ctx.run.engine.info.thinks else mark.lstrip())
+        given = ctx.opening or ("" if ctx.info.thinks else mark.lstrip())
         return _told(ctx, _tail(last, given))
 
     def _goes_on(self, waits: int, spent: int) -> bool:
@@ -100,19 +105,14 @@ class BudgetForcing(Strategy):
 
     def _left(self, ctx: Context, spent: int) -> int | None:
         """Tokens that thinking may still take; None where nothing bounds it."""
-        bounds = [bound for bound in (self.max_thinking, ctx.run.sampling.max_tokens) if bound]
+        bounds = [bound for bound in (self.max_thinking, ctx.max_tokens) if bound]
         return max(min(bounds) - spent, 0) if bounds else None
 
 
-async def _extended(
-    ctx: Context, path: Path, insert: str, limit: int | None, heat: float, stop: tuple[str, ...], *, final: bool,
-    stage: str,
-) -> Path | None:  # fmt: skip
+async def _extended(ctx: Context, path: Path, insert: str, draw: Draw) -> Path | None:
     """The path gone on; None where the context is full."""
     try:
-        (more,) = await ctx.extend(
-            path, insert=insert, max_tokens=limit, temperature=heat, stop=stop, final=final, stage=stage
-        )
+        (more,) = await ctx.extend(path, draw, insert)
     except ContextLengthExceeded:
         return None
     return more
@@ -130,7 +130,7 @@ def _tail(path: Path, given: str = "") -> Path:
 
 
 def _value(ctx: Context, path: Path) -> str | None:
-    return read_answer(ctx.run, path.text, tools=True)
+    return ctx.read_answer(path.text, tools=True)
 
 
 def _told(ctx: Context, path: Path) -> Answer:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.types import Answer, Problem
+from reason_engine.types import Answer, Draw, Problem
 
 
 @strategies.register("chain-of-thought")
@@ -23,5 +23,8 @@ class ChainOfThought(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample once, by steps."""
-        (path,) = await ctx.sample(ctx.worded("steps"), temperature=self.heat(ctx), final=True, live=True)
+        (path,) = await ctx.sample(
+            ctx.format_prompt("steps"),
+            Draw(temperature=self.sampling_temperature(ctx), final=True, live=True),
+        )
         return Answer(path, path.answer)

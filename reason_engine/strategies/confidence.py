@@ -23,7 +23,7 @@ A path shorter than the window is one group.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import ClassVar
@@ -31,10 +31,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.sampling import Drop
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting import CERTAIN, Ballot, Certainty
-from reason_engine.types import Answer, Path, Problem, TokenLogprob
+from reason_engine.types import Answer, Draw, Path, Problem, TokenLogprob
 
 
 @strategies.register("confidence")
@@ -76,19 +75,19 @@ class Confidence(Strategy):
             return weights.get(path.node, 0.0)
 
         ballot = Ballot(self.n, self.confidence if self.adaptive else None, weigh)
-        heat, answer = self.heat(ctx), Answer()
+        temperature, answer = self.sampling_temperature(ctx), Answer()
         while (size := ballot.wave) and not ballot.decided:
             size = size if gate else min(self.warmup, self.n)
-            wave = await ctx.sample(
-                ctx.worded("steps"),
+            draw = Draw(
                 n=size,
-                temperature=heat,
+                temperature=temperature,
                 logprobs=self.k,
                 final=True,
                 until=ballot.until if gate else None,
                 drop=gate.drop() if gate else None,
                 after=len(ballot.paths),
             )
+            wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             gate = gate or gate_of([path for path in wave if path.finished], self.keep, self.k, self.window)
             for path in wave:
                 ctx.judge(path.node, gate.confidence(path), by="confidence")
@@ -160,7 +159,7 @@ class Gate:
         value = self.confidence(path)
         return value if path.finished and value >= self.threshold else 0.0
 
-    def drop(self) -> Drop:
+    def drop(self) -> Callable[[int, Sequence[TokenLogprob]], bool]:
         """Ends a path of one draw as soon as a whole window of it is below the threshold."""
         paths: dict[int, Groups] = {}
 

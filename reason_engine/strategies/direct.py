@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.types import Answer, Problem
+from reason_engine.types import Answer, Draw, Problem
 
 
 @strategies.register("direct")
@@ -19,5 +19,8 @@ class Direct(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample once."""
-        (path,) = await ctx.sample(ctx.worded("direct"), temperature=self.heat(ctx), final=True, live=True)
+        (path,) = await ctx.sample(
+            ctx.format_prompt("direct"),
+            Draw(temperature=self.sampling_temperature(ctx), final=True, live=True),
+        )
         return Answer(path, path.answer)

@@ -15,7 +15,7 @@ from pydantic import Field
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting import CERTAIN, Ballot, Certainty
-from reason_engine.types import Answer, Problem
+from reason_engine.types import Answer, Draw, Problem
 
 
 @strategies.register("self-consistency")
@@ -37,16 +37,12 @@ class SelfConsistency(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample, then vote; waves of both if adaptive."""
         ballot = Ballot(self.n, self.confidence if self.adaptive else None, lambda path: float(path.finished))
-        heat, answer = self.heat(ctx), Answer()
+        temperature, answer = self.sampling_temperature(ctx), Answer()
         while (size := ballot.wave) and not ballot.decided:
-            wave = await ctx.sample(
-                ctx.worded("steps"),
-                n=size,
-                temperature=heat,
-                final=True,
-                until=ballot.until,
-                after=len(ballot.paths),
+            draw = Draw(
+                size, temperature=temperature, until=ballot.until, final=True, after=len(ballot.paths)
             )
+            wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             await ballot.count(ctx, wave)
             answer = await ballot.answer(ctx)
             if len(wave) < size:

@@ -20,8 +20,8 @@ from reason_engine.errors import BudgetExhausted, ContextLengthExceeded, Verifie
 from reason_engine.profile import Critique
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.voting import Ballot
-from reason_engine.types import Answer, Path, Problem
+from reason_engine.strategies.voting import Ballot, count_votes
+from reason_engine.types import Answer, Draw, Path, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,16 @@ class SelfRefine(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Draft, refine each draft, vote if there are several."""
-        heat = self.heat(ctx)
-        paths = await ctx.sample(ctx.worded("steps"), n=self.n, temperature=heat, final=True)
+        temperature = self.sampling_temperature(ctx)
+        paths = await ctx.sample(
+            ctx.format_prompt("steps"), Draw(self.n, temperature=temperature, final=True)
+        )
         drafts = [await self._version(ctx, path, _said(ctx, path)) for path in paths if path.finished]
         for draft in drafts:
             _propose(ctx, draft)
-        refined = await ctx.together(lambda draft: self._refine(ctx, heat, *draft), list(enumerate(drafts)))
+        refined = await ctx.gather_within_budget(
+            lambda draft: self._refine(ctx, temperature, *draft), list(enumerate(drafts))
+        )
         final = [version for version in refined if version]
         if self.n > 1:
             ballot = Ballot(self.n, None, lambda path: 1.0)
@@ -80,13 +84,13 @@ class SelfRefine(Strategy):
                 return await ballot.answer(ctx)
         return _answer(final[0]) if final else Answer()
 
-    async def _refine(self, ctx: Context, heat: float, number: int, version: Version) -> Version:
+    async def _refine(self, ctx: Context, temperature: float, number: int, version: Version) -> Version:
         """One draft through its rounds."""
         async with ctx.span(f"draft {number}") as draft:
             for turn in range(1, self.rounds + 1):
                 async with draft.span(f"round {turn}") as here:
                     try:
-                        better, why = await self._round(here, heat, version)
+                        better, why = await self._round(here, temperature, version)
                     except (BudgetExhausted, ContextLengthExceeded) as cut:
                         better, why = (
                             None,
@@ -102,15 +106,15 @@ class SelfRefine(Strategy):
                 draft.note(ended="all rounds done")
         return version
 
-    async def _round(self, ctx: Context, heat: float, now: Version) -> tuple[Version | None, str]:
+    async def _round(self, ctx: Context, temperature: float, now: Version) -> tuple[Version | None, str]:
         """A better version, or None, and why."""
-        checker, asked = ctx.run.checker, self._asked(ctx)
+        checker, asked = ctx.checker, self._asked(ctx)
         right = checker.solved(now.path.answer) if checker and now.path.answer is not None else None
         if right:
             return None, "the checker finds it right"
         shown = {"problem": ctx.problem.question, "solution": now.solution}
         (critique,) = await ctx.sample(
-            _fill(asked.prompt or CRITIQUE, shown), temperature=heat, stage="critique"
+            _fill(asked.prompt or CRITIQUE, shown), Draw(temperature=temperature, stage="critique")
         )
         said = _said(ctx, critique)
         if re.search(asked.accepts, said):
@@ -118,10 +122,9 @@ class SelfRefine(Strategy):
         if asked.revises:
             new = await self._version(ctx, critique, _spliced(now.solution, said, asked.from_line))
         else:
-            prompt = asked.revise or ctx.worded("steps", REVISE)
-            (path,) = await ctx.sample(
-                _fill(prompt, shown | {"critique": said}), temperature=heat, stage="revise", final=True
-            )
+            prompt = asked.revise or ctx.format_prompt("steps", REVISE)
+            draw = Draw(temperature=temperature, stage="revise", final=True)
+            (path,) = await ctx.sample(_fill(prompt, shown | {"critique": said}), draw)
             new = await self._version(ctx, path, _said(ctx, path))
         return await self._gain(ctx, now, new, wrong=right is False)
 
@@ -130,7 +133,7 @@ class SelfRefine(Strategy):
     ) -> tuple[Version | None, str]:
         if not new.path.finished or new.path.answer is None:
             return None, "the revision gives no answer"
-        if now.path.answer is not None and len(await ctx.votes([now.path, new.path])) == 1:
+        if now.path.answer is not None and len(await count_votes(ctx, [now.path, new.path])) == 1:
             return (now, "the same wrong answer") if wrong else (None, "the answer stays")
         if now.score is not None and (new.score is None or new.score <= now.score):
             return None, "the verifier likes the revision no better"
@@ -138,7 +141,7 @@ class SelfRefine(Strategy):
 
     async def _version(self, ctx: Context, path: Path, solution: str) -> Version:
         """Judged where a verifier is named; one that fails on it has said nothing."""
-        if not (ctx.run.verifier and path.finished):
+        if not (ctx.verifier and path.finished):
             return Version(path, solution)
         try:
             (judged,) = await ctx.score([path])
@@ -148,7 +151,7 @@ class SelfRefine(Strategy):
 
     def _asked(self, ctx: Context) -> Critique:
         """How critiques are asked for and read: by the request's own prompts, else by the model's profile."""
-        profiled = ctx.run.profile.critique
+        profiled = ctx.profile.critique
         if self.critique_prompt is None:
             return profiled.model_copy(update={"revise": self.revise_prompt or profiled.revise})
         accepts = "(?i)" + re.escape(self.accepts)
@@ -169,7 +172,7 @@ def _answer(version: Version) -> Answer:
 
 def _said(ctx: Context, path: Path) -> str:
     """What a path says after its thoughts."""
-    parsed = ctx.run.engine.parse(path.text, prompt=path.prompt)
+    parsed = ctx.parse(path)
     return path.text if parsed.tool_calls else parsed.content
 
 

@@ -20,13 +20,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from reason_engine.profile import Profile
-from reason_engine.runtime.answer_form import read_answer
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.search.steps import Steps, answered
 from reason_engine.strategies.search.tree import Thought, keep, merge, push, unseen, widest
 from reason_engine.strategies.search.values import Aggregate, By, Values, filled, judge_for
-from reason_engine.types import Answer, Path, Problem
+from reason_engine.types import Answer, Draw, Path, Problem
 
 
 @strategies.register("tree-of-thoughts")
@@ -74,8 +73,8 @@ class TreeOfThoughts(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Search; the best finished thought is the answer."""
-        steps = Steps(ctx, heat=self.heat(ctx), most=self.step_tokens)
-        judge = self.judge_on(ctx.run.profile, checked=steps.checked)
+        steps = Steps(ctx, temperature=self.sampling_temperature(ctx), most=self.step_tokens)
+        judge = self.judge_on(ctx.profile, checked=steps.checked)
         by = self.evaluate or ("verifier" if judge else "value")
         values = Values(
             ctx,
@@ -84,7 +83,7 @@ class TreeOfThoughts(Strategy):
             aggregate=self.aggregate,
             prompt=self.value_prompt,
             votes=self.k,
-            heat=self.heat(ctx),
+            temperature=self.sampling_temperature(ctx),
         )
         ctx.note(evaluate=by, verifier=judge[0] if judge else None)
         ends = await (self._breadth_first if self.search == "breadth" else self._depth_first)(
@@ -96,7 +95,9 @@ class TreeOfThoughts(Strategy):
         level, ends = [Thought()], list[Thought]()
         for depth in range(1, self.depth + 1):
             async with ctx.span(f"level {depth}") as here:
-                grown = await here.together(lambda t: self._expand(here, steps, *t), list(enumerate(level)))
+                grown = await here.gather_within_budget(
+                    lambda t: self._expand(here, steps, *t), list(enumerate(level))
+                )
                 valued = await values.of(here, merge([t for children in grown for t in children or ()]))
                 thoughts = [thought for thought in valued if thought]
                 done = [thought for thought in thoughts if thought.done]
@@ -142,30 +143,28 @@ class TreeOfThoughts(Strategy):
             thought,
             self.k,
             prompt=self.propose_prompt,
-            heat=self.heat(ctx),
+            temperature=self.sampling_temperature(ctx),
             most=self.step_tokens,
         )
 
 
 async def proposed(
-    ctx: Context, steps: Steps, thought: Thought, k: int, *, prompt: str | None, heat: float, most: int
+    ctx: Context, steps: Steps, thought: Thought, k: int, *, prompt: str | None, temperature: float, most: int
 ) -> list[Thought]:
     """Up to k legal thoughts, one a line of what the model lists. `prompt` None: the profile's or the general one."""
-    asked = filled(prompt or ctx.run.profile.propose_prompt or PROPOSE, ctx, steps.state(thought))
-    (path,) = await ctx.sample(asked, max_tokens=most * k, temperature=heat, stage="propose")
+    asked = filled(prompt or ctx.profile.propose_prompt or PROPOSE, ctx, steps.state(thought))
+    (path,) = await ctx.sample(asked, Draw(max_tokens=most * k, temperature=temperature, stage="propose"))
     lines = [re.sub(r"^\s*(?:[-*]|\d+[.)])\s+", "", line).strip() for line in path.text.split("\n")]
     return steps.legal([_grown(ctx, steps, thought, path, line) for line in lines if line][:k])
 
 
 def _grown(ctx: Context, steps: Steps, thought: Thought, path: Path, line: str) -> Thought:
-    text = f"{thought.text}{line}{ctx.run.profile.step_end}"
+    text = f"{thought.text}{line}{ctx.profile.step_end}"
     grown = steps.step(thought, line, text)
     if not grown.done:
         return grown
     # The proposing path stands for the answer it proposed.
-    return replace(
-        grown, path=replace(path, text=text, prefill=thought.text, answer=read_answer(ctx.run, text))
-    )
+    return replace(grown, path=replace(path, text=text, prefill=thought.text, answer=ctx.read_answer(text)))
 
 
 PROPOSE = """{problem}

@@ -60,6 +60,34 @@ def next_wave(counts: Sequence[float], remaining: int, confidence: float) -> int
     return remaining
 
 
+async def count_votes(
+    ctx: Context, paths: Sequence[Path], weights: Sequence[float] | None = None
+) -> tuple[Vote, ...]:
+    """Equal answers counted together, heaviest first (ties: first given). A weight is 1 unless given; no answer is no
+    vote."""
+    voters = [
+        (path.answer, weights[i] if weights else 1.0)
+        for i, path in enumerate(paths)
+        if path.answer is not None
+    ]
+    names = await ctx.merge_equal([answer for answer, _ in voters])
+    counted: dict[str, Vote] = {}
+    for name, (_, weight) in zip(names, voters, strict=True):
+        vote = counted.get(name, Vote(name, 0))
+        counted[name] = Vote(name, vote.count + 1, vote.weight + weight)
+    return tuple(sorted(counted.values(), key=lambda vote: -vote.weight))
+
+
+async def best_voter(
+    ctx: Context, paths: Sequence[Path], answer: str, rank: Callable[[Path], float] = lambda path: 0.0
+) -> Path:
+    """The path of highest rank, then the most certain one, then the first, that gave this answer."""
+    named = [path for path in paths if path.answer is not None]
+    names = await ctx.merge_equal([path.answer or "" for path in named])
+    same = [path for path, name in zip(named, names, strict=True) if answer in (name, path.answer)]
+    return max(same, key=lambda path: (rank(path), path.mean_logprob))
+
+
 @dataclass
 class Ballot:
     """The votes of up to `n` paths. `confidence` settles it early; None: all are drawn. A path that weighs 0 has no
@@ -112,7 +140,7 @@ class Ballot:
         """The votes with this wave in, heaviest first; they stand in the trace."""
         self.paths += wave
         voters = [path for path in self.paths if self.weigh(path) > 0]
-        self.votes = await ctx.votes(voters, [self.weigh(path) for path in voters])
+        self.votes = await count_votes(ctx, voters, [self.weigh(path) for path in voters])
         ctx.note(votes=[[vote.answer, vote.count] for vote in self.votes])
         if any(vote.weight != vote.count for vote in self.votes):
             ctx.note(weights=[[vote.answer, round(vote.weight, 4)] for vote in self.votes])
@@ -125,7 +153,7 @@ class Ballot:
             return Answer()
         first = self.votes[0]
         voters = [path for path in self.paths if self.weigh(path) > 0]
-        path = await ctx.voter(voters, first.answer, self.weigh)
+        path = await best_voter(ctx, voters, first.answer, self.weigh)
         weighted = any(vote.weight != vote.count for vote in self.votes)
         whole = sum(vote.weight for vote in self.votes) if weighted else len(self.paths)
         return ctx.propose(Answer(path, first.answer, first.weight / whole, self.votes), first.weight)

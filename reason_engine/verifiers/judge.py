@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import BudgetExhausted
 from reason_engine.profile import Profile
-from reason_engine.types import Path, Problem, Score
+from reason_engine.types import Draw, Path, Problem, Score
 from reason_engine.verifiers import verifiers
 
 Way = Literal["choice", "sample"]
@@ -109,7 +109,7 @@ class Judge(BaseModel):
     async def _verdict(self, prompt: str, options: tuple[str, str], call: Call) -> float:
         if self._way == "choice":
             return (await call.choice(prompt, options)).probabilities[0]
-        texts = await call.sample(prompt, n=self.samples, max_tokens=self.max_tokens)
+        texts = await call.sample(prompt, Draw(self.samples, self.max_tokens))
         given = [verdict for verdict in (read(path.text, options) for path in texts) if verdict is not None]
         return sum(given) / len(given) if given else math.nan
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.sources import cited
+from reason_engine.runtime.outcome import Outcome, cited
 from reason_engine.types import TokenLogprob, ToolCall, Usage
 
 

@@ -18,9 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from reason_engine.contracts import Engine
-from reason_engine.errors import CapabilityMissing, ContextLengthExceeded, RequestError
+from reason_engine.errors import CapabilityMissing, ContextLengthExceeded, RequestError, first_error
 from reason_engine.runtime.stream_text import Piece
-from reason_engine.serving.api.errors import unwrap
 from reason_engine.serving.api.openapi import COMPLETION
 from reason_engine.serving.api.pick import split_model
 from reason_engine.serving.api.prompts import check_length, sampled
@@ -203,7 +202,7 @@ async def _run(
             for draft, screen in zip(drafts, screens, strict=True):
                 await _close(draft, screen)
         except BaseExceptionGroup as error:
-            raise _of_prompt(unwrap(error)) from None
+            raise _of_prompt(first_error(error)) from None
         except ContextLengthExceeded as error:
             raise _of_prompt(error) from None
     service.metrics.checked(_total(drafts))

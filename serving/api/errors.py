@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -23,6 +23,7 @@ from reason_engine.errors import (
     StrategyError,
     UnknownModel,
     VerifierError,
+    first_error,
 )
 
 log = logging.getLogger("reason_engine.serving")
@@ -96,16 +97,9 @@ def failure(error: BaseException) -> Failure:
             return Failure(500, "internal error; see the server's log", "internal_error", None, _final())
 
 
-def unwrap(error: BaseException) -> BaseException:
-    """The first real error inside nested exception groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error
-
-
 async def on_error(request: Request, error: Exception) -> JSONResponse:
     """Exception handler of the application."""
-    found = failure(unwrap(error))
+    found = failure(first_error(error))
     if found.status < 500 or found.status == 503:
         request.app.state.refused(found.code)
     return found.response()

@@ -12,14 +12,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from reason_engine.errors import CapabilityMissing
+from reason_engine.errors import CapabilityMissing, first_error
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.events import Event
 from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.solve import solve
 from reason_engine.runtime.stream_text import Piece
 from reason_engine.serving.admin.adapters import Loaded
-from reason_engine.serving.api.errors import failure, unwrap
+from reason_engine.serving.api.errors import failure
 from reason_engine.serving.api.messages import read_messages
 from reason_engine.serving.api.pick import Picked, pick, split_model
 from reason_engine.serving.api.prompts import check_length, sampling_of, structured_of
@@ -161,7 +161,7 @@ async def run(
             metrics.failed(job.picked.name, "cancelled")
             raise
         except Exception as error:  # ungroup: what failed first is what the client hears of
-            cause = unwrap(error)
+            cause = first_error(error)
             wrong = failure(cause).status < 500
             metrics.failed(job.picked.name, "refused" if wrong else "error")
             raise cause from None

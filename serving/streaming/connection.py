@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from reason_engine.serving.api.errors import unwrap
+from reason_engine.errors import first_error
 
 T = TypeVar("T")
 
@@ -37,4 +37,4 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
             watcher.cancel()
         return result
     except BaseExceptionGroup as error:
-        raise unwrap(error) from None
+        raise first_error(error) from None

@@ -15,9 +15,10 @@ from typing import Any, Generic, Protocol, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from reason_engine.errors import first_error
 from reason_engine.runtime.events import Event, to_json
 from reason_engine.runtime.stream_text import Piece
-from reason_engine.serving.api.errors import failure, unwrap
+from reason_engine.serving.api.errors import failure
 from reason_engine.serving.streaming.connection import ClientGone, gone
 
 FIRST = 0.25
@@ -187,7 +188,7 @@ class EventStream(Response, Generic[R]):
                 for helper in helpers:
                     helper.cancel()
         except BaseExceptionGroup as error:
-            cause = unwrap(error)
+            cause = first_error(error)
             if not isinstance(cause, ClientGone | OSError):
                 raise cause from None
 
@@ -196,7 +197,7 @@ class EventStream(Response, Generic[R]):
         try:
             self._outcomes = await self._work()
         except Exception as error:  # the boundary to the client: it becomes an error object
-            feed.error = unwrap(error)
+            feed.error = first_error(error)
         feed.finished = True
         feed.wake.set()
 

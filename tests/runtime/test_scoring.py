@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -22,8 +23,10 @@ from reason_engine.profile import Profile
 from reason_engine.runtime import verify as scoring
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
+from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.run import Run
 from reason_engine.runtime.solve import ignore
+from reason_engine.runtime.verify import NamedVerifier
 from reason_engine.types import Limits, Path, Problem, Sampling, Score
 
 PATHS = [Path(0, "", "good", answer="1"), Path(1, "", "bad", answer="2"), Path(2, "", "good", answer="3")]
@@ -45,11 +48,12 @@ class Odd:
 
 
 def context(judge: Judge, limits: Limits | None = None) -> Context:
+    engine = Scripted()
     run = Run(
-        "run", Scripted(), Problem("?"), Profile(), Budget(limits or Limits()), Sampling(), "test", 0, ignore,
-        Equality(), verifier=Odd(judge), verifier_name="odd",  # pyright: ignore
+        "run", engine, Problem("?"), Profile(), Budget(limits or Limits()), Sampling(), "test", 0, ignore,
+        Equality(), PromptCache(engine),
     )  # fmt: skip
-    return Context(run, run.open(None, "test"))
+    return Context(run, run.open(None, "test"), verifier=NamedVerifier("odd", Odd(judge)))  # pyright: ignore
 
 
 async def fine(paths: Sequence[Path]) -> list[object]:
@@ -107,7 +111,7 @@ odd = pytest.mark.parametrize("judge", ODD, ids=lambda judge: judge.__name__)
 @odd
 async def test_a_failure_stays_with_its_path(judge: Judge) -> None:
     ctx = context(judge)
-    scores = await scoring.score(ctx.run, ctx, PATHS, SHORT)
+    scores = await scoring.score(ctx.run, ctx.verifier, ctx, PATHS, SHORT)
     assert [score and score.value for score in scores] == [1.0, None, 1.0]
     judged = [event.node for event in ctx.run.log if event.kind == "scored"]
     assert judged == [0, 2]
@@ -118,15 +122,15 @@ async def test_a_failure_on_every_path_is_an_error_that_names_the_verifier(judge
     ctx = context(judge)
     for paths in ([PATHS[1]], [PATHS[1], PATHS[1]]):
         with pytest.raises(VerifierError, match="odd"):
-            await scoring.score(ctx.run, ctx, paths, SHORT)
+            await scoring.score(ctx.run, ctx.verifier, ctx, paths, SHORT)
 
 
 @pytest.mark.parametrize("judge", [crashes, hangs, no_number, no_score, in_a_group, too_long])
 async def test_steps_that_cannot_be_judged(judge: Judge) -> None:
     ctx = context(judge)
-    assert await scoring.score_steps(ctx.run, ctx, PATHS[0], SHORT)
+    assert await scoring.score_steps(ctx.run, ctx.verifier, ctx, PATHS[0], SHORT)
     with pytest.raises(VerifierError, match="odd"):
-        await scoring.score_steps(ctx.run, ctx, PATHS[1], SHORT)
+        await scoring.score_steps(ctx.run, ctx.verifier, ctx, PATHS[1], SHORT)
 
 
 async def test_the_deadline_ends_it_even_before_its_own_limit() -> None:
@@ -162,7 +166,7 @@ async def test_what_is_not_the_verifiers_fault_passes(error: Exception) -> None:
 async def test_no_paths_no_scores_and_no_verifier_no_score() -> None:
     ctx = context(fine)
     assert await ctx.score([]) == []
-    ctx.run.verifier = None
+    ctx = replace(ctx, verifier=None)
     with pytest.raises(RequestError, match="needs a verifier"):
         await ctx.score(PATHS)
     with pytest.raises(RequestError, match="judges steps"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -20,12 +21,13 @@ from reason_engine.errors import (
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.solve import solve
+from reason_engine.runtime.verify import NamedVerifier
 from reason_engine.strategies import Strategy
 from reason_engine.strategies.best_of_n import BestOfN
 from reason_engine.strategies.chain_of_thought import ChainOfThought
 from reason_engine.strategies.direct import Direct
 from reason_engine.strategies.self_consistency import SelfConsistency
-from reason_engine.types import Answer, Limits, Message, Path, Problem, Sampling, Score, Structured
+from reason_engine.types import Answer, Draw, Limits, Message, Path, Problem, Sampling, Score, Structured
 
 Body = Callable[[Problem, Context], Awaitable[Answer]]
 
@@ -93,7 +95,7 @@ async def test_error_of_a_strategy_is_named_so() -> None:
 async def test_the_best_proposal_is_what_a_cut_run_returns() -> None:
     async def endless(problem: Problem, ctx: Context) -> Answer:
         for i in range(100):
-            (path,) = await ctx.sample(n=1)
+            (path,) = await ctx.sample(draw=Draw(n=1))
             ctx.propose(Answer(path, f"answer {i}", 0.5), score=-abs(i - 2))
         return Answer()
 
@@ -143,8 +145,8 @@ class Judge:
 
 async def judged(of: Callable[[Path], float]) -> str | None:
     async def body(problem: Problem, ctx: Context) -> Answer:
-        ctx.run.verifier, ctx.run.verifier_name = Judge(of), "test"
-        paths = await ctx.sample(n=3)
+        ctx = replace(ctx, verifier=NamedVerifier("test", Judge(of)))
+        paths = await ctx.sample(draw=Draw(n=3))
         scores = await ctx.score(paths)
         return Answer(paths[0], ",".join("-" if s is None else f"{s.value:g}" for s in scores))
 
@@ -172,11 +174,11 @@ async def test_a_verifier_that_always_fails_is_an_error() -> None:
 async def test_what_a_verifier_generates_is_accounted_under_its_name() -> None:
     class Asks:
         async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
-            await call.sample("Is it right?", n=2)
+            await call.sample("Is it right?", Draw(2))
             return [Score(1.0) for _ in paths]
 
     async def body(problem: Problem, ctx: Context) -> Answer:
-        ctx.run.verifier, ctx.run.verifier_name = Asks(), "asks"
+        ctx = replace(ctx, verifier=NamedVerifier("asks", Asks()))
         (path,) = await ctx.sample()
         await ctx.score([path])
         return Answer(path)

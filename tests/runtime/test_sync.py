@@ -1,4 +1,4 @@
-"""The synchronous door: it opens and closes the engine, and reads the profile beside the weights."""
+"""`solve_sync` opens and closes the engine, and reads the profile beside the weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import EngineDead
 from reason_engine.profile import Ask, Profile, write_profile
-from reason_engine.runtime.sync import solve_sync
+from reason_engine.runtime.solve import solve_sync
 from reason_engine.strategies import strategies
 from reason_engine.types import Limits, ModelInfo, Problem
 

@@ -10,24 +10,13 @@ import pytest
 from reason_engine.contracts import Call, Capabilities, Powers, Site, Verifier
 from reason_engine.profile import Profile
 from reason_engine.runtime.verify import verifier_of
-from reason_engine.types import Choice, Message, Passage, Path, Problem, Scores, TokenLogprob
+from reason_engine.types import Choice, Draw, Message, Passage, Path, Problem, Scores, TokenLogprob
 
 
 class NoCall:
     """Fails the test when a verifier generates."""
 
-    async def sample(
-        self,
-        prompt: str | None = None,
-        *,
-        n: int = 1,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        stop: tuple[str, ...] = (),
-        prefill: str = "",
-        logprobs: int | None = None,
-        stage: str = "sample",
-    ) -> list[Path]:
+    async def sample(self, prompt: str | None = None, draw: Draw = Draw()) -> list[Path]:
         raise AssertionError("this verifier must not sample")
 
     async def choice(

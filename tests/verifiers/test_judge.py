@@ -14,7 +14,7 @@ from reason_engine.errors import VerifierError
 from reason_engine.profile import Profile
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies.best_of_n import BestOfN
-from reason_engine.types import Choice, Limits, Path, Problem
+from reason_engine.types import Choice, Draw, Limits, Path, Problem
 from reason_engine.verifiers.judge import Judge, bradley_terry, fill, read, ring, solution, win_rate
 from tests.verifiers.conftest import Build, NoCall, path
 
@@ -36,19 +36,8 @@ class Asked(NoCall):
         yes = self.judge(prompt)
         return Choice((yes, 1 - yes))
 
-    async def sample(
-        self,
-        prompt: str | None = None,
-        *,
-        n: int = 1,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        stop: tuple[str, ...] = (),
-        prefill: str = "",
-        logprobs: int | None = None,
-        stage: str = "sample",
-    ) -> list[Path]:
-        return [path(self.texts.pop(0)) for _ in range(n)]
+    async def sample(self, prompt: str | None = None, draw: Draw = Draw()) -> list[Path]:
+        return [path(self.texts.pop(0)) for _ in range(draw.n)]
 
 
 async def test_each_answer_by_itself_with_general_words(build: Build) -> None:

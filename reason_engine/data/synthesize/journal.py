@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from reason_engine.errors import SetupError
+from reason_engine.errors import SetupError, first_error
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ async def each(items: Iterable[T], workers: int, work: Callable[[T], Awaitable[b
             for _ in range(workers):
                 group.create_task(worker())
     except BaseExceptionGroup as errors:
-        raise _first(errors) from None
+        raise first_error(errors) from None
     return going
 
 
@@ -129,9 +129,3 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     except OSError as error:
         raise SetupError(f"{path}: {error.strerror}") from None
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

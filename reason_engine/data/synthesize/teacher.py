@@ -30,7 +30,7 @@ from reason_engine.runtime.context import Context
 from reason_engine.runtime.solve import solve
 from reason_engine.settings import load_settings
 from reason_engine.strategies import Strategy, VerifierChoice, strategies
-from reason_engine.types import Answer, Limits, Path, Problem, Sampling
+from reason_engine.types import Answer, Draw, Limits, Path, Problem, Sampling
 from reason_engine.verifiers import verifiers
 
 
@@ -155,7 +155,7 @@ class Instruction(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample once."""
-        (path,) = await ctx.sample(temperature=self.heat(ctx), final=True)
+        (path,) = await ctx.sample(draw=Draw(temperature=self.sampling_temperature(ctx), final=True))
         return Answer(path, path.answer)
 
 

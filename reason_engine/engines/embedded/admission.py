@@ -18,8 +18,9 @@ from reason_engine.engines.embedded.messages import Rate
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.refusals import check_counts, room_left
 from reason_engine.engines.reward_models import Kind, RewardFile, choose
+from reason_engine.engines.text import token_ids_of
 from reason_engine.errors import CapabilityMissing, RequestError
-from reason_engine.types import GenerateRequest, Message, Sampling, ScoreRequest
+from reason_engine.types import GenerateRequest, Message, Prompt, Sampling, ScoreRequest
 
 LONG = 20_000
 """Characters above which a prompt is tokenised beside the event loop."""
@@ -35,12 +36,10 @@ RANGES = {
 
 
 async def prompt_ids(chat: ChatFormat, prompt: str | Sequence[int]) -> tuple[int, ...]:
-    """The prompt's tokens."""
-    if not isinstance(prompt, str):
-        return tuple(prompt)
-    return tuple(
-        chat.tokenize(prompt) if len(prompt) < LONG else await asyncio.to_thread(chat.tokenize, prompt)
-    )
+    """The prompt's tokens; those of a long text are made in a thread."""
+    if isinstance(prompt, Prompt) or len(prompt) < LONG:
+        return token_ids_of(prompt, chat.tokenize)
+    return await asyncio.to_thread(token_ids_of, prompt, chat.tokenize)
 
 
 def check_prompt(ids: Sequence[int], context: int, vocab: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -115,6 +116,8 @@ class Embedded(Spoken):
             path=str(folder),
             fingerprint=f"embedded-{checkpoint.fingerprint}",
         )
+        # A search asks for the same few options at each of its states.
+        self._option_ids = lru_cache(256)(self._tokenize_option)
         self.chosen: Ready | None = None
         """Threads, precision and device, once started."""
         self._link: Link = ThreadLink() if inline else ProcessLink()
@@ -205,7 +208,7 @@ class Embedded(Spoken):
     async def choose(self, request: ChoiceRequest) -> Choice:
         """Probabilities of the options. No token is generated for it."""
         ids = await admission.prompt_ids(self._format, request.prompt)
-        options = tuple(tuple(self._format.tokenize_bare(option)) for option in request.options)
+        options = tuple(map(self._option_ids, request.options))
         longest = max(map(len, options), default=0)
         admission.check_prompt(ids, self._info.context - longest + 1, self._vocab)
         admission.check_options(options)
@@ -214,6 +217,9 @@ class Embedded(Spoken):
         made = await self._call(identity, Choose(identity, ids, options, request.adapter))
         assert isinstance(made, Choice)
         return made
+
+    def _tokenize_option(self, option: str) -> tuple[int, ...]:
+        return tuple(self._format.tokenize_bare(option))
 
     async def score(self, request: ScoreRequest) -> Scores:
         """By a head, an endpoint, or for `embed` the served model. Nothing is generated.

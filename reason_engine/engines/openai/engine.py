@@ -27,7 +27,7 @@ from reason_engine.engines.openai import request as wire
 from reason_engine.engines.openai.response import THINK_END, THINK_START, Fold, mapped, parse
 from reason_engine.engines.refusals import check_counts
 from reason_engine.engines.reward_models import Endpoints
-from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, UnknownModel
+from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, UnknownModel, first_error
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
@@ -293,7 +293,9 @@ class OpenAIEngine:
                         alone = fields | {"n": 1, "seed": request.sampling.seed + index}
                         group.create_task(self._call(client, request, alone, stream, first=index))
         except Exception as error:  # the boundary to the network
-            stream.fail(mapped(_first(error)))
+            cause = first_error(error)
+            assert isinstance(cause, Exception)
+            stream.fail(mapped(cause))
 
     async def _call(
         self,
@@ -383,11 +385,3 @@ async def _post(client: AsyncOpenAI, road: str, fields: dict[str, Any]) -> Any:
 def _key_from_environment(url: str) -> str:
     own = urlsplit(url).hostname == "api.openai.com"
     return (os.environ.get("OPENAI_API_KEY") if own else None) or "none"
-
-
-def _first(error: BaseException) -> Exception:
-    """The first real error inside a group."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Exception)
-    return error

@@ -27,7 +27,7 @@ from reason_engine.engines.checkpoint.adapter_files import check_fits, only_lora
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.refusals import check_adapter, check_counts, room_left
 from reason_engine.engines.reward_models import Endpoints
-from reason_engine.engines.text import Vocabulary
+from reason_engine.engines.text import Vocabulary, token_ids_of
 from reason_engine.engines.vllm import translation as wire
 from reason_engine.engines.vllm.arguments import (
     VllmConfig,
@@ -160,9 +160,7 @@ class VllmEngine(Spoken):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         backend, lora = await self._ready(request.id, request.adapter)
         sampling = self._checked(request)
-        prompt = (
-            request.prompt if isinstance(request.prompt, tuple) else self._format.tokenize(request.prompt)
-        )
+        prompt = token_ids_of(request.prompt, self._format.tokenize)
         room = room_left(len(prompt), self._info.context)
         eos = self._format.eos_ids
         # One request of vLLM's a sample, as it would make of them itself: so one sample can be aborted, and several
@@ -211,7 +209,7 @@ class VllmEngine(Spoken):
         options = [tuple(self._format.tokenize_bare(option)) for option in request.options]
         if not options or not all(options) or len(set(options)) < len(options):
             raise RequestError("options must be distinct and not empty", param="options")
-        prompt = self._format.tokenize(request.prompt)
+        prompt = token_ids_of(request.prompt, self._format.tokenize)
         room_left(len(prompt) + max(map(len, options)), self._info.context)
         forks: dict[tuple[int, ...], set[int]] = {}
         for option in options:

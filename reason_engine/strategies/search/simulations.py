@@ -55,7 +55,7 @@ class Fields(Protocol):
     def step_tokens(self) -> int: ...
     @property
     def value_prompt(self) -> str | None: ...
-    def heat(self, ctx: Context) -> float: ...
+    def sampling_temperature(self, ctx: Context) -> float: ...
 
 
 class Simulations:
@@ -63,12 +63,12 @@ class Simulations:
 
     def __init__(self, fields: Fields, ctx: Context) -> None:
         self._fields = fields
-        self.steps = Steps(ctx, heat=fields.heat(ctx), most=fields.step_tokens)
-        valued = self.steps.checked and ctx.run.engine.caps.choose
+        self.steps = Steps(ctx, temperature=fields.sampling_temperature(ctx), most=fields.step_tokens)
+        valued = self.steps.checked and ctx.caps.choose
         by = fields.evaluate or ("value" if valued else "rollout")
         self.plays = by == "rollout"
         """Whether states are valued by playouts."""
-        ctx.note(evaluate=by, verifier=None if by == "value" else ctx.run.verifier_name or None)
+        ctx.note(evaluate=by, verifier=None if by == "value" else ctx.verifier_name or None)
         self._playouts = Playouts(self.steps)
         self._values = (
             self._playouts
@@ -96,7 +96,7 @@ class Simulations:
     async def run(self, ctx: Context, most: int) -> int:
         """Up to `most` simulations together; returns how many there were."""
         ways, tried = self._ways(most)
-        grown = await ctx.together(lambda way: self._expanded(ctx, *way), list(enumerate(ways)))
+        grown = await ctx.gather_within_budget(lambda way: self._expanded(ctx, *way), list(enumerate(ways)))
         valued = iter(await self._values.of(ctx, [thought for group in grown for thought in group or ()]))
         for way in tried:
             revert(way)
@@ -153,7 +153,7 @@ class Playouts:
         async def play(thought: Thought) -> Thought | None:
             return thought if thought.done else await self._steps.finish(ctx, thought)
 
-        played = await ctx.together(play, thoughts)
+        played = await ctx.gather_within_budget(play, thoughts)
         values = await self._judged(ctx, [end for end in played if end and end.done])
         found: list[Thought | None] = []
         for thought, end in zip(thoughts, played, strict=True):

@@ -19,32 +19,29 @@ from typing import Literal
 
 from reason_engine.answers import find, normalise
 from reason_engine.contracts import Checker
-from reason_engine.runtime.answer_form import form_of
 from reason_engine.runtime.context import Context
 from reason_engine.strategies.search.tree import Thought
-from reason_engine.strategies.voting import settled
-from reason_engine.types import Answer, Path
+from reason_engine.strategies.voting import best_voter, count_votes, settled
+from reason_engine.types import Answer, Draw, Path
 
 BLANKS = 4
 """Empty lines in a row after which a state is left alone."""
 
 
 class Steps:
-    """The steps of one search, drawn at temperature `heat` with at most `most` tokens each."""
+    """The steps of one search, drawn at temperature `temperature` with at most `most` tokens each."""
 
-    def __init__(self, ctx: Context, *, heat: float, most: int) -> None:
-        run = ctx.run
-        self._heat, self._most = heat, most
-        self._profile, self._checker = run.profile, run.checker
-        self._prompt = ctx.worded("steps")
-        self._structured = form_of(ctx.problem) is not None
+    def __init__(self, ctx: Context, *, temperature: float, most: int) -> None:
+        self._temperature, self._most = temperature, most
+        self._profile, self._checker = ctx.profile, ctx.checker
+        self._prompt = ctx.format_prompt("steps")
+        self._structured = ctx.form is not None
         self._final = bool(ctx.problem.tools) and not self._structured
-        self.rendered = ctx.render(self._prompt, final=self._final)
+        prompt = ctx.tokenized(self._prompt, final=self._final)
+        self.rendered = prompt.text
         """The prompt that every state continues."""
-        begin = len(run.engine.tokenize(self.rendered))
-        self._ceiling = min(
-            run.engine.info.context, begin + (run.sampling.max_tokens or run.engine.info.context)
-        )
+        context = ctx.info.context
+        self._ceiling = min(context, len(prompt.ids) + (ctx.max_tokens or context))
 
     async def grow(self, ctx: Context, thought: Thought, k: int) -> list[Thought]:
         """Up to k legal thoughts one step further. Raises BudgetExhausted if not one could be drawn."""
@@ -70,7 +67,9 @@ class Steps:
             return answer
         prompt = FORM.replace("{problem}", ctx.problem.question).replace("{steps}", worked.strip())
         async with ctx.span("form") as here:
-            (path,) = await here.sample(prompt, temperature=self._heat, stage="finish", final=True)
+            (path,) = await here.sample(
+                prompt, Draw(temperature=self._temperature, stage="finish", final=True)
+            )
         return replace(answer, path=path, value=path.answer)
 
     def step(self, thought: Thought, line: str, text: str, *, ended: bool = False) -> Thought:
@@ -148,15 +147,10 @@ class Steps:
     async def _draw(
         self, ctx: Context, thought: Thought, n: int, stop: tuple[str, ...], most: int, stage: str
     ) -> list[Path]:
-        if thought.path and ctx.run.engine.caps.continuation:
-            return await ctx.extend(
-                thought.path, n=n, stop=stop, max_tokens=most, temperature=self._heat, stage=stage,
-                final=self._final,
-            )  # fmt: skip
-        return await ctx.sample(
-            self._prompt, n=n, prefill=thought.text, stop=stop, max_tokens=most, temperature=self._heat, stage=stage,
-            final=self._final,
-        )  # fmt: skip
+        draw = Draw(n, most, self._temperature, stop, stage=stage, final=self._final)
+        if thought.path and ctx.caps.continuation:
+            return await ctx.extend(thought.path, draw)
+        return await ctx.sample(self._prompt, replace(draw, prefill=thought.text))
 
     def _room(self, ctx: Context, thought: Thought) -> int:
         """Tokens that a path through this thought may still have."""
@@ -165,7 +159,7 @@ class Steps:
         path = thought.path
         if path and path.text == thought.text and path.token_ids:
             return self._ceiling - len(path.prompt_ids) - len(path.token_ids)
-        return self._ceiling - len(ctx.run.engine.tokenize(self.rendered + thought.text))
+        return self._ceiling - ctx.count_tokens(self.rendered + thought.text)
 
     def _child(self, thought: Thought, path: Path, most: int) -> Thought | None:
         """What one path adds; None where it adds nothing or was cut before its step was whole."""
@@ -234,11 +228,11 @@ async def decided(ctx: Context, steps: Steps, ends: Sequence[Thought], choose: C
         return ctx.propose(best.answer, best.value)
     voters = [(end.path, max(0.0, end.value)) for end in named if end.path for _ in range(end.draws)]
     paths, weights = [path for path, _ in voters], [weight for _, weight in voters]
-    votes = await ctx.votes(paths, weights)
+    votes = await count_votes(ctx, paths, weights)
     ctx.note(votes=[[vote.answer, vote.count, round(vote.weight, 4)] for vote in votes])
     total = sum(weights)
     answer = Answer(
-        await ctx.voter(paths, votes[0].answer),
+        await best_voter(ctx, paths, votes[0].answer),
         votes[0].answer,
         votes[0].weight / total if total else None,
         votes,

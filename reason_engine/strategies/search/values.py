@@ -21,7 +21,7 @@ from reason_engine.runtime.context import Context
 from reason_engine.runtime.verify import step_judge, usual_step_judge
 from reason_engine.strategies.search.steps import Steps
 from reason_engine.strategies.search.tree import Thought
-from reason_engine.types import Path
+from reason_engine.types import Draw, Path
 
 By = Literal["value", "verifier", "vote", "likelihood"]
 Aggregate = Literal["last", "min", "product", "mean"]
@@ -66,13 +66,13 @@ class Values:
         aggregate: Aggregate = "last",
         prompt: str | None = None,
         votes: int = 1,
-        heat: float = 0.0,
+        temperature: float = 0.0,
     ) -> None:
-        self._steps, self._votes, self._heat = steps, votes, heat
+        self._steps, self._votes, self._temperature = steps, votes, temperature
         self._by: By = by
         self._aggregate: Aggregate = aggregate
         self._prompt = prompt or _profiled(ctx, steps) or VALUE
-        self._options = ctx.run.profile.value_options
+        self._options = ctx.profile.value_options
         self._known: dict[str, float] = {}
         self.furthest = Thought()
         """The deepest open thought valued so far, the best of those."""
@@ -110,7 +110,7 @@ class Values:
                 failed.append(error)
                 return None
 
-        values = await ctx.together(one, thoughts)
+        values = await ctx.gather_within_budget(one, thoughts)
         if failed and all(value is None for value in values):
             raise failed[0]
         return values
@@ -138,7 +138,9 @@ class Values:
             return [1.0 for _ in thoughts]
         listed = "\n\n".join(f"Choice {i}:\n{t.text.strip()}" for i, t in enumerate(thoughts, 1))
         prompt = VOTE.replace("{problem}", ctx.problem.question).replace("{choices}", listed)
-        paths = await ctx.sample(prompt, n=self._votes, temperature=self._heat, max_tokens=256, stage="vote")
+        paths = await ctx.sample(
+            prompt, Draw(self._votes, max_tokens=256, temperature=self._temperature, stage="vote")
+        )
         cast = [
             int(found[-1])
             for path in paths
@@ -156,7 +158,7 @@ def filled(prompt: str, ctx: Context, state: str) -> str:
 
 def _profiled(ctx: Context, steps: Steps) -> str | None:
     """The profile's prompt, unless it shows no problem and no checker tells a state that says all."""
-    prompt = ctx.run.profile.value_prompt
+    prompt = ctx.profile.value_prompt
     return prompt if prompt and (steps.checked or "{problem}" in prompt) else None
 
 

@@ -20,15 +20,16 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from reason_engine.answers import Equality, find, normalise
 from reason_engine.contracts import Call, Capabilities, Engine, Powers, ProcessVerifier, Verifier
-from reason_engine.errors import CapabilityMissing, ReasonError, RequestError, SetupError
+from reason_engine.errors import CapabilityMissing, ReasonError, RequestError, SetupError, first_error
 from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
+from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.run import Run
 from reason_engine.runtime.verify import NONE, checker_of, verifier_of
 from reason_engine.training.common.config import Frozen
 from reason_engine.training.online.curriculum import Task
-from reason_engine.types import Choice, Limits, Message, Passage, Path, Sampling, Scores
+from reason_engine.types import Choice, Draw, Limits, Message, Passage, Path, Sampling, Scores
 from reason_engine.verifiers import verifiers
 
 Steps = list[list[list[tuple[int, float]]]]
@@ -168,9 +169,7 @@ class Bench:
                 running = [group.create_task(self._verdict(number, task, paths)) for task, paths in groups]
             return [task.result() for task in running]
         except Exception as error:  # a boundary: what runs together fails in groups
-            leaf: BaseException = error
-            while isinstance(leaf, BaseExceptionGroup):
-                leaf = leaf.exceptions[0]
+            leaf = first_error(error)
             if isinstance(leaf, RequestError):
                 raise SetupError(f"rewards.{number}: {leaf.message}") from None
             if isinstance(leaf, ReasonError):
@@ -203,6 +202,7 @@ class Bench:
             seed=0,
             publish=lambda event: None,
             equality=self.equality,
+            prompts=PromptCache(self.judge),
         )
         return Context(run, run.open(None, "reward"))
 
@@ -253,20 +253,9 @@ def _filled(values: list[float]) -> list[float]:
 
 
 class _Mute:
-    """The hands of a verifier that only computes."""
+    """The call of a verifier that only computes."""
 
-    async def sample(
-        self,
-        prompt: str | None = None,
-        *,
-        n: int = 1,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        stop: tuple[str, ...] = (),
-        prefill: str = "",
-        logprobs: int | None = None,
-        stage: str = "sample",
-    ) -> list[Path]:
+    async def sample(self, prompt: str | None = None, draw: Draw = Draw()) -> list[Path]:
         raise _refused()
 
     async def choice(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from reason_engine.contracts import Powers
 from reason_engine.engines.embedded.front import Embedded
-from reason_engine.errors import SetupError
+from reason_engine.errors import SetupError, first_error
 from reason_engine.profile import read_profile
 from reason_engine.settings import load_settings
 from reason_engine.training.online.curriculum import Task
@@ -145,7 +145,7 @@ class Actor:
             async with asyncio.TaskGroup() as together:
                 running = [together.create_task(one(number)) for number in range(len(tasks))]
         except ExceptionGroup as group:
-            raise group.exceptions[0] from None  # an engine fails for all alike
+            raise first_error(group) from None  # an engine fails for all alike
         return [task.result() for task in running]
 
     def _path(self, task: Task, prompt: str, ids: tuple[int, ...], draft: _Draft) -> Path:

@@ -28,6 +28,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from reason_engine.contracts import Call, Site
+from reason_engine.errors import first_error
 from reason_engine.types import Passage, Path, Problem, Score
 from reason_engine.verifiers import verifiers
 from reason_engine.verifiers.process_rules.equations import Equation, equations, numbers
@@ -189,7 +190,7 @@ async def _looked_up(
         async with asyncio.TaskGroup() as group:
             tasks = {text: group.create_task(call.retrieve(text[:500])) for text in wanted}
     except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+        raise first_error(errors) from None
     found = {text: (*problem.sources, *task.result()) for text, task in tasks.items()}
     return {text: passages for text, passages in found.items() if passages}
 

@@ -1,4 +1,4 @@
-"""A draw: single paths that are ended while they run, and paths that go on after given text."""
+"""Sampling of paths: single paths that are ended while they run, and paths that go on after given text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.sampling import continued
+from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies import Strategy
-from reason_engine.types import Answer, Limits, Path, Problem, TokenLogprob
+from reason_engine.types import Answer, Draw, Limits, Path, Problem, TokenLogprob
 
 WORDS = " ".join(f"w{i}" for i in range(50))
 
@@ -42,7 +42,7 @@ def third(index: int, tokens: Sequence[TokenLogprob]) -> bool:
 @pytest.mark.parametrize("limits", [None, Limits(tokens=1000), Limits(tokens=100)])
 async def test_a_dropped_path_ends_alone_and_is_accounted(limits: Limits | None) -> None:
     made = Scripted(lambda p, s, i: WORDS)
-    paths, outcome = await drawn(made, lambda ctx: ctx.sample(n=4, drop=third), limits)
+    paths, outcome = await drawn(made, lambda ctx: ctx.sample(draw=Draw(n=4, drop=third)), limits)
     assert made.aborted == 1
     assert (paths[2].finish_reason, paths[2].finished) == ("length", False)
     assert 0 < paths[2].tokens < 16
@@ -60,7 +60,7 @@ async def test_drop_hears_each_token_once_and_no_more_after_it_said_so() -> None
         return index == 1 and len(heard[1]) == 3
 
     made = Scripted(lambda p, s, i: WORDS)
-    paths, _ = await drawn(made, lambda ctx: ctx.sample(n=2, drop=drop), Limits(tokens=90))
+    paths, _ = await drawn(made, lambda ctx: ctx.sample(draw=Draw(n=2, drop=drop)), Limits(tokens=90))
     assert heard[1] == ["w0", " w1", " w2"]
     assert "".join(heard[0]).removesuffix("</s>") == paths[0].text
 
@@ -68,11 +68,11 @@ async def test_drop_hears_each_token_once_and_no_more_after_it_said_so() -> None
 async def test_without_the_capability_a_dropped_path_runs_on_but_takes_no_further_lease() -> None:
     caps = Capabilities(logprobs=20, token_ids=True, continuation=True, exact_budget=True)
     made = Scripted(lambda p, s, i: WORDS, caps=caps)
-    paths, _ = await drawn(made, lambda ctx: ctx.sample(n=4, drop=third))
+    paths, _ = await drawn(made, lambda ctx: ctx.sample(draw=Draw(n=4, drop=third)))
     assert [path.tokens for path in paths] == [51] * 4
     assert made.aborted == 0
     made = Scripted(lambda p, s, i: WORDS if i == 2 else "short", caps=caps)
-    _, outcome = await drawn(made, lambda ctx: ctx.sample(n=4, drop=third), Limits(tokens=100))
+    _, outcome = await drawn(made, lambda ctx: ctx.sample(draw=Draw(n=4, drop=third)), Limits(tokens=100))
     assert outcome.usage.completion == made.generated == 25 + 3 * 2
 
 
@@ -103,11 +103,12 @@ class Bytes:
 
 def test_what_a_continuation_begins_with() -> None:
     engine: Any = Bytes()
+    continued = PromptCache(engine).continued
     path = Path(0, "p", "pre" + "abc</t>", (97, 98, 99, 1), (0, 112), prefill="pre")
-    assert continued(engine, path) == (0, 112, 97, 98, 99, 1)
+    assert continued(path) == (0, 112, 97, 98, 99, 1)
     # A mark that was cut off goes with its token; what is given is told without a second beginning of sequence.
     cut = replace(path, text="preabc")
-    assert continued(engine, cut, "!") == (0, 112, 97, 98, 99, 33)
+    assert continued(cut, "!") == (0, 112, 97, 98, 99, 33)
     # A text that ends inside a token is read anew.
     inside = replace(path, text="preabc</")
-    assert continued(engine, inside, "!") == tuple(engine.tokenize("ppreabc</!"))
+    assert continued(inside, "!") == tuple(engine.tokenize("ppreabc</!"))
