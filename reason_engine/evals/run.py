@@ -26,7 +26,7 @@ Key = tuple[str, str, int, int]
 @dataclass(frozen=True, slots=True)
 class EvalPlan:
     """What is evaluated. `limit`: problems of each task; `data`: the folder of public sets; `texts`: whether records
-    keep all that was said."""
+    keep the whole text."""
 
     tasks: tuple[Spec, ...]
     strategies: tuple[Spec, ...]
@@ -47,7 +47,7 @@ class EvalPlan:
 class Record:
     """`completion_tokens`: every generated token of the problem. `internal_prompt_tokens`: prompt tokens of its calls
     to the engine that no prefix cache held. `error`: why there is no answer, where the problem was refused. `part`: of
-    a mixed task; `text`: all that was said, where a run keeps it."""
+    a mixed task; `text`: the whole text, where a run keeps it."""
 
     task: str
     strategy: str

@@ -37,10 +37,10 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 def mcnemar(first_only: int, second_only: int) -> float:
     """Two-sided p-value of no difference between paired outcomes."""
     discordant, fewer = first_only + second_only, min(first_only, second_only)
-    extreme, ways = 0, 1  # whole numbers: exact for any count
+    extreme, binomial = 0, 1  # whole numbers: exact for any count
     for k in range(fewer + 1):
-        extreme += ways
-        ways = ways * (discordant - k) // (k + 1)
+        extreme += binomial
+        binomial = binomial * (discordant - k) // (k + 1)
     return min(1.0, 2 * (extreme / 2**discordant))
 
 

@@ -38,7 +38,7 @@ from reason_engine.strategies.auto import certainty
 from reason_engine.types import Problem, Sampling
 
 Progress = Callable[[str, str, int, int], None]
-"""Hears task, strategy, how many measurements are done, and of how many."""
+"""Takes task, strategy, how many measurements are done, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,6 @@ one before, tensor by tensor in its own precision.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,19 +19,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from reason_engine.compression import CompressionConfig, Served, compressors
-from reason_engine.compression.calibration import CalibrationRows, read_calibration
+from reason_engine.compression.calibration import read_calibration
 from reason_engine.compression.law import append_points
 from reason_engine.compression.matrices import check_matrices, is_layer_matrix, rewrite
 from reason_engine.compression.prune import structured
-from reason_engine.compression.prune.recover import (
-    RecoverConfig,
-    Recovery,
-    held_rows,
-    learned_seed,
-    points_of,
-    recover,
-    split_rows,
-)
+from reason_engine.compression.prune.recover import RecoverConfig, points_of, recover
 from reason_engine.compression.prune.unstructured import zero_weights
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.model.shape import read_shape
@@ -120,7 +110,10 @@ class Prune:
         figures = {**pruned.figures, "pruned": 1 - pruned.left / pruned.parameters}
         if config.recover is None or rows is None:
             return figures
-        return figures | {"recovered": _recovered(config, config.recover, pruned, rows, model, out, tell)}
+        found = recover(config, config.recover, model, out, rows, pruned.zeros, tell)
+        points = points_of(found, config.by, model.name, pruned.parameters, figures["pruned"], config.seed)
+        append_points(config.recover.points or out.parent / "points.jsonl", points)
+        return {**figures, "recovered": found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,48 +182,3 @@ def _layer_tensors(model: Any) -> dict[str, Any]:
         for name, tensor in state.items()
         if is_layer_matrix(name) or is_layer_matrix(f"{name.removesuffix('.bias')}.weight")
     }
-
-
-def _recovered(
-    config: PruneConfig,
-    options: RecoverConfig,
-    pruned: Pruned,
-    rows: CalibrationRows,
-    model: Path,
-    out: Path,
-    tell: OnProgress,
-) -> dict[str, Any]:
-    """Recover what stands in `out`, and add its points to the file of them."""
-    from reason_engine.training.common.models import load_tokenizer
-
-    place = out / ".recovery"
-    place.mkdir()
-    try:
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            if (model / name).is_file():
-                shutil.copyfile(model / name, out / name)  # the student is read as a model of its own
-        learned = None if config.data is None else place / "rows.jsonl"
-        held: Sequence[Any]
-        if learned is None:
-            held = held_rows(config, options.held)
-        else:
-            held = split_rows(config, rows, load_tokenizer(model), options.held, learned)
-        recovery = Recovery(
-            student=out,
-            teacher=model,
-            learned=learned,
-            mixture=config.mixture,
-            held=held,
-            length=config.length,
-            seed=learned_seed(config),
-            threads=config.threads,
-        )
-        found = recover(recovery, options, pruned.zeros, place / "run", tell)
-        for file in ("config.json", *(f.name for f in (place / "run").glob("*.safetensors*"))):
-            os.replace(place / "run" / file, out / file)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-    share = 1 - pruned.left / pruned.parameters
-    points = points_of(found, config.by, model.name, pruned.parameters, share, config.seed)
-    append_points(options.points or out.parent / "points.jsonl", points)
-    return found

@@ -11,8 +11,9 @@ pieces, as there.
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -22,17 +23,21 @@ from pydantic import Field
 from reason_engine.compression import CompressionConfig
 from reason_engine.compression.calibration import CalibrationRows, draw_rows, tokenized
 from reason_engine.compression.law import Point
-from reason_engine.data import Example
 from reason_engine.data.formats.rows import Conversation, Text, to_json
-from reason_engine.data.mixture import Part, Stream
+from reason_engine.data.mixture import Stream
 from reason_engine.errors import SetupError
 from reason_engine.jsonl import JsonLines
 from reason_engine.progress import OnProgress, staged
 from reason_engine.training.common.config import Frozen
+from reason_engine.training.supervised.distill import DistillConfig, SoftAnswers
+from reason_engine.training.supervised.loop import supervise
+from reason_engine.training.supervised.sft import Answers
 
 HELD_SHARE = 0.1
 """Of a file's rows, at most, that the loss is taken on."""
 FEWEST = 10
+LEARNED_SEED, HELD_SEED = 1_000_003, 2_000_003
+"""Added to the seed for the rows of a mixture that are learned, and that the loss is taken on."""
 
 
 class RecoverConfig(Frozen):
@@ -54,63 +59,81 @@ class RecoverConfig(Frozen):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """`student` learns from `teacher`, the model before pruning: rows of the file `learned`, or drawn from a mixture by
-    the seed. `held`: the rows to take the loss on."""
-
-    student: Path
-    teacher: Path
-    learned: Path | None
-    mixture: tuple[Part, ...]
-    held: Sequence[Any]
-    length: int
-    seed: int
-    threads: int | None
-
-
 def recover(
-    recovery: Recovery, options: RecoverConfig, zeros: Mapping[str, Any], out: Path, tell: OnProgress
+    config: CompressionConfig,
+    options: RecoverConfig,
+    teacher: Path,
+    student: Path,
+    calibration: CalibrationRows,
+    zeros: Mapping[str, Any],
+    tell: OnProgress,
 ) -> dict[str, Any]:
-    """Train into `out`. L0 and the losses [(tokens, loss)] seen on the way. `zeros`: True where a weight stays zero."""
+    """Train the checkpoint in the folder `student`, which was pruned from `teacher`: L0 and the losses
+    [(tokens, loss)] seen on the way. `zeros`: True where a weight stays zero."""
+    from reason_engine.training.common.models import load_tokenizer
+
+    place = student / ".recovery"
+    place.mkdir()
+    try:
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            if (teacher / name).is_file():
+                shutil.copyfile(teacher / name, student / name)  # the student is read as a model of its own
+        learned: Path | None = None
+        if config.data is None:
+            held: Sequence[Any] = [*islice(Stream(config.mixture, config.seed + HELD_SEED), options.held)]
+        else:
+            learned = place / "rows.jsonl"
+            held = split_rows(config, calibration, load_tokenizer(teacher), options.held, learned)
+        recipe = DistillConfig(
+            out=place / "run",
+            model=student,
+            teacher=teacher,
+            data=learned,
+            mixture=config.mixture,
+            max_length=config.length,
+            seed=config.seed + LEARNED_SEED,
+            threads=config.threads,
+            save_every=1 << 60,  # a recovery is whole or not at all
+            log_every=10,
+            **options.model_dump(exclude={"checkpoints", "held", "points"}),
+        )
+        found = _distil(recipe, options, held, zeros, tell)
+        for file in ("config.json", *(path.name for path in recipe.out.glob("*.safetensors*"))):
+            os.replace(recipe.out / file, student / file)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return found
+
+
+def _distil(
+    recipe: DistillConfig,
+    options: RecoverConfig,
+    held: Sequence[Any],
+    zeros: Mapping[str, Any],
+    tell: OnProgress,
+) -> dict[str, Any]:
     from reason_engine.training.common.forward import body_of
     from reason_engine.training.common.models import load_model
-    from reason_engine.training.supervised.distill import DistillConfig, SoftAnswers
-    from reason_engine.training.supervised.loop import supervise
-    from reason_engine.training.supervised.sft import Answers
 
-    config = DistillConfig(
-        out=out,
-        model=recovery.student,
-        teacher=recovery.teacher,
-        data=recovery.learned,
-        mixture=recovery.mixture,
-        max_length=recovery.length,
-        seed=recovery.seed,
-        threads=recovery.threads,
-        save_every=1 << 60,  # a recovery is whole or not at all
-        log_every=10,
-        **options.model_dump(exclude={"checkpoints", "held", "points"}),
-    )
-    model, tokenizer = load_model(recovery.teacher)
-    before = plain_loss(Answers(config, model, tokenizer), body_of(model, False), recovery.held, config)
+    model, tokenizer = load_model(recipe.teacher)
+    before = plain_loss(Answers(recipe, model, tokenizer), body_of(model, False), held, recipe)
     del model
-    seen: list[tuple[int, float]] = []
+    losses: list[tuple[int, float]] = []
 
     def watch(tokens: int, objective: Any, body: Any) -> None:
         _restore_zeros(objective.model, zeros)
-        due = len(seen) + 1
+        due = len(losses) + 1
         if due <= options.checkpoints and tokens * options.checkpoints >= due * options.tokens:
-            loss = plain_loss(Answers(config, objective.model, tokenizer), body, recovery.held, config)
-            seen.append((tokens, loss))
+            loss = plain_loss(Answers(recipe, objective.model, tokenizer), body, held, recipe)
+            losses.append((tokens, loss))
             objective.model.train()
             tell({"stage": "checkpoint", "done": due, "total": options.checkpoints, "loss": loss})
 
     listener = staged(tell, "recover", options.tokens)
     supervise(
-        config, out, listener, SoftAnswers, base=recovery.student, copies=1, memory=Answers, watch=watch
+        recipe, recipe.out, listener, SoftAnswers, base=recipe.model, copies=1, memory=Answers, watch=watch
     )
-    return {"L0": before, "losses": seen}
+    return {"L0": before, "losses": losses}
 
 
 def plain_loss(objective: Any, body: Any, rows: Sequence[Any], config: Any) -> float:
@@ -143,21 +166,6 @@ def _restore_zeros(model: Any, zeros: Mapping[str, Any]) -> None:
         for name, parameter in model.named_parameters():
             if name in zeros:
                 parameter.masked_fill_(zeros[name], 0.0)
-
-
-def held_rows(config: CompressionConfig, count: int) -> list[Example]:
-    """Of a mixture: rows to take the loss on."""
-    return list(islice(Stream(config.mixture, held_seed(config)), count))
-
-
-def learned_seed(config: CompressionConfig) -> int:
-    """Of the mixture that is learned."""
-    return config.seed + 1_000_003
-
-
-def held_seed(config: CompressionConfig) -> int:
-    """Of the mixture's rows that the loss is taken on."""
-    return config.seed + 2_000_003
 
 
 def split_rows(

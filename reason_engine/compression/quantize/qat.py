@@ -124,7 +124,7 @@ def store(model: Path, grid: Qat, out: Path, tell: OnProgress) -> int:
 
 
 def _trained(config: QatConfig, train: TrainConfig, model: Path, place: Path, tell: OnProgress) -> Path:
-    from reason_engine.compression.prune.recover import learned_seed, split_rows
+    from reason_engine.compression.prune.recover import LEARNED_SEED, split_rows
     from reason_engine.training.common.models import load_tokenizer
     from reason_engine.training.supervised.sft import Sft, SftConfig
 
@@ -140,7 +140,7 @@ def _trained(config: QatConfig, train: TrainConfig, model: Path, place: Path, te
         mixture=config.mixture,
         qat=config.qat,
         max_length=config.length,
-        seed=learned_seed(config),
+        seed=config.seed + LEARNED_SEED,
         threads=config.threads,
         save_every=1 << 60,  # a training for a compression is whole or not at all
         log_every=10,
