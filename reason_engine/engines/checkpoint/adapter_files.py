@@ -42,7 +42,7 @@ class AdapterFile:
 
 
 def read_adapter(path: str | Path) -> AdapterFile:
-    """Read and check both files' outsides. Raises ModelLoadError naming the file, and what to do instead if there is something."""
+    """Read and check both files' outsides. Raises ModelLoadError naming the file, and what to do instead."""
     folder = Path(path)
     where, weights = folder / CONFIG, folder / WEIGHTS
     if not where.is_file():
