@@ -17,7 +17,7 @@ from reason_engine.training.common.config import Frozen
 DEFAULT_TASKS = {"word-problems": "chain-of-thought:temperature=0"}
 
 
-class ReportConfig(Frozen):
+class Report(Frozen):
     """What is measured before and after. `report: false` measures nothing but sizes."""
 
     tasks: dict[str, str] = Field(
@@ -60,7 +60,7 @@ class CompressionConfig(Frozen):
     length: int = Field(512, ge=16, description="Tokens of a row at most")
     seed: int = 0
     threads: int | None = Field(None, ge=1)
-    report: ReportConfig = Field(default_factory=lambda: ReportConfig.model_validate({}))
+    report: Report = Field(default_factory=lambda: Report.model_validate({}))
 
     @field_validator("report", mode="before")
     @classmethod

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from reason_engine.compression import CompressionConfig, ReportConfig, Served
+from reason_engine.compression import CompressionConfig, Report, Served
 from reason_engine.compression.calibration import read_calibration
 from reason_engine.compression.process import measure_in_process
 from reason_engine.engines.checkpoint.folder import ModelFolder
@@ -193,7 +193,7 @@ def _size(folder: Path) -> int:
 
 
 async def compare_accuracy(
-    before: Path, after: Path, options: ReportConfig, seed: int, tell: OnProgress
+    before: Path, after: Path, options: Report, seed: int, tell: OnProgress
 ) -> list[Accuracy]:
     """One entry a task. Raises SetupError for a task whose data is missing."""
     plans = [

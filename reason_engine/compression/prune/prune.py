@@ -23,7 +23,7 @@ from reason_engine.compression.calibration import read_calibration
 from reason_engine.compression.law import append_points
 from reason_engine.compression.matrices import check_matrices, is_layer_matrix, rewrite
 from reason_engine.compression.prune import structured
-from reason_engine.compression.prune.recover import RecoverConfig, points_of, recover
+from reason_engine.compression.prune.recover import Recover, points_of, recover
 from reason_engine.compression.prune.unstructured import zero_weights
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.model.shape import read_shape
@@ -45,7 +45,7 @@ class PruneConfig(CompressionConfig):
         None, ge=1, description="Key-value heads that stay; none: by the rate (width)"
     )
     reconstruct: bool = Field(True, description="What stays makes up for what goes, by least squares (width)")
-    recover: RecoverConfig | None = None
+    recover: Recover | None = None
 
     @field_validator("pattern", mode="before")
     @classmethod

@@ -40,7 +40,7 @@ LEARNED_SEED, HELD_SEED = 1_000_003, 2_000_003
 """Added to the seed for the rows of a mixture that are learned, and that the loss is taken on."""
 
 
-class RecoverConfig(Frozen):
+class Recover(Frozen):
     """Rates as in `reason train distill`. `points`: none: `points.jsonl` beside the result."""
 
     tokens: int = Field(ge=1, description="Tokens to recover on")
@@ -61,7 +61,7 @@ class RecoverConfig(Frozen):
 
 def recover(
     config: CompressionConfig,
-    options: RecoverConfig,
+    options: Recover,
     teacher: Path,
     student: Path,
     calibration: CalibrationRows,
@@ -107,7 +107,7 @@ def recover(
 
 def _distil(
     recipe: DistillConfig,
-    options: RecoverConfig,
+    options: Recover,
     held: Sequence[Any],
     zeros: Mapping[str, Any],
     tell: OnProgress,

@@ -30,7 +30,7 @@ from reason_engine.training.common.config import Frozen
 from reason_engine.training.common.quantisation_aware import GRID, Qat, codes4
 
 
-class TrainConfig(Frozen):
+class Train(Frozen):
     """As in `reason train sft`."""
 
     tokens: int = Field(ge=1, description="Tokens to train on")
@@ -48,7 +48,7 @@ class QatConfig(CompressionConfig):
     """A grid and a training; neither for a model that was trained with `qat` before."""
 
     qat: Qat = Qat()
-    train: TrainConfig | None = None
+    train: Train | None = None
 
     @model_validator(mode="after")
     def has_rows(self) -> QatConfig:
@@ -123,7 +123,7 @@ def store(model: Path, grid: Qat, out: Path, tell: OnProgress) -> int:
     return rewrite(model, out, change, tell, "store", settings)
 
 
-def _trained(config: QatConfig, train: TrainConfig, model: Path, place: Path, tell: OnProgress) -> Path:
+def _trained(config: QatConfig, train: Train, model: Path, place: Path, tell: OnProgress) -> Path:
     from reason_engine.compression.prune.recover import LEARNED_SEED, split_rows
     from reason_engine.training.common.models import load_tokenizer
     from reason_engine.training.supervised.sft import Sft, SftConfig
