@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reason_engine.cli.terminal.options import AsJson, EngineName, Model, Seed, Threads, show
+from reason_engine.cli.terminal import (
+    AsJson,
+    Concurrency,
+    EngineName,
+    Model,
+    Seed,
+    Threads,
+    command_line,
+    show,
+    show_status,
+)
 
 if TYPE_CHECKING:
     from reason_engine.policy import Policy
@@ -33,7 +41,6 @@ Within = Annotated[
 Out = Annotated[
     Path | None, typer.Option("--out", help="Write the profile here, not into the model's folder.")
 ]
-Concurrency = Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Problems at once.")]
 
 
 def calibrate(
@@ -67,7 +74,7 @@ def calibrate(
         within=within / 100,
         concurrency=concurrency,
         out=out,
-        command=shlex.join(["reason", *sys.argv[1:]]),
+        command=command_line(),
     )
     policy = asyncio.run(fit(options, _progress(as_json)))
     if as_json:
@@ -101,8 +108,7 @@ def _progress(as_json: bool):
     def tell(task: str, strategy: str, done: int, total: int) -> None:
         if as_json:
             show({"done": done, "total": total, "task": task, "strategy": strategy})
-        elif sys.stderr.isatty():
-            end = "\n" if done == total else ""
-            print(f"\r\x1b[K{done}/{total}  {task}  {strategy}", end=end, file=sys.stderr, flush=True)
+        else:
+            show_status(f"{done}/{total}  {task}  {strategy}", "\n" if done == total else "")
 
     return tell

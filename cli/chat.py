@@ -1,24 +1,16 @@
-"""`reason chat`: a terminal chat that shows the tree as it grows.
-
-One conversation in the terminal: turns, the strategy in use, and the live tree.
-"""
+"""`reason chat`: a conversation in the terminal that shows the tree of each answer as it grows."""
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.text import Text
 
 from reason_engine.cli.solve import summary
-from reason_engine.cli.terminal.ask import Asker, Reply, Wish, pick_strategy
-from reason_engine.cli.terminal.options import (
+from reason_engine.cli.terminal import (
     EngineName,
     Knowledge,
     Model,
@@ -30,17 +22,23 @@ from reason_engine.cli.terminal.options import (
     one_of,
     parse_sets,
 )
-from reason_engine.cli.terminal.tree import printable, tree_of
 from reason_engine.errors import ReasonError
-from reason_engine.runtime.events import Event
-from reason_engine.runtime.trace import Trace
-from reason_engine.types import Message
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from rich.console import Console, RenderableType
+
+    from reason_engine.cli.terminal.ask import Asker, AskOptions, Reply
+    from reason_engine.runtime.events import Event
+    from reason_engine.types import Message
 
 HELP = """/strategy NAME    answer with this strategy from now on (reason strategies)
 /set KEY=VALUE    set one of its options; /set alone forgets them all
 /trace            the whole tree of the last answer
 /new              start a new conversation
 /quit             leave (so does Ctrl-D); Ctrl-C stops an answer"""
+FRAMES_PER_SECOND = 8
 
 
 def add_to(app: typer.Typer) -> None:
@@ -62,18 +60,18 @@ def chat(
 
     from rich.console import Console
 
-    from reason_engine.cli.terminal.ask import Wish, asker, pick_strategy
+    from reason_engine.cli.terminal.ask import AskOptions, asker, pick_strategy
 
     one_of(model, url)
-    wish = Wish(strategy, parse_sets(sets), seed=seed)
+    options = AskOptions(strategy, parse_sets(sets), seed=seed)
     if not url:
-        pick_strategy(wish.strategy, wish.options)
+        pick_strategy(options)
     source = asker(model, url, engine, threads, knowledge)
     console = Console()
 
     async def run() -> None:
         async with source:
-            await converse(Chat(source, console, wish))
+            await converse(Chat(source, console, options))
 
     asyncio.run(run())
 
@@ -101,20 +99,19 @@ async def converse(talk: Chat) -> None:
             await talk.answer(line)
 
 
-FRAMES_PER_SECOND = 8
-
-
 class Chat:
-    """A conversation with one model."""
+    """A conversation with one model: its turns, and how questions are asked."""
 
-    def __init__(self, source: Asker, console: Console, wish: Wish) -> None:
+    def __init__(self, source: Asker, console: Console, options: AskOptions) -> None:
         self.console = console
-        self._source, self._wish = source, wish
+        self._source, self._options = source, options
         self._turns: list[Message] = []
         self._last: Reply | None = None
 
     async def read(self) -> str | None:
         """The next line; None at the end of the input."""
+        import asyncio
+
         try:
             return await asyncio.to_thread(self.console.input, "[bold]>[/] ")
         except (EOFError, KeyboardInterrupt):
@@ -127,19 +124,21 @@ class Chat:
 
     def use(self, strategy: str | None) -> None:
         """Answer with this strategy; its options start at their defaults."""
-        self._try(replace(self._wish, strategy=strategy, options={}))
+        self._change(strategy, {})
 
     def set(self, pair: str) -> None:
         """Set an option of the strategy; nothing forgets all of them."""
         try:
-            options = {**self._wish.options, **parse_sets([pair])} if pair else {}
+            values = {**self._options.values, **parse_sets([pair])} if pair else {}
         except ReasonError as error:
-            self.console.print(str(error), style="red", markup=False)
-            return
-        self._try(replace(self._wish, options=options))
+            self._refuse(error)
+        else:
+            self._change(self._options.strategy, values)
 
     def trace(self) -> None:
         """The whole tree of the last answer."""
+        from reason_engine.cli.terminal.tree import tree_of
+
         if self._last is None:
             self.console.print("nothing was answered yet", style="dim")
         else:
@@ -147,9 +146,14 @@ class Chat:
 
     async def answer(self, line: str) -> None:
         """Ask, show the tree while it grows, then the answer and what it cost."""
+        import asyncio
+
+        from reason_engine.cli.terminal.tree import printable
+        from reason_engine.types import Message
+
         turns = [*self._turns, Message("user", line)]
-        with self._watching() as events:
-            asking = asyncio.create_task(self._source.ask(turns, self._wish, publish=events.append))
+        with self._growing_tree() as events:
+            asking = asyncio.create_task(self._source.ask(turns, self._options, publish=events.append))
             try:
                 with _interrupts(asking):
                     await asyncio.wait([asking])
@@ -162,33 +166,45 @@ class Chat:
         try:
             reply = asking.result()
         except ReasonError as error:
-            self.console.print(str(error), style="red", markup=False)
+            self._refuse(error)
             return
         self._last, self._turns = reply, [*turns, Message("assistant", reply.content)]
         self.console.print(printable(reply.content), markup=False, highlight=False)
         self.console.print(summary(reply.reason, reply.usage), style="dim", markup=False)
 
-    def _try(self, wish: Wish) -> None:
+    def _change(self, strategy: str | None, values: dict[str, object]) -> None:
+        from dataclasses import replace
+
+        from reason_engine.cli.terminal.ask import pick_strategy
+
+        options = replace(self._options, strategy=strategy, values=values)
         try:
-            pick_strategy(wish.strategy, wish.options)
+            pick_strategy(options)
         except ReasonError as error:
-            self.console.print(str(error), style="red", markup=False)
-            return
-        self._wish = wish
+            self._refuse(error)
+        else:
+            self._options = options
+
+    def _refuse(self, error: ReasonError) -> None:
+        self.console.print(str(error), style="red", markup=False)
 
     @contextmanager
-    def _watching(self) -> Generator[list[Event]]:
-        """Draws what happens, on a terminal only, and takes the drawing away at the end."""
+    def _growing_tree(self) -> Generator[list[Event]]:
+        """Draws the events that are put in, on a terminal only, and takes the drawing away at the end."""
+        from rich.live import Live
+        from rich.text import Text
+
+        from reason_engine.cli.terminal.tree import tree_of
+        from reason_engine.runtime.trace import Trace
+
         events: list[Event] = []
         rows = max(8, self.console.height - 6)
 
         class Growing:
             def __rich__(self) -> RenderableType:
-                return (
-                    tree_of(Trace.from_events(events), most=rows, tail=True)
-                    if events
-                    else Text("…", style="dim")
-                )
+                if not events:
+                    return Text("…", style="dim")
+                return tree_of(Trace.from_events(events), most=rows, newest=True)
 
         if not self.console.is_terminal:
             yield events
@@ -200,6 +216,8 @@ class Chat:
 @contextmanager
 def _interrupts(task: asyncio.Task[Reply]) -> Generator[None]:
     """Ctrl-C ends the answer, not the chat, while one is being made."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     try:
         loop.add_signal_handler(signal.SIGINT, task.cancel)

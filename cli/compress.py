@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reason_engine.cli.terminal.options import AsJson, show
+from reason_engine.cli.terminal import AsJson, show
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from reason_engine.cli.terminal.options import (
+from reason_engine.cli.terminal import (
     AsJson,
     EngineName,
     Model,
     Seed,
+    Sets,
     Threads,
     Tokens,
     Url,
     parse_sets,
     show,
+    show_status,
 )
 from reason_engine.errors import SetupError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from reason_engine.data.synthesize.outputs import Account
-    from reason_engine.data.synthesize.teacher import Target
+    from reason_engine.data.outputs import Account
+    from reason_engine.data.synthesize.teacher import TeacherOptions
 
     Config = TypeVar("Config", bound=BaseModel)
 
@@ -55,9 +57,6 @@ Tokenizer = Annotated[
         help="Checkpoint folder or tokenizer.json that counts tokens; none given: reason-nano's.",
     ),
 ]
-Options = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the strategy.")
-]
 Target_ = Annotated[Path, typer.Argument(metavar="OUT", help="A .jsonl file; its account stands beside it.")]
 Rows = Annotated[Path, typer.Argument(metavar="IN", help="A file in any format.")]
 Strategy = Annotated[str, typer.Option("--strategy", "-s", help="How the model solves: reason strategies.")]
@@ -84,12 +83,12 @@ def generate(
     out: Out = None,
 ) -> None:
     """Draw examples from one family or a recipe's mixture and write them as JSON lines."""
-    from reason_engine.data.mixture import describe, draw
+    from reason_engine.data.mixture import describe, generate_rows
 
     if family is None and config is None:
         typer.echo(describe())
         return
-    for row in draw(family, config, count, seed, settings or (), out):
+    for row in generate_rows(family, config, count, seed, settings or (), out):
         sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -121,6 +120,7 @@ def check(
 
 @app.command("filter")
 def filter_(
+    ctx: typer.Context,
     paths: Annotated[list[Path], typer.Argument(metavar="IN OUT", help="Files to read, the one to write.")],
     format: Format = None,
     exact: Annotated[bool, typer.Option("--exact/--no-exact", help="Drop doubles.")] = True,
@@ -136,10 +136,10 @@ def filter_(
     min_tokens: Annotated[int | None, typer.Option("--min-tokens")] = None,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens")] = None,
     tokenizer: Tokenizer = None,
-    language: Annotated[
+    languages: Annotated[
         list[str] | None, typer.Option("--language", "-l", help="Keep this one, as en; may be repeated.")
     ] = None,
-    unknown: Annotated[
+    unknown_language: Annotated[
         str, typer.Option("--unknown-language", help="keep or drop rows whose language cannot be told.")
     ] = "keep",
     rules: Annotated[
@@ -156,27 +156,13 @@ def filter_(
 
     if len(paths) < 2:
         raise SetupError("filter needs at least one file to read and one to write: IN... OUT")
-    values: dict[str, Any] = {
-        "format": format,
-        "exact": exact,
-        "near": near or None,
-        "numbers": numbers,
-        "by": by,
-        "min_chars": min_chars,
-        "max_chars": max_chars,
-        "min_tokens": min_tokens,
-        "max_tokens": max_tokens,
-        "tokenizer": tokenizer,
-        "languages": tuple(language or ()),
-        "unknown_language": unknown,
-        "rules": rules,
-        "against": tuple(against or ()),
-        "ngram": ngram,
-    }
-    config = _config(FilterConfig, values, {"languages": "language"})
+    given = {
+        "near": near or None, "languages": tuple(languages or ()), "against": tuple(against or ()),
+    }  # fmt: skip
+    config = _config(FilterConfig, ctx, given)
     count = _counter("rows")
     found = filter_files(paths[:-1], paths[-1], config, lambda read, kept: count(read))
-    _done()
+    show_status("")
     if as_json:
         show(found.to_json())
     else:
@@ -185,6 +171,7 @@ def filter_(
 
 @app.command("augment")
 def augment(
+    ctx: typer.Context,
     rows: Rows,
     out: Target_,
     methods: Annotated[
@@ -197,7 +184,7 @@ def augment(
         bool, typer.Option("--check-answer", help="The model must still reach the known answer.")
     ] = False,
     strategy: Strategy = "chain-of-thought",
-    sets: Options = None,
+    options: Sets = None,
     lexicon: Annotated[Path | None, typer.Option("--lexicon", help="YAML: word: [synonym, ...].")] = None,
     rate: Annotated[float, typer.Option("--rate", help="Share of listed words exchanged.")] = 0.2,
     pivot: Annotated[str, typer.Option("--pivot", help="Language to translate into and back.")] = "German",
@@ -220,23 +207,10 @@ def augment(
     With --url, --model names one of the endpoint's models.
     """
     from reason_engine.data.synthesize.augment import AugmentConfig, augment
-    from reason_engine.data.synthesize.teacher import Target, Teacher
+    from reason_engine.data.synthesize.teacher import Teacher, TeacherOptions
 
-    values: dict[str, Any] = {
-        "methods": tuple(methods or ("paraphrase",)),
-        "copies": copies,
-        "keep_originals": keep_originals,
-        "check_answer": check_answer,
-        "strategy": strategy,
-        "options": parse_sets(sets),
-        "lexicon": lexicon,
-        "rate": rate,
-        "pivot": pivot,
-        "temperature": temperature,
-        "format": format,
-        "seed": seed,
-    }
-    config = _config(AugmentConfig, values, {"methods": "method"})
+    given = {"methods": tuple(methods or ("paraphrase",)), "options": parse_sets(options)}
+    config = _config(AugmentConfig, ctx, given)
 
     async def work(teacher: Teacher | None) -> Account:
         return await augment(
@@ -244,12 +218,13 @@ def augment(
             tokens=tokens, concurrency=concurrency, fresh=fresh, progress=_counter("attempts", as_json),
         )  # fmt: skip
 
-    target = Target(model, url, engine, threads, max_tokens, profile) if config.needs_model else None
+    target = TeacherOptions(model, url, engine, threads, max_tokens, profile) if config.needs_model else None
     _run(work, target, as_json)
 
 
 @app.command("synthesize")
 def synthesize(
+    ctx: typer.Context,
     problems: Annotated[Path, typer.Argument(metavar="IN", help="Problems, with or without their answers.")],
     out: Target_,
     write: Annotated[int, typer.Option("--write", help="Problems to write like those of IN, to solve.")] = 0,
@@ -260,7 +235,7 @@ def synthesize(
         int, typer.Option("--hints", help="STaR: attempts with the answer as a hint, where none was right.")
     ] = 0,
     strategy: Strategy = "chain-of-thought",
-    sets: Options = None,
+    options: Sets = None,
     verifier: Annotated[
         str | None,
         typer.Option("--verifier", help="Says what is right; none: the known answer, else a vote."),
@@ -290,26 +265,9 @@ def synthesize(
     With --url, --model names one of the endpoint's models.
     """
     from reason_engine.data.synthesize.synthesize import SynthesizeConfig, synthesize
-    from reason_engine.data.synthesize.teacher import Target, Teacher
+    from reason_engine.data.synthesize.teacher import Teacher, TeacherOptions
 
-    values: dict[str, Any] = {
-        "write": write,
-        "shots": shots,
-        "attempts": attempts,
-        "keep": keep,
-        "hints": hints,
-        "strategy": strategy,
-        "options": parse_sets(sets),
-        "verifier": verifier,
-        "params": parse_sets(params),
-        "threshold": threshold,
-        "agree": agree,
-        "suffix": suffix,
-        "temperature": temperature,
-        "format": format,
-        "seed": seed,
-    }
-    config = _config(SynthesizeConfig, values, {"params": "param", "options": "set"})
+    config = _config(SynthesizeConfig, ctx, {"options": parse_sets(options), "params": parse_sets(params)})
 
     async def work(teacher: Teacher | None) -> Account:
         assert teacher is not None
@@ -318,10 +276,10 @@ def synthesize(
             tokens=tokens, concurrency=concurrency, fresh=fresh, progress=_counter("problems", as_json),
         )  # fmt: skip
 
-    _run(work, Target(model, url, engine, threads, max_tokens, profile), as_json)
+    _run(work, TeacherOptions(model, url, engine, threads, max_tokens, profile), as_json)
 
 
-def _run(work: Callable[[Any], Any], target: Target | None, as_json: bool) -> None:
+def _run(work: Callable[[Any], Any], target: TeacherOptions | None, as_json: bool) -> None:
     """Run with the model that is named, and print the account."""
     import asyncio
 
@@ -334,24 +292,26 @@ def _run(work: Callable[[Any], Any], target: Target | None, as_json: bool) -> No
             return await work(teacher)
 
     account = asyncio.run(go())
-    _done()
+    show_status("")
     if as_json:
         show(account.to_json())
     else:
         typer.echo(account.describe())
 
 
-def _config(kind: type[Config], values: dict[str, Any], names: dict[str, str]) -> Config:
-    """The validated config. Raises SetupError naming the option at fault."""
+def _config(kind: type[Config], ctx: typer.Context, given: Mapping[str, Any]) -> Config:
+    """The validated config of the command's options; `given`: those whose form differs. Raises SetupError naming the
+    option at fault."""
     from pydantic import ValidationError
 
+    values = {name: ctx.params[name] for name in kind.model_fields if name in ctx.params}
     try:
-        return kind.model_validate(values)
+        return kind.model_validate({**values, **given})
     except ValidationError as error:
         first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        option = f"--{names.get(key, key).replace('_', '-')}: " if key else ""
-        raise SetupError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None
+        options = {param.name: param.opts[0] for param in ctx.command.params}
+        where = f"{options[str(first['loc'][0])]}: " if first["loc"] else ""
+        raise SetupError(f"{where}{first['msg'].removeprefix('Value error, ')}") from None
 
 
 def _counter(unit: str, as_json: bool = False) -> Callable[[int], None]:
@@ -360,12 +320,7 @@ def _counter(unit: str, as_json: bool = False) -> Callable[[int], None]:
     def tell(done: int) -> None:
         if as_json:
             show({"done": done, "of": unit})
-        elif sys.stderr.isatty() and (unit != "rows" or done % 100 == 0):
-            print(f"\r\x1b[K{done} {unit}", end="", file=sys.stderr, flush=True)
+        elif unit != "rows" or done % 100 == 0:
+            show_status(f"{done} {unit}")
 
     return tell
-
-
-def _done() -> None:
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,7 +1,4 @@
-"""`reason doctor`: what this machine has, and so what works on it.
-
-Looks at the machine, without loading torch or vllm.
-"""
+"""`reason doctor`: what this machine has, and so what works on it; neither torch nor vllm is loaded."""
 
 from __future__ import annotations
 
@@ -10,11 +7,10 @@ import platform
 import socket
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import typer
 
-from reason_engine.cli.terminal.options import AsJson, show
+from reason_engine.cli.terminal import AsJson, show
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,22 +22,15 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check the machine; exits 1 where not even the bundled model can be served."""
-    from reason_engine.cli.doctor import examine
-
     found = examine(port)
+    usable = all(check.ok for check in found if check.needed)
     if as_json:
-        show(
-            {
-                "ok": all(check.ok for check in found if check.needed),
-                "checks": [check.to_json() for check in found],
-            }
-        )
+        show({"ok": usable, "checks": [asdict(check) for check in found]})
     else:
         for check in found:
-            print(
-                f"{'ok  ' if check.ok else ('FAIL' if check.needed else '-   ')} {check.name:<12} {check.detail}"
-            )
-    if not all(check.ok for check in found if check.needed):
+            mark = "ok  " if check.ok else "FAIL" if check.needed else "-   "
+            print(f"{mark} {check.name:<12} {check.detail}")
+    if not usable:
         raise typer.Exit(1)
 
 
@@ -53,9 +42,6 @@ class Check:
     ok: bool
     detail: str
     needed: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def examine(port: int) -> list[Check]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reason_engine.cli.terminal.options import (
+from reason_engine.cli.terminal import (
     AsJson,
+    Concurrency,
     EngineName,
     Knowledge,
     Model,
@@ -21,8 +20,10 @@ from reason_engine.cli.terminal.options import (
     Threads,
     Tokens,
     Url,
+    command_line,
     limits,
     show,
+    show_status,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ Data = Annotated[
 Out = Annotated[
     Path | None, typer.Option("--out", help="Keep answers and report here; a run that was cut goes on.")
 ]
-Concurrency = Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Problems at once.")]
 MaxTokens = Annotated[
     int, typer.Option("--max-tokens", min=0, help="Bound on each path; 0: the context's rest.")
 ]
@@ -106,8 +106,7 @@ def eval_(
     target = EvalTarget(
         model, url, engine, threads, limits(tokens, seconds, samples), max_tokens, key, knowledge
     )
-    command = shlex.join(["reason", *sys.argv[1:]])
-    report = asyncio.run(run(plan, target, out, command, _progress(as_json)))
+    report = asyncio.run(run(plan, target, out, command_line(), _progress(as_json)))
     if as_json:
         show({"report": asdict(report)})
     else:
@@ -120,13 +119,8 @@ def _progress(as_json: bool):
     def tell(record: Record, done: int, total: int) -> None:
         if as_json:
             show({"done": done, "total": total, "record": asdict(record)})
-        elif sys.stderr.isatty():
+        else:
             end = "\n" if done == total else ""
-            print(
-                f"\r\x1b[K{done}/{total}  {record.task}  {record.strategy}",
-                end=end,
-                file=sys.stderr,
-                flush=True,
-            )
+            show_status(f"{done}/{total}  {record.task}  {record.strategy}", end)
 
     return tell

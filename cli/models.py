@@ -1,7 +1,4 @@
-"""`reason models`: the models that are here, or those of a running server.
-
-Finds models: the bundled one, those in the hub's cache, those of a server.
-"""
+"""`reason models`: the models that are here (the bundled one, those in the hub's cache), or those of a server."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import Any
 
 import typer
 
-from reason_engine.cli.terminal.options import AsJson, Url, show
+from reason_engine.cli.terminal import AsJson, Url, client_of, print_table, show
 from reason_engine.errors import EngineDead, EngineError
 
 
@@ -25,23 +22,12 @@ def models(url: Url = None, as_json: AsJson = False) -> None:
     """List models."""
     import asyncio
 
-    from reason_engine.cli.models import local, remote
-
     found = asyncio.run(remote(url)) if url else local()
     if as_json:
         for model in found:
             show(model)
-        return
-
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for key in found[0] if found else ("name",):
-        table.add_column(key)
-    for model in found:
-        table.add_row(*(str(value) for value in model.values()))
-    Console().print(table)
+    else:
+        print_table(list(found[0]) if found else ["name"], (model.values() for model in found))
 
 
 def local() -> list[dict[str, Any]]:
@@ -50,7 +36,8 @@ def local() -> list[dict[str, Any]]:
 
     nano = bundled_model()
     found = [_describe(NANO, nano)] if nano else []
-    cache = Path(os.environ.get("HF_HUB_CACHE") or _hub_home() / "hub")
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     for repository in sorted(cache.glob("models--*--*")):
         for folder in sorted(repository.glob("snapshots/*"))[-1:]:
             if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
@@ -61,13 +48,10 @@ def local() -> list[dict[str, Any]]:
 
 async def remote(url: str) -> list[dict[str, Any]]:
     """What a server lists. Raises EngineDead where none answers."""
-    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+    from openai import APIConnectionError, APIStatusError
 
-    base = url.rstrip("/")
-    base = base if base.endswith("/v1") else f"{base}/v1"
-    async with AsyncOpenAI(
-        base_url=base, api_key=os.environ.get("REASON_API_KEY") or "none", max_retries=0
-    ) as client:
+    client, base = client_of(url)
+    async with client:
         try:
             listed = (await client.models.list()).data
         except APIConnectionError:
@@ -75,10 +59,6 @@ async def remote(url: str) -> list[dict[str, Any]]:
         except APIStatusError as error:
             raise EngineError(f"{base}: {error.message}") from None
     return [{"name": model.id, "owner": model.owned_by} for model in listed]
-
-
-def _hub_home() -> Path:
-    return Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
 
 
 def _describe(name: str, folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reason_engine.cli.terminal.options import AsJson, show
+from reason_engine.cli.terminal import AsJson, show
 from reason_engine.errors import SetupError
 
 if TYPE_CHECKING:

@@ -1,13 +1,29 @@
-"""`reason serve`: one model behind an OpenAI-compatible server."""
+"""`reason serve`: one model behind an OpenAI-compatible server.
+
+Puts the server together from its settings (engine, profile, application) and prints what is served once it is. Whatever
+can be known to be wrong before the weights are read is refused then.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reason_engine.cli.terminal.options import Knowledge, Threads
+from reason_engine.cli.terminal import Knowledge, Threads
+from reason_engine.errors import RequestError, SetupError
+
+if TYPE_CHECKING:
+    from reason_engine.settings import Settings
+
+READY_CHECK_SECONDS = 0.05
+EXAMPLE = "Use the numbers 4 5 6 10 and + - * / to make 24."
 
 
 def add_to(app: typer.Typer) -> None:
@@ -60,7 +76,6 @@ def serve(
     ] = None,
 ) -> None:
     """Serve until stopped."""
-    from reason_engine.cli.terminal.server import adapters_of, pairs, start
     from reason_engine.settings import load_settings
 
     flags = {
@@ -68,9 +83,9 @@ def serve(
         "engine": engine,
         "strategy": strategy,
         "draft": draft,
-        "adapters": adapters_of(adapter, load_settings({"model": model}, config)) if adapter else None,
+        "adapters": _adapters_of(adapter, load_settings({"model": model}, config)) if adapter else None,
         "adapters_dir": tuple(adapters_dir) if adapters_dir else None,
-        "reward_models": pairs(reward_model, "--reward-model") if reward_model else None,
+        "reward_models": _pairs(reward_model, "--reward-model") if reward_model else None,
         "knowledge": knowledge,
         "guard": guard,
         "host": host,
@@ -84,3 +99,173 @@ def serve(
         "threads": threads,
     }
     start(load_settings(flags, config))
+
+
+def _adapters_of(values: Sequence[str], settings: Settings) -> dict[str, str]:
+    """`name=path` options; a name alone is that folder in `adapters/` beside the weights. Raises SetupError."""
+    from reason_engine.engines.open import model_folder
+
+    whole: list[str] = []
+    for value in values:
+        if "=" not in value:
+            beside = model_folder(settings) / "adapters"
+            there = sorted(path.name for path in beside.glob("*") if path.is_dir())
+            if value not in there:
+                known = f"beside the weights ({', '.join(there) or 'none'})"
+                raise SetupError(f"--adapter {value!r}: expected NAME=PATH, or a name of those {known}")
+            value = f"{value}={beside / value}"
+        whole.append(value)
+    return _pairs(whole)
+
+
+def _pairs(values: Sequence[str], option: str = "--adapter") -> dict[str, str]:
+    """`name=path` options as a mapping. Raises SetupError."""
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not name or not equals or not path:
+            raise SetupError(f"{option} {value!r}: expected NAME=PATH")
+        found[name] = path
+    return found
+
+
+def start(settings: Settings) -> None:
+    """Serve until stopped. Raises SetupError for whatever can be known before the weights are read."""
+    import asyncio
+    import logging
+
+    from reason_engine.engines.open import (
+        engine_name,
+        open_engine,
+        process_environment,
+        profile_of,
+        served_name,
+    )
+
+    kind = engine_name(settings)
+    if wanted := process_environment(kind):
+        # What is preloaded is decided when a process starts; the new one finds the variables set and goes on.
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **wanted})
+    engine = open_engine(settings, inline=False)
+    profile = profile_of(settings)
+    if settings.strategy:
+        _check_strategy(settings.strategy)
+    _check_port(settings.host, settings.port)
+    if settings.code_execution:
+        _check_sandbox()
+    settings = settings.model_copy(update={"served_name": served_name(settings)})
+    _check_adapters(settings, kind)
+    print(f"loading {settings.served_name} ({kind} engine) …", file=sys.stderr, flush=True)
+
+    from reason_engine.serving.app import create_app
+    from reason_engine.serving.server import server_for
+
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    app = create_app(engine, profile, settings)
+    gate = app.state.service.gate
+    server = server_for(app, settings.host, settings.port)
+
+    async def announce() -> None:
+        while not (server.started and gate.open and (await engine.health()).ready):
+            await asyncio.sleep(READY_CHECK_SECONDS)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        print(banner(settings, kind, profile.description, port), flush=True)
+
+    async def run() -> None:
+        announcing = asyncio.create_task(announce())
+        try:
+            await server.serve_until_stopped()
+        finally:
+            announcing.cancel()
+            await asyncio.wait([announcing])
+
+    asyncio.run(run())
+
+
+def banner(settings: Settings, kind: str, description: str, port: int) -> str:
+    """What is served, where, and a line to paste."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    body = {
+        "model": settings.served_name,
+        "messages": [{"role": "user", "content": EXAMPLE}],
+        "reasoning": {"strategy": "tree-of-thoughts"},
+    }
+    key = " -H 'authorization: Bearer '$REASON_API_KEY" if settings.protected else ""
+    lines = [
+        "",
+        f"{settings.served_name} is ready on {base}/v1   ({kind} engine; page: {base}/, API: {base}/docs)",
+    ]
+    if settings.model is None:
+        lines.append(
+            "reason-nano is a demonstration model of a few million parameters: it knows word problems, Game of 24 and "
+            "Countdown, and nothing else."
+        )
+    elif description:
+        lines.append(description)
+    lines += [
+        "Try:",
+        f"  curl {base}/v1/chat/completions -H 'content-type: application/json'{key} -d '{json.dumps(body)}'",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _check_strategy(name: str) -> None:
+    from reason_engine.strategies import strategies
+
+    try:
+        strategies.get(name)
+    except RequestError as error:
+        raise SetupError(f"--strategy: {error}") from None
+
+
+def _check_adapters(settings: Settings, kind: str) -> None:
+    """Say what is wrong with an adapter before the model is loaded, not after."""
+    from reason_engine.engines.checkpoint.adapter_files import only_lora, read_adapter
+    from reason_engine.profile import read_profile
+    from reason_engine.serving.adapters import check_name
+
+    for folder in settings.adapters_dir:
+        if not folder.is_dir():
+            raise SetupError(f"--adapters-dir {folder}: no such folder")
+    for name, path in settings.adapters.items():
+        try:
+            check_name(name, settings.served_name or "")
+        except RequestError as error:
+            raise SetupError(f"--adapter {name}={path}: {error}") from None
+        if kind == "openai":
+            raise SetupError(
+                f"--adapter {name}={path}: a remote model's adapters are served by its own server"
+            )
+        if kind in ("embedded", "vllm"):
+            file = read_adapter(path)
+            if kind == "vllm":
+                only_lora(file, "vLLM")
+        read_profile(Path(path))
+
+
+def _check_sandbox() -> None:
+    import asyncio
+
+    from reason_engine.verifiers.code import Sandbox
+
+    if reason := asyncio.run(Sandbox().probe()):
+        raise SetupError(f"--allow-code: programs cannot be limited on this machine: {reason}")
+
+
+def _check_port(host: str, port: int) -> None:
+    """Say that a port is taken before the model is loaded, not after."""
+    if port == 0:
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise SetupError(
+            f"cannot bind {host}:{port} ({error.strerror}); choose another with --port"
+        ) from None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import typer
 
-from reason_engine.cli.terminal.options import (
+from reason_engine.cli.terminal import (
     AsJson,
     EngineName,
     Knowledge,
@@ -49,29 +51,24 @@ def solve(
     """Answer one question."""
     import asyncio
 
-    from reason_engine.cli.terminal.ask import Reply, Wish, asker, pick_strategy
+    from reason_engine.cli.terminal.ask import AskOptions, Reply, asker, pick_strategy
     from reason_engine.cli.terminal.tree import draw, printable
     from reason_engine.types import Message
 
     one_of(model, url)
-    wish = Wish(strategy, parse_sets(sets), limits(tokens, seconds, samples), seed)
+    options = AskOptions(strategy, parse_sets(sets), limits(tokens, seconds, samples), seed)
     if not url:
-        pick_strategy(wish.strategy, wish.options)
+        pick_strategy(options)
     source = asker(model, url, engine, threads, knowledge)
     text = sys.stdin.read().strip() if question == "-" else question
 
     async def run() -> Reply:
         async with source:
-            return await source.ask([Message("user", text)], wish)
+            return await source.ask([Message("user", text)], options)
 
     reply = asyncio.run(run())
     if as_json:
-        found = {
-            "content": reply.content,
-            "reasoning": reply.reasoning,
-            "reason": reply.reason,
-            "usage": reply.usage,
-        }
+        found = {name: getattr(reply, name) for name in ("content", "reasoning", "reason", "usage")}
         show({**found, **({"trace": reply.trace.to_json()} if trace else {})})
         return
     if trace:
@@ -82,20 +79,16 @@ def solve(
         print(printable(f"[{source['n']}] {source['source']}"), file=sys.stderr)
 
 
-def summary(reason: object, usage: object) -> str:
+def summary(reason: Mapping[str, Any], usage: Mapping[str, Any]) -> str:
     """What the answer cost, in one line."""
-    from collections.abc import Mapping
-    from typing import Any, cast
-
-    said, spent = cast("Mapping[str, Any]", reason), cast("Mapping[str, Any]", usage)
-    confidence = said.get("confidence")
+    confidence = reason.get("confidence")
     parts = [
-        str(said.get("strategy", "")),
-        f"answer {said['answer']}" if said.get("answer") is not None else "no answer",
+        str(reason.get("strategy", "")),
+        f"answer {reason['answer']}" if reason.get("answer") is not None else "no answer",
         f"confidence {confidence:.2f}" if confidence is not None else "",
-        f"{said.get('samples')} samples",
-        f"{spent.get('completion_tokens')} tokens",
-        f"{said.get('seconds', 0):.2f} s",
-        str(said.get("stopped", "")),
+        f"{reason.get('samples')} samples",
+        f"{usage.get('completion_tokens')} tokens",
+        f"{reason.get('seconds', 0):.2f} s",
+        str(reason.get("stopped", "")),
     ]
-    return " · ".join(part for part in parts if part)
+    return " · ".join(filter(None, parts))

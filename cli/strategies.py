@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reason_engine.cli.terminal.options import AsJson, show
+from reason_engine.cli.terminal import AsJson, print_table, show
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,32 +24,20 @@ def strategies(
     kinds = [(each, registry.get(each)) for each in names]
     if as_json:
         for each, kind in kinds:
-            show(
-                {
-                    "name": each,
-                    "summary": kind.summary,
-                    "paper": kind.paper,
-                    "schema": kind.model_json_schema(),
-                }
-            )
-        return
-
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    if name:
-        schema = kinds[0][1].model_json_schema()["properties"]
-        for column in ("option", "default", "range", "what it is"):
-            table.add_column(column)
-        for key, field in schema.items():
-            table.add_row(key, str(field.get("default")), _range(field), field.get("description", ""))
+            described = {"name": each, "summary": kind.summary, "paper": kind.paper}
+            show({**described, "schema": kind.model_json_schema()})
+    elif name:
+        options = kinds[0][1].model_json_schema()["properties"]
+        print_table(
+            ("option", "default", "range", "what it is"),
+            [
+                (key, field.get("default"), _range(field), field.get("description", ""))
+                for key, field in options.items()
+            ],
+        )
     else:
-        for column in ("strategy", "what it does", "paper"):
-            table.add_column(column)
-        for each, kind in kinds:
-            table.add_row(each, kind.summary, kind.paper)
-    Console().print(table)
+        rows = [(each, kind.summary, kind.paper) for each, kind in kinds]
+        print_table(("strategy", "what it does", "paper"), rows)
 
 
 def _range(field: dict[str, Any]) -> str:

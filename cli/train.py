@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from reason_engine.cli.terminal.options import AsJson
+from reason_engine.cli.terminal import AsJson, RecipeFile, RecipeSets
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,10 +20,6 @@ METHODS = "sft, distill, dpo, kto, reward, process-reward, grpo, rloo, ppo, onli
 """For the help, which loads nothing; a test compares it with the registry."""
 
 Method = Annotated[str, typer.Argument(help=METHODS)]
-ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The recipe, a YAML file.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Laid over the recipe.")
-]
 HandOver = Annotated[
     str | None,
     typer.Option("--hand-over", metavar="verl", help="Write a job for another trainer instead (grpo, ppo)."),
@@ -40,8 +35,8 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew instead of goin
 
 def train(
     method: Method,
-    config: ConfigFile,
-    settings: Settings = None,
+    config: RecipeFile,
+    settings: RecipeSets = None,
     fresh: Fresh = False,
     launch: Launch = None,
     hand_over: HandOver = None,

@@ -20,19 +20,18 @@ from reason_engine.errors import ReasonError, first_error
 from reason_engine.knowledge import Library
 from reason_engine.profile import Profile
 from reason_engine.runtime.trace import TraceRing
-from reason_engine.serving.admin.adapter_routes import adapter_routes
-from reason_engine.serving.admin.adapters import Adapters
-from reason_engine.serving.admin.metrics import Metrics
-from reason_engine.serving.admin.pages import page_routes
+from reason_engine.serving.adapters import Adapters
 from reason_engine.serving.api.chat import chat_routes
 from reason_engine.serving.api.completions import completion_routes
 from reason_engine.serving.api.errors import on_error, on_status
-from reason_engine.serving.api.openapi import ERRORS
-from reason_engine.serving.api.routes import model_routes, state_routes, token_routes
-from reason_engine.serving.guard.access import Guard, Keys, accepted_hosts
+from reason_engine.serving.api.routes import adapter_routes, model_routes, state_routes, token_routes
+from reason_engine.serving.api.schema import ERRORS
+from reason_engine.serving.guard.access import AccessGuard, Keys, accepted_hosts
 from reason_engine.serving.guard.content_guard import NO_RULES, ContentGuard
-from reason_engine.serving.guard.limits import Gate
+from reason_engine.serving.guard.limits import AdmissionGate
 from reason_engine.serving.guard.rules import read_rules
+from reason_engine.serving.metrics import Metrics
+from reason_engine.serving.pages import page_routes
 from reason_engine.serving.service import Service
 from reason_engine.settings import Settings
 from reason_engine.verifiers.code import Sandbox
@@ -41,11 +40,7 @@ LAG_SECONDS = 1.0
 DESCRIPTION = "OpenAI-compatible chat with test-time reasoning that the caller chooses per request."
 
 
-def create_app(
-    engine: Engine,
-    profile: Profile | None = None,
-    settings: Settings | None = None,
-) -> FastAPI:
+def create_app(engine: Engine, profile: Profile | None = None, settings: Settings | None = None) -> FastAPI:
     """The application. `app.state.service` is what the routes share.
 
     An engine that is not ready yet is started by the lifespan, and then closed by it too; the operator's documents are
@@ -58,7 +53,7 @@ def create_app(
         engine,
         profile or Profile(),
         settings,
-        Gate(settings.capacity),
+        AdmissionGate(settings.capacity),
         metrics,
         TraceRing(settings.traces),
         Equality(),
@@ -81,14 +76,7 @@ def create_app(
     )
     app.state.service = service
     app.state.refused = service.metrics.refused
-    for routes in (
-        chat_routes,
-        completion_routes,
-        model_routes,
-        adapter_routes,
-        token_routes,
-        state_routes,
-    ):
+    for routes in (chat_routes, completion_routes, model_routes, adapter_routes, token_routes, state_routes):
         app.include_router(routes(service))
     app.include_router(page_routes())
     app.add_exception_handler(ReasonError, on_error)
@@ -96,7 +84,7 @@ def create_app(
     app.add_exception_handler(HTTPException, on_status)
     keys = Keys(key.get_secret_value() for key in (*settings.api_keys, *settings.operator_keys))
     app.add_middleware(
-        Guard,
+        AccessGuard,
         keys=keys,
         hosts=accepted_hosts(settings.host, settings.allowed_hosts),
         max_body=settings.max_body,
@@ -135,8 +123,8 @@ async def _start(service: Service, ours: bool, tasks: list[asyncio.Task[None]]) 
         if knowledge:
             await knowledge.embed()
             if service.settings.draft == "sam":
-                tasks.append(asyncio.create_task(knowledge.lend(service.engine)))
-    except Exception as error:  # a boundary: whatever keeps an engine from starting is told by /health
+                tasks.append(asyncio.create_task(knowledge.offer_drafts(service.engine)))
+    except Exception as error:  # a boundary: /health reports whatever keeps an engine from starting
         gate.fail(first_error(error))
     finally:
         gate.loading = False

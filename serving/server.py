@@ -14,8 +14,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from reason_engine.contracts import Health
-from reason_engine.errors import EngineDead, EngineError, ReasonError
+from reason_engine.errors import EngineDead, ReasonError
 from reason_engine.serving.service import Service
 
 WATCH_SECONDS = 2.0
@@ -75,19 +74,12 @@ class Server(uvicorn.Server):
                 pass
             if gate.loading:
                 continue
-            health = await _health(self._service)
+            health = await self._service.health()
             missed = 0 if health.live else missed + 1
             if missed >= DEAD_CHECKS:
                 gate.fail(EngineDead(health.detail or "the engine has stopped"))
                 break
         self.should_exit = True
-
-
-async def _health(service: Service) -> Health:
-    try:
-        return await service.engine.health()
-    except EngineError as error:
-        return Health(ready=False, live=False, detail=str(error))
 
 
 def server_for(app: FastAPI, host: str, port: int, *, log_level: str = "warning") -> Server:

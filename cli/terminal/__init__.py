@@ -1,1 +1,121 @@
-"""What the commands share: options, asking a model or a server, and drawing a trace as a tree."""
+"""What several commands share: options and what they mean, lines on a terminal, a client of a running server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reason_engine.errors import SetupError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+    from reason_engine.types import Limits
+
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", help="Checkpoint folder or hub name; none: reason-nano.")
+]
+Url = Annotated[
+    str | None, typer.Option("--url", "-u", help="A running server instead, as http://127.0.0.1:8000.")
+]
+EngineName = Annotated[str, typer.Option("--engine", help="auto, embedded, vllm or openai.")]
+StrategyName = Annotated[
+    str | None, typer.Option("--strategy", "-s", help="Reasoning strategy: reason strategies.")
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the strategy.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same search.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
+Tokens = Annotated[
+    int | None, typer.Option("--tokens", min=1, help="Budget: generated tokens, all branches together.")
+]
+Seconds = Annotated[float | None, typer.Option("--seconds", min=0.001, help="Budget: seconds.")]
+Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Budget: generated sequences.")]
+Knowledge = Annotated[
+    Path | None,
+    typer.Option(
+        "--knowledge", metavar="DIR", help="Documents to retrieve from: Markdown, text, PDF, triples."
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Torch threads of the embedded engine.")
+]
+RecipeFile = Annotated[Path, typer.Option("--config", "-c", help="The recipe, a YAML file.")]
+RecipeSets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Laid over the recipe.")
+]
+Concurrency = Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Problems at once.")]
+
+
+def parse_sets(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """`key=value` pairs as a mapping; a value is JSON where it reads as such, else text. Raises SetupError."""
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise SetupError(f"--set {pair!r}: expected key=value")
+        if key in found:
+            raise SetupError(f"--set {key}: given twice")
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
+
+
+def limits(tokens: int | None, seconds: float | None, samples: int | None) -> Limits:
+    """The budget that the options name."""
+    from reason_engine.types import Limits
+
+    return Limits(tokens, seconds, samples)
+
+
+def one_of(model: str | None, url: str | None) -> None:
+    """`--model` and `--url` exclude each other, since a server has its model."""
+    if model and url:
+        raise SetupError("--model and --url exclude each other: a server has its own model")
+
+
+def show(value: Mapping[str, Any]) -> None:
+    """One JSON object on a line of its own."""
+    print(json.dumps(value, ensure_ascii=False), file=sys.stdout, flush=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Rows under their headings, as wide as the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console().print(table)
+
+
+def show_status(text: str, end: str = "") -> None:
+    """Overwrite the current line of a terminal; nothing where standard error is none."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
+
+
+def command_line() -> str:
+    """This command as it was typed, for reports."""
+    return shlex.join(["reason", *sys.argv[1:]])
+
+
+def client_of(url: str) -> tuple[AsyncOpenAI, str]:
+    """A client of the server at `url`, and the base of its API. The key is read from REASON_API_KEY."""
+    from openai import AsyncOpenAI
+
+    base = url.rstrip("/")
+    base = base if base.endswith("/v1") else f"{base}/v1"
+    key = os.environ.get("REASON_API_KEY") or "none"
+    return AsyncOpenAI(base_url=base, api_key=key, max_retries=0), base

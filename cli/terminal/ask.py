@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from reason_engine.cli.terminal import client_of
 from reason_engine.errors import EngineDead, EngineError, RequestError, SetupError
 from reason_engine.runtime.events import Event, from_json
-from reason_engine.runtime.stream_text import Piece
 from reason_engine.runtime.trace import Trace
 from reason_engine.types import Limits, Message, Problem
 
@@ -20,14 +19,21 @@ if TYPE_CHECKING:
     from reason_engine.contracts import Engine, Powers
     from reason_engine.knowledge import Library
     from reason_engine.profile import Profile
+    from reason_engine.strategies import Strategy
+
+Publish = Callable[[Event], None]
+
+
+def ignore(_: Event) -> None:
+    """Nobody watches."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """How one question is to be answered."""
+class AskOptions:
+    """How one question is to be answered; `values` are the options of the strategy."""
 
     strategy: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
 
@@ -43,22 +49,13 @@ class Reply:
     trace: Trace
 
 
-def ignore(_: object) -> None:
-    """Nobody watches."""
-
-
 class Asker(Protocol):
-    """Where questions go. Used as an async context manager."""
+    """Where questions go. Used as an async context manager; `publish` gets the events of a run."""
 
     async def __aenter__(self) -> Asker: ...
     async def __aexit__(self, *why: object) -> None: ...
     async def ask(
-        self,
-        turns: Sequence[Message],
-        wish: Wish,
-        *,
-        publish: Callable[[Event], None] = ignore,
-        say: Callable[[Piece], None] = ignore,
+        self, turns: Sequence[Message], options: AskOptions, *, publish: Publish = ignore
     ) -> Reply: ...
 
 
@@ -93,11 +90,7 @@ class Local:
     """An engine in this process. Documents are used unless the strategy's `knowledge` is set to false."""
 
     def __init__(
-        self,
-        engine: Engine,
-        profile: Profile,
-        powers: Powers | None = None,
-        library: Library | None = None,
+        self, engine: Engine, profile: Profile, powers: Powers | None = None, library: Library | None = None
     ) -> None:
         self._engine, self._profile, self._powers = engine, profile, powers
         self._library = library
@@ -111,33 +104,26 @@ class Local:
     async def __aexit__(self, *why: object) -> None:
         await self._engine.close()
 
-    async def ask(
-        self,
-        turns: Sequence[Message],
-        wish: Wish,
-        *,
-        publish: Callable[[Event], None] = ignore,
-        say: Callable[[Piece], None] = ignore,
-    ) -> Reply:
+    async def ask(self, turns: Sequence[Message], options: AskOptions, *, publish: Publish = ignore) -> Reply:
         """Run the strategy here. Raises what `solve` raises."""
         from reason_engine.runtime.solve import solve
-        from reason_engine.serving.api.answer import reason_of, usage_of
+        from reason_engine.serving.api.messages import reason_of, usage_of
 
-        options = {"knowledge": True, **wish.options} if self._library else wish.options
-        picked = pick_strategy(wish.strategy, options)
+        if self._library:
+            options = replace(options, values={"knowledge": True, **options.values})
+        strategy = pick_strategy(options)
         outcome = await solve(
-            picked,
+            strategy,
             Problem(turns[-1].content, tuple(turns[:-1])),
             self._engine,
             profile=self._profile,
-            limits=wish.limits,
-            seed=wish.seed,
+            limits=options.limits,
+            seed=options.seed,
             powers=self._powers,
             knowledge=self._library,
             publish=publish,
-            say=say,
         )
-        reason = reason_of(outcome, picked.title)
+        reason = reason_of(outcome, strategy.title)
         return Reply(outcome.content, outcome.reasoning, reason, usage_of([outcome]), outcome.trace)
 
 
@@ -145,43 +131,33 @@ class Remote:
     """A server of ours, through the `openai` client. The key is read from REASON_API_KEY."""
 
     def __init__(self, url: str) -> None:
-        base = url.rstrip("/")
-        self._base = base if base.endswith("/v1") else f"{base}/v1"
+        self._url, self._model = url, ""
         self._client: AsyncOpenAI | None = None
-        self._model = ""
 
     async def __aenter__(self) -> Remote:
-        from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+        from openai import APIConnectionError, APIStatusError
 
-        key = os.environ.get("REASON_API_KEY") or "none"
-        self._client = AsyncOpenAI(base_url=self._base, api_key=key, max_retries=0)
+        self._client, base = client_of(self._url)
         try:
             self._model = (await self._client.models.list()).data[0].id
         except APIConnectionError:
-            raise EngineDead(f"no server answers at {self._base}") from None
+            raise EngineDead(f"no server answers at {base}") from None
         except (APIStatusError, IndexError) as error:
-            raise EngineError(f"{self._base}: {error}") from None
+            raise EngineError(f"{base}: {error}") from None
         return self
 
     async def __aexit__(self, *why: object) -> None:
         if self._client:
             await self._client.close()
 
-    async def ask(
-        self,
-        turns: Sequence[Message],
-        wish: Wish,
-        *,
-        publish: Callable[[Event], None] = ignore,
-        say: Callable[[Piece], None] = ignore,
-    ) -> Reply:
+    async def ask(self, turns: Sequence[Message], options: AskOptions, *, publish: Publish = ignore) -> Reply:
         """Stream the answer with its events. Raises RequestError where the server refuses, else EngineError."""
         from openai import APIError, APIStatusError
 
-        seen = _Seen(publish, say)
+        answer = _StreamedAnswer(publish)
         try:
-            async for chunk in await self._open(turns, wish):
-                seen.take(chunk.to_dict())
+            async for chunk in await self._open(turns, options):
+                answer.add(chunk.to_dict())
         except APIStatusError as error:
             if error.status_code < 500 and error.status_code != 429:
                 raise RequestError(
@@ -190,57 +166,47 @@ class Remote:
             raise EngineError(error.message) from None
         except APIError as error:
             raise EngineError(error.message) from None
-        return seen.reply()
+        return answer.reply()
 
-    async def _open(self, turns: Sequence[Message], wish: Wish) -> Any:
+    async def _open(self, turns: Sequence[Message], options: AskOptions) -> Any:
         if self._client is None:
             raise EngineDead("not connected")
-        budget = {
-            "tokens": wish.limits.tokens,
-            "seconds": wish.limits.seconds,
-            "samples": wish.limits.samples,
-        }
-        reasoning = {**({"strategy": wish.strategy} if wish.strategy else {}), **wish.options}
+        named = {"strategy": options.strategy} if options.strategy else {}
         messages: Any = [{"role": turn.role, "content": turn.content} for turn in turns]
         return await self._client.chat.completions.create(
             model=self._model,
             messages=messages,
             stream=True,
-            seed=wish.seed,
+            seed=options.seed,
             extra_body={
-                "reasoning": reasoning,
-                "budget": {key: value for key, value in budget.items() if value is not None},
+                "reasoning": {**named, **options.values},
+                "budget": {key: value for key, value in asdict(options.limits).items() if value is not None},
                 "stream_options": {"include_usage": True, "include_events": True},
             },
         )
 
 
-class _Seen:
-    """Folds the chunks of a stream."""
+class _StreamedAnswer:
+    """Joins the chunks of a streamed answer."""
 
-    def __init__(self, publish: Callable[[Event], None], say: Callable[[Piece], None]) -> None:
-        self._publish, self._say = publish, say
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
         self._events: list[Event] = []
-        self._content: list[str] = []
-        self._reasoning: list[str] = []
+        self._texts: dict[str, list[str]] = {"content": [], "reasoning": []}
         self._reason: Mapping[str, Any] = {}
         self._usage: Mapping[str, Any] = {}
 
-    def take(self, chunk: Mapping[str, Any]) -> None:
-        self._take_reason(chunk.get("reason"))
+    def add(self, chunk: Mapping[str, Any]) -> None:
+        self._add_reason(chunk.get("reason"))
         self._usage = chunk.get("usage") or self._usage
         choices: list[dict[str, Any]] = chunk.get("choices") or []
         for choice in choices:
-            self._take_reason(choice.get("reason"))
+            self._add_reason(choice.get("reason"))
             delta: dict[str, Any] = choice.get("delta") or {}
-            if text := delta.get("reasoning"):
-                self._reasoning.append(text)
-                self._say(Piece("reasoning", text))
-            if text := delta.get("content"):
-                self._content.append(text)
-                self._say(Piece("content", text))
+            for name, texts in self._texts.items():
+                texts.append(delta.get(name) or "")
 
-    def _take_reason(self, reason: dict[str, Any] | None) -> None:
+    def _add_reason(self, reason: dict[str, Any] | None) -> None:
         """Events while it runs; the account of the run in its last chunk."""
         for value in (reason or {}).get("events", ()):
             event = from_json(value)
@@ -251,13 +217,13 @@ class _Seen:
 
     def reply(self) -> Reply:
         trace = Trace.from_events(self._events, {"answer": self._reason.get("answer")})
-        return Reply(
-            "".join(self._content), "".join(self._reasoning) or None, self._reason, self._usage, trace
-        )
+        content, reasoning = ("".join(self._texts[name]) for name in ("content", "reasoning"))
+        return Reply(content, reasoning or None, self._reason, self._usage, trace)
 
 
-def pick_strategy(name: str | None, options: Mapping[str, Any]) -> Any:
-    """The strategy that a request of this name and these options would get. Raises RequestError as the server does."""
-    from reason_engine.serving.api.pick import pick
+def pick_strategy(options: AskOptions) -> Strategy:
+    """The strategy that a request with these options would get. Raises RequestError as the server does."""
+    from reason_engine.serving.api.strategy_choice import choose_strategy
 
-    return pick({**options, **({"strategy": name} if name else {})}, None, None, None).strategy
+    named = {"strategy": options.strategy} if options.strategy else {}
+    return choose_strategy({**options.values, **named}, None, None, None).strategy

@@ -14,10 +14,10 @@ WIDTH = 88
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def tree_of(trace: Trace, *, most: int = 200, tail: bool = False) -> Tree:
-    """The trace as a rich tree of at most `most` nodes; `tail`: the newest ones, for a search that still runs.
+def tree_of(trace: Trace, *, most: int = 200, newest: bool = False) -> Tree:
+    """The trace as a rich tree of at most `most` nodes; `newest`: those opened last, for a search that still runs.
 
-    Siblings that say the same and were not judged are one line with their number.
+    Siblings with the same text and were not judged are one line with their number.
     """
     from rich.text import Text
     from rich.tree import Tree
@@ -26,15 +26,15 @@ def tree_of(trace: Trace, *, most: int = 200, tail: bool = False) -> Tree:
         return Tree(Text("…"))
     same, times = _equal_siblings(trace)
     nodes = [node for node in trace.nodes if same[node.id] == node.id]
-    kept = nodes[-most:] if tail else nodes[:most]
+    kept = nodes[-most:] if newest else nodes[:most]
     shown = _with_parents(trace, {node.id for node in kept})
     best = _best(trace)
     drawn: dict[int, Tree] = {}
     for node in nodes:
         if node.id not in shown:
             continue
-        said = _label(node, trace) + (f"   ×{times[node.id]}" if times[node.id] > 1 else "")
-        label = Text(printable(said), style=_style(node, best), no_wrap=True, overflow="ellipsis")
+        text = _label(node, trace) + (f"   ×{times[node.id]}" if times[node.id] > 1 else "")
+        label = Text(printable(text), style=_style(node, best), no_wrap=True, overflow="ellipsis")
         parent = drawn.get(node.parent) if node.parent is not None else None
         drawn[node.id] = parent.add(label) if parent else Tree(label, guide_style="dim")
     root = drawn[trace.nodes[0].id]
@@ -91,17 +91,17 @@ def _best(trace: Trace) -> int | None:
 
 
 def _label(node: Node, trace: Trace) -> str:
-    said = " | ".join(line.strip() for line in node.text.splitlines() if line.strip())
+    text = " | ".join(line.strip() for line in node.text.splitlines() if line.strip())
     if node.role == "span":
-        said = node.name
+        text = node.name
         if node.parent is None and trace.meta.get("answer"):
-            said = f"{said}: {trace.meta['answer']}"
-    if len(said) > WIDTH:
-        said = said[: WIDTH // 2 - 2] + " … " + said[-(WIDTH // 2) :]
+            text = f"{text}: {trace.meta['answer']}"
+    if len(text) > WIDTH:
+        text = text[: WIDTH // 2 - 2] + " … " + text[-(WIDTH // 2) :]
     judged = "  ".join(f"{score['by'] or 'value'} {score['value']:.2f}" for score in node.scores)
     ending = "" if node.finish_reason in (None, "stop") else f"({node.finish_reason})"
     notes = ", ".join(filter(None, (_note(key, value) for key, value in node.notes.items())))
-    return "   ".join(part for part in (said or "…", judged, ending, notes) if part)
+    return "   ".join(part for part in (text or "…", judged, ending, notes) if part)
 
 
 def _note(key: str, value: object) -> str:

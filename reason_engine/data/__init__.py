@@ -1,16 +1,49 @@
-"""Training data: families of generated examples, and the files they are kept in.
+"""Training data: families of generated examples, and the files that rows are kept in.
 
 A family is a frozen pydantic model: its fields are the knobs a recipe may turn, `example(rng)` draws one example, and
-nothing but `rng` decides what comes out.
+nothing but `rng` decides what comes out. The first line of that method's docstring says what the family holds.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from reason_engine.data.formats.examples import Example
 from reason_engine.registry import Registry
+
+STEPS = "Think step by step."
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question and the answer to learn. `weight` multiplies the loss of each of the answer's tokens; `skip` are
+    character ranges of the answer that teach nothing (a deliberate mistake that is corrected later)."""
+
+    question: str
+    answer: str
+    family: str = ""
+    weight: float = 1.0
+    skip: tuple[tuple[int, int], ...] = ()
+    history: tuple[tuple[str, str], ...] = ()
+
+    def messages(self) -> list[dict[str, str]]:
+        """The conversation, the last message being the answer."""
+        turns = [*self.history, (self.question, self.answer)]
+        return [
+            {"role": role, "content": text}
+            for question, answer in turns
+            for role, text in (("user", question), ("assistant", answer))
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The example as a row of the format `messages`; `weight` and `skip` only where they say something."""
+        found: dict[str, Any] = {"messages": self.messages(), "family": self.family}
+        if self.weight != 1.0:
+            found["weight"] = self.weight
+        if self.skip:
+            found["skip"] = [list(span) for span in self.skip]
+        return found
 
 
 class Family(Protocol):
@@ -20,5 +53,3 @@ class Family(Protocol):
 
 
 families: Registry[Family] = Registry("family", "reason_engine.data", "reason_engine.recipes")
-
-__all__ = ["Example", "Family", "families"]

@@ -1,6 +1,6 @@
 """A mixture of families by share of examples: what a recipe trains on, drawn without end from one seed.
 
-What `reason data` calls: families by name or a recipe's mixture, to rows or to a file.
+`generate_rows` is what `reason data generate` calls: one family or a recipe's mixture, as rows or written to a file.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reason_engine.data import Example, Family, families
-from reason_engine.data.formats.examples import row, write
 from reason_engine.errors import RequestError, SetupError
 
 HISTORY = 0.03
@@ -89,33 +88,39 @@ def digest(parts: Sequence[Part], seed: int) -> str:
 
 
 def describe() -> str:
-    """One line a family: its name and what its file says first."""
-    rows = []
-    for name in families:
-        family = families.get(name)
-        module = __import__(family.__module__, fromlist=["__doc__"])
-        rows.append(f"{name:12} {(module.__doc__ or '').strip().splitlines()[0]}")
-    return "\n".join(rows)
+    """One line a family: its name and what it holds."""
+    held = {name: (families.get(name).example.__doc__ or "").partition("\n\n")[0] for name in families}
+    return "\n".join(f"{name:12} {' '.join(text.split())}" for name, text in held.items())
 
 
-def draw(
+def generate_rows(
     family: str | None, recipe: Path | None, count: int, seed: int, settings: Sequence[str], out: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Rows for standard output; none where they were written to `out`. Raises SetupError or UnknownName."""
     if family is not None and recipe is not None:
         raise SetupError("give either --family or --config")
-    parts = [_one(family, settings)] if family is not None else _mixture(recipe)
+    parts = [_single_part(family, settings)] if family is not None else _parts_of(recipe)
     examples = islice(Stream(parts, seed), count)
     if out is None:
-        return map(row, examples)
+        return (example.to_json() for example in examples)
     try:
-        write(out, examples)
+        write_examples(out, examples)
     except OSError as error:
         raise SetupError(f"{out}: {error}") from None
     return iter(())
 
 
-def _one(family: str, settings: Sequence[str]) -> Part:
+def write_examples(path: Path, examples: Iterable[Example]) -> int:
+    """Write examples as JSON lines of the format `messages`; the number written."""
+    count = 0
+    with path.open("w", encoding="utf-8") as file:
+        for example in examples:
+            count += 1
+            file.write(json.dumps(example.to_json(), ensure_ascii=False) + "\n")
+    return count
+
+
+def _single_part(family: str, settings: Sequence[str]) -> Part:
     families.get(family, param="--family")
     params: dict[str, Any] = {}
     for setting in settings:
@@ -126,7 +131,7 @@ def _one(family: str, settings: Sequence[str]) -> Part:
     return _valid({"family": family, "share": 1, "params": params}, "--set")
 
 
-def _mixture(recipe: Path | None) -> list[Part]:
+def _parts_of(recipe: Path | None) -> list[Part]:
     assert recipe is not None
     try:
         values = yaml.safe_load(recipe.read_text("utf-8"))
@@ -144,6 +149,5 @@ def _valid(values: Any, where: str) -> Part:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise SetupError(
-            f"{where}: {key}{': ' if key else ''}{first['msg'].removeprefix('Value error, ')}"
-        ) from None
+        prefix = f"{where}: {key}: " if key else f"{where}: "
+        raise SetupError(prefix + first["msg"].removeprefix("Value error, ")) from None

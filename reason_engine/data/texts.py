@@ -1,4 +1,18 @@
-"""Texts as words, n-grams, numbers, and spans that a rewrite must leave: what texts are compared by."""
+"""What texts are compared by: words, n-grams, numbers, spans that a rewrite must leave, language, near duplicates.
+
+`language_of` asks lingua's n-gram models, once code, formulas and addresses are taken out. A text is undecided (None)
+where the relative distance between the two likeliest languages is under 0.9. Departures: the light models, since the
+full ones take four seconds and 430 MB to load and are five times slower on a short question; only the languages listed
+below, so that relatives which are not listed (Norwegian, Catalan, Bulgarian) come out as a neighbour or undecided.
+
+`NearIndex` finds near duplicates by MinHash (Broder 1997) in bands, by datasketch. Candidates share one of b bands of r
+values, which happens with probability 1 - (1 - J^r)^b (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets",
+section 3.4). r is the largest that finds a pair at the threshold with probability 0.99; datasketch's own choice weighs
+misses and false alarms alike and finds an eighth fewer. Shingles are runs of five words, as in Lee et al. 2022
+(arXiv:2107.06499). Departures: a candidate is confirmed by the estimate, not by the exact similarity, so that texts
+need not be kept (a standard error of 0.035 at J = 0.8); texts of fewer than five words are one shingle. A kept text
+costs 7.5 KB at a threshold of 0.8.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +20,20 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasketch import LeanMinHash
+    from lingua import LanguageDetector
+
+PERMUTATIONS, SHINGLE, FOUND = 128, 5, 0.99
+LANGUAGES = (
+    "ar", "da", "de", "el", "en", "es", "fa", "fi", "fr", "he", "hi", "id", "it", "ja", "ko", "nl", "pl", "pt", "ru",
+    "sv", "th", "tr", "uk", "zh",
+)  # fmt: skip
+"""Every language that can be found, by its two-letter code."""
 
 
 def squeeze(text: str) -> str:
@@ -69,6 +96,63 @@ def excerpt(text: str, start: int, end: int, around: int = 30) -> str:
     return " ".join(text[max(0, start - around) : min(len(text), end + around, start + 160)].split())
 
 
+def language_of(text: str) -> str | None:
+    """The language as its two-letter code, or None where the text does not tell."""
+    found = _detector().detect_language_of(unicodedata.normalize("NFC", without_kept(text)[:_READ]))
+    return found.iso_code_639_1.name.lower() if found else None
+
+
+class NearIndex:
+    """The signatures of the texts kept so far. The hash functions are drawn from a fixed seed."""
+
+    def __init__(self, threshold: float, permutations: int = PERMUTATIONS) -> None:
+        from datasketch import MinHash, MinHashLSH
+
+        rows = band_rows(threshold, permutations)
+        self._index = MinHashLSH(num_perm=permutations, params=(permutations // rows, rows))
+        self._hash = MinHash(permutations, seed=1997, hashfunc=lambda shingle: digest(shingle) >> 32)
+        self._threshold = threshold
+        self._kept: list[LeanMinHash] = []
+
+    def signature(self, words: Sequence[str]) -> LeanMinHash:
+        """The minima over the shingles of a text that is given as words; two are compared by `jaccard`."""
+        from datasketch import LeanMinHash
+
+        shingles = list(set(grams(words, SHINGLE))) or [" ".join(words)]
+        self._hash.clear()
+        for start in range(0, len(shingles), _BLOCK):  # in blocks, so that a long text needs little memory
+            self._hash.update_batch(shingles[start : start + _BLOCK])
+        return LeanMinHash(self._hash)
+
+    def near(self, signature: LeanMinHash) -> list[tuple[int, float]]:
+        """Every kept text at or above the threshold, most similar first."""
+        found: list[Any] = self._index.query(signature)
+        pairs = [(one, signature.jaccard(self._kept[one])) for one in found]
+        return sorted((p for p in pairs if p[1] >= self._threshold), key=lambda pair: (-pair[1], pair[0]))
+
+    def add(self, signature: LeanMinHash) -> int:
+        """Keep a signature; its number."""
+        number = len(self._kept)
+        self._index.insert(number, signature, check_duplication=False)
+        self._kept.append(signature)
+        return number
+
+
+def band_rows(threshold: float, permutations: int) -> int:
+    """The most values a band may have so that a pair at the threshold is found with probability 0.99."""
+    good = [r for r in range(1, 33) if 1 - (1 - threshold**r) ** (permutations // r) >= FOUND]
+    return max(good, default=1)
+
+
+@cache
+def _detector() -> LanguageDetector:
+    from lingua import IsoCode639_1, LanguageDetectorBuilder
+
+    codes = [IsoCode639_1.from_str(code.upper()) for code in LANGUAGES]
+    builder = LanguageDetectorBuilder.from_iso_codes_639_1(*codes).with_low_accuracy_mode()
+    return builder.with_minimum_relative_distance(_DISTANCE).build()
+
+
 def _plain(number: str) -> str:
     number = number.replace(",", "")
     whole, dot, rest = number.partition(".")
@@ -80,6 +164,7 @@ def _in_words(text: str) -> Counter[str]:
     return Counter(_NAMES[word] for word in _LETTERS.findall(text.casefold()) if word in _NAMES)
 
 
+_READ, _BLOCK, _DISTANCE = 20_000, 4096, 0.9
 _WORD = re.compile(r"\w+")
 _LETTERS = re.compile(r"[a-z]+")
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?")

@@ -25,7 +25,7 @@ NANO = "reason-nano"
 def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
     """The engine, not started yet. `inline`: the embedded engine in this process, not in a child of its own.
 
-    Raises SetupError: an unknown engine, a missing extra, a model that cannot be used, a way to draft it lacks.
+    Raises SetupError: an unknown engine, a missing extra, a model that cannot be used, a drafting method it lacks.
     """
     engine = _build(engine_name(settings), settings, inline)
     offered = ("none", *engine.caps.drafting)
@@ -53,27 +53,25 @@ def process_environment(name: str) -> dict[str, str]:
     """Variables with which this process must be started anew for that engine's full speed; empty: it may go on."""
     if name != "vllm":
         return {}
-    from reason_engine.engines.vllm.arguments import preload_environment
+    from reason_engine.engines.vllm.translation import preload_environment
 
     return preload_environment()
 
 
 def model_folder(settings: Settings) -> Path:
     """The checked checkpoint folder; the bundled model where none is named. Raises ModelLoadError."""
-    if settings.model is None or settings.model == NANO:
-        folder = bundled_model()
-        if folder is None:
-            raise ModelLoadError("the bundled model is not in this installation; name one")
-    else:
-        folder = ModelFolder.find(settings.model).path
+    if settings.model not in (None, NANO):
+        return ModelFolder.find(settings.model).check().path
+    if (folder := bundled_model()) is None:
+        raise ModelLoadError("the bundled model is not in this installation; name one")
     return ModelFolder(folder).check().path
 
 
 def profile_of(settings: Settings) -> Profile:
     """How the model wants to be asked: its `reason.json`, or general prompts."""
-    return (
-        Profile() if engine_name(settings) in ("openai", "scripted") else read_profile(model_folder(settings))
-    )
+    if engine_name(settings) in ("openai", "scripted"):
+        return Profile()
+    return read_profile(model_folder(settings))
 
 
 def served_name(settings: Settings) -> str:
@@ -95,9 +93,8 @@ def has_gpu() -> bool:
     """Whether the system shows an accelerator that vLLM can use; asks the kernel, not torch."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
-    return any(
-        Path(path).exists() for path in ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/kfd", "/dev/dxg")
-    )
+    devices = ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/kfd", "/dev/dxg")
+    return any(Path(device).exists() for device in devices)
 
 
 def _build(kind: str, settings: Settings, inline: bool) -> Engine:
@@ -151,8 +148,8 @@ def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
 
 
 def _vllm(settings: Settings, folder: Path) -> Engine:
-    from reason_engine.engines.vllm.arguments import speculation
     from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
+    from reason_engine.engines.vllm.translation import speculation
 
     known = {key: value for key, value in settings.vllm.items() if key in VllmConfig.model_fields}
     extra = {key: value for key, value in settings.vllm.items() if key not in known}

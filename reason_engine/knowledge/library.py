@@ -1,9 +1,8 @@
 """A folder of documents, opened once and then searched: the retriever that a server or a command holds.
 
-Reading and indexing run in a thread of their own. Embeddings are made only where a model for them is named and the
-engine scores; without them, and when they fail, words alone decide.
-
-Ranks passages: BM25 by words, cosine by meaning, and the fusion of both ranks.
+Reading and indexing run in a thread of their own. Passages are ranked by words (BM25) and by meaning (cosine of
+embeddings), and both ranks are fused. Embeddings are made only where a model for them is named and the engine scores;
+without them, and when they fail, words alone decide.
 
 BM25: Robertson & Zaragoza 2009, in Lucene's form, by the `bm25s` package (arXiv 2407.03618), which keeps the scores of
 every (word, passage) pair in a sparse matrix. Fusion: Cormack, Clarke & Büttcher 2009, reciprocal ranks:
@@ -23,6 +22,7 @@ import threading
 import unicodedata
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,14 @@ from reason_engine.types import Passage, ScoreRequest
 
 log = logging.getLogger("reason_engine.knowledge")
 
-MOST = 200_000
-"""Passages of one library."""
-EVERY = 200
+MOST_PASSAGES = 200_000
+FILES_PER_LINE = 200
 """Files between two lines of progress."""
 BATCH = 32
+"""Passages that are embedded at once."""
+K = 60
+DEPTH = 64
+"""Places of each ranking that take part in a fusion."""
 
 
 class Library:
@@ -58,7 +61,7 @@ class Library:
         self.skipped: list[tuple[str, str]] = []
         """(file, why) of everything that was left out, in whole or in part."""
         self._engine, self._model = engine, model
-        self._words: Words | None = None
+        self._index: WordIndex | None = None
         self._vectors: Any = None
         self._halt = threading.Event()
 
@@ -75,31 +78,41 @@ class Library:
         except asyncio.CancelledError:
             self._halt.set()
             raise
-        tell = log.info if self.passages else log.warning
-        tell(
-            "%d passages of %d files in %s; %d left out",
-            len(self.passages), files, self.folder, len(self.skipped),
-        )  # fmt: skip
+        write = log.info if self.passages else log.warning
+        counts = (len(self.passages), files, self.folder, len(self.skipped))
+        write("%d passages of %d files in %s; %d left out", *counts)
 
     async def embed(self) -> None:
         """Embed what was read, where a model for it is named and the engine, started by now, has it."""
-        if self._engine and self._model and self.passages:
-            await self._embed(self._engine)
-        self.opened = True
+        import numpy as np
 
-    async def lend(self, engine: Engine) -> None:
-        """Hand the passages over as token lists, for answers that quote them to be drafted from."""
         texts = [passage.text for passage in self.passages]
         try:
-            await engine.draft_from(
-                await asyncio.to_thread(lambda: [engine.tokenize(text) for text in texts])
-            )
+            parts: list[Any] = []
+            if self._engine and self._model:
+                for at in range(0, len(texts), BATCH):
+                    vectors = await self._vectors_of(self._engine, texts[at : at + BATCH])
+                    parts.append(np.asarray(vectors, dtype=np.float32))
+            if parts:
+                vectors = np.concatenate(parts)
+                lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+                self._vectors = vectors / np.where(lengths > 0, lengths, 1.0)
+        except (EngineError, RequestError, ValueError) as error:  # ValueError: rows of different lengths
+            log.warning("%s does not embed, words alone decide: %s", self._model, error)
+        self.opened = True
+
+    async def offer_drafts(self, engine: Engine) -> None:
+        """Give the engine the passages as token lists, so that answers that quote them are drafted from them."""
+        texts = [passage.text for passage in self.passages]
+        try:
+            tokens = await asyncio.to_thread(lambda: [engine.tokenize(text) for text in texts])
+            await engine.draft_from(tokens)
         except EngineError as error:
             log.warning("nothing is drafted from the documents: %s", error)
 
     async def retrieve(self, query: str, k: int) -> list[Passage]:
         """The k passages nearest to the query, best first; fewer where fewer have anything in common with it."""
-        index = self._words
+        index = self._index
         if index is None or k < 1:
             return []
         found = await asyncio.to_thread(index.rank, query, DEPTH)
@@ -111,63 +124,41 @@ class Library:
             else:
                 near = nearest(self._vectors, vector, DEPTH)
                 found = fuse([[place for place, _ in found], [place for place, _ in near]])
-        chosen = [(self.passages[place], score) for place, score in found[:k]]
-        return [Passage(passage.text, passage.source, score) for passage, score in chosen]
+        return [replace(self.passages[place], score=score) for place, score in found[:k]]
 
     def _build(self) -> int:
         files, seen = 0, set[str]()
         for files, read in enumerate(read_folder(self.folder), 1):
             if self._halt.is_set():
                 return files
-            warning, room = read.warning, MOST - len(self.passages)
+            warning, room = read.warning, MOST_PASSAGES - len(self.passages)
             fresh = [p for p in read.passages if not (p.text in seen or seen.add(p.text))]
             if len(fresh) > room:
-                warning = f"only {room} of its passages fit the library's {MOST}"
+                warning = f"only {room} of its passages fit the library's {MOST_PASSAGES}"
             self.passages.extend(fresh[:room])
             if warning:
                 self.skipped.append((read.name, warning))
                 log.warning("%s: %s", read.name, warning)
-            if files % EVERY == 0:
+            if files % FILES_PER_LINE == 0:
                 log.info("%d files, %d passages so far", files, len(self.passages))
-        self._words = Words([passage.text for passage in self.passages])
+        self._index = WordIndex([passage.text for passage in self.passages])
         return files
-
-    async def _embed(self, engine: Engine) -> None:
-        import numpy as np
-
-        texts = [passage.text for passage in self.passages]
-        try:
-            parts = [
-                np.asarray(await self._vectors_of(engine, texts[at : at + BATCH]), dtype=np.float32)
-                for at in range(0, len(texts), BATCH)
-            ]
-            vectors = np.concatenate(parts)
-            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        except (EngineError, RequestError, ValueError) as error:  # ValueError: rows of different lengths
-            log.warning("%s does not embed, words alone decide: %s", self._model, error)
-            return
-        self._vectors = vectors / np.where(lengths > 0, lengths, 1.0)
 
     async def _vectors_of(self, engine: Engine, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         name = f"knowledge-{uuid.uuid4().hex}"
         return (await engine.score(ScoreRequest(name, tuple(texts), "embed", self._model))).values
 
 
-K = 60
-DEPTH = 64
-"""Places of each ranking that take part in a fusion."""
-
-
-class Words:
+class WordIndex:
     """BM25 over a fixed list of texts."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         import bm25s
 
-        # Set by the package to tell everything.
+        # The package sets it to the lowest level.
         logging.getLogger("bm25s").setLevel(logging.WARNING)
         self._index: Any = None
-        tokens = [words(text) for text in texts]
+        tokens = [terms(text) for text in texts]
         if any(tokens):
             self._index = bm25s.BM25(method="lucene", backend="numpy")
             self._index.index(tokens, show_progress=False)
@@ -177,7 +168,7 @@ class Words:
         import numpy as np
 
         index = self._index
-        known = [] if index is None else [word for word in words(query) if word in index.vocab_dict]
+        known = [] if index is None else [term for term in terms(query) if term in index.vocab_dict]
         if index is None or not known:
             return []
         scores = index.get_scores(known)
@@ -195,7 +186,7 @@ def nearest(vectors: Any, query: Sequence[float], depth: int) -> list[tuple[int,
 
 
 def fuse(rankings: Sequence[Sequence[int]]) -> list[tuple[int, float]]:
-    """Places with their summed reciprocal ranks, best first; ties go to the one that was met first."""
+    """Places with their summed reciprocal ranks, best first; ties go to the one that stands first."""
     scores: dict[int, float] = {}
     for ranking in rankings:
         for rank, place in enumerate(ranking, 1):
@@ -203,7 +194,7 @@ def fuse(rankings: Sequence[Sequence[int]]) -> list[tuple[int, float]]:
     return sorted(scores.items(), key=lambda item: -item[1])
 
 
-def words(text: str) -> list[str]:
+def terms(text: str) -> list[str]:
     """What is indexed of a text, in order."""
     found: list[str] = []
     for word in _WORD.findall(unicodedata.normalize("NFKC", text).casefold()):

@@ -27,8 +27,7 @@ def main() -> None:
     try:
         for page in PdfReader(io.BytesIO(sys.stdin.buffer.read())).pages:
             pages.append(page.extract_text()[:left])
-            left -= len(pages[-1])
-            if left <= 0:
+            if (left := left - len(pages[-1])) <= 0:
                 break
     except (
         Exception

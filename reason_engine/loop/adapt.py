@@ -30,7 +30,7 @@ from pydantic import Field, model_validator
 
 from reason_engine.data.formats.readers import read_rows
 from reason_engine.data.formats.rows import Conversation, Text
-from reason_engine.data.synthesize.teacher import Target, check_verifier, open_teacher
+from reason_engine.data.synthesize.teacher import TeacherOptions, check_verifier, open_teacher
 from reason_engine.engines.checkpoint.folder import ModelFolder, read_json
 from reason_engine.engines.open import open_engine, profile_of
 from reason_engine.errors import SetupError
@@ -225,7 +225,7 @@ async def _judged(
     before: Sequence[Record],
     after: Sequence[Record],
 ) -> list[float]:
-    target = Target(judge.model, judge.url, config.engine, config.train.threads, config.max_tokens)
+    target = TeacherOptions(judge.model, judge.url, config.engine, config.train.threads, config.max_tokens)
     old, new = ([record.text or "" for record in side] for side in (before, after))
     async with open_teacher(target) as teacher:
         return await compare.win_shares(

@@ -1,35 +1,35 @@
-"""Bare arithmetic: one to four operations, in words or as an expression.
+"""Bare arithmetic of one to four operations, in words or as an expression; and the lines that work it out.
 
-Calculate (12 + 5) * 3 - 7.
-Think step by step.
-->
-12 + 5 = 17
-17 * 3 = 51
-51 - 7 = 44
-Answer: 44
+    Calculate (12 + 5) * 3 - 7.
+    Think step by step.
+    ->
+    12 + 5 = 17
+    17 * 3 = 51
+    51 - 7 = 44
+    Answer: 44
 
-Bare arithmetic, generated afresh from seeds that training never uses.
-
-What is 12 + 5?      ->      17
+An operation may be written at once (`12 + 25 = 37`) or in parts (`12 + 20 = 32`, `32 + 5 = 37`), so that samples vary
+and a vote has something to choose from.
 """
 
 from __future__ import annotations
 
+import operator
 import random
-from pathlib import Path
+from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.answers import Equality
-from reason_engine.data import families
-from reason_engine.data.formats.examples import STEPS, Example
+from reason_engine.data import STEPS, Example, families
 from reason_engine.data.numbers import Expression
 from reason_engine.evals import tasks
 from reason_engine.evals.spec import Range
-from reason_engine.recipes.equations import APPLY, Line, written_out
+from reason_engine.recipes.generated import GeneratedTask
 from reason_engine.types import Problem
 
 ASKED = ("What is {text}?", "Calculate {text}.", "Compute {text}.", "How much is {text}?", "{text} = ?")
+APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 
 
 @families.register("arithmetic")
@@ -42,6 +42,7 @@ class Arithmetic(BaseModel):
     digits: tuple[int, int] = (1, 3)
 
     def example(self, rng: random.Random) -> Example:
+        """Bare arithmetic: one to four operations, in words or as an expression."""
         lines, text = expression(rng, rng.randint(*self.operations), self.digits)
         question, answer = rng.choice(ASKED).format(text=text), f"Answer: {lines[-1].value}"
         if rng.random() >= self.rationale:
@@ -49,7 +50,23 @@ class Arithmetic(BaseModel):
         return Example(f"{question}\n{STEPS}", "\n".join([*map(str, lines), answer]), "arithmetic")
 
 
-def expression(rng: random.Random, operations: int, digits: tuple[int, int]) -> tuple[list[Line], str]:
+@tasks.register("arithmetic")
+class ArithmeticTask(GeneratedTask):
+    """`operations`: of the expression. `digits`: of its numbers."""
+
+    seeds: ClassVar[str] = "arithmetic"
+
+    operations: Range = Field((1, 1))
+    digits: Range = Field((1, 2))
+
+    def generate(self, rng: random.Random, index: int) -> Problem:
+        """One expression."""
+        lines, text = expression(rng, rng.randint(*self.operations), self.digits)
+        question = rng.choice(ASKED).format(text=text)
+        return Problem(question, reference=str(lines[-1].value), task="arithmetic", meta={"index": index})
+
+
+def expression(rng: random.Random, operations: int, digits: tuple[int, int]) -> tuple[list[Equation], str]:
     """True lines that evaluate a random expression from the inside out, and its text."""
     value = _number(rng, digits)
     whole, lines = Expression(value), []
@@ -62,7 +79,7 @@ def expression(rng: random.Random, operations: int, digits: tuple[int, int]) -> 
             other = rng.choice(divisors)
         if (op == "/" and not divisors) or (op == "-" and other > value) or APPLY[op](value, other) > 9999:
             op, other = ("+", other) if value + other <= 9999 else ("-", rng.randint(1, value))
-        lines += written_out(rng, value, op, other)
+        lines += work_out(rng, value, op, other)
         value = lines[-1].value
         whole = whole.join(op, Expression(other), value)
     return lines, whole.text
@@ -72,29 +89,42 @@ def _number(rng: random.Random, digits: tuple[int, int]) -> int:
     return rng.randint(2, 10 ** rng.randint(*digits) - 1)
 
 
-@tasks.register("arithmetic")
-class ArithmeticTask(BaseModel):
-    """`operations`: of the expression. `digits`: of its numbers."""
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """`left op right = value`, all whole numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    left: int
+    op: str
+    right: int
+    value: int
 
-    operations: Range = Field((1, 1))
-    digits: Range = Field((1, 2))
+    def __str__(self) -> str:
+        return f"{self.left} {self.op} {self.right} = {self.value}"
 
-    def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
-        """1,000 without a limit. Problem i depends on the seed and i alone."""
-        return [self._problem(index, f"eval-arithmetic-{seed}-{index}") for index in range(limit or 1000)]
 
-    def development(self, limit: int | None, seed: int) -> list[Problem]:
-        """Of other seeds than the problems of an evaluation."""
-        return [self._problem(index, f"dev-arithmetic-{seed}-{index}") for index in range(limit or 200)]
+def equation(left: int, op: str, right: int) -> Equation:
+    """The true equation."""
+    return Equation(left, op, right, APPLY[op](left, right))
 
-    async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
-        """By equality of values."""
-        return answer is not None and await equality.same(answer, problem.reference or "")
 
-    def _problem(self, index: int, seed: str) -> Problem:
-        rng = random.Random(seed)
-        lines, text = expression(rng, rng.randint(*self.operations), self.digits)
-        question = rng.choice(ASKED).format(text=text)
-        return Problem(question, reference=str(lines[-1].value), task="arithmetic", meta={"index": index})
+def work_out(rng: random.Random, left: int, op: str, right: int, split: float = 0.4) -> list[Equation]:
+    """One valid way to do the operation; with probability `split` in parts, where its numbers have parts."""
+    if op == "/" or rng.random() >= split:
+        return [equation(left, op, right)]
+    if op == "*":
+        big, small = max(left, right), min(left, right)
+        high, low = _parts(big)
+        if not (high and low) or small > 99:
+            return [equation(left, op, right)]
+        first, second = equation(high, "*", small), equation(low, "*", small)
+        return [first, second, equation(first.value, "+", second.value)]
+    high, low = _parts(right)
+    if not (high and low):
+        return [equation(left, op, right)]
+    first = equation(left, op, high)
+    return [first, equation(first.value, op, low)]
+
+
+def _parts(number: int) -> tuple[int, int]:
+    unit = 10 ** (len(str(number)) - 1)
+    return (0, number) if unit == 1 else (number // unit * unit, number % unit)

@@ -19,7 +19,8 @@ from reason_engine.evals import tasks
 from reason_engine.evals.datasets.game24 import Game24
 from reason_engine.evals.spec import Range
 from reason_engine.recipes.arithmetic import ArithmeticTask
-from reason_engine.recipes.judgement import Judgement
+from reason_engine.recipes.generated import GeneratedTask
+from reason_engine.recipes.puzzles import Judgement
 from reason_engine.recipes.words import WordProblems
 from reason_engine.types import Problem
 
@@ -39,43 +40,31 @@ class Mix(BaseModel):
     def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
         """A third of the limit from each part (no fewer than one); 100 from each without a limit."""
         size = max(1, limit // 3) if limit else 100
-        direct, words, game = self._parts()
-        return _woven([direct.problems(size, seed, data), words.problems(size, seed, data),
-                       game.problems(size, seed, data)])  # fmt: skip
+        return _interleave([part.problems(size, seed, data) for part in self._parts().values()])
 
     def development(self, limit: int | None, seed: int) -> list[Problem]:
         """The same of the parts' development problems."""
         size = max(1, limit // 3) if limit else 80
-        return _woven([part.development(size, seed) for part in self._parts()])
+        return _interleave([part.development(size, seed) for part in self._parts().values()])
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
         """As the part grades it."""
-        part = next(
-            p for p, name in zip(self._parts(), _names(self.direct), strict=True) if name == problem.task
-        )
-        return await part.grade(problem, answer, text, equality)
+        return await self._parts()[problem.task or ""].grade(problem, answer, text, equality)
 
-    def _parts(self) -> tuple[Judgement | ArithmeticTask, WordProblems, Game24]:
-        direct = (
-            Judgement(size=(2, 3))
-            if self.direct == "judgement"
-            else ArithmeticTask(operations=(1, 1), digits=(1, 2))
-        )
-        return (
-            direct,
-            WordProblems(steps=self.steps, digits=self.digits),
-            Game24(first=self.first, last=self.last),
-        )
+    def _parts(self) -> dict[str, GeneratedTask | Game24]:
+        arithmetic = ArithmeticTask(operations=(1, 1), digits=(1, 2))
+        direct = Judgement(size=(2, 3)) if self.direct == "judgement" else arithmetic
+        words = WordProblems(steps=self.steps, digits=self.digits)
+        return {
+            self.direct: direct,
+            "word-problems": words,
+            "game24": Game24(first=self.first, last=self.last),
+        }
 
 
-def _names(direct: str) -> tuple[str, str, str]:
-    return direct, "word-problems", "game24"
-
-
-def _woven(parts: Sequence[Sequence[Problem]]) -> list[Problem]:
+def _interleave(parts: Sequence[Sequence[Problem]]) -> list[Problem]:
     """One of each part in turn; the place in the mix is the index."""
-    woven = chain.from_iterable(zip(*parts, strict=False))
     return [
         replace(problem, meta={**problem.meta, "index": index, "part": problem.task})
-        for index, problem in enumerate(woven)
+        for index, problem in enumerate(chain.from_iterable(zip(*parts, strict=False)))
     ]

@@ -32,15 +32,8 @@ by side. The first wrong row ends with that word, and the right lines follow:
 A left side that the problem does not ask for is refused before it is worked out (`2: 37 + 7 wrong`), and so is an
 answer that comes too soon (`2: Answer wrong`).
 
-Thinking again after an answer, when something outside the model writes `Wait.` (only what follows it is learned; with
-`rows` it begins on a line of its own):
-
-    12 + 25 = 37
-    37 - 7 = 40
-    Answer: 40
-    Wait. Line 2 is wrong.
-    37 - 7 = 30
-    Answer: 30
+Thinking again after an answer, when something outside the model writes `Wait.`: `Wait. Line 2 is wrong.` and so on.
+Only what follows `Wait.` is learned; with `rows` it begins on a line of its own.
 """
 
 from __future__ import annotations
@@ -50,9 +43,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.data import families
-from reason_engine.data.formats.examples import STEPS, Example
-from reason_engine.recipes.equations import Line, line
+from reason_engine.data import STEPS, Example, families
+from reason_engine.recipes.arithmetic import Equation, equation
 from reason_engine.recipes.words import WordProblem, word_problem
 
 CHECK = "{question}\nProposed solution:\n{solution}\nCheck this solution."
@@ -75,6 +67,7 @@ class Repair(BaseModel):
     digits: tuple[int, int] = (1, 3)
 
     def example(self, rng: random.Random) -> Example:
+        """Mistakes: a trace that errs and puts it right, or a given solution that is checked."""
         problem = word_problem(rng, rng.randint(*self.steps), rng.randint(*self.digits))
         kind = rng.random()
         if kind >= self.check + self.wait:
@@ -88,15 +81,15 @@ class Repair(BaseModel):
         return Example(f"{problem.question}\n{STEPS}", f"{before}{gap}{verdict}", "repair", skip=skip)
 
 
-def slip(rng: random.Random, right: Line) -> Line:
+def slip(rng: random.Random, right: Equation) -> Equation:
     """The same equation with a wrong, plausible result: a digit off or a place off."""
     while True:
         value = right.value + rng.choice((-1, 1)) * rng.choice((1, 1, 2, 10, 10, 100))
         if value >= 0:
-            return Line(right.left, right.op, right.right, value)
+            return Equation(right.left, right.op, right.right, value)
 
 
-def spoiled(rng: random.Random, problem: WordProblem, left_out: float = 0.0) -> tuple[int, list[Line]]:
+def spoiled(rng: random.Random, problem: WordProblem, left_out: float = 0.0) -> tuple[int, list[Equation]]:
     """The place of a mistake, and the lines with it, each later one taking up what it changes. `left_out`: share of
     mistakes that leave a line out, the last one too."""
     place = rng.randrange(len(problem.lines))
@@ -131,7 +124,7 @@ def _verdict(rng: random.Random, problem: WordProblem, sound: bool, by_rows: boo
     return solution, "\n".join([*rows[:place], f"{place + 1}: {_fault(problem, place, given)} wrong", *rest])
 
 
-def _fault(problem: WordProblem, place: int, given: Sequence[Line]) -> str:
+def _fault(problem: WordProblem, place: int, given: Sequence[Equation]) -> str:
     """What the row of a wrong line says before its verdict."""
     if place == len(given):
         return "Answer"
@@ -140,7 +133,7 @@ def _fault(problem: WordProblem, place: int, given: Sequence[Line]) -> str:
     return f"{right}; {wrong.value}" if same else f"{wrong.left} {wrong.op} {wrong.right}"
 
 
-def _mistake(rng: random.Random, problem: WordProblem, place: int) -> Line:
+def _mistake(rng: random.Random, problem: WordProblem, place: int) -> Equation:
     """A slip of arithmetic, a wrong sign, or a number that belongs elsewhere."""
     right, kind = problem.lines[place], rng.random()
     if kind < 0.6:
@@ -153,19 +146,17 @@ def _mistake(rng: random.Random, problem: WordProblem, place: int) -> Line:
         other = rng.choice(sorted({*near, right.right + 1, right.right + 10} - {right.right}))
     if (op == "-" and right.left < other) or (op == "/" and (not other or right.left % other)):
         return slip(rng, right)
-    wrong = line(right.left, op, other)
+    wrong = equation(right.left, op, other)
     return wrong if wrong.value != right.value else slip(rng, right)
 
 
-def _carried(lines: Sequence[Line], swap: dict[int, int]) -> list[Line]:
+def _carried(lines: Sequence[Equation], swap: dict[int, int]) -> list[Equation]:
     """The lines with values changed where they take one up that was."""
-    new: list[Line] = []
-    swap = dict(swap)
+    new, swap = list[Equation](), dict(swap)
     for entry in lines:
         left, right = swap.get(entry.left, entry.left), swap.get(entry.right, entry.right)
-        legal = not (entry.op == "/" and (right == 0 or left % right)) and not (
-            entry.op == "-" and left < right
-        )
-        new.append(line(left, entry.op, right) if legal else entry)
+        inexact = entry.op == "/" and (right == 0 or left % right)
+        negative = entry.op == "-" and left < right
+        new.append(entry if inexact or negative else equation(left, entry.op, right))
         swap[entry.value] = new[-1].value
     return new

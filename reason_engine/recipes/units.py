@@ -10,11 +10,7 @@
     Answer: 7530
 
 Not in the recipe of reason-nano, on purpose: it is the new task on which methods of training are measured. A tenth of
-all amounts, told by a checksum of their text, is kept for evaluations and never drawn for training.
-
-Amounts in several units, to be said in the smallest, from those that training never draws.
-
-How many seconds are 2 hours, 5 minutes and 30 seconds?      ->      7530
+all amounts, chosen by a checksum of their text, is kept for evaluations and never drawn for training.
 """
 
 from __future__ import annotations
@@ -23,17 +19,15 @@ import random
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from reason_engine.answers import Equality
-from reason_engine.data import families
-from reason_engine.data.formats.examples import STEPS, Example
+from reason_engine.data import STEPS, Example, families
 from reason_engine.evals import tasks
 from reason_engine.evals.spec import Range
-from reason_engine.recipes.equations import Line, written_out
+from reason_engine.recipes.arithmetic import Equation, work_out
+from reason_engine.recipes.generated import GeneratedTask
 from reason_engine.types import Problem
 
 LIMIT = 9999
@@ -65,7 +59,7 @@ class Conversion:
     """A question, one true rationale, and the answer."""
 
     question: str
-    lines: tuple[Line, ...]
+    lines: tuple[Equation, ...]
     answer: int
 
 
@@ -88,11 +82,34 @@ class Units(BaseModel):
         return value
 
     def example(self, rng: random.Random) -> Example:
+        """Units: an amount in two or three of them, to be said in the smallest one."""
         one = conversion(rng, rng.randint(*self.levels), self.kinds, held_out=self.held_out)
         if rng.random() >= self.rationale:
             return Example(one.question, f"Answer: {one.answer}", "units")
         text = "\n".join([*map(str, one.lines), f"Answer: {one.answer}"])
         return Example(f"{one.question}\n{STEPS}", text, "units")
+
+
+@tasks.register("units")
+class UnitsTask(GeneratedTask):
+    """`levels`: factors to multiply by. `kind`: of amounts; none for all."""
+
+    seeds: ClassVar[str] = "units"
+
+    levels: Range = Field((1, 2))
+    kind: Kind | None = None
+
+    @field_validator("levels")
+    @classmethod
+    def known(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if value[1] > 2:
+            raise ValueError("levels are 1, 2 or both")
+        return value
+
+    def generate(self, rng: random.Random, index: int) -> Problem:
+        """One of the amounts that training never draws."""
+        one = conversion(rng, rng.randint(*self.levels), (self.kind,) if self.kind else (), held_out=True)
+        return Problem(one.question, reference=str(one.answer), task="units", meta={"index": index})
 
 
 def conversion(
@@ -106,58 +123,22 @@ def conversion(
     while True:
         ladder = rng.choice(ladders)
         start = 0 if levels == 2 else rng.choice((0, 2))
-        names, factors = (
-            ladder[start : start + 2 * levels + 1 : 2],
-            ladder[start + 1 : start + 2 * levels : 2],
-        )
+        end = start + 2 * levels
+        names, factors = ladder[start : end + 1 : 2], ladder[start + 1 : end : 2]
         counts = [rng.randint(1, 60), *(rng.randint(0, min(99, factor - 1)) for factor in factors)]
-        lines, value = list[Line](), counts[0]
+        lines, value = list[Equation](), counts[0]
         for factor, count in zip(factors, counts[1:], strict=True):
-            lines += written_out(rng, value, "*", factor)
+            lines += work_out(rng, value, "*", factor)
             if count:
-                lines += written_out(rng, lines[-1].value, "+", count)
+                lines += work_out(rng, lines[-1].value, "+", count)
             value = lines[-1].value
-        amount = _said(counts, names)
+        amount = _amount(counts, names)
         if value <= LIMIT and (zlib.crc32(amount.encode()) % 10 == 0) == held_out:
             break
     question = rng.choice(ASKED).format(amount=amount, unit=names[-1][1])
     return Conversion(question, tuple(lines), value)
 
 
-def _said(counts: Sequence[int], names: Sequence[Any]) -> str:
-    said = [f"{n} {name[n != 1]}" for n, name in zip(counts, names, strict=True) if n]
-    return said[0] if len(said) == 1 else f"{', '.join(said[:-1])} and {said[-1]}"
-
-
-@tasks.register("units")
-class UnitsTask(BaseModel):
-    """`levels`: factors to multiply by. `kind`: of amounts; none for all."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    levels: Range = Field((1, 2))
-    kind: Kind | None = None
-
-    @field_validator("levels")
-    @classmethod
-    def known(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if value[1] > 2:
-            raise ValueError("levels are 1, 2 or both")
-        return value
-
-    def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
-        """1,000 without a limit. Problem i depends on the seed and i alone."""
-        return [self._problem(index, f"eval-units-{seed}-{index}") for index in range(limit or 1000)]
-
-    def development(self, limit: int | None, seed: int) -> list[Problem]:
-        """Of other seeds than the problems of an evaluation."""
-        return [self._problem(index, f"dev-units-{seed}-{index}") for index in range(limit or 200)]
-
-    async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
-        """By equality of values."""
-        return answer is not None and await equality.same(answer, problem.reference or "")
-
-    def _problem(self, index: int, seed: str) -> Problem:
-        rng = random.Random(seed)
-        one = conversion(rng, rng.randint(*self.levels), (self.kind,) if self.kind else (), held_out=True)
-        return Problem(one.question, reference=str(one.answer), task="units", meta={"index": index})
+def _amount(counts: Sequence[int], names: Sequence[Any]) -> str:
+    parts = [f"{n} {name[n != 1]}" for n, name in zip(counts, names, strict=True) if n]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,4 +1,4 @@
-"""Word problems of 1 to 8 steps: answered at once or by terse equations, one of the valid ways at random.
+"""Word problems of 1 to 8 steps, answered at once, by terse equations, or by the letter of one of four options.
 
     Anna has 12 apples. She buys 25 more. She gives 7 to Ben. How many apples does Anna have now?
     Think step by step.
@@ -7,32 +7,27 @@
     12 + 18 = 30
     Answer: 30
 
-The difficulty is `steps` (the fewest equations that solve it) and `digits` (of the numbers in the text).
-
-The words that word problems are made of. All written for this project.
-
-Word problems, generated afresh from seeds that training never uses; `steps` and `digits` set the difficulty.
-
-Anna has 12 apples. She buys 25 more. She gives 7 to Ben. How many apples does Anna have now?      ->      30
+The difficulty is `steps` (the fewest equations that solve it) and `digits` (of the numbers in the text). All words at
+the bottom were written for this project.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.answers import Equality
-from reason_engine.data import families
-from reason_engine.data.formats.examples import STEPS, Example
+from reason_engine.data import STEPS, Example, families
 from reason_engine.evals import tasks
 from reason_engine.evals.spec import Range
-from reason_engine.recipes.equations import Line, line, written_out
+from reason_engine.recipes.arithmetic import Equation, equation, work_out
+from reason_engine.recipes.generated import GeneratedTask
 from reason_engine.types import Problem
 
 LIMIT = 9999
+LETTERS = "ABCD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +35,9 @@ class WordProblem:
     """A question, one true rationale, and the answer. `chain`: one line an operation, in the story's order."""
 
     question: str
-    lines: tuple[Line, ...]
+    lines: tuple[Equation, ...]
     answer: int
-    chain: tuple[Line, ...]
+    chain: tuple[Equation, ...]
 
     @property
     def rationale(self) -> str:
@@ -61,10 +56,55 @@ class Words(BaseModel):
     aside: float = Field(0.1, ge=0, le=1)
 
     def example(self, rng: random.Random) -> Example:
+        """Word problems of 1 to 8 steps: answered at once or by terse equations, one of the valid ways at random."""
         problem = word_problem(rng, rng.randint(*self.steps), rng.randint(*self.digits), self.aside)
         if self.rationale:
             return Example(f"{problem.question}\n{STEPS}", problem.rationale, "words")
         return Example(problem.question, f"Answer: {problem.answer}", "words")
+
+
+@families.register("choice")
+class Choice(BaseModel):
+    """`rationale`: share answered by steps, the rest gives the letter at once; `through`: option by option."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rationale: float = Field(0.7, ge=0, le=1)
+    through: bool = False
+    steps: tuple[int, int] = (1, 4)
+    digits: tuple[int, int] = (1, 2)
+
+    def example(self, rng: random.Random) -> Example:
+        """Multiple choice: a word problem with four options; the answer is the letter.
+
+        With `through` the options follow in their order up to the one that equals the last result (`A) 31`, `B) 30`,
+        `Answer: B`): a letter stands before its number, and small models do not learn to look back for it.
+        """
+        problem = word_problem(rng, rng.randint(*self.steps), rng.randint(*self.digits))
+        question, letter = multiple_choice(rng, problem)
+        if rng.random() >= self.rationale:
+            return Example(question, f"Answer: {letter}", "choice")
+        options = question.splitlines()[-len(LETTERS) :]
+        place = LETTERS.index(letter)
+        seen = options[0 if self.through else place : place + 1]
+        lines = [*map(str, problem.lines), *seen, f"Answer: {letter}"]
+        return Example(f"{question}\n{STEPS}", "\n".join(lines), "choice")
+
+
+@tasks.register("word-problems")
+class WordProblems(GeneratedTask):
+    """`steps`: equations that a problem needs. `digits`: of the numbers in its text. Both drawn evenly per problem."""
+
+    seeds: ClassVar[str] = "words"
+
+    steps: Range = Field((1, 8))
+    digits: Range = Field((1, 3))
+
+    def generate(self, rng: random.Random, index: int) -> Problem:
+        """One problem."""
+        steps, digits = rng.randint(*self.steps), rng.randint(*self.digits)
+        problem = word_problem(rng, steps, digits)
+        meta = {"index": index, "steps": steps, "digits": digits}
+        return Problem(problem.question, reference=str(problem.answer), task="word-problems", meta=meta)
 
 
 def word_problem(rng: random.Random, steps: int, digits: int = 2, aside: float = 0.1) -> WordProblem:
@@ -75,38 +115,34 @@ def word_problem(rng: random.Random, steps: int, digits: int = 2, aside: float =
     words = {"name": name, "they": they, "other": other, "things": rng.choice(THINGS)}
     start = _number(rng, digits)
     story = [rng.choice(START).format(n=start, **words)]
-    ending = (
-        "together"
-        if steps >= 3 and rng.random() < 0.25
-        else "more"
-        if steps >= 2 and rng.random() < 0.15
-        else ""
-    )
+    ending = "together" if steps >= 3 and rng.random() < 0.25 else ""
+    if not ending and steps >= 2 and rng.random() < 0.15:
+        ending = "more"
     left = steps - {"together": 2, "more": 1, "": 0}[ending]
     actions: list[tuple[str, int, int]] = []
-    chain: list[Line] = []
+    chain: list[Equation] = []
     value = start
     while left:
         kind, a, b = _action(rng, value, left, digits)
         left -= 2 if b else 1
-        chain += [*([line(b, "*", a)] if b else []), line(value, kind, a * (b or 1))]
+        chain += [*([equation(b, "*", a)] if b else []), equation(value, kind, a * (b or 1))]
         value = chain[-1].value
         actions.append((kind, a, b))
         story.append(_say(rng, kind, a, b, words))
     lines = _rationale(rng, start, actions)
     if ending == "more" and value > start:
         story.append(rng.choice(MORE_THAN_BEFORE).format(**words))
-        lines += written_out(rng, value, "-", start)
-        chain.append(line(value, "-", start))
+        lines += work_out(rng, value, "-", start)
+        chain.append(equation(value, "-", start))
     elif ending:
         op, a = _comparison(rng, value, digits)
         story.append(rng.choice(COMPARE[op]).format(a=a, **words))
-        lines += written_out(rng, value, op, a)
-        chain.append(line(value, op, a))
+        lines += work_out(rng, value, op, a)
+        chain.append(equation(value, op, a))
         if ending == "together":
             story.append(rng.choice(TOGETHER).format(**words))
-            lines += written_out(rng, lines[-1].value, "+", value)
-            chain.append(line(chain[-1].value, "+", value))
+            lines += work_out(rng, lines[-1].value, "+", value)
+            chain.append(equation(chain[-1].value, "+", value))
         else:
             story.append(f"How many {words['things']} does {other} have?")
     else:
@@ -114,6 +150,16 @@ def word_problem(rng: random.Random, steps: int, digits: int = 2, aside: float =
     if rng.random() < aside:
         story.insert(rng.randrange(1, len(story)), rng.choice(ASIDE).format(a=_number(rng, 2), **words))
     return WordProblem(" ".join(story), tuple(lines), lines[-1].value, tuple(chain))
+
+
+def multiple_choice(rng: random.Random, problem: WordProblem) -> tuple[str, str]:
+    """The problem with four different options, and the letter of the right one."""
+    right = problem.answer
+    near = {right + d for d in (-10, -2, -1, 1, 2, 10)} | {entry.value for entry in problem.lines}
+    wrong = rng.sample(sorted(n for n in near if n != right and n >= 0), 3)
+    options = rng.sample([right, *wrong], 4)
+    rows = [f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=True)]
+    return "\n".join([problem.question, *rows]), LETTERS[options.index(right)]
 
 
 def _number(rng: random.Random, digits: int) -> int:
@@ -127,14 +173,14 @@ def _action(rng: random.Random, value: int, left: int, digits: int) -> tuple[str
         if kind in "+-":
             count = rng.randint(2, 9) if left >= 2 and rng.random() < 0.3 else 0
             a = _number(rng, rng.randint(1, digits) if not count else max(1, digits - 1))
-            if 0 < _after(value, kind, a, count) <= LIMIT:
+            if 0 < equation(value, kind, a * (count or 1)).value <= LIMIT:
                 return kind, a, count
         elif kind == "*" and value < 10**digits:
             a = rng.randint(2, 9)
             if value * a <= LIMIT:
                 return kind, a, 0
-        elif kind == "/" and (ways := [a for a in range(2, 10) if value % a == 0 and value > a]):
-            return kind, rng.choice(ways), 0
+        elif kind == "/" and (divisors := [a for a in range(2, 10) if value % a == 0 and value > a]):
+            return kind, rng.choice(divisors), 0
 
 
 def _comparison(rng: random.Random, value: int, digits: int) -> tuple[str, int]:
@@ -145,32 +191,27 @@ def _comparison(rng: random.Random, value: int, digits: int) -> tuple[str, int]:
     return ("+", a) if a >= value else (op, a)
 
 
-def _after(value: int, kind: str, a: int, count: int) -> int:
-    return line(value, kind, a * (count or 1)).value
-
-
 def _say(rng: random.Random, kind: str, a: int, count: int, words: dict[str, str]) -> str:
-    one = {"+": GAIN, "-": LOSE, "*": TIMES, "/": SHARE}
-    many = {"+": PACKS, "-": PACKS_LOST}
-    return rng.choice((many if count else one)[kind]).format(a=a, b=count, **words)
+    forms = {"+": PACKS, "-": PACKS_LOST} if count else {"+": GAIN, "-": LOSE, "*": TIMES, "/": SHARE}
+    return rng.choice(forms[kind]).format(a=a, b=count, **words)
 
 
-def _rationale(rng: random.Random, value: int, actions: list[tuple[str, int, int]]) -> list[Line]:
+def _rationale(rng: random.Random, value: int, actions: list[tuple[str, int, int]]) -> list[Equation]:
     """Equations for a chain of actions; two neighbouring plain sums or differences are sometimes taken together."""
-    lines: list[Line] = []
+    lines: list[Equation] = []
     place = 0
     while place < len(actions):
         kind, a, count = actions[place]
         following = actions[place + 1] if place + 1 < len(actions) else None
         if count:
-            lines += written_out(rng, count, "*", a)
+            lines += work_out(rng, count, "*", a)
             a *= count
         elif following and kind == "+" and following[0] in "+-" and not following[2] and rng.random() < 0.25:
             op, b, _ = following
             if op == "+" or a > b:
-                lines += written_out(rng, a, op, b)
+                lines += work_out(rng, a, op, b)
                 a, place = lines[-1].value, place + 1
-        lines += written_out(rng, value, kind, a)
+        lines += work_out(rng, value, kind, a)
         value, place = lines[-1].value, place + 1
     return lines
 
@@ -230,32 +271,3 @@ ASIDE = (
     "{other} is {a} years old.", "It is {a} degrees outside.", "The walk home takes {a} minutes.",
     "{name} lives at number {a}.",
 )  # fmt: skip
-
-
-@tasks.register("word-problems")
-class WordProblems(BaseModel):
-    """`steps`: equations that a problem needs. `digits`: of the numbers in its text. Both drawn evenly per problem."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps: Range = Field((1, 8))
-    digits: Range = Field((1, 3))
-
-    def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
-        """1,000 without a limit. Problem i depends on the seed and i alone."""
-        return [self._problem(index, f"eval-words-{seed}-{index}") for index in range(limit or 1000)]
-
-    def development(self, limit: int | None, seed: int) -> list[Problem]:
-        """Of other seeds than the problems of an evaluation."""
-        return [self._problem(index, f"dev-words-{seed}-{index}") for index in range(limit or 200)]
-
-    async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
-        """By equality of values."""
-        return answer is not None and await equality.same(answer, problem.reference or "")
-
-    def _problem(self, index: int, seed: str) -> Problem:
-        rng = random.Random(seed)
-        steps, digits = rng.randint(*self.steps), rng.randint(*self.digits)
-        problem = word_problem(rng, steps, digits)
-        meta = {"index": index, "steps": steps, "digits": digits}
-        return Problem(problem.question, reference=str(problem.answer), task="word-problems", meta=meta)

@@ -99,10 +99,7 @@ class Run:
             return json.dumps(calls, sort_keys=True)
         if self.problem.structured is not None:
             return _canonical(parsed.content.strip()) or None
-        value = find(parsed.content, self.profile.answer_marker)
-        if value is None:
-            return None
-        return " ".join(value.split()) if self.checker else normalise(value)
+        return read_value(parsed.content, self.profile.answer_marker, exact=self.checker is not None)
 
     def borders(self, prompt: str) -> Borders:
         """Where reasoning ends in the paths of this rendered prompt."""
@@ -116,6 +113,17 @@ class Run:
             self.sampling.stop,
             info.tool_start if self.problem.tools else None,
         )
+
+
+def read_value(content: str, marker: str | None, *, exact: bool, whole: bool = False) -> str | None:
+    """The answer in a content, normalised unless it is `exact` text; None where there is none. `whole`: a content
+    without a marked answer is one itself."""
+    value = find(content, marker)
+    if value is None and whole:
+        value = content.strip() or None
+    if value is None:
+        return None
+    return " ".join(value.split()) if exact else normalise(value)
 
 
 def _canonical(text: str) -> str:

@@ -17,7 +17,10 @@ class Method(Protocol):
     config: ClassVar[type[BaseModel]]
     summary: ClassVar[str]
 
-    def train(self, config: Any, out: Path, tell: OnProgress = silent) -> dict[str, Any]: ...
+    @classmethod
+    def train(cls, config: Any, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        """Train until the config's end; goes on from the checkpoint in `out` where there is one. The last metrics."""
+        ...
 
 
 trainers: Registry[Method] = Registry(
@@ -25,7 +28,6 @@ trainers: Registry[Method] = Registry(
     "reason_engine.training",
     "reason_engine.training.supervised",
     "reason_engine.training.online",
-    "reason_engine.training.rewards",
 )
 
 __all__ = ["Method", "trainers"]

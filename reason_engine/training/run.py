@@ -1,12 +1,12 @@
-"""Running a training method by name: config in, checkpoint folder and manifest out.
+"""Runs a training method by name: config in, checkpoint folder and manifest out.
 
-`--launch replicated | fsdp2 | zero3`: the same command again in several processes, by `accelerate launch`.
-
-Each name is a configuration in `launch/`; for several machines give the file to `accelerate launch` on each of them.
+`--launch replicated | fsdp2 | zero3` runs the same command in several processes, by `accelerate launch`. Each name is a
+configuration in `launch/`; for several machines give the file to `accelerate launch` on each of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import shutil
@@ -19,15 +19,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from reason_engine.data.mixture import digest
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import MissingExtra, SetupError
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.adapters.peft import EXTRA
 from reason_engine.training.common.config import load
-from reason_engine.training.common.distributed import is_first, size_of_world
-from reason_engine.training.supervised.recipe import Supervised
+from reason_engine.training.common.distributed import is_first, process_count
+from reason_engine.training.common.recipe import EXTRA, Supervised
 
+LAUNCH = Path(__file__).parent / "launch"
 PACKAGES = ("reason-engine", "torch", "transformers", "tokenizers", "numpy", "peft")
 
 
@@ -38,10 +39,8 @@ def prepare(method: str, file: Path, settings: Sequence[str] = ()) -> Any:
 
 def run(method: str, config: Any, *, fresh: bool = False, tell: OnProgress = silent) -> dict[str, Any]:
     """Train; a killed run goes on by itself unless `fresh`. The manifest, which stands in `out` too."""
-    from reason_engine.training.common.source import data_hash
-
     out: Path = config.out
-    if size_of_world() > 1 and not isinstance(config, Supervised):
+    if process_count() > 1 and not isinstance(config, Supervised):
         raise SetupError(
             f"{method} draws from its own model, in one process; for many GPUs let --hand-over verl write "
             "a job (grpo, ppo)"
@@ -49,11 +48,11 @@ def run(method: str, config: Any, *, fresh: bool = False, tell: OnProgress = sil
     if fresh and is_first():
         shutil.rmtree(out / "checkpoint", ignore_errors=True)
         (out / "log.jsonl").unlink(missing_ok=True)
-    metrics = trainers.get(method)().train(config, out, tell)
+    metrics = trainers.get(method).train(config, out, tell)
     manifest = {
         "method": method,
         "config": config.model_dump(mode="json"),
-        "data": data_hash(config),
+        "data": _data_hash(config),
         "base": _base(config),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
@@ -62,6 +61,16 @@ def run(method: str, config: Any, *, fresh: bool = False, tell: OnProgress = sil
     if is_first():
         (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
     return manifest
+
+
+def _data_hash(config: BaseModel) -> str | None:
+    """A hash of the file, or of the mixture's first examples; None of a config that names neither."""
+    named = dict(config)
+    if named.get("mixture"):
+        return digest(named["mixture"], named["seed"])
+    if isinstance(named.get("data"), Path):
+        return hashlib.sha256(named["data"].read_bytes()).hexdigest()[:16]
+    return None
 
 
 def _base(config: BaseModel) -> str | None:
@@ -77,12 +86,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-FOLDER = Path(__file__).parent / "launch"
-
-
 def launch_command(name: str, processes: int, config: object, words: Sequence[str]) -> list[str]:
     """The command that runs `reason` with these words in so many processes. Raises SetupError."""
-    known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+    known = sorted(file.stem for file in LAUNCH.glob("*.yaml"))
     if name not in known:
         raise SetupError(f"--launch {name}: one of: {', '.join(known)}")
     if not isinstance(config, Supervised):
@@ -99,6 +105,6 @@ def launch_command(name: str, processes: int, config: object, words: Sequence[st
             )
             raise MissingExtra(package, how)
     return [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(FOLDER / f"{name}.yaml"),
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / f"{name}.yaml"),
         "--num_processes", str(processes), "--module", "reason_engine.cli.main", *words,
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""`certainty`: how sure the model was of the tokens it drew. Needs no second model; blind to confident mistakes.
+"""`certainty`: how sure the model was of the tokens it sampled. Needs no second model; blind to confident mistakes.
 
 Over the n generated tokens of a path, with p_i the distribution at place i and k the alternatives recorded there:
 
@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing
@@ -31,16 +31,14 @@ MOST = 20
 
 
 @verifiers.register("certainty")
-class Certainty(BaseModel):
+class Certainty(BaseModel, extra="forbid", frozen=True):
     """The model's own certainty as a score."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     measure: Measure = Field("mean-logprob", description="what is averaged over the tokens of a path")
 
     @property
     def alternatives(self) -> int:
-        """What the measure reads beside the drawn token."""
+        """What the measure reads beside the sampled token."""
         return 0 if self.measure == "mean-logprob" else MOST
 
     def bind(self, site: Site) -> Certainty:
@@ -51,11 +49,10 @@ class Certainty(BaseModel):
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
         """One score a path; 0 where a path has no tokens. Raises CapabilityMissing where nothing was recorded."""
-        of_path = _MEASURES[self.measure]
-        values = [of_path(path.logprobs) for path in paths]
+        values = [_MEASURES[self.measure](path.logprobs) for path in paths]
         if values and all(value is None for value in values) and any(path.tokens for path in paths):
             raise _missing(self.measure, "reasoning.verifier.params.measure")
-        return [Score(0.0 if v is None else v, "certainty", self.measure) for v in values]
+        return [Score(value or 0.0, "certainty", self.measure) for value in values]
 
 
 def _missing(measure: Measure, param: str) -> CapabilityMissing:
@@ -68,7 +65,7 @@ def _missing(measure: Measure, param: str) -> CapabilityMissing:
 
 
 def mean_logprob(tokens: Sequence[TokenLogprob]) -> float | None:
-    """The exponential of the mean log-probability of the drawn tokens; None without tokens."""
+    """The exponential of the mean log-probability of the sampled tokens; None without tokens."""
     return math.exp(min(0.0, sum(t.logprob for t in tokens) / len(tokens))) if tokens else None
 
 
@@ -83,15 +80,11 @@ def self_certainty(tokens: Sequence[TokenLogprob]) -> float | None:
 
 def entropy(tokens: Sequence[TokenLogprob]) -> float | None:
     """The exponential of the negative mean entropy; None without alternatives."""
-    known = [t for t in tokens if t.top]
+    known = [[math.exp(lp) for _, _, lp in t.top] for t in tokens if t.top]
     if not known:
         return None
-    return math.exp(-sum(_entropy([math.exp(lp) for _, _, lp in t.top]) for t in known) / len(known))
-
-
-def _entropy(probabilities: Sequence[float]) -> float:
-    rest = max(0.0, 1 - sum(probabilities))
-    return -sum(p * math.log(p) for p in (*probabilities, rest) if 0 < p < 1)
+    outcomes = [(*probabilities, max(0.0, 1 - sum(probabilities))) for probabilities in known]
+    return math.exp(sum(sum(p * math.log(p) for p in each if 0 < p < 1) for each in outcomes) / len(known))
 
 
 _FLOOR = -100.0  # an engine may report minus infinity for a masked token

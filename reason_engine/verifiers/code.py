@@ -9,8 +9,8 @@ of that function and what it is to return. A test sees the program's public name
 
 What is kept from the program: files but the standard library's, writing, the network, other processes, starting
 processes or threads, the server's environment, time and memory beyond its own. What it cannot forge: a verdict, since
-tests run in another process and hold its objects by reference (`_sandbox_link`). What no test of this kind can exclude:
-a program that knows the tests' inputs, and objects of its own classes that compare equal to each other.
+tests run in another process and hold its objects by reference (`sandbox.object_link`). What no test of this kind can
+exclude: a program that knows the tests' inputs, and objects of its own classes that compare equal to each other.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from reason_engine.contracts import Call, CodeSandbox, Site, Verifier
 from reason_engine.errors import RequestError
 from reason_engine.types import CodeLimits, CodeTest, Path, Problem, Score
 from reason_engine.verifiers import verifiers
-from reason_engine.verifiers.sandbox.host import Sandbox
+from reason_engine.verifiers.sandbox import Sandbox
 
 __all__ = ["Code", "Sandbox", "program_of"]
 
 MOST_TESTS = 256
 MOST_TEXT = 100_000
+"""Characters of a test."""
+MOST_PROGRAM = 1_000_000
+"""Characters of a program; more are cut off."""
 
 
-class Example(BaseModel):
+class Example(BaseModel, extra="forbid", frozen=True):
     """What goes in and what is to come out: text, or with an entry point a list of arguments and a value."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     input: str | list[Any] = Field("", description="standard input, or the arguments of the entry point")
     output: Any = Field(description="what is to be printed, or returned")
 
 
 Check = str | Example
+TESTS = TypeAdapter(tuple[Check, ...])
 
 
 @verifiers.register("code")
-class Code(BaseModel):
+class Code(BaseModel, extra="forbid", frozen=True):
     """Unit tests in a sandbox. Off unless the operator turns it on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tests: tuple[Check, ...] = Field((), max_length=MOST_TESTS, description="default: the problem's own")
     language: Literal["python"] = "python"
@@ -64,19 +64,9 @@ class Code(BaseModel):
     def bind(self, site: Site) -> Verifier:
         """With the operator's sandbox. Raises RequestError where there is none, or nothing to test."""
         sandbox = site.powers.code
-        if sandbox is None:
-            raise RequestError(
-                "the verifier 'code' runs programs, and this server does not allow that; its operator turns it on with "
-                "`reason serve --allow-code` (REASON_CODE_EXECUTION=true)",
-                param=site.field,
-                code="code_execution_off",
-            )
-        if sandbox.refusal:
-            raise RequestError(
-                f"the verifier 'code' cannot limit what it runs on this server's machine: {sandbox.refusal}",
-                param=site.field,
-                code="code_execution_off",
-            )
+        if sandbox is None or sandbox.refusal:
+            refusal = OFF if sandbox is None else f"{UNLIMITED}: {sandbox.refusal}"
+            raise RequestError(refusal, param=site.field, code="code_execution_off")
         return Bound(sandbox, self._tests(site), CodeLimits(self.seconds, self.memory_mb), self.entry_point)
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
@@ -92,9 +82,8 @@ class Code(BaseModel):
             except ValidationError as error:
                 raise RequestError(f"the problem's tests: {error.errors()[0]['msg']}", param=where) from None
         if not tests:
-            raise RequestError(
-                "the verifier 'code' needs unit tests: asserts, or {input, output} pairs", param=where
-            )
+            needs = "the verifier 'code' needs unit tests: asserts, or {input, output} pairs"
+            raise RequestError(needs, param=where)
         return tuple(self._test(test, f"{where}.{place}") for place, test in enumerate(tests))
 
     def _test(self, test: Check, where: str) -> CodeTest:
@@ -104,12 +93,8 @@ class Code(BaseModel):
             return CodeTest(check=test)
         wanted = list if self.entry_point else str
         if not isinstance(test.input, wanted):
-            what = (
-                "the list of arguments of the entry point"
-                if self.entry_point
-                else "text (name an entry_point to give arguments)"
-            )
-            raise RequestError(f"{where}.input: expected {what}", param=f"{where}.input")
+            expected = ARGUMENTS if self.entry_point else "text (name an entry_point to give arguments)"
+            raise RequestError(f"{where}.input: expected {expected}", param=f"{where}.input")
         if not self.entry_point and not isinstance(test.output, str):
             raise RequestError(f"{where}.output: expected text", param=f"{where}.output")
         if len(str(test.input)) + len(str(test.output)) > MOST_TEXT:
@@ -153,9 +138,13 @@ def program_of(text: str) -> str:
     return blocks[-1] if blocks else "" if _FENCE.search(answer) else answer
 
 
-TESTS = TypeAdapter(tuple[Check, ...])
-MOST_PROGRAM = 1_000_000
 _FENCE = re.compile(
     r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
 )
+OFF = (
+    "the verifier 'code' runs programs, and this server does not allow that; its operator turns it on with "
+    "`reason serve --allow-code` (REASON_CODE_EXECUTION=true)"
+)
+UNLIMITED = "the verifier 'code' cannot limit what it runs on this server's machine"
+ARGUMENTS = "the list of arguments of the entry point"
 _PYTHON = ("", "python", "py", "python3")

@@ -28,10 +28,8 @@ LONG = 120
 Result = TypeVar("Result")
 
 
-class Expert(BaseModel):
+class Expert(BaseModel, extra="forbid", frozen=True):
     """A verifier with its params and weight; `easy` and `hard` together make the weight depend on difficulty."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     params: Mapping[str, Any] = Field(default_factory=dict[str, Any])
@@ -45,7 +43,7 @@ class Expert(BaseModel):
             raise ValueError("easy and hard go together")
         return self
 
-    def weighs(self, difficulty: float) -> float:
+    def weight_at(self, difficulty: float) -> float:
         """Its weight at this difficulty."""
         if self.easy is None or self.hard is None:
             return self.weight
@@ -86,24 +84,25 @@ class Composite(BaseModel):
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
         """The weighted mean over the experts that judged a path; not a number where none did."""
-        hard = self._difficulty(problem, paths)
-        judged = await self._asked(lambda judge, its: judge.score(problem, paths, its), call, self._judges)
-        weights = [expert.weighs(hard) for expert in self.experts]
-        scores: list[Score] = []
-        for place in range(len(paths)):
-            given = [None if one is None or place >= len(one) else one[place] for one in judged]
-            scores.append(self._mean(given, weights))
-        return scores
+        judged = await self._ask(lambda judge, own: judge.score(problem, paths, own), call)
+        return self._means(judged, len(paths), self._difficulty(problem, paths))
 
-    def _mean(self, given: Sequence[Score | None], weights: Sequence[float]) -> Score:
-        heard = [
-            (score.value, weight, expert.name)
-            for score, weight, expert in zip(given, weights, self.experts, strict=True)
-            if score is not None and math.isfinite(score.value) and weight > 0
-        ]
-        total = sum(weight for _, weight, _ in heard)
-        value = sum(value * weight for value, weight, _ in heard) / total if total else math.nan
-        return Score(value, "composite", ", ".join(f"{name} {value:.3g}" for value, _, name in heard))
+    def _means(self, judged: Sequence[Sequence[Score] | None], count: int, difficulty: float) -> list[Score]:
+        """The weighted mean at each of `count` places over the experts that have a finite score there."""
+        weights = [expert.weight_at(difficulty) for expert in self.experts]
+        means: list[Score] = []
+        for place in range(count):
+            known = [
+                (scores[place].value, weight, expert.name)
+                for scores, weight, expert in zip(judged, weights, self.experts, strict=True)
+                if scores is not None and place < len(scores) and weight > 0
+                if math.isfinite(scores[place].value)
+            ]
+            total = sum(weight for _, weight, _ in known)
+            mean = sum(value * weight for value, weight, _ in known) / total if total else math.nan
+            detail = ", ".join(f"{name} {value:.3g}" for value, _, name in known)
+            means.append(Score(mean, "composite", detail))
+        return means
 
     def _difficulty(self, problem: Problem, paths: Sequence[Path]) -> float:
         if self.difficulty == "length":
@@ -111,13 +110,8 @@ class Composite(BaseModel):
         votes = Counter(path.answer for path in paths if path.answer is not None)
         return 1 - max(votes.values()) / votes.total() if votes else 1.0
 
-    async def _asked(
-        self,
-        ask: Callable[[Any, Call], Awaitable[Result]],
-        call: Call,
-        judges: Sequence[Verifier],
-    ) -> list[Result | None]:
-        """What each expert says; None of one that failed. Raises VerifierError where all did."""
+    async def _ask(self, ask: Callable[[Any, Call], Awaitable[Result]], call: Call) -> list[Result | None]:
+        """What each expert answers; None of one that failed. Raises VerifierError where all did."""
         failed: list[str] = []
 
         async def one(expert: Expert, judge: Verifier) -> Result | None:
@@ -130,11 +124,9 @@ class Composite(BaseModel):
                 return None
 
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(one(expert, judge))
-                for expert, judge in zip(self.experts, judges, strict=True)
-            ]
-        if len(failed) == len(judges):
+            pairs = zip(self.experts, self._judges, strict=True)
+            tasks = [group.create_task(one(expert, judge)) for expert, judge in pairs]
+        if len(failed) == len(tasks):
             raise VerifierError("; ".join(failed))
         return [task.result() for task in tasks]
 
@@ -144,17 +136,12 @@ class StepComposite(Composite):
 
     async def score_steps(self, problem: Problem, path: Path, call: Call) -> list[Score]:
         """The weighted mean a step. Raises VerifierError where experts see different steps."""
-        hard = self._difficulty(problem, [path])
 
-        async def ask(judge: Verifier, its: Call) -> list[Score] | None:
-            return await judge.score_steps(problem, path, its) if isinstance(judge, ProcessVerifier) else None
+        async def ask(judge: Verifier, own: Call) -> list[Score] | None:
+            return await judge.score_steps(problem, path, own) if isinstance(judge, ProcessVerifier) else None
 
-        found = await self._asked(ask, call, self._judges)
-        counts = {len(steps) for steps in found if steps is not None}
+        judged = await self._ask(ask, call)
+        counts = {len(steps) for steps in judged if steps is not None}
         if len(counts) != 1:
             raise VerifierError(f"the experts see different numbers of steps: {sorted(counts)}")
-        weights = [expert.weighs(hard) for expert in self.experts]
-        rows = range(counts.pop())
-        return [
-            self._mean([None if steps is None else steps[row] for steps in found], weights) for row in rows
-        ]
+        return self._means(judged, counts.pop(), self._difficulty(problem, [path]))

@@ -1,7 +1,7 @@
 """`countdown`: the exact checker of Game of 24 and Countdown, as a verifier and as a task's checker.
 
 A step is a line `10 - 5 = 5 (left: 4 5 6)`, the last line `Answer: (10 - 4) * (5 - 1) = 24`. All arithmetic is
-rational and exact. It says whether a line is legal and whether an expression is right; it never proposes one.
+rational and exact. It checks whether a line is legal and whether an expression is right; it never proposes one.
 """
 
 from __future__ import annotations
@@ -12,22 +12,20 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from reason_engine.contracts import Call
 from reason_engine.errors import RequestError
 from reason_engine.types import Path, Problem, Score
 from reason_engine.verifiers import verifiers
-from reason_engine.verifiers.arithmetic import apply, evaluate
+from reason_engine.verifiers.arithmetic import OPERATIONS, evaluate
 
 Number = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 @verifiers.register("countdown")
-class Countdown(BaseModel):
+class Countdown(BaseModel, extra="forbid", frozen=True):
     """Reach `target` with `numbers`, each used exactly once, and + - * /. Unset fields are read from the problem."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     numbers: tuple[Number, ...] = Field((), max_length=12, description="the numbers to use, each once")
     target: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] | None = Field(
@@ -96,7 +94,7 @@ class Countdown(BaseModel):
         return next(iter(left)) == self.target
 
     def _left(self, steps: Sequence[str]) -> Counter[Fraction] | None:
-        """What these lines leave, or None where one that looks like a step is wrong. Other lines change nothing."""
+        """What these lines leave, or None where one in the form of a step is wrong. Other lines change nothing."""
         left: Counter[Fraction] | None = Counter(map(Fraction, self.numbers))
         for line in steps:
             if left is not None and _STEP.fullmatch(line.strip()):
@@ -111,7 +109,7 @@ def _after(left: Counter[Fraction], line: str) -> Counter[Fraction] | None:
         return None
     a, b, result = (Fraction(match[name]) for name in ("a", "b", "result"))
     taken = Counter([a, b])
-    if not taken <= left or apply(match["op"], a, b) != result:
+    if not taken <= left or (match["op"] == "/" and not b) or OPERATIONS[match["op"]](a, b) != result:
         return None
     rest = left - taken + Counter([result])
     listed = match["left"].replace(",", " ").split()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from reason_engine.answers import Equality
 from reason_engine.contracts import Call, Site
@@ -14,17 +14,15 @@ from reason_engine.verifiers import verifiers
 
 
 @verifiers.register("exact")
-class Exact(BaseModel):
+class Exact(BaseModel, extra="forbid", frozen=True):
     """Equality of values, not of text: 0.5 is 1/2. A path without an answer scores 0."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reference: str | None = Field(
         None, max_length=10_000, description="the right answer; default: the problem's own"
     )
 
     def bind(self, site: Site) -> Exact:
-        """Raises RequestError where nobody knows the right answer."""
+        """Raises RequestError where no right answer is known."""
         if self.reference is None and site.problem.reference is None:
             raise _unknown(site.field)
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from reason_engine.contracts import Call
 from reason_engine.types import Path, Problem, Score
@@ -17,10 +17,8 @@ from reason_engine.verifiers import verifiers
 
 
 @verifiers.register("length")
-class Length(BaseModel):
+class Length(BaseModel, extra="forbid", frozen=True):
     """In [0, 1], by tokens; characters count where the engine tells no tokens."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: int = Field(256, ge=1, le=1_000_000, description="tokens from which on a path is long")
     prefer: Literal["long", "short"] = Field("short", description="which scores high")

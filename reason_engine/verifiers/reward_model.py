@@ -1,19 +1,19 @@
 """`reward-model`: a trained reward model that the engine serves beside the model.
 
     outcome   s = sigmoid(r(question, answer)), read at the answer's last token
-    process   s = fold over steps t of sigmoid(r(question, steps up to t))
+    process   s = aggregate over steps t of sigmoid(r(question, steps up to t))
 
-Cobbe et al. 2021, arXiv:2110.14168, section 4; Lightman et al. 2023, arXiv:2305.20050, section 2.6. `fold` is the least
-step unless the request says otherwise; Lightman et al. multiply. A head over the served model's own states reads each
-path after the prompt that it had, a model of its own after the question. The engine returns raw values: a reward, or
-with two labels the log-odds of the second; the sigmoid keeps their order and makes them comparable with other
-verifiers.
+Cobbe et al. 2021, arXiv:2110.14168, section 4; Lightman et al. 2023, arXiv:2305.20050, section 2.6. The aggregate is
+the least step unless the request says otherwise; Lightman et al. multiply. A head over the served model's own states
+reads each path after the prompt that it had, a separate model after the question. The engine returns raw values: a
+reward, or with two labels the log-odds of the second; the sigmoid keeps their order and makes them comparable with
+other verifiers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing, RequestError
 from reason_engine.types import Message, Path, Problem, Score, Scores
-from reason_engine.verifiers import verifiers
+from reason_engine.verifiers import aggregates, verifiers
 
-Fold = Literal["min", "product", "mean", "last"]
+Aggregate = Literal["min", "product", "mean", "last"]
 
 
 @verifiers.register("reward-model")
@@ -35,7 +35,7 @@ class RewardModel(BaseModel):
     model: str | None = Field(
         None, max_length=200, description="which reward model, where several are served"
     )
-    aggregate: Fold = Field("min", description="how steps' scores make the path's, by a process model")
+    aggregate: Aggregate = Field("min", description="how steps' scores make the path's, by a process model")
 
     _step_end: str = PrivateAttr("\n")
 
@@ -60,42 +60,41 @@ class RewardModel(BaseModel):
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
         """In (0, 1)."""
-        turns = (*problem.history, Message("user", problem.question))
-        texts = [path.text for path in paths]
-        rated = await call.rate(texts, model=self.model, turns=turns, prompts=_prompts(paths))
-        return [Score(squashed(values[0]), "reward-model", self.model or "") for values in rated.values]
+        rated = await self._rate(problem, paths, call)
+        return [self._score(squashed(values[0])) for values in rated.values]
+
+    async def _rate(
+        self, problem: Problem, paths: Sequence[Path], call: Call, *, steps: bool = False
+    ) -> Scores:
+        """One value a path, or one a step."""
+        prompts = [path.prompt for path in paths]
+        return await call.rate(
+            [path.text for path in paths],
+            task="token_reward" if steps else "reward",
+            model=self.model,
+            turns=(*problem.history, Message("user", problem.question)),
+            ends=[step_ends(path.text, self._step_end) for path in paths] if steps else (),
+            prompts=prompts if all(prompts) else (),  # none where one path was not asked of the served model
+        )
+
+    def _score(self, value: float) -> Score:
+        return Score(value, "reward-model", self.model or "")
 
 
 class StepRewardModel(RewardModel):
     """Served by a process model."""
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
-        """The fold over each path's steps; 0 for a path without any."""
-        rated = await self._rate(problem, paths, call)
-        fold = _FOLDS[self.aggregate]
-        return [
-            Score(fold([squashed(v) for v in values]) if values else 0.0, "reward-model", self.model or "")
-            for values in rated.values
-        ]
+        """The aggregate over each path's steps; 0 for a path without any."""
+        rated = await self._rate(problem, paths, call, steps=True)
+        aggregate = aggregates[self.aggregate]
+        totals = [aggregate([squashed(v) for v in values]) if values else 0.0 for values in rated.values]
+        return [self._score(total) for total in totals]
 
     async def score_steps(self, problem: Problem, path: Path, call: Call) -> list[Score]:
         """One score a step that is not empty."""
-        (values,) = (await self._rate(problem, [path], call)).values
-        return [Score(squashed(value), "reward-model", self.model or "") for value in values]
-
-    async def _rate(self, problem: Problem, paths: Sequence[Path], call: Call) -> Scores:
-        turns = (*problem.history, Message("user", problem.question))
-        ends = [step_ends(path.text, self._step_end) for path in paths]
-        texts = [path.text for path in paths]
-        return await call.rate(
-            texts, task="token_reward", model=self.model, turns=turns, ends=ends, prompts=_prompts(paths)
-        )
-
-
-def _prompts(paths: Sequence[Path]) -> Sequence[str]:
-    """As the paths had them; none where one was not asked for by the served model."""
-    found = [path.prompt for path in paths]
-    return found if all(found) else ()
+        (values,) = (await self._rate(problem, [path], call, steps=True)).values
+        return [self._score(squashed(value)) for value in values]
 
 
 def step_ends(text: str, end: str) -> tuple[int, ...]:
@@ -113,11 +112,3 @@ def squashed(value: float) -> float:
     if math.isnan(value):
         return value
     return 1 / (1 + math.exp(-value)) if value > -700 else 0.0
-
-
-_FOLDS: Mapping[Fold, Callable[[Sequence[float]], float]] = {
-    "min": min,
-    "product": math.prod,
-    "mean": lambda values: sum(values) / len(values),
-    "last": lambda values: values[-1],
-}

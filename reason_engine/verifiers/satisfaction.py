@@ -1,19 +1,17 @@
 """`satisfaction`: how likely users are to be content with an answer, fitted to their feedback.
 
-    P(content | question, answer) = sigmoid(w x + b),    x as in `_ngrams`
+    P(content | question, answer) = sigmoid(w x + b)
 
-Logistic regression, fitted by `_satisfaction_fit`. A request names a file only by the operator's name for it
-(`satisfaction: {NAME: PATH}` in the settings), never by a path.
+Logistic regression: minimises  sum_i log(1 + exp(-y_i (w x_i + b))) + L2/2 |w|²  over rows with y = 1 (content) or -1,
+by Newton's method in the space the rows span (w = X' a), which is exact and small: feedback comes by the hundreds,
+features by the thousands.
 
-Fits and keeps the weights of `satisfaction`: JSON lines of feedback in, a safetensors file out.
+x is a text without a vocabulary: hashed counts of words, pairs of words and letters, and a few sizes. Feature hashing,
+Weinberger et al. 2009, arXiv:0902.2206, section 2: x_h = sum over features f with hash(f) = h of sign(f) count(f),
+scaled to length 1 so that long texts weigh no more. The hash is CRC-32: the same in every process.
 
-Minimises  sum_i log(1 + exp(-y_i (w x_i + b))) + L2/2 |w|²  over rows with y = 1 (content) or -1, by Newton's method in
-the space the rows span (w = X' a), which is exact and small: feedback comes by the hundreds, features by the thousands.
-
-Texts as vectors without a vocabulary: hashed counts of words, pairs of words and letters, and a few sizes.
-
-Feature hashing, Weinberger et al. 2009, arXiv:0902.2206, section 2: x_h = sum over features f with hash(f) = h of
-sign(f) count(f), scaled to length 1 so that long texts weigh no more. The hash is CRC-32: the same in every process.
+A request names a file only by the operator's name for it (`satisfaction: {NAME: PATH}` in the settings), never by a
+path.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path as FilePath
@@ -32,14 +30,23 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing, RequestError, SetupError, VerifierError
+from reason_engine.jsonl import JsonLines
 from reason_engine.types import Path, Problem, Score
 from reason_engine.verifiers import verifiers
 
 if TYPE_CHECKING:
     import numpy as np
 
-
 __all__ = ["Satisfaction", "fit_file"]
+
+WIDTH, SIZES = 4096, 6
+"""Hashed features, and the others."""
+PENALTY, ROUNDS = 0.05, 50
+MOST_ROWS = 5_000
+"""Rows that are fitted to, the newest (last): the system has their number squared of entries."""
+LONGEST = 20_000
+"""Characters of a question and of an answer that are read."""
+GOOD = {"good": True, "bad": False, "up": True, "down": False, "positive": True, "negative": False}
 
 
 @verifiers.register("satisfaction")
@@ -76,18 +83,8 @@ class Satisfaction(BaseModel):
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
         """In (0, 1)."""
         assert self._fitted is not None, "not bound"
-        return [
-            Score(self._fitted.content(problem.asked, path.text), "satisfaction", self.model or "")
-            for path in paths
-        ]
-
-
-WIDTH = 4096
-PENALTY = 0.05
-ROUNDS = 50
-MOST = 5_000
-"""Rows that are fitted to, the newest (last): the system has their number squared of entries."""
-GOOD = {"good": True, "bad": False, "up": True, "down": False, "positive": True, "negative": False}
+        values = [self._fitted.content(problem.asked, path.text) for path in paths]
+        return [Score(value, "satisfaction", self.model or "") for value in values]
 
 
 @dataclass(frozen=True)
@@ -99,14 +96,12 @@ class Fitted:
 
     def content(self, question: str, answer: str) -> float:
         """P(the user is content)."""
-        import numpy as np
-
         x = vector(question, answer, len(self.weights) - SIZES)
-        return float(1 / (1 + np.exp(-np.clip(x @ self.weights + self.bias, -500, 500))))
+        return float(_sigmoid(x @ self.weights + self.bias))
 
 
 def fit_file(rows: FilePath, out: FilePath) -> dict[str, float]:
-    """Fit to a JSON-lines file of {question, answer, rating} and write `out`; returns what was read.
+    """Fit to a JSON Lines file of {question, answer, rating} and write `out`; returns what was read.
 
     A rating is true or false, a word such as `up`, or a number: above 0 is content, and 4 and 5 are in a file whose
     numbers go beyond 1, which are stars. Raises SetupError naming the line at fault, or where all ratings are alike.
@@ -122,7 +117,7 @@ def fit(rows: list[tuple[str, str, bool]], width: int = WIDTH) -> Fitted:
     """The weights for these (question, answer, whether the user was content). Raises SetupError."""
     import numpy as np
 
-    rows = rows[-MOST:]
+    rows = rows[-MOST_ROWS:]
     if len({good for _, _, good in rows}) < 2:
         raise SetupError("feedback of both kinds is needed, content and not")
     x = np.stack([vector(question, answer, width) for question, answer, _ in rows])
@@ -130,7 +125,7 @@ def fit(rows: list[tuple[str, str, bool]], width: int = WIDTH) -> Fitted:
     kernel = x @ x.T
     a, b = np.zeros(len(rows)), 0.0
     for _ in range(ROUNDS):
-        p = 1 / (1 + np.exp(-np.clip(kernel @ a + b, -500, 500)))
+        p = _sigmoid(kernel @ a + b)
         slope = np.maximum(p * (1 - p), 1e-9)
         # Newton on (a, b): (K + L2 / slope) a + b = target, sum a = 0
         target = kernel @ a + b + (y - p) / slope
@@ -150,9 +145,8 @@ def save(fitted: Fitted, out: FilePath) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    save_file(
-        {"weights": fitted.weights.astype(np.float32), "bias": np.array([fitted.bias], np.float32)}, out
-    )
+    bias = np.array([fitted.bias], np.float32)
+    save_file({"weights": fitted.weights.astype(np.float32), "bias": bias}, out)
 
 
 def load(file: FilePath) -> Fitted:
@@ -170,39 +164,37 @@ def load(file: FilePath) -> Fitted:
     return Fitted(weights, bias)
 
 
-def _read(path: FilePath) -> Iterable[tuple[str, str, float]]:
+def _sigmoid(x: Any) -> Any:
+    import numpy as np
+
+    return 1 / (1 + np.exp(-np.clip(x, -500, 500)))
+
+
+def _read(path: FilePath) -> Iterator[tuple[str, str, float]]:
+    """(question, answer, rating) of each line. Raises SetupError naming the one at fault."""
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line for line in JsonLines(path).lines(unfinished="read") if line.data.strip()]
+    except OSError as error:
         raise SetupError(f"{path}: {error}") from None
-    for number, text in enumerate(lines, 1):
-        if not text.strip():
-            continue
+    for line in lines:
+        where = f"{path}, line {line.number}"
         try:
-            row: Any = json.loads(text)
+            row: Any = json.loads(line.data.rstrip(b"\r\n"))
         except ValueError as error:
-            raise SetupError(f"{path}, line {number}: not JSON: {error}") from None
+            raise SetupError(f"{where}: not JSON: {error}") from None
         if not isinstance(row, dict):
-            raise SetupError(f"{path}, line {number}: expected an object")
-        yield _row(cast("Mapping[str, Any]", row), f"{path}, line {number}")
-
-
-def _row(row: Mapping[str, Any], where: str) -> tuple[str, str, float]:
-    for key in ("question", "answer"):
-        if not isinstance(row.get(key), str):
-            raise SetupError(f"{where}: {key} must be a text")
-    rating = row.get("rating")
-    if isinstance(rating, str) and rating.lower() in GOOD:
-        return row["question"], row["answer"], GOOD[rating.lower()]
-    if isinstance(rating, int | float) and -1 <= rating <= 5:  # true and false among them
-        return row["question"], row["answer"], rating
-    raise SetupError(
-        f"{where}: rating must be true, false, a number of at most 5 or one of {', '.join(GOOD)}"
-    )
-
-
-SIZES = 6
-LONGEST = 20_000
+            raise SetupError(f"{where}: expected an object")
+        found = cast("dict[str, Any]", row)
+        for key in ("question", "answer"):
+            if not isinstance(found.get(key), str):
+                raise SetupError(f"{where}: {key} must be a text")
+        rating = found.get("rating")
+        if isinstance(rating, str):
+            rating = GOOD.get(rating.lower())
+        if not isinstance(rating, int | float) or not -1 <= rating <= 5:  # true and false among them
+            words = ", ".join(GOOD)
+            raise SetupError(f"{where}: rating must be true, false, a number of at most 5 or one of {words}")
+        yield found["question"], found["answer"], rating
 
 
 def vector(question: str, answer: str, width: int) -> np.ndarray:

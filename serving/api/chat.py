@@ -1,30 +1,41 @@
-"""`POST /v1/chat/completions`: the request becomes a `Job`, and its outcomes the response, whole or streamed."""
+"""`POST /v1/chat/completions`: the last user turn answered by the strategy that the request chose."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import secrets
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from reason_engine.contracts import Capabilities
+from reason_engine.errors import CapabilityMissing
+from reason_engine.runtime.events import Event, to_json
 from reason_engine.runtime.outcome import Outcome
-from reason_engine.serving.api.answer import (
+from reason_engine.runtime.solve import solve
+from reason_engine.runtime.stream_text import Piece
+from reason_engine.serving.api.errors import read_object
+from reason_engine.serving.api.messages import (
     finish_reason,
     logprobs_of,
     message_of,
+    read_messages,
     reason_of,
     tool_calls_of,
     usage_of,
 )
-from reason_engine.serving.api.openapi import CHAT
-from reason_engine.serving.api.pipeline import Job, prepare, run
-from reason_engine.serving.api.schema import chat_request
-from reason_engine.serving.api.validation import read_object
+from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, respond, sampling_of
+from reason_engine.serving.api.schema import ChatRequest, chat_request, generation_of
+from reason_engine.serving.api.strategy_choice import StrategyChoice, choose_strategy, split_model
+from reason_engine.serving.api.stream import Encoder
+from reason_engine.serving.guard.content_guard import asked_texts
+from reason_engine.serving.guard.limits import check_width, limits_of
 from reason_engine.serving.service import Service
-from reason_engine.serving.streaming.connection import ClientGone, while_connected
-from reason_engine.serving.streaming.stream import Chunks, EventStream, Feed
+from reason_engine.types import Problem, Structured
 
 
 def chat_routes(service: Service) -> APIRouter:
@@ -32,85 +43,185 @@ def chat_routes(service: Service) -> APIRouter:
     router = APIRouter()
 
     @router.post(
-        "/v1/chat/completions", openapi_extra=CHAT, response_model=None, summary="Answer a conversation"
+        "/v1/chat/completions",
+        openapi_extra=generation_of(ChatRequest),
+        response_model=None,
+        summary="Answer a conversation",
     )
     async def chat(request: Request) -> Response:
         """OpenAI's chat completions, with `reasoning` and `budget`; see /v1/strategies for the strategies."""
         service.gate.check()
         body = chat_request(await read_object(request))
-        job = prepare(service, body, service.guard.caller(request.scope["headers"]))
-        if job.body.stream:
-            return _streamed(service, job)
-        try:
-            outcomes = await while_connected(request.receive, run(service, job))
-        except ClientGone:
-            return Response(status_code=499)  # nobody reads it
-        return JSONResponse(answer(job, service.engine.info.fingerprint, outcomes))
+        prepared = _prepare(service, request, body)
+        return await respond(request, prepared, ChatEncoder(prepared))
 
     return router
 
 
-def answer(job: Job, fingerprint: str, outcomes: list[Outcome]) -> dict[str, Any]:
-    """The unstreamed response."""
-    choices: list[dict[str, Any]] = []
-    for index, outcome in enumerate(outcomes):
-        choices.append(
+def _prepare(service: Service, request: Request, body: ChatRequest) -> PreparedChat:
+    """Everything that is known before the engine is asked. Raises RequestError."""
+    engine, settings = service.engine, service.settings
+    adapter, suffix = split_model(body.model, service.name, service.adapters.names())
+    choice = choose_strategy(body.reasoning, suffix, body.reasoning_effort, settings.strategy)
+    history, question, tail = read_messages(body.messages)
+    structured = _structured(body, engine.caps)
+    top = (body.top_logprobs or 0) if body.logprobs else None
+    if top is not None and (reported := engine.caps.logprobs) < top:
+        param = "logprobs" if reported < 0 else "top_logprobs"
+        why = "reports none" if reported < 0 else f"reports at most {reported}"
+        raise CapabilityMissing(f"{param}: this engine {why}", param=param)
+    tools = tuple(tool.model_dump(exclude_none=True) for tool in body.tools or ())
+    offered = tools if body.tool_choice != "none" else ()
+    switch = (body.chat_template_kwargs or {}).get("enable_thinking")
+    param = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
+    longest = body.max_completion_tokens or body.max_tokens or 0
+    return PreparedChat(
+        service=service,
+        body=body,
+        caller=service.guard.caller(request.scope["headers"]),
+        adapter=adapter,
+        sampling=sampling_of(body, param, longest, engine.info.context, top),
+        limits=limits_of(body.budget, settings),
+        choices=body.n or 1,
+        width=check_width(body.n or 1, choice.strategy, settings),
+        exclude=choice.exclude or body.include_reasoning is False,
+        choice=choice,
+        problem=Problem(question, history, offered, body.tool_choice, structured, tail=tail),
+        seed=secrets.randbits(31) if body.seed is None else body.seed,
+        think=choice.think if choice.think is not None else switch,
+    )
+
+
+def _structured(body: ChatRequest, caps: Capabilities) -> Structured | None:
+    """What `response_format` asks of the text. Raises CapabilityMissing where the engine cannot hold it."""
+    wanted = body.response_format
+    if body.tools and body.tool_choice not in (None, "auto", "none") and not caps.structured:
+        why = "tool_choice: this engine cannot be held to a call; only auto and none"
+        raise CapabilityMissing(why, param="tool_choice")
+    if wanted is None or wanted.type == "text":
+        return None
+    if not caps.structured:
+        param = "response_format.type"
+        raise CapabilityMissing(f"{param}: this engine cannot hold {wanted.type}; only text", param=param)
+    if wanted.json_schema is None:
+        return Structured(json_object=True)
+    return Structured(json_schema=json.dumps(wanted.json_schema.schema_))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedChat(Prepared):
+    """A conversation whose last turn is answered by a strategy, once a choice."""
+
+    prefix = "chatcmpl"
+    prompt_field = "messages"
+
+    body: ChatRequest
+    choice: StrategyChoice
+    problem: Problem
+    seed: int
+    think: bool | None
+
+    @property
+    def strategy(self) -> str:
+        return self.choice.name
+
+    def prompts(self) -> list[str]:
+        return [turn.content for turn in self.problem.turns()]
+
+    def asked(self) -> list[str]:
+        return asked_texts(self.problem, self.body.model_dump(exclude_none=True))
+
+    def tasks(self, active: ActiveRequest) -> Iterable[Coroutine[Any, Any, None]]:
+        return [self._solve(active, index) for index in range(self.choices)]
+
+    async def _solve(self, active: ActiveRequest, index: int) -> None:
+        service, output = self.service, active.filters[index]
+        outcome = await solve(
+            self.choice.strategy,
+            self.problem,
+            service.engine,
+            profile=active.adapter.profile or service.profile,
+            limits=active.budget,
+            sampling=self.sampling,
+            temperature=self.body.temperature,
+            seed=self.seed + index,
+            adapter=active.adapter.name,
+            think=self.think,
+            equality=service.equality,
+            knowledge=service.guard.answerable(self.caller, service.knowledge),
+            powers=service.powers,
+            prompts=active.prompts,
+            run_id=self.run_id(index),
+            publish=output.add_event,
+            say=output.add_text,
+            halted=output.halted,
+        )
+        await active.close(index, outcome)
+
+
+class ChatEncoder(Encoder):
+    """Writes chat completions; of a stream, what does not change is encoded once."""
+
+    def __init__(self, request: PreparedChat) -> None:
+        super().__init__(request.head("chat.completion.chunk"), request.body.stream_options)
+        self._request, self._body, each = request, request.body, range(request.choices)
+        plain, role = json.dumps(self.head)[:-1], {"role": "assistant", "content": ""}
+        self._starts = [f'data: {plain}, "choices": [{{"index": {i}, "delta": {{' for i in each]
+        self.first = self.chunk([{"index": i, "delta": role, "finish_reason": None} for i in each])
+
+    def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        choices = [
             {
                 "index": index,
-                "message": message_of(outcome, exclude=job.exclude),
-                "logprobs": _logprobs(job, outcome),
+                "message": message_of(outcome, exclude=self._request.exclude),
+                "logprobs": self._logprobs(outcome),
                 "finish_reason": finish_reason(outcome),
-                "reason": reason_of(outcome, job.picked.name),
+                "reason": reason_of(outcome, self._request.strategy),
             }
-        )
-    return {
-        "id": job.id,
-        "object": "chat.completion",
-        "created": job.created,
-        "model": job.model,
-        "system_fingerprint": fingerprint,
-        "choices": choices,
-        "usage": usage_of(outcomes),
-        "reason": choices[0]["reason"],
-    }
+            for index, outcome in enumerate(outcomes)
+        ]
+        head, usage = self._request.head("chat.completion"), usage_of(outcomes)
+        return {**head, "choices": choices, "usage": usage, "reason": choices[0]["reason"]}
 
+    def delta(self, index: int, pieces: Sequence[Piece], events: Sequence[Event]) -> bytes:
+        """What one choice gained: neighbouring pieces of a field joined, one chunk a field."""
+        runs: list[tuple[str, list[str]]] = []
+        for piece in pieces:
+            if runs and runs[-1][0] == piece.field:
+                runs[-1][1].append(piece.text)
+            else:
+                runs.append((piece.field, [piece.text]))
+        start, out = self._starts[index], list[str]()
+        if events:
+            happened = json.dumps({"index": index, "events": [to_json(event) for event in events]})
+            out.append(f'{start}}}, "finish_reason": null}}], "reason": {happened}}}\n\n')
+        for field, texts in runs:
+            text = _quote("".join(texts))
+            body = (
+                f'"content": {text}'
+                if field == "content"
+                else f'"reasoning": {text}, "reasoning_content": {text}'
+            )
+            out.append(f'{start}{body}}}, "finish_reason": null}}]}}\n\n')
+        return "".join(out).encode("utf-8", "replace")
 
-def _logprobs(job: Job, outcome: Outcome) -> dict[str, Any] | None:
-    return logprobs_of(outcome.logprobs, job.body.top_logprobs or 0) if job.body.logprobs else None
-
-
-def _streamed(service: Service, job: Job) -> Response:
-    options = job.body.stream_options
-    head = {
-        "id": job.id,
-        "object": "chat.completion.chunk",
-        "created": job.created,
-        "model": job.model,
-        "system_fingerprint": service.engine.info.fingerprint,
-    }
-    feed = Feed[Outcome](job.n, exclude=job.exclude, events=bool(options and options.include_events))
-    chunks = Chunks(head, job.n)
-
-    def last(index: int, outcome: Outcome) -> bytes:
+    def last(self, index: int, outcome: Outcome) -> bytes:
         tools = [{"index": i, **call} for i, call in enumerate(tool_calls_of(outcome.tool_calls))]
-        reason = reason_of(outcome, job.picked.name)
+        reason = reason_of(outcome, self._request.strategy)
         choice = {
             "index": index,
             "delta": {"tool_calls": tools} if tools else {},
-            "logprobs": _logprobs(job, outcome),
+            "logprobs": self._logprobs(outcome),
             "finish_reason": finish_reason(outcome),
             "reason": reason,
         }
-        return chunks.chunk([choice], reason=reason) if index == 0 else chunks.chunk([choice])
+        return self.chunk([choice], reason=reason) if index == 0 else self.chunk([choice])
 
-    def closing(outcomes: Sequence[Outcome]) -> bytes:
-        return chunks.chunk([], usage=usage_of(outcomes)) if options and options.include_usage else b""
+    def usage(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        return usage_of(outcomes)
 
-    return EventStream(
-        feed,
-        chunks,
-        lambda: run(service, job, feed.publish, feed.say, feed.end),
-        last,
-        closing,
-        service.settings.keepalive_seconds,
-    )
+    def _logprobs(self, outcome: Outcome) -> dict[str, Any] | None:
+        return logprobs_of(outcome.logprobs, self._body.top_logprobs or 0) if self._body.logprobs else None
+
+
+_quote = json.encoder.encode_basestring

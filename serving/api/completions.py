@@ -6,296 +6,212 @@ Prompts given as token ids are turned into text first, since ids that the model 
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, cast
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from reason_engine.contracts import Engine
-from reason_engine.errors import CapabilityMissing, ContextLengthExceeded, RequestError, first_error
+from reason_engine.errors import CapabilityMissing, RequestError
+from reason_engine.runtime.collect import PartialPath
+from reason_engine.runtime.events import Event
+from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.stream_text import Piece
-from reason_engine.serving.api.openapi import COMPLETION
-from reason_engine.serving.api.pick import split_model
-from reason_engine.serving.api.prompts import check_length, sampled
-from reason_engine.serving.api.schema import CompletionRequest, completion_request
-from reason_engine.serving.api.validation import as_list, read_object
-from reason_engine.serving.guard.output_filter import Screen
+from reason_engine.serving.api.errors import as_list, invalid, read_object
+from reason_engine.serving.api.messages import total_usage, usage_object
+from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, respond, sampling_of, text_outcome
+from reason_engine.serving.api.schema import CompletionRequest, completion_request, generation_of
+from reason_engine.serving.api.strategy_choice import split_model
+from reason_engine.serving.api.stream import Encoder
 from reason_engine.serving.service import Service
-from reason_engine.serving.streaming.connection import ClientGone, while_connected
-from reason_engine.serving.streaming.stream import EventStream, Feed, TextChunks
-from reason_engine.types import Chunk, GenerateRequest, Problem, Sampling, TokenLogprob, Usage
+from reason_engine.types import GenerateRequest, Limits, TokenLogprob
 
 DEFAULT_TOKENS = 16
-
-
-@dataclass
-class Draft:
-    """One choice while it grows."""
-
-    text: str = ""
-    finish: str = "length"
-    usage: Usage = field(default_factory=Usage)
-    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A checked request: every prompt is continued n times."""
-
-    head: dict[str, Any]
-    prompts: tuple[str, ...]
-    n: int
-    echo: bool
-    sampling: Sampling
-    adapter: str | None
-    caller: str | None
 
 
 def completion_routes(service: Service) -> APIRouter:
     """The route of one server."""
     router = APIRouter()
 
-    @router.post("/v1/completions", openapi_extra=COMPLETION, response_model=None, summary="Continue a text")
+    @router.post(
+        "/v1/completions",
+        openapi_extra=generation_of(CompletionRequest),
+        response_model=None,
+        summary="Continue a text",
+    )
     async def completions(request: Request) -> Response:
         """OpenAI's plain completions; no strategy runs here."""
         service.gate.check()
         body = completion_request(await read_object(request))
-        job = _prepare(service, body, service.guard.caller(request.scope["headers"]))
-        if body.stream:
-            return _streamed(service, job, bool(body.stream_options and body.stream_options.include_usage))
-        try:
-            drafts = await while_connected(
-                request.receive, _run(service, job, lambda index: lambda piece: None)
-            )
-        except ClientGone:
-            return Response(status_code=499)  # nobody reads it
-        choices = [_choice(job, index, draft, draft.text) for index, draft in enumerate(drafts)]
-        return JSONResponse({**job.head, "choices": choices, "usage": _usage(drafts)})
+        prepared = _prepare(service, request, body)
+        return await respond(request, prepared, TextEncoder(prepared))
 
     return router
 
 
-def _prepare(service: Service, body: CompletionRequest, caller: str | None) -> Job:
+def _prepare(service: Service, request: Request, body: CompletionRequest) -> PreparedCompletion:
+    """Everything that is known before the engine is asked. Raises RequestError."""
     engine, settings = service.engine, service.settings
     adapter, _ = split_model(body.model, service.name, service.adapters.names())
-    prompts, n = _prompts(body.prompt, engine), body.n or 1
-    if n * len(prompts) > settings.max_width:
-        raise RequestError(
-            f"n: {len(prompts)} prompts x {n} are more than the {settings.max_width} sequences that this server allows",
-            param="n" if n > 1 else "prompt",
-            code="invalid_value",
-        )
+    prompts, n = _read_prompts(body.prompt, engine), body.n or 1
+    choices = n * len(prompts)
+    if choices > settings.max_width:
+        why = f"{len(prompts)} prompts x {n} are more than the {settings.max_width} sequences that this server allows"
+        raise RequestError(f"n: {why}", param="n" if n > 1 else "prompt", code="invalid_value")
     most = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
-    if n * len(prompts) * most > settings.max_tokens:
-        raise RequestError(
-            f"max_tokens: {n * len(prompts)} sequences of {most} tokens are over this server's {settings.max_tokens} "
-            f"for one request; the nearest valid value is {settings.max_tokens // (n * len(prompts))}",
-            param="max_tokens",
-            code="invalid_value",
+    if choices * most > settings.max_tokens:
+        raise invalid(
+            "max_tokens",
+            f"{choices} sequences of {most} tokens are over this server's {settings.max_tokens} for one request; "
+            f"the nearest valid value is {settings.max_tokens // choices}",
         )
     if body.logprobs is not None and engine.caps.logprobs < body.logprobs:
-        raise CapabilityMissing(
-            f"logprobs: this engine reports at most {max(0, engine.caps.logprobs)}", param="logprobs"
-        )
-    head = {
-        "id": f"cmpl-{uuid.uuid4().hex}",
-        "object": "text_completion",
-        "created": int(time.time()),  # noqa: TID251 - a date
-        "model": body.model or service.name,
-        "system_fingerprint": engine.info.fingerprint,
-    }
-    sampling = sampled(body, "max_tokens", most, engine.info.context, body.logprobs)
-    return Job(head, prompts, n, bool(body.echo), sampling, adapter, caller)
+        why = f"logprobs: this engine reports at most {max(0, engine.caps.logprobs)}"
+        raise CapabilityMissing(why, param="logprobs")
+    return PreparedCompletion(
+        service=service,
+        body=body,
+        caller=service.guard.caller(request.scope["headers"]),
+        adapter=adapter,
+        sampling=sampling_of(body, "max_tokens", most, engine.info.context, body.logprobs),
+        limits=Limits(seconds=settings.max_seconds),
+        choices=choices,
+        width=choices,
+        texts=prompts,
+        n=n,
+    )
 
 
-def _prompts(value: object, engine: Engine) -> tuple[str, ...]:
+def _read_prompts(value: object, engine: Engine) -> tuple[str, ...]:
     """The prompts as texts. Raises RequestError for anything else."""
     items = [value] if isinstance(value, str) else as_list(value)
-    if items and all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+    if items and all(map(_is_id, items)):
         items = [items]
     prompts: list[str] = []
     for item in items or ():
         ids = as_list(item)
         if isinstance(item, str) and item:
             prompts.append(item)
-        elif ids and all(
-            isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids
-        ):
+        elif ids and all(_is_id(token) and token >= 0 for token in ids):
             try:
                 prompts.append(engine.detokenize(cast("list[int]", ids)))
             except (IndexError, KeyError, OverflowError, TypeError, ValueError):
-                raise _wrong("holds a token id that this model has not") from None
+                raise invalid("prompt", "holds a token id that this model has not") from None
         else:
-            raise _wrong("must be a text, a list of texts, or lists of token ids, none of them empty")
+            raise invalid(
+                "prompt", "must be a text, a list of texts, or lists of token ids, none of them empty"
+            )
     if not prompts:
-        raise _wrong("is empty")
+        raise invalid("prompt", "is empty")
     return tuple(prompts)
 
 
-def _wrong(why: str) -> RequestError:
-    return RequestError(f"prompt: {why}", param="prompt", code="invalid_value")
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-async def _run(
-    service: Service,
-    job: Job,
-    say: Callable[[int], Callable[[Piece], None]],
-    end: Callable[[int, Draft], None] = lambda index, draft: None,
-) -> list[Draft]:
-    """Continue every prompt, together. The operator's time limit cuts what still runs, and the rules what they stop."""
-    guard = service.guard
-    drafts = [Draft() for _ in range(job.n * len(job.prompts))]
-    screens = [guard.screen(job.caller, say(index), None) for index in range(len(drafts))]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedCompletion(Prepared):
+    """Texts that are continued n times each."""
 
-    async def one(place: int, prompt: str) -> None:
-        here = range(place * job.n, (place + 1) * job.n)
-        if job.echo:
-            for index in here:
-                drafts[index].text = prompt
-                screens[index].say(Piece("content", prompt))
-        # Each prompt's first sample has a seed of its own.
-        seed = job.sampling.seed + place * job.n
-        if not screens[here[0]].active:
-            await some(f"{place}", prompt, here, seed)
-            return
-        # A sample that a rule stops is aborted alone, so each is a request of its own.
-        async with asyncio.TaskGroup() as group:
-            for index in here:
-                group.create_task(
-                    some(f"{place}-{index}", prompt, range(index, index + 1), seed + index - here[0])
-                )
+    prefix = "cmpl"
+    prompt_field = "prompt"
 
-    async def some(name: str, prompt: str, indices: range, seed: int) -> None:
-        sampling = replace(job.sampling, seed=seed % 2**31)
-        request = GenerateRequest(f"{job.head['id']}-{name}", prompt, len(indices), sampling, used.name)
-        chunks = service.engine.generate(request)
-        async with aclosing(chunks):  # pyright: ignore[reportArgumentType]
-            async for chunk in chunks:
-                index = indices[chunk.index]
-                draft, screen = drafts[index], screens[index]
-                _take(draft, chunk, counted=index % job.n == 0 or not screen.active)
-                if chunk.text:
-                    screen.say(Piece("content", chunk.text))
-                if chunk.finish_reason or screen.halted():
-                    draft.finish = "stop" if chunk.finish_reason == "stop" else "length"
-                    await _close(draft, screen)
-                    end(index, draft)
-                    if screen.halted():
-                        return
+    body: CompletionRequest
+    texts: tuple[str, ...]
+    n: int
 
-    with service.gate.hold(len(drafts)), service.adapters.use(job.adapter) as used:
+    def prompts(self) -> tuple[str, ...]:
+        return self.texts
+
+    def asked(self) -> list[str]:
+        return [*self.texts, *self.sampling.stop]
+
+    def tasks(self, active: ActiveRequest) -> Iterator[Coroutine[Any, Any, None]]:
+        # A sample that a rule stops is aborted alone, so each is then a request of its own.
+        together = 1 if active.filters[0].active else self.n
+        for first in range(0, self.choices, together):
+            yield self._continue(active, range(first, first + together))
+
+    async def _continue(self, active: ActiveRequest, indices: range) -> None:
+        """Samples one text for these choices, until the operator's time limit at most."""
+        engine, prompt = self.service.engine, self.texts[indices[0] // self.n]
+        paths = {index: PartialPath(index) for index in indices}
+        # Each choice has the seed of its place; those of one request follow one another.
+        sampling = replace(self.sampling, seed=(self.sampling.seed + indices[0]) % 2**31)
+        name = f"{self.id}-{indices[0]}"
+        request = GenerateRequest(name, prompt, len(indices), sampling, active.adapter.name)
+        if self.body.echo:
+            for index in indices:
+                active.filters[index].add_text(Piece("content", prompt))
+        chunks = engine.generate(request)
         try:
-            for prompt in job.prompts:
-                await check_length(Problem(prompt), service.engine)
-            if await guard.stops(job.caller, [*job.prompts, *job.sampling.stop]):
-                return _refused(drafts, guard.message, say, end)
-            async with asyncio.timeout(service.settings.max_seconds), asyncio.TaskGroup() as group:
-                for place, prompt in enumerate(job.prompts):
-                    group.create_task(one(place, prompt))
+            async with asyncio.timeout(active.seconds_left()), aclosing(chunks):  # pyright: ignore[reportArgumentType]
+                async for chunk in chunks:
+                    index = indices[chunk.index]
+                    path, output = paths[index], active.filters[index]
+                    path.add(chunk)
+                    if chunk.text:
+                        output.add_text(Piece("content", chunk.text))
+                    if chunk.finish_reason or output.halted():
+                        await self._close(active, path, prompt)
+                        if output.halted():
+                            return
         except TimeoutError:
-            for draft, screen in zip(drafts, screens, strict=True):
-                await _close(draft, screen)
-        except BaseExceptionGroup as error:
-            raise _of_prompt(first_error(error)) from None
-        except ContextLengthExceeded as error:
-            raise _of_prompt(error) from None
-    service.metrics.checked(_total(drafts))
-    return drafts
+            pass
+        for index, path in paths.items():
+            if not active.closed(index):
+                await self._close(active, path, prompt)
+
+    async def _close(self, active: ActiveRequest, path: PartialPath, prompt: str) -> None:
+        usage = path.usage
+        if active.filters[path.index].active and path.index % self.n:
+            usage = replace(usage, prompt=0, cached=0)  # its prompt counts once, with the first choice
+        text = prompt + path.text if self.body.echo else path.text
+        finish = "stop" if path.finish == "stop" else "length"
+        run_id = self.run_id(path.index)
+        await active.close(path.index, text_outcome(run_id, text, finish, usage, path.logprobs))
 
 
-async def _close(draft: Draft, screen: Screen) -> None:
-    """The draft as the client may have it; a second time changes nothing."""
-    if await screen.end():
-        draft.text, draft.finish = screen.shown("content"), "content_filter"
-        draft.logprobs.clear()
+class TextEncoder(Encoder):
+    """Writes plain completions, which have neither roles nor reasoning."""
 
+    def __init__(self, request: PreparedCompletion) -> None:
+        super().__init__(request.head("text_completion"), request.body.stream_options)
+        self._body = request.body
 
-def _take(draft: Draft, chunk: Chunk, *, counted: bool) -> None:
-    """Add a chunk to its draft. `counted`: this draft's request accounts for the prompt."""
-    draft.text += chunk.text
-    draft.logprobs.extend(chunk.logprobs)
-    draft.usage += Usage(
-        chunk.prompt_tokens if counted else 0,
-        chunk.cached_tokens if counted else 0,
-        chunk.token_count,
-        chunk.draft_accepted,
-        chunk.draft_rejected,
-    )
+    def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        choices = [self._choice(index, one, one.content) for index, one in enumerate(outcomes)]
+        return {**self.head, "choices": choices, "usage": self.usage(outcomes)}
 
+    def delta(self, index: int, pieces: Sequence[Piece], events: Sequence[Event]) -> bytes:
+        text = "".join(piece.text for piece in pieces)
+        return self.chunk([{"index": index, "text": text, "logprobs": None, "finish_reason": None}])
 
-def _refused(
-    drafts: list[Draft],
-    message: str,
-    say: Callable[[int], Callable[[Piece], None]],
-    end: Callable[[int, Draft], None],
-) -> list[Draft]:
-    """Every choice of a request that a rule stopped."""
-    for index, draft in enumerate(drafts):
-        draft.text, draft.finish = message, "content_filter"
-        if message:
-            say(index)(Piece("content", message))
-        end(index, draft)
-    return drafts
+    def last(self, index: int, outcome: Outcome) -> bytes:
+        return self.chunk([self._choice(index, outcome, "")])
 
+    def usage(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Every prompt once, and every token; there is no reasoning."""
+        total = total_usage(outcomes)
+        return usage_object(total, total.prompt, total.completion)
 
-def _of_prompt(error: BaseException) -> BaseException:
-    """What chat calls messages is called prompt here."""
-    if isinstance(error, ContextLengthExceeded):
-        return ContextLengthExceeded(error.message, param="prompt", code="context_length_exceeded")
-    return error
-
-
-def _choice(job: Job, index: int, draft: Draft, text: str) -> dict[str, Any]:
-    logprobs = _logprobs(draft.logprobs) if job.sampling.logprobs is not None else None
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": draft.finish}
+    def _choice(self, index: int, outcome: Outcome, text: str) -> dict[str, Any]:
+        logprobs = _logprobs(outcome.logprobs) if self._body.logprobs is not None else None
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": outcome.finish_reason}
 
 
 def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    offsets, at = list[int](), 0
-    for token in tokens:
-        offsets.append(at)
-        at += len(token.token)
     return {
         "tokens": [token.token for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
         "top_logprobs": [{text: value for _, text, value in token.top} for token in tokens],
-        "text_offset": offsets,
+        "text_offset": list(accumulate((len(token.token) for token in tokens[:-1]), initial=0))
+        if tokens
+        else [],
     }
-
-
-def _usage(drafts: Sequence[Draft]) -> dict[str, Any]:
-    total = _total(drafts)
-    return {
-        "prompt_tokens": total.prompt,
-        "completion_tokens": total.completion,
-        "total_tokens": total.prompt + total.completion,
-        "prompt_tokens_details": {"cached_tokens": total.cached},
-        "completion_tokens_details": {
-            "reasoning_tokens": 0,
-            "accepted_prediction_tokens": total.draft_accepted,
-            "rejected_prediction_tokens": total.draft_rejected,
-        },
-    }
-
-
-def _total(drafts: Sequence[Draft]) -> Usage:
-    return sum((draft.usage for draft in drafts), Usage())
-
-
-def _streamed(service: Service, job: Job, with_usage: bool) -> Response:
-    feed = Feed[Draft](job.n * len(job.prompts), exclude=False, events=False)
-    chunks = TextChunks(job.head)
-    return EventStream(
-        feed,
-        chunks,
-        lambda: _run(service, job, feed.say, feed.end),
-        lambda index, draft: chunks.chunk([_choice(job, index, draft, "")]),
-        lambda drafts: chunks.chunk([], usage=_usage(drafts)) if with_usage else b"",
-        service.settings.keepalive_seconds,
-    )

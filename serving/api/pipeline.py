@@ -1,6 +1,12 @@
-"""A checked request, and the run of its choices under one budget.
+"""The one request pipeline of every route that generates.
 
-Everything that can be refused is refused here before anything reaches the engine.
+prepare  a checked body becomes a `Prepared` request; whatever can be refused is refused before the engine is asked
+run      admission, the length of the prompts, the operator's rules, then every choice under one budget
+close    a choice's outcome as the client may have it; its trace is stored, its stream ends
+account  what the request came to, in the metrics
+
+A route brings the schema of its body, its kind of `Prepared` (what is asked of the engine) and its `Encoder` (how
+answers are written).
 """
 
 from __future__ import annotations
@@ -9,166 +15,272 @@ import asyncio
 import secrets
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
-from reason_engine.errors import CapabilityMissing, first_error
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from reason_engine.contracts import Engine
+from reason_engine.errors import ContextLengthExceeded, first_error
 from reason_engine.runtime.budget import Budget
-from reason_engine.runtime.events import Event
 from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.solve import solve
+from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.stream_text import Piece
-from reason_engine.serving.admin.adapters import Loaded
-from reason_engine.serving.api.errors import failure
-from reason_engine.serving.api.messages import read_messages
-from reason_engine.serving.api.pick import Picked, pick, split_model
-from reason_engine.serving.api.prompts import check_length, sampling_of, structured_of
-from reason_engine.serving.api.schema import ChatRequest
-from reason_engine.serving.guard.content_guard import asked_texts, unasked
-from reason_engine.serving.guard.limits import check_width, limits_of
+from reason_engine.runtime.trace import Trace
+from reason_engine.serving.adapters import AdapterVersion
+from reason_engine.serving.api.errors import failure, invalid
+from reason_engine.serving.api.messages import total_usage
+from reason_engine.serving.api.schema import Sampled, stop_strings
+from reason_engine.serving.api.stream import ClientGone, Encoder, EventStream, Feed, while_connected
+from reason_engine.serving.guard.output_filter import OutputFilter, withheld
 from reason_engine.serving.service import Service
-from reason_engine.types import Limits, Problem, Sampling
+from reason_engine.types import Answer, FinishReason, Limits, Sampling, Stopped, TokenLogprob, Usage
 
-Publish = Callable[[Event], None]
-Say = Callable[[Piece], None]
+SLICE = 16_384
+"""Characters that are tokenised between two turns of the event loop."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A checked request. `width` is the most sequences that it has in the engine at once."""
+# prepare ----------------------------------------------------------------------------------------------------------
 
-    id: str
-    model: str
-    body: ChatRequest
-    picked: Picked
-    problem: Problem
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(ABC):
+    """A checked request. `prompt_field` is where its body has the prompt; `prefix` opens its id."""
+
+    prefix: ClassVar[str]
+    prompt_field: ClassVar[str]
+
+    service: Service
+    body: Sampled
+    caller: str | None
+    """The label that the operator's rules give the key."""
+    adapter: str | None
     sampling: Sampling
     limits: Limits
-    adapter: str | None
-    n: int
+    choices: int
     width: int
-    seed: int
-    think: bool | None
-    exclude: bool
-    caller: str | None = None
-    """The label that the operator's rules give the key."""
+    """The most sequences that it has in the engine at once."""
+    exclude: bool = False
+    """Whether the reasoning is left out."""
+    number: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))  # noqa: TID251 - a date
 
+    @property
+    def id(self) -> str:
+        return f"{self.prefix}-{self.number}"
 
-def prepare(service: Service, body: ChatRequest, caller: str | None = None) -> Job:
-    """Everything that is known before the engine is asked. `caller`: whose rules hold. Raises RequestError."""
-    engine, settings = service.engine, service.settings
-    adapter, suffix = split_model(body.model, service.name, service.adapters.names())
-    picked = pick(body.reasoning, suffix, body.reasoning_effort, settings.strategy)
-    history, question, tail = read_messages(body.messages)
-    structured = structured_of(body, engine.caps)
-    if body.logprobs and engine.caps.logprobs < (body.top_logprobs or 0):
-        most = engine.caps.logprobs
-        raise CapabilityMissing(
-            "logprobs: this engine reports none"
-            if most < 0
-            else f"top_logprobs: this engine reports at most {most}",
-            param="logprobs" if most < 0 else "top_logprobs",
-        )
-    n = body.n or 1
-    switch = (body.chat_template_kwargs or {}).get("enable_thinking")
-    return Job(
-        id=f"chatcmpl-{uuid.uuid4().hex}",
-        model=body.model or service.name,
-        body=body,
-        picked=picked,
-        problem=Problem(
-            question,
-            history,
-            tuple(tool.model_dump(exclude_none=True) for tool in body.tools or ())
-            if body.tool_choice != "none"
-            else (),
-            body.tool_choice,
-            structured,
-            tail=tail,
-        ),
-        sampling=sampling_of(body, engine.info.context),
-        limits=limits_of(body.budget, settings),
-        adapter=adapter,
-        n=n,
-        width=check_width(n, picked.strategy, settings),
-        seed=secrets.randbits(31) if body.seed is None else body.seed,
-        think=picked.think if picked.think is not None else switch,
-        exclude=picked.exclude or body.include_reasoning is False,
-        caller=caller,
+    @property
+    def strategy(self) -> str | None:
+        """The strategy that runs, as metrics name it; None: prompts are continued without one, and leave no trace."""
+        return None
+
+    @abstractmethod
+    def prompts(self) -> Sequence[str]:
+        """The texts of the prompt, for a first check of its length."""
+
+    @abstractmethod
+    def asked(self) -> Sequence[str]:
+        """Every text of the request, for the operator's rules."""
+
+    @abstractmethod
+    def tasks(self, active: ActiveRequest) -> Iterable[Coroutine[Any, Any, None]]:
+        """The work itself; every choice is closed by one of these."""
+
+    def run_id(self, index: int) -> str:
+        """The name of a choice's run; the first has the request's own."""
+        return f"{self.id}-{index}" if index else self.id
+
+    def head(self, kind: str) -> dict[str, Any]:
+        """What every object of the answer begins with."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.body.model or self.service.name,
+            "system_fingerprint": self.service.engine.info.fingerprint,
+        }
+
+
+def sampling_of(body: Sampled, param: str, most: int, context: int, logprobs: int | None) -> Sampling:
+    """The sampling that a body asks for, `most` tokens at most (0: the rest of the context; `param` names it). Raises
+    RequestError where they can never fit."""
+    if most > context:
+        why = f"allowed: >= 1 and <= {context}, the model's context; got {most}; the nearest valid value is {context}"
+        raise invalid(param, why)
+    return Sampling(
+        max_tokens=most,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        top_k=max(0, body.top_k or 0),
+        min_p=body.min_p or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        repetition_penalty=body.repetition_penalty or 1.0,
+        logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
+        seed=(secrets.randbits(31) if body.seed is None else body.seed) % 2**31,
+        stop=stop_strings(body),
+        include_stop=bool(body.include_stop_str_in_output),
+        stop_token_ids=tuple(body.stop_token_ids or ()),
+        ignore_eos=bool(body.ignore_eos),
+        logprobs=logprobs,
     )
 
 
-async def run(
-    service: Service,
-    job: Job,
-    publish: Callable[[int], Publish | None] = lambda index: None,
-    say: Callable[[int], Say | None] = lambda index: None,
-    end: Callable[[int, Outcome], None] = lambda index, outcome: None,
-) -> list[Outcome]:
-    """Run the strategy once a choice, together, under one budget. Raises what `solve` raises, ungrouped."""
-    strategy, metrics = job.picked.strategy, service.metrics
+# run --------------------------------------------------------------------------------------------------------------
 
-    async def one(index: int, budget: Budget, used: Loaded) -> Outcome:
-        screen = service.guard.screen(job.caller, say(index), publish(index))
-        outcome = await solve(
-            strategy,
-            job.problem,
-            service.engine,
-            profile=used.profile or service.profile,
-            limits=budget,
-            sampling=job.sampling,
-            temperature=job.body.temperature,
-            seed=job.seed + index,
-            adapter=used.name,
-            think=job.think,
-            equality=service.equality,
-            knowledge=service.guard.sifted(job.caller, service.knowledge),
-            powers=service.powers,
-            run_id=_run_id(job, index),
-            publish=screen.publish,
-            say=screen.say,
-            halted=screen.halted,
-        )
-        return finished(index, await screen.close(outcome, service.engine))
 
-    def finished(index: int, outcome: Outcome) -> Outcome:
-        service.traces.put(outcome.id, outcome.trace)
-        end(index, outcome)
-        return outcome
+async def respond(request: Request, prepared: Prepared, encoder: Encoder) -> Response:
+    """Run a prepared request and answer it, whole or streamed."""
+    options = prepared.body.stream_options
+    if prepared.body.stream:
+        with_events = bool(options and options.include_events)
+        feed = Feed(prepared.choices, exclude=prepared.exclude, events=with_events)
+        keepalive = prepared.service.settings.keepalive_seconds
+        return EventStream(feed, encoder, lambda: run(prepared, feed), keepalive)
+    try:
+        outcomes = await while_connected(request.receive, run(prepared))
+    except ClientGone:
+        return Response(status_code=499)  # nobody reads it
+    return JSONResponse(encoder.whole(outcomes))
 
-    def refused(index: int, rule: str) -> Outcome:
-        message = service.guard.message
-        if message and (tell := say(index)):
-            tell(Piece("content", message))
-        return finished(index, unasked(_run_id(job, index), rule, message))
 
-    with service.gate.hold(job.width), service.adapters.use(job.adapter) as used:
+async def run(request: Prepared, feed: Feed | None = None) -> list[Outcome]:
+    """Every choice, together, under one budget. Raises the first error, ungrouped."""
+    service = request.service
+    with service.gate.hold(request.width), service.adapters.use(request.adapter) as adapter:
         started = time.monotonic()
         try:
-            await check_length(job.problem, service.engine)
-            asked = asked_texts(job.problem, job.body.model_dump(exclude_none=True))
-            if rule := await service.guard.stops(job.caller, asked):
-                metrics.failed(job.picked.name, "filtered")
-                return [refused(index, rule) for index in range(job.n)]
-            budget = Budget(job.limits)
+            await _check_length(request.prompts(), service.engine)
+            rule = await service.guard.stops(request.caller, request.asked())
+            active = ActiveRequest(request, adapter, Budget(request.limits), feed)
+            if rule:
+                _account_unanswered(request, "filtered")
+                return active.refuse(rule)
             async with asyncio.TaskGroup() as group:
                 over = group.create_task(service.gate.over())
-                tasks = [group.create_task(one(index, budget, used)) for index in range(job.n)]
-                await asyncio.wait(tasks)
+                await asyncio.wait([group.create_task(task) for task in request.tasks(active)])
                 over.cancel()
         except asyncio.CancelledError:
-            metrics.failed(job.picked.name, "cancelled")
+            _account_unanswered(request, "cancelled")
             raise
-        except Exception as error:  # ungroup: what failed first is what the client hears of
+        except Exception as error:  # ungroup: the client gets what failed first
             cause = first_error(error)
-            wrong = failure(cause).status < 500
-            metrics.failed(job.picked.name, "refused" if wrong else "error")
+            if isinstance(cause, ContextLengthExceeded):
+                cause = _too_long(cause.message, request.prompt_field)
+            _account_unanswered(request, cause)
             raise cause from None
-        outcomes = [task.result() for task in tasks]
-        metrics.done(job.picked.name, outcomes, time.monotonic() - started)
+        outcomes = active.outcomes()
+        _account(request, outcomes, time.monotonic() - started)
         return outcomes
 
 
-def _run_id(job: Job, index: int) -> str:
-    return job.id if index == 0 else f"{job.id}-{index}"
+async def _check_length(texts: Sequence[str], engine: Engine) -> None:
+    """Refuse a prompt that is far too long after tokenising little more than the context, not all of it.
+
+    Prompts near the limit pass here; the run itself counts them exactly. Raises ContextLengthExceeded.
+    """
+    context = engine.info.context
+    if sum(map(len, texts)) <= max(context, SLICE):
+        return
+    count = 0
+    for text in texts:
+        for start in range(0, len(text), SLICE):
+            count += len(engine.tokenize(text[start : start + SLICE]))
+            if count > context + SLICE // 64:
+                why = f"the prompt has more than {context} tokens, which is this model's context, answer included"
+                raise _too_long(why, None)
+            await asyncio.sleep(0)
+
+
+def _too_long(message: str, param: str | None) -> ContextLengthExceeded:
+    return ContextLengthExceeded(message, param=param, code="context_length_exceeded")
+
+
+class ActiveRequest:
+    """A request that was let in: what its work runs with, and where its choices end."""
+
+    def __init__(self, request: Prepared, adapter: AdapterVersion, budget: Budget, feed: Feed | None) -> None:
+        self.request, self.adapter, self.budget, self._feed = request, adapter, budget, feed
+        self.prompts = PromptCache(request.service.engine)
+        """The prompts of all choices, each rendered and tokenised once."""
+        self._outcomes: dict[int, Outcome] = {}
+        output_filter = request.service.guard.output_filter
+        self.filters: tuple[OutputFilter, ...] = tuple(
+            output_filter(request.caller, feed and feed.text_of(index), feed and feed.events_of(index))
+            for index in range(request.choices)
+        )
+        """What stands between each choice and the client."""
+
+    def seconds_left(self) -> float | None:
+        """Until the deadline of its budget."""
+        deadline = self.budget.deadline
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def outcomes(self) -> list[Outcome]:
+        """Those of all choices, once all are closed."""
+        return [self._outcomes[index] for index in range(self.request.choices)]
+
+    # close --------------------------------------------------------------------------------------------------------
+
+    async def close(self, index: int, outcome: Outcome) -> None:
+        """End a choice with its outcome as the client may have it."""
+        self._end(index, await self.filters[index].close(outcome, self.request.service.engine))
+
+    def closed(self, index: int) -> bool:
+        """Whether a choice has ended."""
+        return index in self._outcomes
+
+    def refuse(self, rule: str) -> list[Outcome]:
+        """End every choice of a request that a rule stopped before anything ran."""
+        message = self.request.service.guard.message
+        for index in range(self.request.choices):
+            if message and self._feed:
+                self._feed.text_of(index)(Piece("content", message))
+            nothing = text_outcome(self.request.run_id(index), "", "content_filter", stopped="cancelled")
+            self._end(index, replace(withheld(nothing, rule), content=message))
+        return self.outcomes()
+
+    def _end(self, index: int, outcome: Outcome) -> None:
+        self._outcomes[index] = outcome
+        if self.request.strategy is not None:
+            self.request.service.traces.put(outcome.id, outcome.trace)
+        if self._feed:
+            self._feed.end(index, outcome)
+
+
+def text_outcome(
+    run_id: str,
+    text: str,
+    finish_reason: FinishReason,
+    usage: Usage | None = None,
+    logprobs: Sequence[TokenLogprob] = (),
+    stopped: Stopped = "done",
+) -> Outcome:
+    """The outcome of a text that no strategy made."""
+    return Outcome(
+        run_id, text, None, (), finish_reason, Answer(), stopped, usage or Usage(), {}, 0, 0, 0, 0.0,
+        Trace((), {"id": run_id}), tuple(logprobs),
+    )  # fmt: skip
+
+
+# account ----------------------------------------------------------------------------------------------------------
+
+
+def _account(request: Prepared, outcomes: list[Outcome], seconds: float) -> None:
+    """A request that got its answer."""
+    if request.strategy is None:
+        request.service.metrics.drafts(total_usage(outcomes))
+    else:
+        request.service.metrics.answered(request.strategy, outcomes, seconds)
+
+
+def _account_unanswered(request: Prepared, why: str | BaseException) -> None:
+    """A request that was let in and got no answer."""
+    if request.strategy is None:
+        return
+    if isinstance(why, BaseException):
+        why = "refused" if failure(why).status < 500 else "error"
+    request.service.metrics.unanswered(request.strategy, why)

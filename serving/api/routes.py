@@ -1,7 +1,8 @@
-"""The routes beside generation: models, strategies, traces, tokens, health, metrics, version."""
+"""The routes beside generation: models, strategies, traces, adapters, tokens, health, metrics, version."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,19 +11,25 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from reason_engine import __version__
-from reason_engine.contracts import Health
-from reason_engine.errors import EngineError
-from reason_engine.serving.api.errors import Refused
+from reason_engine.serving.adapters import allowed_folder
+from reason_engine.serving.api.errors import Refused, invalid, read_object, schema_of, validated
 from reason_engine.serving.api.messages import read_messages
-from reason_engine.serving.api.openapi import body_of, inlined
-from reason_engine.serving.api.pick import split_model
-from reason_engine.serving.api.schema import Lenient
-from reason_engine.serving.api.validation import read_object, schema_of, validated
+from reason_engine.serving.api.schema import Lenient, Strict, body_of, inlined
+from reason_engine.serving.api.strategy_choice import split_model
+from reason_engine.serving.guard.access import OperatorKeys
 from reason_engine.serving.service import Service
 from reason_engine.strategies import strategies
 from reason_engine.types import Message
 
 MOST_TOKENS = 1_000_000
+
+
+class AdapterRequest(Strict):
+    name: str = Field(min_length=1, description="the model name under which clients ask for it")
+    path: str = Field(
+        min_length=1, max_length=4_096, description="its folder, relative to an allowed one or below it"
+    )
+    replace: bool = Field(default=False, description="let a loaded adapter of that name make way")
 
 
 class TokenizeRequest(Lenient):
@@ -42,27 +49,22 @@ def model_routes(service: Service) -> APIRouter:
 
     @router.get("/v1/models", response_model=None, summary="Models, each alone and with every strategy")
     async def models() -> dict[str, Any]:
-        names = [f"{model}{suffix}" for model in service.models() for suffix in ("", *_suffixes())]
-        return {"object": "list", "data": [model_entry(service, name) for name in names]}
+        suffixes = ("", *(f":{name}" for name in strategies))
+        names = [f"{model}{suffix}" for model in service.models() for suffix in suffixes]
+        return {"object": "list", "data": [_model_entry(service, name) for name in names]}
 
     @router.get("/v1/models/{name:path}", response_model=None, summary="One model")
     async def model(name: str) -> dict[str, Any]:
         split_model(name, service.name, service.adapters.names())
-        return model_entry(service, name)
+        return _model_entry(service, name)
 
     @router.get("/v1/strategies", response_model=None, summary="Strategies with the schema of their options")
     async def all_strategies() -> dict[str, Any]:
         data: list[dict[str, Any]] = []
         for name in strategies:
             kind = strategies.get(name)
-            data.append(
-                {
-                    "name": name,
-                    "summary": kind.summary,
-                    "paper": kind.paper,
-                    "schema": schema_of(kind),
-                }
-            )
+            described = {"name": name, "summary": kind.summary, "paper": kind.paper}
+            data.append({**described, "schema": schema_of(kind)})
         return {"object": "list", "data": data}
 
     @router.get("/v1/traces/{response_id}", response_model=None, summary="The trace of a recent response")
@@ -76,6 +78,39 @@ def model_routes(service: Service) -> APIRouter:
                 param="response_id",
             )
         return found.to_json()
+
+    return router
+
+
+def adapter_routes(service: Service) -> APIRouter:
+    """Load and unload adapters while serving."""
+    router = APIRouter()
+    operators = OperatorKeys(service.settings)
+
+    @router.post(
+        "/v1/adapters",
+        openapi_extra=body_of(inlined(AdapterRequest)),
+        response_model=None,
+        summary="Load an adapter (operator key)",
+    )
+    async def load(request: Request) -> dict[str, Any]:
+        """From a folder below one of the setting `adapters_dir`; answers when clients can ask for it."""
+        operators.check(request)
+        body = validated(AdapterRequest, await read_object(request))
+        service.gate.check()
+        folder = await asyncio.to_thread(allowed_folder, body.path, service.settings.adapters_dir)
+        await service.adapters.load(body.name, folder, service.name, replace=body.replace)
+        return _model_entry(service, body.name)
+
+    @router.delete(
+        "/v1/adapters/{name:path}", response_model=None, summary="Unload an adapter (operator key)"
+    )
+    async def unload(request: Request, name: str) -> dict[str, Any]:
+        """New requests get 404 from now on; answers when those that run with it have ended."""
+        operators.check(request)
+        service.gate.check()
+        await service.adapters.unload(name)
+        return {"id": name, "object": "model", "deleted": True}
 
     return router
 
@@ -107,9 +142,7 @@ def token_routes(service: Service) -> APIRouter:
         try:
             return {"prompt": service.engine.detokenize(body.tokens)}
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
-            raise Refused(
-                400, "tokens: holds an id that this model has not", "invalid_value", param="tokens"
-            ) from None
+            raise invalid("tokens", "holds an id that this model has not") from None
 
     return router
 
@@ -118,15 +151,9 @@ def state_routes(service: Service) -> APIRouter:
     """Health, metrics and version."""
     router = APIRouter()
 
-    async def health() -> Health:
-        try:
-            return await service.engine.health()
-        except EngineError as error:
-            return Health(ready=False, live=False, detail=str(error))
-
     @router.get("/health/live", response_model=None, summary="Whether waiting for this server makes sense")
     async def live() -> Response:
-        found = await health()
+        found = await service.health()
         dead = service.gate.dead or (
             None if found.live or service.gate.loading else found.detail or "the engine died"
         )
@@ -137,7 +164,7 @@ def state_routes(service: Service) -> APIRouter:
     @router.get("/health", response_model=None, summary="The same as /health/ready")
     @router.get("/health/ready", response_model=None, summary="Whether requests are taken now")
     async def ready() -> Response:
-        gate, found = service.gate, await health()
+        gate, found = service.gate, await service.health()
         if gate.open and found.ready:
             return JSONResponse({"status": "ready"})
         status = "dead" if gate.dead or not found.live else "draining" if gate.draining else "loading"
@@ -147,7 +174,7 @@ def state_routes(service: Service) -> APIRouter:
 
     @router.get("/metrics", response_model=None, summary="Prometheus metrics")
     async def metrics() -> Response:
-        text = service.metrics.text(await health(), service.gate.held, service.traces)
+        text = service.metrics.text(await service.health(), service.gate.held, service.traces)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @router.get("/version", response_model=None, summary="The version of this server")
@@ -157,11 +184,7 @@ def state_routes(service: Service) -> APIRouter:
     return router
 
 
-def _suffixes() -> list[str]:
-    return [f":{name}" for name in strategies]
-
-
-def model_entry(service: Service, name: str) -> dict[str, Any]:
+def _model_entry(service: Service, name: str) -> dict[str, Any]:
     """A model as `/v1/models` shows it. Raises UnknownModel."""
     adapter, strategy = split_model(name, service.name, service.adapters.names())
     root = adapter or service.name

@@ -1,7 +1,8 @@
-"""The body of `POST /v1/chat/completions`: lenient towards unknown fields, strict inside `reasoning` and `budget`.
+"""The bodies of the generating routes: lenient towards unknown fields, strict inside `reasoning` and `budget`.
 
 Acted on: what `ChatRequest` names. Accepted without effect: user, metadata, store, service_tier, prompt_cache_*,
-safety_identifier, verbosity and every unknown field. Refused with 400: what `REFUSED` names.
+safety_identifier, verbosity and every unknown field. Refused with 400: what `REFUSED` names. Bodies are read by hand,
+so their part of /openapi.json stands at the end.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.errors import RequestError
-from reason_engine.serving.api.validation import as_object, deeper_than, validated
+from reason_engine.serving.api.errors import as_object, deeper_than, invalid, validated
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 INT64 = 2**63
@@ -34,11 +34,11 @@ class Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Budget(_Strict):
+class Budget(Strict):
     """The caller's budget, under the operator's caps."""
 
     tokens: int | None = Field(default=None, ge=1, description="generated tokens, of all branches and judges")
@@ -133,21 +133,18 @@ def chat_request(values: Mapping[str, Any]) -> ChatRequest:
     """The body as a ChatRequest. Raises RequestError (400) that names the field."""
     for name, why in REFUSED.items():
         if values.get(name) is not None:
-            raise RequestError(f"{name}: {why}", param=name, code="unsupported_parameter")
+            raise invalid(name, why, "unsupported_parameter")
     body = validated(ChatRequest, values)
-    check_sampled(body)
+    _check_sampled(body)
     if body.modalities is not None and body.modalities != ["text"]:
-        raise RequestError("modalities: only ['text']", param="modalities", code="unsupported_parameter")
+        raise invalid("modalities", "only ['text']", "unsupported_parameter")
     if body.top_logprobs and not body.logprobs:
-        raise RequestError("top_logprobs: needs logprobs: true", param="top_logprobs", code="invalid_value")
+        raise invalid("top_logprobs", "needs logprobs: true")
     for key, value in (body.chat_template_kwargs or {}).items():
         if key != "enable_thinking" or not isinstance(value, bool):
-            name = f"chat_template_kwargs.{key}"
-            raise RequestError(
-                f"{name}: only enable_thinking: true or false", param=name, code="invalid_value"
-            )
+            raise invalid(f"chat_template_kwargs.{key}", "only enable_thinking: true or false")
     _check_format(body)
-    _check_tools(body, values)
+    _check_tools(body)
     return body
 
 
@@ -155,38 +152,28 @@ def completion_request(values: Mapping[str, Any]) -> CompletionRequest:
     """The body of `POST /v1/completions`. Raises RequestError (400) that names the field."""
     for name in ("reasoning", "budget", "suffix", "best_of", "prompt_logprobs"):
         if values.get(name) is not None:
-            raise RequestError(
-                f"{name}: not offered for plain completions; strategies are asked for at /v1/chat/completions",
-                param=name,
-                code="unsupported_parameter",
-            )
+            why = "not offered for plain completions; strategies are asked for at /v1/chat/completions"
+            raise invalid(name, why, "unsupported_parameter")
     body = validated(CompletionRequest, values)
-    check_sampled(body)
+    _check_sampled(body)
     if body.echo and body.logprobs is not None:
-        raise RequestError(
-            "logprobs: not offered with echo; log-probabilities of the prompt are not told",
-            param="logprobs",
-            code="unsupported_parameter",
-        )
+        why = "not offered with echo; log-probabilities of the prompt are not told"
+        raise invalid("logprobs", why, "unsupported_parameter")
     return body
 
 
-def check_sampled(body: Sampled) -> None:
+def _check_sampled(body: Sampled) -> None:
     """Rules between fields that chat and plain completions share."""
     stops = stop_strings(body)
     if len(stops) > 4:
-        raise RequestError(f"stop: at most 4 strings, got {len(stops)}", param="stop", code="invalid_value")
+        raise invalid("stop", f"at most 4 strings, got {len(stops)}")
     if any(not stop or len(stop) > 256 for stop in stops):
-        raise RequestError("stop: strings of 1 to 256 characters", param="stop", code="invalid_value")
+        raise invalid("stop", "strings of 1 to 256 characters")
     if body.stream_options is not None and not body.stream:
-        raise RequestError(
-            "stream_options: only with stream: true", param="stream_options", code="invalid_value"
-        )
+        raise invalid("stream_options", "only with stream: true")
     for key in body.logit_bias or {}:
         if not (key.isascii() and key.isdigit() and len(key) < 10):
-            raise RequestError(
-                f"logit_bias: {key[:40]!r} is not a token id", param="logit_bias", code="invalid_value"
-            )
+            raise invalid("logit_bias", f"{key[:40]!r} is not a token id")
 
 
 def stop_strings(body: Sampled) -> tuple[str, ...]:
@@ -200,47 +187,105 @@ def _check_format(body: ChatRequest) -> None:
         return
     where = "response_format.json_schema"
     if wanted.json_schema is None:
-        raise RequestError(
-            f"{where}: is required for type json_schema", param=where, code="missing_parameter"
-        )
+        raise invalid(where, "is required for type json_schema", "missing_parameter")
     schema = wanted.json_schema.schema_
     if deeper_than(schema, SCHEMA_DEPTH):
-        raise RequestError(f"{where}: deeper than {SCHEMA_DEPTH} levels", param=where, code="invalid_value")
+        raise invalid(where, f"deeper than {SCHEMA_DEPTH} levels")
     if len(str(schema)) > SCHEMA_BYTES:
-        raise RequestError(f"{where}: longer than {SCHEMA_BYTES} bytes", param=where, code="invalid_value")
+        raise invalid(where, f"longer than {SCHEMA_BYTES} bytes")
 
 
-def _check_tools(body: ChatRequest, values: Mapping[str, Any]) -> None:
-    for i, tool in enumerate(body.tools or ()):
-        size = len(str(tool.function.parameters or ""))
-        if size > SCHEMA_BYTES or deeper_than(tool.function.parameters, SCHEMA_DEPTH):
-            where = f"tools.{i}.function.parameters"
-            raise RequestError(
-                f"{where}: over {SCHEMA_BYTES} bytes or {SCHEMA_DEPTH} levels",
-                param=where,
-                code="invalid_value",
-            )
+def _check_tools(body: ChatRequest) -> None:
+    tools = body.tools or ()
+    for i, tool in enumerate(tools):
+        parameters = tool.function.parameters
+        if len(str(parameters or "")) > SCHEMA_BYTES or deeper_than(parameters, SCHEMA_DEPTH):
+            why = f"over {SCHEMA_BYTES} bytes or {SCHEMA_DEPTH} levels"
+            raise invalid(f"tools.{i}.function.parameters", why)
     choice = body.tool_choice
-    if choice is None:
-        return
     if isinstance(choice, str):
         if choice not in ("none", "auto", "required"):
-            raise RequestError(
-                f"tool_choice: none, auto, required or a function, not {choice[:40]!r}",
-                param="tool_choice",
-                code="invalid_value",
-            )
-        if choice == "required" and not body.tools:
-            raise RequestError(
-                "tool_choice: required without tools", param="tool_choice", code="invalid_value"
-            )
-        return
-    function = as_object(choice.get("function")) or {}
-    name = function.get("name") if choice.get("type") == "function" else None
-    names = [tool.function.name for tool in body.tools or ()]
-    if name not in names:
-        raise RequestError(
-            f"tool_choice: names no function of tools; one of: {', '.join(names) or 'none given'}",
-            param="tool_choice",
-            code="invalid_value",
-        )
+            raise invalid("tool_choice", f"none, auto, required or a function, not {choice[:40]!r}")
+        if choice == "required" and not tools:
+            raise invalid("tool_choice", "required without tools")
+    elif choice is not None:
+        function = as_object(choice.get("function")) or {}
+        name = function.get("name") if choice.get("type") == "function" else None
+        names = [tool.function.name for tool in tools]
+        if name not in names:
+            known = ", ".join(names) or "none given"
+            raise invalid("tool_choice", f"names no function of tools; one of: {known}")
+
+
+ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+MESSAGE: dict[str, Any] = {
+    "type": "object",
+    "required": ["role"],
+    "properties": {
+        "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
+        "content": {"description": "a string, or a list of parts of type text"},
+    },
+}
+WHY = {
+    "400": "the request is wrong; `param` names the field",
+    "401": "no key, or a wrong one",
+    "403": "Host or Origin not served",
+    "404": "no such thing here",
+    "405": "wrong method",
+    "409": "an adapter of that name is there already",
+    "413": "body too large",
+    "429": "at capacity; see Retry-After",
+    "500": "something failed",
+    "503": "loading, draining or stopped; see Retry-After",
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": why, "content": {"application/json": {"schema": ERROR}}}
+    for status, why in WHY.items()
+}
+
+
+def body_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """`openapi_extra` of a route that takes this JSON."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's JSON schema with its definitions put where they are used."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inline(value: Any) -> Any:
+        if isinstance(value, list):
+            return [inline(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(value, dict):
+            return value
+        if "$ref" in value:
+            return inline(definitions[str(value["$ref"]).rpartition("/")[2]])  # pyright: ignore[reportUnknownArgumentType]
+        return {key: inline(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+
+    return inline(schema)
+
+
+def generation_of(model: type[Sampled]) -> dict[str, Any]:
+    """`openapi_extra` of a route that generates, whole or streamed."""
+    schema = inlined(model)
+    if "messages" in schema["properties"]:
+        schema["properties"]["messages"]["items"] = MESSAGE
+    whole, streamed = {"schema": {"type": "object"}}, {"schema": {"type": "string"}}
+    both = {"application/json": whole, "text/event-stream": streamed}
+    return {**body_of(schema), "responses": {"200": {"description": "the answer", "content": both}}}

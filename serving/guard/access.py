@@ -1,10 +1,8 @@
 """The outermost layer, plain ASGI: path, request id, key, Host, Origin and body size, before any other code runs.
 
 Everything is decided on `scope["path"]`, never on a URL built from the Host header. No cross-origin access is given.
-
-API keys: every key is compared, in constant time, as a SHA-256 digest; every route needs one unless exempt.
-
-A key comes as `Authorization: Bearer KEY`, or as the password of HTTP Basic, which lets a browser open the page.
+Every route needs an API key unless exempt; every key is compared, in constant time, as a SHA-256 digest. A key comes as
+`Authorization: Bearer KEY`, or as the password of HTTP Basic, which lets a browser open the page.
 """
 
 from __future__ import annotations
@@ -18,16 +16,18 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reason_engine.serving.api.errors import Refused, failure
-from reason_engine.settings import LOOPBACK
+from reason_engine.settings import LOOPBACK, Settings
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
-class Guard:
-    """Wraps the application. `hosts`: names accepted in the Host header, None: any; `refused` hears of refusals."""
+class AccessGuard:
+    """Wraps the application. `hosts`: names accepted in the Host header, None: any; `refused` is called with the code
+    of every refusal."""
 
     def __init__(
         self,
@@ -156,6 +156,23 @@ class Keys:
         for digest in self._digests:
             found |= hmac.compare_digest(given, digest)
         return found
+
+
+class OperatorKeys:
+    """Who may change a server. Without any key it is on loopback, and everyone there may."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._keys = Keys(key.get_secret_value() for key in settings.operator_keys)
+        self._anyone = not settings.operator_keys and not settings.api_keys and settings.host in LOOPBACK
+        self._given = bool(settings.operator_keys)
+
+    def check(self, request: Request) -> None:
+        """Raises Refused (403) for a client's key."""
+        headers = request.scope["headers"]
+        if self._anyone or (self._given and self._keys.allow(request.scope["path"], headers)):
+            return
+        how = "send that" if self._given else "this server has none: set REASON_OPERATOR_KEYS"
+        raise Refused(403, f"adapters are changed with an operator key; {how}", "operator_key_required")
 
 
 def digest_of(headers: Sequence[tuple[bytes, bytes]]) -> bytes:

@@ -1,11 +1,8 @@
 """Applies the operator's rules: a request that one stops never reaches the engine, an answer that one stops ends there.
 
-Passages that may not be in an answer are not retrieved either.
-
-Verdicts of models on whole texts, for the rules of kind `classifier`.
-
-A text longer than the model's context is read in slices, and one slice that is over the threshold decides. A classifier
-that fails or does not answer in time is an error: nothing unchecked is let through.
+Passages that may not be in an answer are not retrieved either. Rules of kind `classifier` ask a model about whole
+texts: one longer than the model's context is read in slices, and one slice that is over the threshold decides. A
+classifier that fails or does not answer in time is an error: nothing unchecked is let through.
 """
 
 from __future__ import annotations
@@ -14,42 +11,35 @@ import asyncio
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from reason_engine.contracts import Capabilities, Engine, Retriever
 from reason_engine.errors import EngineError, ReasonError, SetupError
 from reason_engine.knowledge.quoting import neutral
 from reason_engine.runtime.events import Event
-from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.stream_text import Piece
-from reason_engine.runtime.trace import Trace
 from reason_engine.serving.guard.access import digest_of
-from reason_engine.serving.guard.output_filter import Screen, Told, stopped
+from reason_engine.serving.guard.output_filter import OnStop, OutputFilter
 from reason_engine.serving.guard.rules import (
     ClassifierRule,
-    Compiled,
+    CompiledRules,
     Matcher,
     Rules,
-    broken,
-    first_broken,
+    find_violation,
+    first_violation,
     strings,
 )
-from reason_engine.types import Answer, ChoiceRequest, Message, Passage, Problem, ScoreRequest, Usage
+from reason_engine.types import ChoiceRequest, Message, Passage, Problem, ScoreRequest
 
-NO_RULES = Compiled(Rules(), {})
+NO_RULES = CompiledRules(Rules(), {})
 
 
 class ContentGuard:
     """The rules of one server. Raises SetupError where the engine cannot do what a classifier needs."""
 
-    def __init__(self, compiled: Compiled, engine: Engine, told: Told) -> None:
-        self._rules, self._matchers, self._engine, self._told = (
-            compiled.rules,
-            compiled.matchers,
-            engine,
-            told,
-        )
+    def __init__(self, compiled: CompiledRules, engine: Engine, on_stop: OnStop) -> None:
+        self._rules, self._matchers = compiled.rules, compiled.matchers
+        self._engine, self._on_stop = engine, on_stop
         self.message = compiled.rules.message
         for number, rule in enumerate(self._rules.rules):
             if isinstance(rule, ClassifierRule):
@@ -62,42 +52,44 @@ class ContentGuard:
 
     async def stops(self, caller: str | None, texts: Sequence[str]) -> str | None:
         """The rule that stops a request which holds these texts."""
-        matchers, classifiers = self._of("requests", caller)
-        found = await first_broken(matchers, texts)
-        found = found or await self._classified(classifiers, "\n\n".join(texts))
+        matchers, classifiers = self._rules_on("requests", caller)
+        found = await find_violation(matchers, texts)
+        found = found or await self._classify(classifiers, "\n\n".join(texts))
         if found:
-            self._told(found, "requests")
+            self._on_stop(found, "requests")
         return found
 
-    def screen(
-        self, caller: str | None, say: Callable[[Piece], None] | None, publish: Callable[[Event], None] | None
-    ) -> Screen:
+    def output_filter(
+        self, caller: str | None, text: Callable[[Piece], None] | None, events: Callable[[Event], None] | None
+    ) -> OutputFilter:
         """What stands between one run and its client."""
-        matchers, classifiers = self._of("answers", caller)
+        matchers, classifiers = self._rules_on("answers", caller)
 
         async def classify(text: str) -> str | None:
-            return await self._classified(classifiers, text)
+            return await self._classify(classifiers, text)
 
-        return Screen(matchers, classify if classifiers else None, say, publish, self._told, self.message)
+        return OutputFilter(
+            matchers, classify if classifiers else None, text, events, self._on_stop, self.message
+        )
 
-    def sifted(self, caller: str | None, knowledge: Retriever | None) -> Retriever | None:
+    def answerable(self, caller: str | None, knowledge: Retriever | None) -> Retriever | None:
         """The documents without the passages that may not be in an answer."""
-        matchers, _ = self._of("answers", caller)
-        return Sifted(knowledge, matchers) if knowledge and matchers else knowledge
+        matchers, _ = self._rules_on("answers", caller)
+        return FilteredRetriever(knowledge, matchers) if knowledge and matchers else knowledge
 
-    def _of(self, where: str, caller: str | None) -> tuple[list[Matcher], list[ClassifierRule]]:
-        rules = [rule for rule in self._rules.rules if rule.holds(where, caller)]
+    def _rules_on(self, where: str, caller: str | None) -> tuple[list[Matcher], list[ClassifierRule]]:
+        rules = [rule for rule in self._rules.rules if rule.applies(where, caller)]
         matchers = [self._matchers[rule.name] for rule in rules if rule.name in self._matchers]
         return matchers, [rule for rule in rules if isinstance(rule, ClassifierRule)]
 
-    async def _classified(self, rules: Sequence[ClassifierRule], text: str) -> str | None:
+    async def _classify(self, rules: Sequence[ClassifierRule], text: str) -> str | None:
         for rule in rules:
-            if await caught(rule, text, self._engine):
+            if await classified(rule, text, self._engine):
                 return rule.name
         return None
 
 
-class Sifted:
+class FilteredRetriever:
     """A retriever that finds only what may be answered."""
 
     def __init__(self, inner: Retriever, matchers: Sequence[Matcher]) -> None:
@@ -105,16 +97,7 @@ class Sifted:
 
     async def retrieve(self, query: str, k: int) -> list[Passage]:
         found = await self._inner.retrieve(query, k)
-        return [passage for passage in found if not broken(self._matchers, [passage.text, passage.source])]
-
-
-def unasked(run_id: str, rule: str, message: str) -> Outcome:
-    """The outcome of a request that a rule stopped before anything ran."""
-    empty = Outcome(
-        run_id, "", None, (), "content_filter", Answer(), "cancelled", Usage(), {}, 0, 0, 0, 0.0,
-        Trace((), {"id": run_id}),
-    )  # fmt: skip
-    return replace(stopped(empty, rule), content=message)
+        return [one for one in found if not first_violation(self._matchers, [one.text, one.source])]
 
 
 def asked_texts(problem: Problem, rest: Mapping[str, Any]) -> list[str]:
@@ -123,18 +106,20 @@ def asked_texts(problem: Problem, rest: Mapping[str, Any]) -> list[str]:
     for turn in problem.turns():
         texts += [turn.content, turn.reasoning or "", turn.name or ""]
         texts += [text for call in turn.tool_calls for text in (call.name, call.arguments)]
-    named = {key: value for key, value in rest.items() if key in _NAMED}
+    named = {key: value for key, value in rest.items() if key in _READ_WITH_NAMES}
     others = {
-        key: value for key, value in rest.items() if key not in (*_NAMED, "messages", "model", "prompt")
+        key: value
+        for key, value in rest.items()
+        if key not in (*_READ_WITH_NAMES, "messages", "model", "prompt")
     }
     return [text for text in (*texts, *strings(list(others.values())), *strings(named, keys=True)) if text]
 
 
-_NAMED = ("tools", "response_format")
+_READ_WITH_NAMES = ("tools", "response_format")
 """Fields whose names of properties reach a prompt."""
 
 
-SECONDS = 30.0
+VERDICT_SECONDS = 30.0
 MARGIN = 16
 """Tokens that a slice may grow by when it is read anew."""
 
@@ -151,12 +136,12 @@ def check_possible(rule: ClassifierRule, caps: Capabilities, where: str) -> None
         raise SetupError(f"{where}.key_env: the environment has no {rule.key_env}")
 
 
-async def caught(rule: ClassifierRule, text: str, engine: Engine) -> bool:
+async def classified(rule: ClassifierRule, text: str, engine: Engine) -> bool:
     """Whether the rule stops this text. Raises EngineError where there is no verdict."""
     if not text.strip():
         return False
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(VERDICT_SECONDS):
             if rule.by == "endpoint":
                 return await _endpoint(rule, text) >= rule.threshold
             ask = _model if rule.by == "model" else _head
@@ -165,7 +150,7 @@ async def caught(rule: ClassifierRule, text: str, engine: Engine) -> bool:
                     return True
             return False
     except TimeoutError:
-        raise EngineError(f"rule {rule.name!r}: no verdict in {SECONDS:g} s") from None
+        raise EngineError(f"rule {rule.name!r}: no verdict in {VERDICT_SECONDS:g} s") from None
     except EngineError:
         raise
     except ReasonError as error:
@@ -173,13 +158,15 @@ async def caught(rule: ClassifierRule, text: str, engine: Engine) -> bool:
 
 
 async def _model(rule: ClassifierRule, text: str, engine: Engine) -> float:
-    prompt = engine.render_chat([Message("user", _worded(rule, text))], think=False)
-    choice = await engine.choose(ChoiceRequest(_id(), prompt, rule.options))
+    prompt = engine.render_chat([Message("user", _format_prompt(rule, text))], think=False)
+    choice = await engine.choose(ChoiceRequest(_request_id(), prompt, rule.options))
     return choice.probabilities[0]
 
 
 async def _head(rule: ClassifierRule, text: str, engine: Engine) -> float:
-    scores = await engine.score(ScoreRequest(_id(), (_worded(rule, text),), "reward", rule.model))
+    scores = await engine.score(
+        ScoreRequest(_request_id(), (_format_prompt(rule, text),), "reward", rule.model)
+    )
     return scores.values[0][0]
 
 
@@ -197,7 +184,7 @@ async def _endpoint(rule: ClassifierRule, text: str) -> float:
 
 
 def _slices(rule: ClassifierRule, text: str, engine: Engine) -> Iterator[str]:
-    used = len(engine.tokenize(engine.render_chat([Message("user", _worded(rule, ""))])))
+    used = len(engine.tokenize(engine.render_chat([Message("user", _format_prompt(rule, ""))])))
     room = max(MARGIN, engine.info.context - used - 2 * MARGIN)
     ids = engine.tokenize(text)
     if len(ids) <= room:
@@ -207,9 +194,9 @@ def _slices(rule: ClassifierRule, text: str, engine: Engine) -> Iterator[str]:
         yield engine.detokenize(ids[start : start + room])
 
 
-def _worded(rule: ClassifierRule, text: str) -> str:
+def _format_prompt(rule: ClassifierRule, text: str) -> str:
     return (rule.prompt or "{text}").replace("{text}", text)
 
 
-def _id() -> str:
+def _request_id() -> str:
     return f"guard-{uuid.uuid4().hex}"

@@ -11,15 +11,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from reason_engine.errors import RequestError
-from reason_engine.serving.api.errors import RETRY_BUSY, RETRY_DOWN, Refused
+from reason_engine.serving.api.errors import RETRY_BUSY, RETRY_DOWN, Refused, invalid
 from reason_engine.serving.api.schema import Budget as BudgetRequest
 from reason_engine.settings import Settings
 from reason_engine.strategies import Strategy
 from reason_engine.types import Limits
 
 
-class Gate:
+class AdmissionGate:
     """Lets requests in while the engine is up and has room. One a server; used from its event loop only."""
 
     def __init__(self, capacity: int) -> None:
@@ -84,7 +83,7 @@ class Gate:
             raise Refused(503, "the model is still loading", "loading", retry_after=RETRY_DOWN)
 
     def end(self) -> None:
-        """The time to finish is over: what still runs is told so."""
+        """The time to finish is over: what still runs is refused."""
         self._over.set()
 
     async def over(self) -> NoReturn:
@@ -100,20 +99,17 @@ class Gate:
 def check_width(n: int, strategy: Strategy, settings: Settings) -> int:
     """The sequences that a request needs: n times the strategy's width. Raises RequestError over the operator's cap."""
     if n > settings.max_n:
-        raise RequestError(
-            f"n: allowed: >= 1 and <= {settings.max_n}; got {n}; the nearest valid value is {settings.max_n}",
-            param="n",
-            code="invalid_value",
+        raise invalid(
+            "n",
+            f"allowed: >= 1 and <= {settings.max_n}; got {n}; the nearest valid value is {settings.max_n}",
         )
     one = strategy.width
     if n * one > settings.max_width:
         option = "n" if "n" in type(strategy).model_fields else "k"
-        param = "n" if n > 1 else f"reasoning.{option}"
         fitting = f"; the nearest valid value is {max(1, settings.max_width // one)}" if n > 1 else ""
-        raise RequestError(
-            f"{param}: {n} x {one} paths at once; this server allows {settings.max_width} for one request{fitting}",
-            param=param,
-            code="invalid_value",
+        raise invalid(
+            "n" if n > 1 else f"reasoning.{option}",
+            f"{n} x {one} paths at once; this server allows {settings.max_width} for one request{fitting}",
         )
     return n * one
 
@@ -130,9 +126,7 @@ def limits_of(budget: BudgetRequest | None, settings: Settings) -> Limits:
 
 def _capped(name: str, given: float | None, cap: float) -> float:
     if given is not None and given > cap:
-        raise RequestError(
-            f"budget.{name}: allowed: <= {cap:g}; got {given:g}; the nearest valid value is {cap:g}",
-            param=f"budget.{name}",
-            code="invalid_value",
+        raise invalid(
+            f"budget.{name}", f"allowed: <= {cap:g}; got {given:g}; the nearest valid value is {cap:g}"
         )
     return cap if given is None else given

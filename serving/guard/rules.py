@@ -9,9 +9,8 @@ rules:
   - {name: medical, kind: classifier, by: model, on: requests,
      prompt: "Is this a medical question?\n\n{text}", threshold: 0.8}
 
-Looks for what a rule names, in a text of any length and in bounded time.
-
-A text is compared without its invisible characters and in its compatibility form, so `ｂａｄ` is `bad`.
+What a rule names is looked for in a text of any length and in bounded time. A text is compared without its invisible
+characters and in its compatibility form, so `ｂａｄ` is `bad`.
 """
 
 from __future__ import annotations
@@ -25,17 +24,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import regex
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from reason_engine.errors import SetupError
-from reason_engine.serving.api.validation import nearest
+from reason_engine.serving.api.errors import nearest
+from reason_engine.serving.api.schema import Strict
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Rule(_Strict):
+class _Rule(Strict):
     name: str = Field(min_length=1, max_length=64, description="what clients and metrics are told")
     on: Literal["requests", "answers", "both"] = "both"
     keys: tuple[str, ...] | None = Field(
@@ -43,7 +39,7 @@ class _Rule(_Strict):
     )
     action: Literal["stop"] = "stop"
 
-    def holds(self, where: str, caller: str | None) -> bool:
+    def applies(self, where: str, caller: str | None) -> bool:
         """Whether it is about `requests` or `answers` of this caller."""
         return self.on in (where, "both") and (self.keys is None or caller in self.keys)
 
@@ -101,7 +97,7 @@ class ClassifierRule(_Rule):
         return self
 
 
-class Rules(_Strict):
+class Rules(Strict):
     """The whole file. `message`: what a client reads in place of what was stopped."""
 
     message: str = ""
@@ -120,14 +116,14 @@ class Rules(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
+class CompiledRules:
     """A rule file that has been read: its rules, and the matchers of those that look for text, by name."""
 
     rules: Rules
     matchers: Mapping[str, Matcher]
 
 
-def read_rules(path: Path) -> Compiled:
+def read_rules(path: Path) -> CompiledRules:
     """Read and check a file of rules. Raises SetupError naming the key at fault."""
     import yaml
 
@@ -144,14 +140,14 @@ def read_rules(path: Path) -> Compiled:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise SetupError(f"--guard {path}: {' '.join(str(error).split())}") from None
     try:
-        return compiled(Rules.model_validate(data), path.parent)
+        return compile_rules(Rules.model_validate(data), path.parent)
     except ValidationError as error:
-        raise SetupError(f"--guard {path}: {_explain(error)}") from None
+        raise SetupError(f"--guard {path}: {_describe(error)}") from None
     except SetupError as error:
         raise SetupError(f"--guard {path}: {error}") from None
 
 
-def compiled(rules: Rules, folder: Path = Path()) -> Compiled:
+def compile_rules(rules: Rules, folder: Path = Path()) -> CompiledRules:
     """The rules with their matchers. Raises SetupError naming the key at fault."""
     matchers: dict[str, Matcher] = {}
     names: set[str] = set()
@@ -167,11 +163,11 @@ def compiled(rules: Rules, folder: Path = Path()) -> Compiled:
             made = regex.compile(rule.pattern, regex.IGNORECASE if rule.ignore_case else 0)
             matchers[rule.name] = Matcher(rule.name, made, rule.longest)
         elif isinstance(rule, ListRule):
-            matchers[rule.name] = _of_words(rule, where, folder)
-    return Compiled(rules, matchers)
+            matchers[rule.name] = _word_matcher(rule, where, folder)
+    return CompiledRules(rules, matchers)
 
 
-def _of_words(rule: ListRule, where: str, folder: Path) -> Matcher:
+def _word_matcher(rule: ListRule, where: str, folder: Path) -> Matcher:
     given = list(rule.words)
     if rule.file:
         try:
@@ -179,7 +175,7 @@ def _of_words(rule: ListRule, where: str, folder: Path) -> Matcher:
         except (OSError, UnicodeDecodeError) as error:
             raise SetupError(f"{where}.file: {error}") from None
         given += [line for line in lines if not line.lstrip().startswith("#")]
-    known = sorted({" ".join(plain(word).split()) for word in given} - {""})
+    known = sorted({" ".join(comparable(word).split()) for word in given} - {""})
     if not known:
         raise SetupError(f"{where}.words: no word is given")
     # Scripts without spaces have no whole words. White space within a phrase may be a line's end, so phrases are
@@ -195,7 +191,7 @@ def _of_words(rule: ListRule, where: str, folder: Path) -> Matcher:
     return Matcher(rule.name, made, max(len(word) + 3 * word.count(" ") for word in known))
 
 
-def _explain(error: ValidationError) -> str:
+def _describe(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     place = [str(part) for part in first["loc"]]
     if len(place) > 2 and place[0] == "rules":
@@ -211,11 +207,9 @@ def _explain(error: ValidationError) -> str:
 _DENSE = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]")
 
 
-SECONDS = 0.5
+SEARCH_SECONDS = 0.5
 """A pattern that needs longer for one search counts as found: what cannot be checked is not let through."""
-
-
-ALONE = 10_000
+CONCURRENT_FROM = 10_000
 """Characters from which on a search lets the other threads go on."""
 
 
@@ -232,26 +226,27 @@ class Matcher:
         return search(self.pattern, text, start)
 
 
-async def first_broken(matchers: Sequence[Matcher], texts: Sequence[str]) -> str | None:
-    """The first rule that one of these texts, of any length, breaks; the loop goes on meanwhile."""
-    return await asyncio.to_thread(broken, matchers, texts) if matchers and texts else None
+async def find_violation(matchers: Sequence[Matcher], texts: Sequence[str]) -> str | None:
+    """The first rule that one of these texts, of any length, breaks; the event loop goes on meanwhile."""
+    return await asyncio.to_thread(first_violation, matchers, texts) if matchers and texts else None
 
 
-def broken(matchers: Sequence[Matcher], texts: Sequence[str]) -> str | None:
-    for text in map(plain, texts):
+def first_violation(matchers: Sequence[Matcher], texts: Sequence[str]) -> str | None:
+    """The same for short texts, at once."""
+    for text in map(comparable, texts):
         for matcher in matchers:
             if matcher.find(text):
                 return matcher.name
     return None
 
 
-def plain(text: str) -> str:
+def comparable(text: str) -> str:
     """The text as rules read it."""
-    return text if text.isascii() else "".join(map(_plain, text))
+    return text if text.isascii() else "".join(map(_comparable, text))
 
 
 @lru_cache(maxsize=4096)
-def _plain(sign: str) -> str:
+def _comparable(sign: str) -> str:
     return "" if unicodedata.category(sign) == "Cf" else unicodedata.normalize("NFKC", sign)
 
 
@@ -272,7 +267,7 @@ def strings(value: object, *, keys: bool = False) -> Iterator[str]:
 def search(pattern: regex.Pattern[str], text: str, start: int = 0) -> tuple[int, int] | None:
     """(begin, end) of the first match at or after `start`; all the rest where it takes too long."""
     try:
-        found = pattern.search(text, start, timeout=SECONDS, concurrent=len(text) > ALONE)
+        found = pattern.search(text, start, timeout=SEARCH_SECONDS, concurrent=len(text) > CONCURRENT_FROM)
     except TimeoutError:
         return start, len(text)
     return found.span() if found else None

@@ -23,10 +23,9 @@ from reason_engine.data.mixture import Stream
 from reason_engine.engines.open import bundled_model
 from reason_engine.training.common.models import load_model
 from reason_engine.training.common.policy import Policy
-from reason_engine.training.online.curriculum import Course, task_of
+from reason_engine.training.online.environment import Curriculum, training_problem
 from reason_engine.training.online.grpo import Groups, GrpoConfig
-from reason_engine.training.online.loop import _learn, gather
-from reason_engine.training.online.rollout import Actor
+from reason_engine.training.online.loop import Actor, gather, learn
 from tests.bench._measure import machine, paired
 
 Spent = tuple[float, float, int]
@@ -39,7 +38,7 @@ class Ours:
     def __init__(self, config: GrpoConfig, actor: Actor) -> None:
         import torch
 
-        self.config, self.actor, self.course = config, actor, Course(config)
+        self.config, self.actor, self.curriculum = config, actor, Curriculum(config)
         self.model, _ = load_model(config.model)
         self.learner = Groups(
             config, Policy(self.model, config.temperature, "fp32"), Policy(self.model, 1.0, "fp32")
@@ -49,11 +48,11 @@ class Ours:
 
     def step(self) -> Spent:
         wall, own = time.perf_counter(), time.process_time()
-        batch, told = gather(self.config, self.actor, self.course, self.done)
-        _learn(self.config, self.learner, self.optimiser, batch, self.done + 1)
-        self.actor.take(self.model.state_dict())
+        batch, metrics = gather(self.config, self.actor, self.curriculum, self.done)
+        learn(self.config, self.learner, self.optimiser, batch, self.done + 1)
+        self.actor.take_weights(self.model.state_dict())
         self.done += 1
-        return time.perf_counter() - wall, time.process_time() - own, told["drawn"]
+        return time.perf_counter() - wall, time.process_time() - own, metrics["drawn"]
 
 
 def trl_run(
@@ -64,7 +63,9 @@ def trl_run(
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    tasks = [task_of(one) for one in islice(Stream(config.mixture, config.seed), steps * config.prompts)]
+    tasks = [
+        training_problem(one) for one in islice(Stream(config.mixture, config.seed), steps * config.prompts)
+    ]
     rows = [
         {"prompt": [{"role": "user", "content": t.problem.question}], "answer": t.problem.reference}
         for t in tasks

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from reason_engine.cli.chat import Chat, converse
-from reason_engine.cli.terminal.ask import Reply, Wish
+from reason_engine.cli.terminal.ask import AskOptions, Reply
 from reason_engine.errors import EngineError
 from reason_engine.runtime.events import Delta, Opened
 from reason_engine.runtime.trace import Trace
@@ -23,7 +23,7 @@ class Source:
     """Answers with the number of turns it was given, and remembers how it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[Sequence[Message], Wish]] = []
+        self.asked: list[tuple[Sequence[Message], AskOptions]] = []
 
     async def __aenter__(self) -> Source:
         return self
@@ -31,10 +31,8 @@ class Source:
     async def __aexit__(self, *why: object) -> None:
         pass
 
-    async def ask(
-        self, turns: Sequence[Message], wish: Wish, *, publish: Any = None, say: Any = None
-    ) -> Reply:
-        self.asked.append((turns, wish))
+    async def ask(self, turns: Sequence[Message], options: AskOptions, *, publish: Any = None) -> Reply:
+        self.asked.append((turns, options))
         if turns[-1].content == "break":
             raise EngineError("it broke")
         events = [Opened(0, None, "direct"), Opened(1, 0, "path", "path"), Delta(1, "seven")]
@@ -52,7 +50,7 @@ async def talk(source: Source, *lines: str, terminal: bool = False) -> str:
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=terminal)
     waiting = iter(lines)
-    chat = Chat(source, console, Wish())
+    chat = Chat(source, console, AskOptions())
 
     async def read() -> str | None:
         return next(waiting, None)
@@ -71,8 +69,8 @@ async def test_earlier_turns_are_sent_along(source: Source) -> None:
 
 async def test_strategy_and_options_apply_from_then_on(source: Source) -> None:
     await talk(source, "/strategy self-consistency", "/set n=3", "one", "/set", "two", "/strategy", "three")
-    wishes = [wish for _, wish in source.asked]
-    assert [(wish.strategy, dict(wish.options)) for wish in wishes] == [
+    asked = [options for _, options in source.asked]
+    assert [(one.strategy, dict(one.values)) for one in asked] == [
         ("self-consistency", {"n": 3}),
         ("self-consistency", {}),
         (None, {}),
@@ -84,7 +82,7 @@ async def test_strategy_and_options_apply_from_then_on(source: Source) -> None:
 )
 async def test_a_mistake_is_told_and_changes_nothing(source: Source, line: str) -> None:
     said = await talk(source, "/strategy self-consistency", line, "one")
-    assert source.asked[-1][1] == Wish("self-consistency")
+    assert source.asked[-1][1] == AskOptions("self-consistency")
     assert "turn 1" in said
     assert len(said.splitlines()) >= 4
 

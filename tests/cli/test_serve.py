@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from reason_engine.cli.terminal.server import banner, start
+from reason_engine.cli.serve import banner, start
 from reason_engine.engines.open import process_environment
-from reason_engine.engines.vllm import arguments as _vllm_args
+from reason_engine.engines.vllm import translation as vllm_translation
 from reason_engine.errors import SetupError
 from reason_engine.settings import Settings
 from tests.cli.conftest import serve, stop
@@ -145,7 +145,7 @@ def test_vllm_is_started_anew_where_its_libraries_are_not_preloaded(monkeypatch:
     def restart(path: str, argv: list[str], environment: dict[str, str]) -> None:
         raise Restarted(path, argv, environment["LD_PRELOAD"])
 
-    monkeypatch.setattr(_vllm_args, "preload_environment", lambda: {"LD_PRELOAD": "/lib/one.so"})
+    monkeypatch.setattr(vllm_translation, "preload_environment", lambda: {"LD_PRELOAD": "/lib/one.so"})
     monkeypatch.setattr(os, "execve", restart)
     with pytest.raises(Restarted) as started:
         start(Settings(engine="vllm"))

@@ -60,7 +60,7 @@ def test_while_it_grows_the_newest_are_shown_under_their_parents() -> None:
 
     console = Console(width=80, color_system=None)
     with console.capture() as capture:
-        console.print(tree_of(Trace.from_events(EVENTS), most=2, tail=True))
+        console.print(tree_of(Trace.from_events(EVENTS), most=2, newest=True))
     said = capture.get()
     assert "Answer: 24" in said and "finish" in said and "10 - 4" not in said
 

@@ -15,7 +15,7 @@ from reason_engine.compression.quantize.qat import packed
 from reason_engine.compression.run import prepare, run
 from reason_engine.engines.embedded.model.quantised import read_codes
 from reason_engine.engines.embedded.model.shape import read_shape
-from reason_engine.training.common.quantisation_aware import Qat, codes4, faked, plain4
+from reason_engine.training.supervised.sft import Qat, codes4, fake_quantised, plain4
 from tests.models import write_model
 
 MIX = "mixture=[{family: value, share: 1}]"
@@ -61,7 +61,9 @@ def test_what_training_saw_is_what_is_stored(
     run("qat", prepare("qat", None, (*SETTINGS, *section)), str(model), tmp_path / "o")
     for at, shape in (("self_attn.k_proj", (32, 64)), ("mlp.down_proj", (64, 96))):
         name = f"model.layers.1.{at}"
-        assert torch.equal(stored(tmp_path / "o", name, shape), faked(trained[f"{name}.weight"], qat)), at
+        assert torch.equal(
+            stored(tmp_path / "o", name, shape), fake_quantised(trained[f"{name}.weight"], qat)
+        ), at
     assert not torch.equal(
         trained["model.layers.1.mlp.down_proj.weight"],
         load_file(model / "model.safetensors")["model.layers.1.mlp.down_proj.weight"].float(),

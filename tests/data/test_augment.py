@@ -12,9 +12,9 @@ import pytest
 
 from reason_engine.answers import Equality
 from reason_engine.data.formats.readers import open_source
+from reason_engine.data.outputs import Account
 from reason_engine.data.synthesize.augment import AugmentConfig, augment, load_lexicon, replace_words
-from reason_engine.data.synthesize.outputs import Account
-from reason_engine.data.synthesize.rewrites import cleaned, faults
+from reason_engine.data.synthesize.checks import cleaned, rewrite_fault
 from reason_engine.data.synthesize.teacher import Teacher
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import EngineDead, EngineError, SetupError, UnknownName
@@ -293,10 +293,10 @@ async def test_a_prompt_that_does_not_fit_is_one_dropped_attempt(tmp_path: Path,
 
 
 def test_faults_of_a_rewrite() -> None:
-    assert faults("How many of 3 pears?", "Of three pears, how many?") is None
+    assert rewrite_fault("How many of 3 pears?", "Of three pears, how many?") is None
     german = "Die Kinder gingen an den Fluss, weil es warm war und sie mit der Arbeit fertig waren."
     english = "The children were walking to the river because it was warm and they had finished."
-    refusal = faults(english, german)
+    refusal = rewrite_fault(english, german)
     assert refusal and refusal.evidence == {"before": "en", "after": "de"}
 
 

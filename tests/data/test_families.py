@@ -10,14 +10,11 @@ from itertools import islice, permutations
 import pytest
 from pydantic import ValidationError
 
-from reason_engine.data import Example, families
-from reason_engine.data.formats.examples import STEPS
+from reason_engine.data import STEPS, Example, families
 from reason_engine.data.mixture import Part, Stream, digest
 from reason_engine.data.numbers import games, held_out, is_development
-from reason_engine.recipes.arithmetic import expression
-from reason_engine.recipes.equations import APPLY
-from reason_engine.recipes.outside import SENTENCE
-from reason_engine.recipes.reading import UNKNOWN
+from reason_engine.recipes.arithmetic import APPLY, expression
+from reason_engine.recipes.reading import SENTENCE, UNKNOWN
 from reason_engine.recipes.words import word_problem
 
 OPERATORS = {

@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reason_engine.data.filter.contamination import TestSets
+from reason_engine.data.filter.exclusions import Rule, Rules, TestSets, load_rules
 from reason_engine.data.filter.filter import FilterConfig, Filtered, filter_files
-from reason_engine.data.filter.language import language_of, languages
-from reason_engine.data.filter.rules import Rule, Rules, load_rules
-from reason_engine.data.texts import grams, words
+from reason_engine.data.texts import LANGUAGES, grams, language_of, words
 from reason_engine.errors import SetupError
 
 LONG = (
@@ -172,7 +170,7 @@ def test_language_is_told(code: str) -> None:
 
 
 def test_every_language_has_its_sentence() -> None:
-    assert set(SAID) == set(languages())
+    assert set(SAID) == set(LANGUAGES)
 
 
 @pytest.mark.parametrize(

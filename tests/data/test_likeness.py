@@ -6,19 +6,18 @@ import random
 
 import pytest
 
-from reason_engine.data.filter.near_duplicates import MinHash, NearIndex, band_rows
-from reason_engine.data.texts import grams, kept, numbers, same_numbers
+from reason_engine.data.texts import NearIndex, band_rows, grams, kept, numbers, same_numbers
 
 
 def test_minhash_estimates_jaccard() -> None:
-    rng, hashes = random.Random(0), MinHash(1024)
+    rng, index = random.Random(0), NearIndex(0.8, 1024)
     pool = [f"w{n}" for n in range(3000)]
     a = rng.sample(pool, 400)
     for share in (0.2, 0.5, 0.9):
         b = a[: round(400 * share)] + rng.sample(pool, 400 - round(400 * share))
         one, two = set(grams(a, 5)), set(grams(b, 5))
         true = len(one & two) / len(one | two)
-        assert (hashes.signature(a) == hashes.signature(b)).mean() == pytest.approx(true, abs=0.06)
+        assert index.signature(a).jaccard(index.signature(b)) == pytest.approx(true, abs=0.06)
 
 
 def test_bands_find_a_pair_at_the_threshold() -> None:
@@ -26,13 +25,13 @@ def test_bands_find_a_pair_at_the_threshold() -> None:
         rows = band_rows(threshold, 128)
         assert 1 - (1 - threshold**rows) ** (128 // rows) >= 0.99
         assert 1 - (1 - threshold ** (rows + 1)) ** (128 // (rows + 1)) < 0.99
-    index, hashes = NearIndex(0.8), MinHash()
+    index = NearIndex(0.8)
     base = [f"w{n}" for n in range(200)]
-    index.add(hashes.signature(base))
+    index.add(index.signature(base))
     shares = [
-        (index.near(other), float((other == hashes.signature(base)).mean()))
+        (index.near(other), other.jaccard(index.signature(base)))
         for other in (
-            hashes.signature([*base[:cut], *(f"x{n}" for n in range(200 - cut))]) for cut in (160, 170, 195)
+            index.signature([*base[:cut], *(f"x{n}" for n in range(200 - cut))]) for cut in (160, 170, 195)
         )
     ]
     assert [found for found, _ in shares] == [[], [], [(0, shares[2][1])]], (
@@ -41,9 +40,9 @@ def test_bands_find_a_pair_at_the_threshold() -> None:
     assert shares[1][1] > 0.6
     index = NearIndex(0.8)
     for number in range(300):  # beyond the first block of signatures
-        index.add(hashes.signature([f"{number}-{n}" for n in range(30)]))
-    assert index.near(hashes.signature([f"77-{n}" for n in range(30)])) == [(77, 1.0)]
-    assert index.near(hashes.signature(["nothing", "like", "it"])) == []
+        index.add(index.signature([f"{number}-{n}" for n in range(30)]))
+    assert index.near(index.signature([f"77-{n}" for n in range(30)])) == [(77, 1.0)]
+    assert index.near(index.signature(["nothing", "like", "it"])) == []
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reason_engine.data.formats.examples import Example, write
-from reason_engine.data.formats.parse import FORMATS, Format
+from reason_engine.data import Example
+from reason_engine.data.formats.parse import FORMATS, Format, InvalidField
 from reason_engine.data.formats.readers import open_source, read_rows
 from reason_engine.data.formats.rows import (
     Conversation,
@@ -29,7 +29,7 @@ from reason_engine.data.formats.rows import (
     to_json,
     with_question,
 )
-from reason_engine.data.formats.turns import Bad
+from reason_engine.data.mixture import write_examples
 from reason_engine.errors import MissingExtra, SetupError
 from reason_engine.types import Message, ToolCall
 
@@ -334,7 +334,7 @@ def test_pairs_serve_where_labelled_answers_are_wanted(tmp_path: Path) -> None:
 
 def test_files_for_the_present_trainer_are_messages(tmp_path: Path) -> None:
     example = Example("q", "answer", "f", 2.0, ((0, 2),), (("h", "i"),))
-    write(tmp_path / "a.jsonl", [example])
+    write_examples(tmp_path / "a.jsonl", [example])
     (row,) = read_rows(tmp_path / "a.jsonl", Conversation)
     assert [turn.content for turn in row.messages] == ["h", "i", "q", "answer"]
     assert (row.family, row.weight, row.skip) == ("f", 2.0, ((0, 2),))
@@ -387,7 +387,7 @@ def test_no_row_is_so_odd_that_it_is_neither_read_nor_refused(format: Format, ra
         return
     try:
         row = format.parse(raw)
-    except Bad:
+    except InvalidField:
         return
     assert isinstance(row, format.kind)
     assert json.dumps(to_json(row))

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from reason_engine.recipes.equations import APPLY
+from reason_engine.recipes.arithmetic import APPLY
 from reason_engine.recipes.reading import fact, neighbour
 from reason_engine.recipes.repair import SOUND
 from tests.data.test_families import drawn

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from reason_engine.answers import Equality
-from reason_engine.data.formats.examples import read as read_examples
-from reason_engine.data.synthesize.outputs import Account
-from reason_engine.data.synthesize.problems import accepted, written
+from reason_engine.data.formats.readers import read_rows
+from reason_engine.data.formats.rows import Conversation
+from reason_engine.data.outputs import Account
+from reason_engine.data.synthesize.checks import cleaned_problem, problem_refusals
 from reason_engine.data.synthesize.synthesize import SynthesizeConfig, synthesize
 from reason_engine.data.synthesize.teacher import Teacher
 from reason_engine.engines.scripted import Scripted
@@ -103,7 +104,7 @@ async def test_right_solutions_are_messages_with_provenance(tmp_path: Path, equa
     assert found.tokens == engine.generated
     assert found.problems == {"solved": 2, "unsolved": 0}
     assert all("By steps." in str(request.prompt) for request in engine.log)
-    assert [example.answer for example in read_examples(bench.out)] == list(SOLVED.values())
+    assert [row.answer.content for row in read_rows(bench.out, Conversation)] == list(SOLVED.values())
 
 
 async def test_every_attempt_is_accounted_for(tmp_path: Path, equality: Equality) -> None:
@@ -231,9 +232,9 @@ async def test_problems_are_written_and_only_new_ones_are_solved(tmp_path: Path,
 
 
 def test_written_problems_are_read_without_label_and_solution() -> None:
-    assert written("**New Problem:** Two and two?\n\n**Solution:** four") == "Two and two?"
-    assert written("Problem 4:\nTwo?\nProblem 5:\nThree?") == "Two?"
-    assert written("The problem of two is old.") == "The problem of two is old."
+    assert cleaned_problem("**New Problem:** Two and two?\n\n**Solution:** four") == "Two and two?"
+    assert cleaned_problem("Problem 4:\nTwo?\nProblem 5:\nThree?") == "Two?"
+    assert cleaned_problem("The problem of two is old.") == "The problem of two is old."
 
 
 def test_a_written_problem_that_is_nearly_one_before_is_not_new() -> None:
@@ -246,7 +247,7 @@ def test_a_written_problem_that_is_nearly_one_before_is_not_new() -> None:
         "Quite another story of 3 pears.",
         "quite  another story of 3 PEARS.",
     ]
-    found = accepted({n: {"text": text, "finish": "stop"} for n, text in enumerate(texts)}, [story])
+    found = problem_refusals({n: {"text": text, "finish": "stop"} for n, text in enumerate(texts)}, [story])
     assert [refusal and (refusal.reason, refusal.evidence["of"]) for refusal in found.values()] == [
         ("near-duplicate", "example 1"), None, ("duplicate", "written 1"),
     ]  # fmt: skip

@@ -53,7 +53,7 @@ def plain_forward(model: Path, adapter: Path | None) -> Forward:
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
-    from reason_engine.training.adapters.bottleneck import load_bottlenecks
+    from reason_engine.training.common.adapters import load_bottlenecks
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     kind = json.loads((adapter / "adapter_config.json").read_text())["peft_type"] if adapter else ""

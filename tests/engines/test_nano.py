@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from reason_engine.data.formats.examples import STEPS
+from reason_engine.data import STEPS
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import bundled_model
 from reason_engine.recipes.words import WordProblems

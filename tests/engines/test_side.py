@@ -26,8 +26,8 @@ def write_side(folder: Path, base: Path, *, trained: bool) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from reason_engine.training.rewards.heads import saver
-    from reason_engine.training.rewards.process_reward import Processes, ProcessRewardConfig
+    from reason_engine.training.supervised.process_reward import Processes, ProcessRewardConfig
+    from reason_engine.training.supervised.reward import head_saver
 
     fields = {"out": folder, "model": base, "data": "d", "tokens": 1, "train": "side", "wide": 32, "deep": 2}
     config = ProcessRewardConfig.model_validate(fields)
@@ -38,7 +38,7 @@ def write_side(folder: Path, base: Path, *, trained: bool) -> Any:
         torch.nn.init.normal_(made.model.score.out.weight)
     for parameter in made.model.score.parameters():
         parameter.data = parameter.data.bfloat16().float()  # as it is written
-    saver(config, "process")(made.model, tokenizer, folder)
+    head_saver(config, "process")(made.model, tokenizer, folder)
     return made
 
 
@@ -73,7 +73,7 @@ async def test_the_engine_reads_what_training_read(
 
     from reason_engine.data.formats.rows import Stepwise
     from reason_engine.training.common.forward import body_of
-    from reason_engine.training.rewards.heads import values_of
+    from reason_engine.training.supervised.reward import head_values
 
     process = made[name][1]
     rows = [
@@ -83,7 +83,7 @@ async def test_the_engine_reads_what_training_read(
     items = [(item.ids, item.places, item.right[0]) for item in process.encode(rows)]
     config, body = process._config, body_of(process.model, False)
     with torch.no_grad():
-        values = values_of(config, process.model, process._speaker, body, items).tolist()
+        values = head_values(config, process.model, process._speaker, body, items).tolist()
     (read,) = (await engine.score(ask(model=name))).values
     assert read == pytest.approx(values[:3], abs=1e-3)
     if name == "fresh":

@@ -15,7 +15,7 @@ from reason_engine.evals.solvers import EvalTarget, LocalSolver
 from reason_engine.evals.spec import Spec
 from reason_engine.knowledge import Library
 from reason_engine.profile import Ask, Profile
-from reason_engine.recipes.reading_task import Reading, facts, write_documents
+from reason_engine.recipes.reading import ReadingTask, facts, write_documents
 
 
 def reads(prompt: str, seed: int, index: int) -> str:
@@ -30,7 +30,7 @@ def reads(prompt: str, seed: int, index: int) -> str:
 
 async def test_documents_make_the_difference(tmp_path: Path) -> None:
     assert write_documents(tmp_path, 3, 90) == 2
-    task, equality = Reading(facts=90), Equality()
+    task, equality = ReadingTask(facts=90), Equality()
     problems = task.problems(12, 3, None)
     assert problems == task.problems(12, 3, None) and len({p.question for p in problems}) == 12
     library = Library(tmp_path)

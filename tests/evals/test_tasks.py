@@ -15,8 +15,8 @@ from reason_engine.evals import tasks
 from reason_engine.evals.datasets import choose_indices
 from reason_engine.evals.datasets.game24 import Game24, Game24Tot
 from reason_engine.evals.spec import DevelopmentTask, Spec, build, development_task
-from reason_engine.recipes.countdown import Countdown
 from reason_engine.recipes.mix import Mix
+from reason_engine.recipes.puzzles import CountdownTask
 from reason_engine.recipes.words import WordProblems
 from reason_engine.types import Problem
 from reason_engine.verifiers.countdown import Countdown as Checker
@@ -104,7 +104,7 @@ def test_game24_names_a_bad_row(data: Path) -> None:
 
 
 async def test_countdown_grade(equality: Equality) -> None:
-    task = Countdown(size=(3, 3))
+    task = CountdownTask(size=(3, 3))
     problem = task.problems(1, 0, None)[0]
     assert len(problem.meta["numbers"]) == 3
     assert Checker().of(Problem(problem.question)).target == problem.meta["target"]

@@ -11,8 +11,7 @@ import pytest
 
 from reason_engine.errors import SetupError
 from reason_engine.knowledge import Library, documents
-from reason_engine.knowledge.documents import read_folder
-from reason_engine.knowledge.passages import LONGEST, OVERLAP, markdown, pieces, plain
+from reason_engine.knowledge.documents import LONGEST, OVERLAP, markdown, pieces, plain, read_folder
 
 PDF = (
     b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.data.formats.examples import STEPS
+from reason_engine.data import STEPS
 from reason_engine.engines.chat.template import ChatFormat
 from reason_engine.engines.open import bundled_model
 from reason_engine.knowledge import Library
 from reason_engine.knowledge.quoting import clean, fetch, fitting, neutral, quoted
 from reason_engine.profile import Profile, read_profile
-from reason_engine.recipes.reading import _question
+from reason_engine.recipes.reading import question_with_sources
 from reason_engine.types import Message, Passage
 
 HOSTILE = (
@@ -25,7 +25,7 @@ HOSTILE = (
 
 def test_the_form_is_that_of_the_training_data() -> None:
     given = ["The red box holds 34 stamps. Room 12 belongs to Anna.", "Ben keeps 3 pens."]
-    trained = _question(given, "How many stamps does the red box hold?", True)
+    trained = question_with_sources(given, "How many stamps does the red box hold?", True)
     asked = quoted(
         "How many stamps does the red box hold?", [Passage(text, "f") for text in given], "Sources:"
     )

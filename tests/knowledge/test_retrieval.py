@@ -10,7 +10,7 @@ from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import EngineError, SetupError
 from reason_engine.knowledge import Library
-from reason_engine.knowledge.library import K, Words, fuse, nearest, words
+from reason_engine.knowledge.library import K, WordIndex, fuse, nearest, terms
 from reason_engine.types import ScoreRequest, Scores
 
 FACTS = (
@@ -58,7 +58,7 @@ async def test_before_it_is_open_nothing_is_found(tmp_path: Path) -> None:
 
 
 def test_words_are_found_in_every_form_and_script() -> None:
-    assert words("Boxes, cities ﬁsh GLASS; bus_stop 7") == [
+    assert terms("Boxes, cities ﬁsh GLASS; bus_stop 7") == [
         "boxe",
         "city",
         "fish",
@@ -67,12 +67,12 @@ def test_words_are_found_in_every_form_and_script() -> None:
         "stop",
         "7",
     ]
-    assert words("東京都 no 塔") == ["東京", "京都", "no", "塔"]
-    assert [place for place, _ in Words(["大阪の塔", "東京の塔は高い"]).rank("東京の塔", 9)] == [1, 0]
+    assert terms("東京都 no 塔") == ["東京", "京都", "no", "塔"]
+    assert [place for place, _ in WordIndex(["大阪の塔", "東京の塔は高い"]).rank("東京の塔", 9)] == [1, 0]
 
 
 def test_a_rare_word_weighs_more_than_a_common_one() -> None:
-    index = Words(["box box lid", "box tin", "box jar", "rare tin"])
+    index = WordIndex(["box box lid", "box tin", "box jar", "rare tin"])
     assert index.rank("box rare", 4)[0][0] == 3
     assert index.rank("nothing of it", 4) == []
 

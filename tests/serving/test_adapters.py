@@ -9,7 +9,7 @@ from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import ModelLoadError
 from reason_engine.profile import Ask, Profile, write_profile
-from reason_engine.serving.admin.adapter_routes import allowed_folder
+from reason_engine.serving.adapters import allowed_folder
 from reason_engine.settings import Settings
 
 PATHS = {

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reason_engine.engines.scripted import Scripted
-from reason_engine.serving.api.validation import parse_object
+from reason_engine.serving.api.errors import parse_object
 from reason_engine.settings import Settings
 
 Q = {"role": "user", "content": "What is 2 + 2?"}

@@ -1,5 +1,7 @@
 """Plain completions with the real client."""
 
+import asyncio
+
 import pytest
 
 from reason_engine.engines.scripted import Scripted
@@ -90,3 +92,17 @@ async def test_a_wrong_field(local, body, status, param) -> None:
         got = await house.http.post("/v1/completions", json=body)
         assert got.status_code == status and got.json()["error"]["param"] == param, got.text
         assert house.engine.requests == 0 and house.app.state.service.gate.held == 0
+
+
+async def test_the_time_limit_ends_every_choice_with_what_there_is(local) -> None:
+    async def gate(request, index: int, position: int) -> None:
+        if request.prompt == "b" and position == 2:
+            await asyncio.Event().wait()
+
+    async with local(Scripted(shout, gate=gate), settings=Settings(max_seconds=0.2)) as house:
+        whole = await house.http.post("/v1/completions", json={"prompt": ["a", "b"], "seed": 3})
+        found = [(choice["text"], choice["finish_reason"]) for choice in whole.json()["choices"]]
+        assert found == [(" and A 3", "stop"), (" and B", "length")]
+        raw = (await house.http.post("/v1/completions", json={"prompt": "b", "stream": True})).text
+        assert '"finish_reason": "length"' in raw and raw.endswith("data: [DONE]\n\n")
+        assert house.app.state.service.gate.held == 0 and house.engine.running == 0

@@ -16,7 +16,7 @@ from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.runtime.events import Closed, Opened, Proposed, Sampled, Scored
 from reason_engine.serving.guard.access import digest_of
-from reason_engine.serving.guard.output_filter import Screen
+from reason_engine.serving.guard.output_filter import OutputFilter
 from reason_engine.serving.guard.rules import Matcher
 from reason_engine.settings import Settings
 from reason_engine.strategies import strategies
@@ -175,10 +175,10 @@ async def test_reasoning_comes_before_content_though_it_is_held_back(guarded) ->
 async def test_no_event_tells_what_was_not_said(event, reach) -> None:
     told, said = [], []
     matcher = Matcher("secret", regex.compile(r"code xyz\w+"), reach)
-    screen = Screen([matcher], None, None, said.append, lambda *stop: told.append(stop), "")
-    screen.publish(Opened(0, None, "run", prompt="the client's own code xyzzy"))
-    screen.publish(event)
-    assert await screen.end() == "secret" and told == [("secret", "answers")]
+    output = OutputFilter([matcher], None, None, said.append, lambda *stop: told.append(stop), "")
+    output.add_event(Opened(0, None, "run", prompt="the client's own code xyzzy"))
+    output.add_event(event)
+    assert await output.finish() == "secret" and told == [("secret", "answers")]
     assert event not in said and all(kept.kind == "opened" for kept in said)
 
 
@@ -246,7 +246,7 @@ async def test_rules_hold_by_the_label_of_a_key(guarded) -> None:
 
 
 async def test_a_pattern_that_takes_for_ever_stops_what_it_cannot_check(guarded, monkeypatch) -> None:
-    monkeypatch.setattr("reason_engine.serving.guard.rules.SECONDS", 0.02)
+    monkeypatch.setattr("reason_engine.serving.guard.rules.SEARCH_SECONDS", 0.02)
     slow = {"name": "slow", "kind": "pattern", "pattern": "(.*a){12}c", "longest": 50}
     async with guarded([slow], Scripted(lambda *_: "Answer: 4")) as house:
         got = await house.chat(messages=[{"role": "user", "content": "c" + "a" * 300}])

@@ -114,5 +114,5 @@ async def test_an_engine_that_fails_on_documents_is_only_warned_of(
             raise EngineDead("gone")
 
     library = Library(tmp_path)
-    await library.lend(Dead())
+    await library.offer_drafts(Dead())
     assert "nothing is drafted from the documents: gone" in caplog.text

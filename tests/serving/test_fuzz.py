@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from reason_engine.engines.scripted import Scripted
+from reason_engine.serving.api.errors import parse_object
 from reason_engine.serving.api.schema import REFUSED, ChatRequest
-from reason_engine.serving.api.validation import parse_object
 from reason_engine.strategies import strategies
 
 scalars = (

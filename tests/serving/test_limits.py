@@ -8,14 +8,14 @@ from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import RequestError
 from reason_engine.serving.api.errors import Refused
 from reason_engine.serving.api.schema import Budget
-from reason_engine.serving.guard.limits import Gate, check_width, limits_of
+from reason_engine.serving.guard.limits import AdmissionGate, check_width, limits_of
 from reason_engine.settings import Settings
 from reason_engine.strategies import strategies
 from reason_engine.types import Limits
 
 
 def test_room_is_counted_in_sequences() -> None:
-    gate = Gate(10)
+    gate = AdmissionGate(10)
     with gate.hold(6):
         with pytest.raises(Refused) as refused, gate.hold(5):
             pass
@@ -26,7 +26,7 @@ def test_room_is_counted_in_sequences() -> None:
 
 
 def test_a_request_wider_than_everything_runs_alone() -> None:
-    gate = Gate(10)
+    gate = AdmissionGate(10)
     with gate.hold(11), pytest.raises(Refused), gate.hold(1):
         pass
     with gate.hold(1), pytest.raises(Refused), gate.hold(11):
@@ -34,14 +34,14 @@ def test_a_request_wider_than_everything_runs_alone() -> None:
 
 
 def test_room_comes_back_after_an_error() -> None:
-    gate = Gate(1)
+    gate = AdmissionGate(1)
     with pytest.raises(KeyError), gate.hold(1):
         raise KeyError
     assert gate.held == gate.requests == 0
 
 
 async def test_idle_waits_for_the_last_request() -> None:
-    gate, order = Gate(10), []
+    gate, order = AdmissionGate(10), []
     await gate.idle()
     with gate.hold(1):
         task = asyncio.create_task(gate.idle())

@@ -12,8 +12,8 @@ from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
 from reason_engine.serving.app import create_app
-from reason_engine.serving.guard.output_filter import Tail
-from reason_engine.serving.guard.rules import Matcher, Rules, compiled, plain, read_rules, search
+from reason_engine.serving.guard.output_filter import Holdback
+from reason_engine.serving.guard.rules import Matcher, Rules, comparable, compile_rules, read_rules, search
 from reason_engine.settings import Settings
 
 
@@ -83,9 +83,9 @@ def test_a_list_reads_its_file_beside_the_rules(tmp_path: Path) -> None:
     found = read_rules(write(tmp_path, "rules: [{name: a, kind: list, file: words.txt, words: ['$100']}]"))
     matcher = found.matchers["a"]
     for text in ("buy acme  corp now", "ACME\nCORP", "東京都", "Naïve!", "it costs $100."):
-        assert matcher.find(plain(text)), text
+        assert matcher.find(comparable(text)), text
     for text in ("acme corporation", "knaïve", "$1000", "names"):
-        assert not matcher.find(plain(text)), text
+        assert not matcher.find(comparable(text)), text
 
 
 def matcher(pattern: str, reach: int | None) -> Matcher:
@@ -97,47 +97,47 @@ def test_however_a_text_is_cut_what_is_caught_was_not_let_go(seed: int) -> None:
     rng = random.Random(seed)
     matchers = [matcher(r"\bab+a\b", 6), matcher(r"(?<!\w)c\sc(?!\w)", 3)]
     text = "".join(rng.choices("abbc \u200bｂ", k=80))
-    bad = [m.find(plain(text)) for m in matchers]
-    tail, shown, rest = Tail(matchers), "", text
+    bad = [m.find(comparable(text)) for m in matchers]
+    tail, shown, rest = Holdback(matchers), "", text
     while rest:
         cut = rng.randint(1, 9)
         shown, rest = shown + tail.feed(rest[:cut]), rest[cut:]
-    caught = tail.settle()
+    caught = tail.finish()
     assert bool(caught) == any(bad), text
-    assert text.startswith(shown) and not any(m.find(plain(shown)) for m in matchers)
+    assert text.startswith(shown) and not any(m.find(comparable(shown)) for m in matchers)
     if caught:
         first = min(span[0] for span in bad if span and span[1] - span[0] <= 6)
-        assert len(plain(shown)) <= first or not any(span and span[1] - span[0] <= 6 for span in bad)
+        assert len(comparable(shown)) <= first or not any(span and span[1] - span[0] <= 6 for span in bad)
     else:
-        assert shown + tail.rest() == text
+        assert shown + tail.remainder() == text
 
 
 def test_what_is_far_from_the_end_is_let_go_at_once() -> None:
-    tail = Tail([matcher("xyz", 3)])
+    tail = Holdback([matcher("xyz", 3)])
     assert tail.feed("a" * 10) == "a" * 7 and tail.feed("x") == "a" and tail.feed("yb") == "aax"[:2]
-    assert tail.settle() is None and tail.rest() == "xyb"
+    assert tail.finish() is None and tail.remainder() == "xyb"
 
 
 def test_a_match_is_not_certain_before_what_follows_it() -> None:
-    tail = Tail([matcher(r"\bfoo\b", 3)])
-    assert tail.feed("a foo") == "a " and tail.caught is None
-    assert tail.feed("d") == "" or tail.caught is None
-    assert tail.settle() is None
-    other = Tail([matcher(r"\bfoo\b", 3)])
+    tail = Holdback([matcher(r"\bfoo\b", 3)])
+    assert tail.feed("a foo") == "a " and tail.rule is None
+    assert tail.feed("d") == "" or tail.rule is None
+    assert tail.finish() is None
+    other = Holdback([matcher(r"\bfoo\b", 3)])
     other.feed("a foo")
-    assert other.settle() is not None
+    assert other.finish() is not None
 
 
 def test_a_longer_match_than_was_said_still_stops_at_the_end() -> None:
-    tail = Tail([matcher("x.*y", 3)])
+    tail = Holdback([matcher("x.*y", 3)])
     tail.feed("x" + "a" * 50)
     tail.feed("y b")
-    assert tail.settle() == "x.*y"
+    assert tail.finish() == "x.*y"
 
 
 def test_without_a_reach_nothing_is_let_go_before_the_end() -> None:
-    tail = Tail([matcher("x", 1), matcher("zz", None)])
-    assert tail.feed("a" * 100) == "" and tail.settle() is None and tail.rest() == "a" * 100
+    tail = Holdback([matcher("x", 1), matcher("zz", None)])
+    assert tail.feed("a" * 100) == "" and tail.finish() is None and tail.remainder() == "a" * 100
 
 
 def test_a_search_that_takes_too_long_counts_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,4 +149,4 @@ def test_a_search_that_takes_too_long_counts_as_found(monkeypatch: pytest.Monkey
 
 
 def test_no_rules_are_no_rules() -> None:
-    assert compiled(Rules()).matchers == {}
+    assert compile_rules(Rules()).matchers == {}

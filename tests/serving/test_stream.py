@@ -260,7 +260,7 @@ async def test_a_slow_reader_costs_no_more_than_its_text(live) -> None:
 
 
 async def test_a_reader_who_takes_nothing_is_given_up(local, monkeypatch) -> None:
-    monkeypatch.setattr("reason_engine.serving.streaming.stream.SEND_SECONDS", 0.0)
+    monkeypatch.setattr("reason_engine.serving.api.stream.SEND_SECONDS", 0.0)
     never, body = asyncio.Event(), json.dumps({"messages": QUESTION, "stream": True}).encode()
     incoming = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -49,19 +49,18 @@ def weights(folder: Path) -> dict[str, Any]:
 
 
 def scripted_batch(
-    lengths: list[list[int]], judged: Any, cut: frozenset[tuple[int, int]] | set[Any] = frozenset()
+    lengths: list[list[int]], rewards: Any, cut: frozenset[tuple[int, int]] | set[Any] = frozenset()
 ) -> Any:
     """Samples of these many tokens by prompt; those in `cut` ended at the limit."""
-    from reason_engine.training.online.curriculum import Task
-    from reason_engine.training.online.loop import Batch
-    from reason_engine.training.online.rollout import Group
-    from reason_engine.types import Path as Sample
+    from reason_engine.training.online.environment import TrainingProblem
+    from reason_engine.training.online.loop import Batch, Group
+    from reason_engine.types import Path as SampledPath
     from reason_engine.types import Problem
 
     groups: list[Group] = []
     for p, row in enumerate(lengths):
         paths = tuple(
-            Sample(
+            SampledPath(
                 0,
                 "",
                 "x" * n,
@@ -72,5 +71,5 @@ def scripted_batch(
             )
             for g, n in enumerate(row)
         )
-        groups.append(Group(Task(Problem(f"{p}?")), paths))
-    return Batch(groups, judged)
+        groups.append(Group(TrainingProblem(Problem(f"{p}?")), paths))
+    return Batch(groups, rewards)

@@ -75,7 +75,7 @@ def test_whiten() -> None:
 )
 def test_clip(ratio: float, advantage: float, loss: float, cut: float) -> None:
     now = torch.tensor([math.log(ratio)], requires_grad=True)
-    found, was_cut = adv.clipped(now, torch.zeros(1), torch.tensor([advantage]), 0.2, 0.28)
+    found, was_cut = adv.clipped_policy_loss(now, torch.zeros(1), torch.tensor([advantage]), 0.2, 0.28)
     near(found.detach(), [loss])
     near(was_cut, [cut])
     found.sum().backward()
@@ -83,20 +83,20 @@ def test_clip(ratio: float, advantage: float, loss: float, cut: float) -> None:
 
 
 def test_clipped_values_take_the_worse() -> None:
-    found = adv.clipped_values(torch.tensor([2.0, 0.1]), torch.zeros(2), torch.tensor([2.0, 1.0]), 0.5)
+    found = adv.clipped_value_loss(torch.tensor([2.0, 0.1]), torch.zeros(2), torch.tensor([2.0, 1.0]), 0.5)
     near(found, [0.5 * 1.5**2, 0.5 * 0.9**2])
 
 
 def test_k3_is_the_divergence_on_average() -> None:
     p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.2, 0.6])
-    found = (p * adv.k3(p.log(), q.log())).sum()
+    found = (p * adv.kl_k3(p.log(), q.log())).sum()
     near(found, float((p * (p / q).log()).sum()))
-    assert adv.k3(torch.tensor([0.0]), torch.tensor([0.0])).item() == 0
-    assert (adv.k3(p.log(), q.log()) >= 0).all()
+    assert adv.kl_k3(torch.tensor([0.0]), torch.tensor([0.0])).item() == 0
+    assert (adv.kl_k3(p.log(), q.log()) >= 0).all()
 
 
 def test_token_share() -> None:
     whole = (3, 1, 0)
-    assert [adv.token_share(n, whole, "token", 8) for n in whole] == [0.25, 0.25, 0]
-    assert [adv.token_share(n, whole, "sequence", 8) for n in whole] == [pytest.approx(1 / 6), 0.5, 0]
-    assert [adv.token_share(n, whole, "constant", 8) for n in whole] == [pytest.approx(1 / 24)] * 2 + [0]
+    assert [adv.token_weight(n, whole, "token", 8) for n in whole] == [0.25, 0.25, 0]
+    assert [adv.token_weight(n, whole, "sequence", 8) for n in whole] == [pytest.approx(1 / 6), 0.5, 0]
+    assert [adv.token_weight(n, whole, "constant", 8) for n in whole] == [pytest.approx(1 / 24)] * 2 + [0]

@@ -56,9 +56,9 @@ def test_later_tokens_change_nothing(model: Any) -> None:
 
 
 def test_a_wrong_compiler_is_found(model: Any) -> None:
-    from reason_engine.training.common import compiled as _compiled
+    from reason_engine.training.common import forward as _forward
 
-    body = _compiled.CompiledBody(model)
+    body = _forward.CompiledBody(model)
     body._cos, body._sin = body._sin, body._cos
     with pytest.raises(SetupError, match="compile: false"):
         body.check("fp32")

@@ -16,7 +16,6 @@ from reason_engine.loop.adapt import AdaptConfig
 from reason_engine.training import trainers
 from reason_engine.training.common.config import load
 from reason_engine.training.run import prepare
-from reason_engine.training.supervised.recipe import rate
 from reason_engine.training.supervised.sft import SftConfig
 
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
@@ -118,8 +117,8 @@ def test_recipes_are_valid(file: Path) -> None:
 
 def test_rate_warms_up_and_comes_down() -> None:
     config = SftConfig.model_validate({**GOOD, "tokens": 1000, "warmup": 0.1, "final": 0.05})
-    assert rate(config, 0) < 0.02
-    assert rate(config, 50) == pytest.approx(0.5)
-    assert rate(config, 100) == pytest.approx(1.0)
-    assert rate(config, 550) == pytest.approx(0.525)
-    assert rate(config, 1000) == rate(config, 2000) == pytest.approx(0.05)
+    assert config.rate_at(0) < 0.02
+    assert config.rate_at(50) == pytest.approx(0.5)
+    assert config.rate_at(100) == pytest.approx(1.0)
+    assert config.rate_at(550) == pytest.approx(0.525)
+    assert config.rate_at(1000) == config.rate_at(2000) == pytest.approx(0.05)

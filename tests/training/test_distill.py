@@ -14,7 +14,13 @@ import pytest
 from reason_engine.data.formats.rows import Conversation, Text
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training.run import run
-from reason_engine.training.supervised.distill import DistillConfig, Own, SoftAnswers, Student, divergence
+from reason_engine.training.supervised.distill import (
+    DistillConfig,
+    OwnAnswer,
+    SoftAnswers,
+    Student,
+    divergence,
+)
 from reason_engine.types import Message
 from tests.models import write_model
 from tests.training.test_methods import SPOKEN, lines
@@ -85,7 +91,7 @@ def test_the_student_answers_with_its_weights_of_the_moment(
             return made.batch([*rows, Text("plain text")])
 
         first, again = drawn(), drawn()
-        assert first == again and [isinstance(one, Own) for one in first] == [True] * 4 + [False]
+        assert first == again and [isinstance(one, OwnAnswer) for one in first] == [True] * 4 + [False]
         given = made.encode(rows)
         for one, known in zip(first, given, strict=False):
             begin = known.weights.index(1.0)

@@ -13,13 +13,13 @@ from reason_engine.data.formats.rows import Conversation, Labelled, Preference, 
 from reason_engine.errors import SetupError
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoded, Encoder
-from reason_engine.training.common.ewc import Consolidation
 from reason_engine.training.common.forward import body_of
-from reason_engine.training.rewards.process_reward import Processes
-from reason_engine.training.rewards.reward import Outcomes
+from reason_engine.training.common.optimisers import Consolidation
 from reason_engine.training.supervised.distill import SoftAnswers
 from reason_engine.training.supervised.dpo import Preferences
 from reason_engine.training.supervised.kto import Prospects
+from reason_engine.training.supervised.process_reward import Processes
+from reason_engine.training.supervised.reward import Outcomes
 from reason_engine.training.supervised.sft import Answers
 from reason_engine.types import Message
 from tests.models import write_model
@@ -182,9 +182,7 @@ def test_consolidation() -> None:
     weight = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
     idle = torch.nn.Parameter(torch.tensor([5.0]))
     rows = [torch.tensor([1.0, 0.0, 2.0]), torch.tensor([1.0, 0.0, 0.0])]
-    held = Consolidation(
-        [("weight", weight), ("idle", idle)], 10.0, [lambda row=row: (row * weight).sum() for row in rows]
-    )
+    held = Consolidation([("weight", weight), ("idle", idle)], 10.0, [(row * weight).sum() for row in rows])
     fisher = torch.tensor([2.0, 0.0, 4.0]) / (6 / 4)  # sums of squared gradients, of mean 1 over four weights
     with torch.no_grad():
         weight += torch.tensor([0.5, 0.5, -1.0])

@@ -12,10 +12,9 @@ import torch
 from pydantic import ValidationError
 
 from reason_engine.errors import SetupError
-from reason_engine.training.common.policy import Policy, Row
+from reason_engine.training.common.policy import Policy, Rollout
+from reason_engine.training.online.environment import BatchRewards
 from reason_engine.training.online.grpo import Groups, GrpoConfig
-from reason_engine.training.online.loop import rate
-from reason_engine.training.online.reward_scorer import Judged
 from reason_engine.training.run import run
 from tests.training.online import CHEAP, WORDS, Killed, config, kill_at, log, scripted_batch, weights
 
@@ -75,7 +74,9 @@ def test_advantages_mix_outcomes_and_steps(policy: Path, tmp_path: Path) -> None
     made = config(GrpoConfig, policy, tmp_path, scale="none", rewards=[*SHORT])
     model, _ = load_or_build(made)
     learner = Groups(made, Policy(model, 1.0, "fp32"), Policy(model, 1.0, "fp32"))
-    batch = scripted_batch([[3, 2]], Judged([[1.0, 0.0]], [(0.5, [[[(0, 1.0), (2, 0.0)], [(1, 2.0)]]])], {}))
+    batch = scripted_batch(
+        [[3, 2]], BatchRewards([[1.0, 0.0]], [(0.5, [[[(0, 1.0), (2, 0.0)], [(1, 2.0)]]])], {})
+    )
     first, second = learner.advantages(batch)
     # Outcome: 0.5 and -0.5. Steps, less their mean of 1: [0, -1] at places 0 and 2; [1] at 1; half of what is to come.
     torch.testing.assert_close(first, torch.tensor([0.5 - 0.5, 0.5 - 0.5, 0.5 - 0.5]))
@@ -94,7 +95,9 @@ def test_the_loss_does_not_depend_on_the_cut_into_passes(policy: Path, tmp_path:
             with torch.no_grad():
                 model.lm_head.weight.mul_(1.1)
             learner = Groups(made, Policy(model, 1.0, "fp32"), Policy(start, 1.0, "fp32"))
-            items = learner.items(scripted_batch([[3, 7], [2, 5]], Judged([[1.0, 0.0], [0.0, 2.0]], [], {})))
+            items = learner.items(
+                scripted_batch([[3, 7], [2, 5]], BatchRewards([[1.0, 0.0], [0.0, 2.0]], [], {}))
+            )
             passes = [[one] for one in items] if most == 16 else [items]
             told = [0.0, 0.0]
             for part in passes:
@@ -112,7 +115,7 @@ def test_a_masked_answer_teaches_nothing(policy: Path, tmp_path: Path) -> None:
     made = config(GrpoConfig, policy, tmp_path, mask_truncated=True, rewards=SHORT)
     model, _ = load_or_build(made)
     learner = Groups(made, Policy(model, 1.0, "fp32"), Policy(model, 1.0, "fp32"))
-    batch = scripted_batch([[3, 8]], Judged([[1.0, 0.0]], [], {}), cut={(0, 1)})
+    batch = scripted_batch([[3, 8]], BatchRewards([[1.0, 0.0]], [], {}), cut={(0, 1)})
     items = learner.items(batch)
     loss, _ = learner.loss(items[1:], items)
     assert loss.item() == 0
@@ -160,10 +163,10 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was(policy: Path, tmp_pat
 
 def test_rate() -> None:
     made = config(GrpoConfig, Path("m"), Path("o"), steps=6, warmup=2, final=0.2, rate=1.0)
-    assert [rate(made, step) for step in range(6)] == pytest.approx(
+    assert [made.rate_at(step) for step in range(6)] == pytest.approx(
         [0.5, 1, 1, 1 - 0.8 / 3, 1 - 1.6 / 3, 0.2]
     )
-    assert rate(config(GrpoConfig, Path("m"), Path("o"), steps=1), 0) == 1
+    assert config(GrpoConfig, Path("m"), Path("o"), steps=1).rate_at(0) == 1
 
 
 @pytest.mark.parametrize(
@@ -208,24 +211,24 @@ def test_rewards_that_cannot_judge_are_refused(
     assert not (tmp_path / "o" / "model.safetensors").exists()
 
 
-def test_rows_of_a_policy_pad_on_the_right() -> None:
-    from reason_engine.training.common.policy import micro, pad
+def test_rollouts_pad_on_the_right() -> None:
+    from reason_engine.training.common.policy import micro_batch_indices, pad
 
-    rows = [Row((1, 2), (3, 4, 5)), Row((6,), (7,))]
+    rows = [Rollout((1, 2), (3, 4, 5)), Rollout((6,), (7,))]
     batch = pad(rows)
     assert batch.ids_BT[0, :4].tolist() == [1, 2, 3, 4] and batch.ids_BT[1, :2].tolist() == [6, 0]
     assert batch.mask_BT.tolist() == [[0, 1, 1, 1], [1, 0, 0, 0]]
-    assert micro(rows, 8) == [[0], [1]] and micro(rows, 16) == [[0, 1]]
+    assert micro_batch_indices(rows, 8) == [[0], [1]] and micro_batch_indices(rows, 16) == [[0, 1]]
 
 
 @pytest.mark.parametrize("lengths", [[[3, 7], [2, 5, 1]], [[1, 1]], [[4], [6, 40]]])
 def test_a_prompt_read_once_teaches_the_same(policy: Path, lengths: list[list[int]]) -> None:
     from reason_engine.training.common.models import load_model
-    from reason_engine.training.common.policy import cost
+    from reason_engine.training.common.policy import padded_tokens
 
     prompts = [(5, 6, 7), (9, 8), (1, 2, 3, 4, 5, 6, 7)]
     rows = [
-        Row(prompts[p], tuple(range(10 * g + 20, 10 * g + 20 + n)))
+        Rollout(prompts[p], tuple(range(10 * g + 20, 10 * g + 20 + n)))
         for p, group in enumerate(lengths)
         for g, n in enumerate(group)
     ]
@@ -238,12 +241,12 @@ def test_a_prompt_read_once_teaches_the_same(policy: Path, lengths: list[list[in
         (logprobs_N * torch.arange(1.0, 1 + len(logprobs_N))).sum().backward()
         found.append((logprobs_N, {name: p.grad for name, p in model.named_parameters()}))
     torch.testing.assert_close(found[0], found[1], atol=2e-4, rtol=1e-4)
-    assert cost([Row(prompts[2], (1,)), Row(prompts[2], (2,))]) == 8 + 2 * 4
+    assert padded_tokens([Rollout(prompts[2], (1,)), Rollout(prompts[2], (2,))]) == 8 + 2 * 4
 
 
 def test_a_window_of_attention_is_not_shared_over() -> None:
-    from reason_engine.training.common.policy import _whole_attention
+    from reason_engine.training.common.policy import attends_to_all
 
-    assert _whole_attention({"layer_types": ["full_attention"] * 2, "sliding_window": 8})
-    assert not _whole_attention({"layer_types": ["full_attention", "sliding_attention"]})
-    assert not _whole_attention({"sliding_window": 8}) and _whole_attention({"sliding_window": None})
+    assert attends_to_all({"layer_types": ["full_attention"] * 2, "sliding_window": 8})
+    assert not attends_to_all({"layer_types": ["full_attention", "sliding_attention"]})
+    assert not attends_to_all({"sliding_window": 8}) and attends_to_all({"sliding_window": None})

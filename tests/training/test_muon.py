@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reason_engine.training.common.muon import Muon32, orthogonal
+from reason_engine.training.common.optimisers import Muon32, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(16, 40), (40, 16), (24, 24)])

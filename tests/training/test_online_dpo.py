@@ -10,8 +10,8 @@ import torch
 
 from reason_engine.training.common.models import load_or_build
 from reason_engine.training.common.policy import Policy
+from reason_engine.training.online.environment import BatchRewards
 from reason_engine.training.online.online_dpo import OnlineDpoConfig, Pairs
-from reason_engine.training.online.reward_scorer import Judged
 from reason_engine.training.run import run
 from tests.training.online import config, log, scripted_batch
 
@@ -35,12 +35,15 @@ def test_pairs_and_loss_by_hand(policy: Path, tmp_path: Path) -> None:
     learner = Pairs(made, now, then)
     # Best and worst; all alike; the best was cut.
     rewards = [[0.5, 2.0, 0.0], [1.0, 1.0, 1.0], [0.2, 0.1, 9.0]]
-    batch = scripted_batch([[3, 4, 5], [3, 3, 3], [2, 4, 8]], Judged(rewards, [], {}), cut={(2, 2)})
+    batch = scripted_batch([[3, 4, 5], [3, 3, 3], [2, 4, 8]], BatchRewards(rewards, [], {}), cut={(2, 2)})
     items = learner.items(batch)
-    rows = batch.rows
-    assert [(one.chosen, one.rejected) for one in items] == [(rows[1], rows[2]), (rows[6], rows[7])]
+    rollouts = batch.rollouts
+    assert [(one.chosen, one.rejected) for one in items] == [
+        (rollouts[1], rollouts[2]),
+        (rollouts[6], rollouts[7]),
+    ]
     loss, _ = learner.loss(items, items)
-    a, b = now.measured(rows, 99), then.measured(rows, 99)
+    a, b = now.measure(rollouts, 99), then.measure(rollouts, 99)
     margins = [
         0.5 * ((a[i].sum() - b[i].sum()) - (a[j].sum() - b[j].sum())).item() for i, j in ((1, 2), (6, 7))
     ]

@@ -56,7 +56,7 @@ def test_an_adapter_learns_and_stands_beside_its_checkpoint(base: Path, tmp_path
 
 @pytest.mark.filterwarnings("error")
 def test_bottlenecks_begin_as_the_identity_learn_and_are_read_back(base: Path, tmp_path: Path) -> None:
-    from reason_engine.training.adapters.bottleneck import add_bottlenecks, load_bottlenecks
+    from reason_engine.training.common.adapters import add_bottlenecks, load_bottlenecks
 
     ids = torch.arange(40)[None] % 250
     model = states(base)
@@ -119,7 +119,7 @@ def test_a_missing_extra_is_one_clear_line(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    monkeypatch.setattr("reason_engine.training.adapters.peft.find_spec", lambda name: None)
+    monkeypatch.setattr("reason_engine.training.common.recipe.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"`peft: lora` needs, is not installed; .*reason-engine\[train\]"):
         train("sft", base, tmp_path, peft="lora")
     assert train("sft", base, tmp_path / "own", peft="adapter", tokens=200)

@@ -9,8 +9,8 @@ import torch
 
 from reason_engine.training.common.models import load_or_build
 from reason_engine.training.common.policy import Policy
-from reason_engine.training.online.ppo import ActorCritic, PpoConfig, placed
-from reason_engine.training.online.reward_scorer import Judged
+from reason_engine.training.online.environment import BatchRewards
+from reason_engine.training.online.ppo import ActorCritic, PpoConfig, token_rewards
 from reason_engine.training.run import run
 from tests.training.online import Killed, config, kill_at, log, scripted_batch
 
@@ -35,8 +35,8 @@ def test_the_reward_rises_and_a_killed_run_ends_the_same(policy: Path, tmp_path:
 
 
 def test_rewards_stand_at_the_last_token_and_where_steps_end() -> None:
-    judged = Judged([[1.0, -1.0]], [(0.5, [[[(0, 1.0), (2, 0.5)], []]])], {})
-    first, second = placed(scripted_batch([[3, 2]], judged))
+    rewards = BatchRewards([[1.0, -1.0]], [(0.5, [[[(0, 1.0), (2, 0.5)], []]])], {})
+    first, second = token_rewards(scripted_batch([[3, 2]], rewards))
     assert first.tolist() == [0.5, 0.0, 1.25] and second.tolist() == [0.0, -1.0]
 
 
@@ -46,10 +46,12 @@ def test_the_divergence_is_a_part_of_the_reward(policy: Path, tmp_path: Path) ->
     with torch.no_grad():
         model.lm_head.weight.mul_(1.2)
     now, then = Policy(model, 1.0, "fp32"), Policy(start, 1.0, "fp32")
-    batch = scripted_batch([[3], [5]], Judged([[1.0], [0.0]], [], {}))
+    batch = scripted_batch([[3], [5]], BatchRewards([[1.0], [0.0]], [], {}))
     learner = ActorCritic(made, now, then)
     items = learner.items(batch)
-    away = [a - b for a, b in zip(now.measured(batch.rows, 99), then.measured(batch.rows, 99), strict=True)]
+    away = [
+        a - b for a, b in zip(now.measure(batch.rollouts, 99), then.measure(batch.rollouts, 99), strict=True)
+    ]
     for one, kl, reward in zip(items, away, (1.0, 0.0), strict=True):
         assert not one.values.any()  # a head that starts at zero
         to_come = reward - 0.1 * kl.flip(0).cumsum(0).flip(0)
@@ -67,12 +69,12 @@ def test_the_critic_learns_what_an_answer_is_worth(policy: Path, tmp_path: Path)
     made = config(PpoConfig, policy, tmp_path, kl=0.0, value_clip=1.0, rewards=SHORT)
     model, _ = load_or_build(made)
     learner = ActorCritic(made, Policy(model, 1.0, "fp32"), Policy(model, 1.0, "fp32"))
-    batch = scripted_batch([[4], [4]], Judged([[1.0], [-1.0]], [], {}))
+    batch = scripted_batch([[4], [4]], BatchRewards([[1.0], [-1.0]], [], {}))
     optimiser = torch.optim.AdamW(learner.value.parameters(), 1e-2)
     for _ in range(30):
         items = learner.items(batch)
         learner.loss(items, items)[0].backward()
         optimiser.step()
         optimiser.zero_grad()
-    good, bad = learner.value.measured(batch.rows, 99)
+    good, bad = learner.value.measure(batch.rollouts, 99)
     assert good[-1] > 0.5 and bad[-1] < -0.5

@@ -18,7 +18,6 @@ from reason_engine.training import trainers
 from reason_engine.training.common import preflight as _preflight
 from reason_engine.training.online.grpo import GrpoConfig
 from reason_engine.training.online.ppo import PpoConfig
-from reason_engine.training.online.preflight import memory
 from reason_engine.training.run import run
 from reason_engine.verifiers.code import Sandbox
 from tests.models import UNSERVABLE, changed
@@ -170,10 +169,10 @@ def test_numbers_out_of_range_are_named(
 
 
 def test_a_value_and_more_samples_need_more_memory(policy: Path, tmp_path: Path) -> None:
-    plain = memory(config(GrpoConfig, policy, tmp_path))
-    assert memory(config(PpoConfig, policy, tmp_path)) > plain
-    assert memory(config(GrpoConfig, policy, tmp_path, samples=64)) > plain
-    assert memory(config(GrpoConfig, policy, tmp_path, judge=policy)) > plain
+    plain = _preflight.online_memory(config(GrpoConfig, policy, tmp_path))
+    assert _preflight.online_memory(config(PpoConfig, policy, tmp_path)) > plain
+    assert _preflight.online_memory(config(GrpoConfig, policy, tmp_path, samples=64)) > plain
+    assert _preflight.online_memory(config(GrpoConfig, policy, tmp_path, judge=policy)) > plain
 
 
 def test_faults_are_found_without_torch(policy: Path, tmp_path: Path) -> None:

@@ -13,17 +13,17 @@ from pydantic import ValidationError
 from torch import nn
 
 from reason_engine.errors import SetupError
-from reason_engine.training.common.quantisation_aware import (
-    Faking,
+from reason_engine.training.run import run
+from reason_engine.training.supervised.sft import (
+    FakeQuantisation,
     Qat,
+    SftConfig,
     codes4,
-    contrast,
-    faked,
+    contrastive_loss,
+    fake_quantised,
     plain4,
     rounded8,
 )
-from reason_engine.training.run import run
-from reason_engine.training.supervised.sft import SftConfig
 
 GROUP = Qat(bits=4, group=32)
 
@@ -52,7 +52,7 @@ def test_eight_bits_by_hand() -> None:
 @pytest.mark.parametrize("qat", [GROUP, Qat(bits=8)])
 def test_the_gradient_is_that_of_the_plain_weight(qat: Qat) -> None:
     weight_OI = torch.randn(3, 32, requires_grad=True)
-    seen_OI = faked(weight_OI, qat)
+    seen_OI = fake_quantised(weight_OI, qat)
     assert not torch.equal(seen_OI, weight_OI)
     (seen_OI * torch.arange(32)).sum().backward()
     assert torch.equal(weight_OI.grad, torch.arange(32.0).expand(3, 32))
@@ -67,7 +67,7 @@ class Layer(nn.Module):
 def test_only_the_seven_matrices_are_faked_and_it_can_be_switched_off() -> None:
     layer, inputs = Layer(), torch.randn(2, 32)
     plain, other = layer.q_proj(inputs), layer.other(inputs)
-    faking = Faking(layer, GROUP)
+    faking = FakeQuantisation(layer, GROUP)
     seen = inputs @ plain4(*codes4(layer.q_proj.weight, 32)).T + layer.q_proj.bias
     assert torch.allclose(layer.q_proj(inputs), seen, atol=1e-6) and not torch.allclose(seen, plain)
     assert torch.equal(layer.other(inputs), other)
@@ -78,7 +78,7 @@ def test_only_the_seven_matrices_are_faked_and_it_can_be_switched_off() -> None:
 
 def test_eight_bits_round_activations_token_by_token() -> None:
     layer, inputs = Layer(), torch.randn(2, 32)
-    Faking(layer, Qat(bits=8))
+    FakeQuantisation(layer, Qat(bits=8))
     seen = rounded8(inputs) @ rounded8(layer.q_proj.weight).T + layer.q_proj.bias
     assert torch.allclose(layer.q_proj(inputs), seen, atol=1e-5)
 
@@ -86,10 +86,10 @@ def test_eight_bits_round_activations_token_by_token() -> None:
 def test_contrast_by_hand() -> None:
     states_ND = torch.tensor([[2.0, 0.0], [4.0, 0.0], [0.0, 1.0]])
     rows_N = torch.tensor([0, 0, 1])
-    same = contrast(states_ND, states_ND, rows_N, 2, 0.5).item()
+    same = contrastive_loss(states_ND, states_ND, rows_N, 2, 0.5).item()
     assert same == pytest.approx(math.log(1 + math.exp(-1 / 0.5)))
     crossed_ND = states_ND[:, [1, 0]]
-    assert contrast(states_ND, crossed_ND, rows_N, 2, 0.5).item() == pytest.approx(
+    assert contrastive_loss(states_ND, crossed_ND, rows_N, 2, 0.5).item() == pytest.approx(
         math.log(1 + math.exp(2.0))
     )
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.reward_models import read_reward
 from reason_engine.errors import SetupError
-from reason_engine.training.rewards.reward import RewardConfig
+from reason_engine.training.supervised.reward import RewardConfig
 from reason_engine.types import Message, ScoreRequest
 from reason_engine.verifiers.reward_model import step_ends
 from tests.models import write_model
@@ -92,7 +92,7 @@ async def test_a_step_is_read_at_its_last_token(base: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from reason_engine.data.formats.rows import Stepwise
-    from reason_engine.training.rewards.process_reward import Processes, ProcessRewardConfig
+    from reason_engine.training.supervised.process_reward import Processes, ProcessRewardConfig
 
     config = ProcessRewardConfig.model_validate(
         {"out": "o", "model": base, "data": "d", "tokens": 1, "train": "head"}

@@ -9,7 +9,7 @@ import torch
 
 from reason_engine.training.common.models import load_or_build
 from reason_engine.training.common.policy import Policy
-from reason_engine.training.online.reward_scorer import Judged
+from reason_engine.training.online.environment import BatchRewards
 from reason_engine.training.online.rloo import LeaveOneOut, RlooConfig
 from reason_engine.training.run import run
 from tests.training.online import Killed, config, kill_at, log, scripted_batch
@@ -36,12 +36,12 @@ def test_items_and_loss_by_hand(policy: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         model.lm_head.weight.mul_(1.2)
     now, then = Policy(model, 1.0, "fp32"), Policy(start, 1.0, "fp32")
-    batch = scripted_batch([[3, 5]], Judged([[1.0, 0.0]], [(0.5, [[[(0, 1.0), (1, 0.0)], []]])], {}))
+    batch = scripted_batch([[3, 5]], BatchRewards([[1.0, 0.0]], [(0.5, [[[(0, 1.0), (1, 0.0)], []]])], {}))
     learner = LeaveOneOut(made, now, then)
     items = learner.items(batch)
     kl = [
         (a.sum() - b.sum()).item()
-        for a, b in zip(now.measured(batch.rows, 99), then.measured(batch.rows, 99), strict=True)
+        for a, b in zip(now.measure(batch.rollouts, 99), then.measure(batch.rollouts, 99), strict=True)
     ]
     first = (1 + 0.5 * 0.5 - 0.1 * kl[0]) - (0 - 0.1 * kl[1])
     assert [one.advantage for one in items] == pytest.approx([first, -first], abs=1e-4)
@@ -50,7 +50,7 @@ def test_items_and_loss_by_hand(policy: Path, tmp_path: Path) -> None:
     loss.backward()
     grad = model.lm_head.weight.grad.clone()
     model.zero_grad()
-    sums = torch.stack([part.sum() for part in now.logprobs(batch.rows)[0].split([3, 5])])
+    sums = torch.stack([part.sum() for part in now.logprobs(batch.rollouts)[0].split([3, 5])])
     (-(sums * torch.tensor([first, -first])).mean()).backward()
     torch.testing.assert_close(grad, model.lm_head.weight.grad, atol=1e-4, rtol=1e-3)
     assert told["kl"] == pytest.approx(sum(kl) / 2, abs=1e-4)

@@ -17,7 +17,7 @@ from tests.models import write_model
 from tests.training.online import config
 
 if TYPE_CHECKING:
-    from reason_engine.training.online.rollout import Group
+    from reason_engine.training.online.loop import Group
 
 PROMPT = tuple(range(60, 90))
 
@@ -103,37 +103,37 @@ def test_engine_and_trainer_agree_on_what_was_drawn(policy: Path, other: Path, t
 
     from reason_engine.training.common.models import load_or_build
     from reason_engine.training.common.policy import Policy
-    from reason_engine.training.online.curriculum import Course
-    from reason_engine.training.online.rollout import Actor
+    from reason_engine.training.online.environment import Curriculum
+    from reason_engine.training.online.loop import Actor
 
     made = config(
         GrpoConfig, policy, tmp_path, rewards=[{"verifier": "process-rules", "process": True}], max_tokens=20
     )
-    tasks = Course(made).take(2)
+    tasks = Curriculum(made).take(2)
     model, _ = load_or_build(config(GrpoConfig, other, tmp_path))
     with Actor(made) as actor:
         first = actor.sample(tasks, 3, "0")
         assert texts(actor.sample(tasks, 3, "0")) == texts(first)
         assert texts(actor.sample(tasks, 3, "1")) != texts(first)
         assert len({path.text for path in first[0].paths}) == 3
-        actor.take(model.state_dict())
+        actor.take_weights(model.state_dict())
         groups = actor.sample(tasks, 3, "0")
     assert texts(groups) != texts(first)
-    rows = [row for group in groups for row in group.rows]
+    rollouts = [one for group in groups for one in group.rollouts]
     paths = [path for group in groups for path in group.paths]
     for most in (10, 10_000):  # alone and together
-        found = Policy(model, 1.0, "fp32").measured(rows, most)
+        found = Policy(model, 1.0, "fp32").measure(rollouts, most)
         for values, path in zip(found, paths, strict=True):
             said = torch.tensor([token.logprob for token in path.logprobs])
             torch.testing.assert_close(values, said, atol=2e-4, rtol=1e-4)
-    hot, entropy = Policy(model, 2.0, "fp32").logprobs(rows)
+    hot, entropy = Policy(model, 2.0, "fp32").logprobs(rollouts)
     assert hot.mean() != torch.cat(found).mean() and (entropy > 0).all()
 
 
 def test_a_prompt_without_room_is_refused(policy: Path, tmp_path: Path) -> None:
-    from reason_engine.training.online.curriculum import Task
-    from reason_engine.training.online.rollout import Actor
+    from reason_engine.training.online.environment import TrainingProblem
+    from reason_engine.training.online.loop import Actor
 
     made = config(GrpoConfig, policy, tmp_path, max_tokens=500)
     with Actor(made) as actor, pytest.raises(SetupError, match="max_tokens: a prompt of"):
-        actor.sample([Task(Problem("Why? " * 20))], 2, "0")
+        actor.sample([TrainingProblem(Problem("Why? " * 20))], 2, "0")

@@ -17,7 +17,6 @@ import pytest
 
 from reason_engine.errors import MissingExtra, ModelLoadError, SetupError
 from reason_engine.training.common import forward as _forward
-from reason_engine.training.common import models as _models
 from reason_engine.training.common import preflight as _preflight
 from reason_engine.training.run import run
 from reason_engine.training.supervised.sft import SftConfig
@@ -87,8 +86,13 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     with pytest.raises(SetupError, match=r"cannot be written; the one before it stays: .*No space left"):
         run("sft", config(base, tmp_path))
     assert [file.name for file in (tmp_path / "out" / "checkpoint").iterdir()] == ["state.pt"]
+    from transformers import Qwen3ForCausalLM
+
+    def save_pretrained(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left")
+
     with monkeypatch.context() as patched:
-        patched.setattr(_models, "_write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        patched.setattr(Qwen3ForCausalLM, "save_pretrained", save_pretrained)
         with pytest.raises(SetupError, match="the model cannot be written"):
             run("sft", config(base, tmp_path))
     assert (tmp_path / "out" / "checkpoint" / "state.pt").is_file()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reason_engine.data import Example
-from reason_engine.data.formats.examples import write
+from reason_engine.data.mixture import write_examples
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training.run import run
 from reason_engine.training.supervised.sft import SftConfig
@@ -127,7 +127,7 @@ def test_resume_refuses_another_config_and_fresh_begins_anew(tmp_path: Path) -> 
 
 def test_going_on_from_a_checkpoint_with_frozen_weights(trained: Path, tmp_path: Path) -> None:
     data = tmp_path / "d.jsonl"
-    write(data, [Example(f"Say {n}", f"Answer: {n}") for n in range(20)])
+    write_examples(data, [Example(f"Say {n}", f"Answer: {n}") for n in range(20)])
     out = tmp_path / "more"
     changes = {"architecture": None, "model": trained, "mixture": [], "data": data, "tokens": 4000}
     run("sft", config(out, **changes, freeze=["mlp", "embed"]))

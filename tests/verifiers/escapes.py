@@ -294,7 +294,7 @@ USING_UP = {
 }
 
 BOTH = ("reading", "writing", "processes", "rights")
-"""Families on which the two kinds of walls differ."""
+"""Families on which the two kinds of limits differ."""
 PROGRAMS: dict[str, str] = {
     f"{family}: {name}": _TRY + text
     for family, table in {

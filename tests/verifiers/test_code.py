@@ -16,10 +16,10 @@ from reason_engine.errors import RequestError, VerifierError
 from reason_engine.profile import Profile
 from reason_engine.settings import Settings
 from reason_engine.types import CodeLimits, CodeResult, CodeTest, Path, Problem
+from reason_engine.verifiers import sandbox as host
 from reason_engine.verifiers.code import Code, Sandbox, program_of
-from reason_engine.verifiers.sandbox import host as _sandbox
 from tests.verifiers.escapes import ABSOLUTES, FORGERIES, PROGRAMS
-from tests.verifiers.walls import attempt, leftovers, needs_walls, sandbox
+from tests.verifiers.sandboxed import attempt, leftovers, needs_limits, sandbox
 
 SHORT = CodeLimits(3.0, 128)
 ADD = "def add(a, b):\n    return a + b\n"
@@ -51,7 +51,7 @@ async def run(source: str, *tests: CodeTest, entry_point: str | None = None) -> 
     return await Sandbox().run(source, tests, SHORT, entry_point)
 
 
-@needs_walls
+@needs_limits
 async def test_the_score_is_the_fraction_of_asserts_that_pass(no_call: Call) -> None:
     tests = [
         "assert add(1, 2) == 3",
@@ -73,7 +73,7 @@ async def test_the_score_is_the_fraction_of_asserts_that_pass(no_call: Call) -> 
     assert scores[3].detail == "no program"
 
 
-@needs_walls
+@needs_limits
 async def test_input_and_output() -> None:
     source = "import sys\nn = int(input())\nprint(f'twice  \\n{2 * n}')\nif n == 9: sys.exit(3)\nif n == 7: 1 / 0\n"
     results = await run(
@@ -90,7 +90,7 @@ async def test_input_and_output() -> None:
     assert "ZeroDivisionError" in results[3].detail and "EOFError" in results[4].detail
 
 
-@needs_walls
+@needs_limits
 async def test_an_entry_point_is_called_with_what_json_can_say() -> None:
     source = "def swap(pair, times=1):\n    return (pair[1], {1: times}) if pair else True\n"
     results = await run(
@@ -184,7 +184,7 @@ NOT_SO = [
 ]
 
 
-@needs_walls
+@needs_limits
 async def test_what_a_test_may_do_with_the_programs_objects() -> None:
     results = await run(PROGRAM, *checks(*SEMANTICS, *NOT_SO))
     assert [
@@ -195,7 +195,7 @@ async def test_what_a_test_may_do_with_the_programs_objects() -> None:
     ] == []
 
 
-@needs_walls
+@needs_limits
 async def test_a_test_that_hangs_does_not_take_the_others_with_it() -> None:
     source = "def f(x):\n    while x: pass\n    return 1\n"
     tests = checks("assert f(1)", "assert f(0) == 1", "assert f(0) == 2", "assert f(0) == 1")
@@ -206,21 +206,21 @@ async def test_a_test_that_hangs_does_not_take_the_others_with_it() -> None:
 
 @pytest.mark.parametrize("mode", ["spaces", "plain"])
 async def test_cancelling_kills_everything_at_once(mode: str) -> None:
-    house, seen = sandbox(mode)
-    task = asyncio.create_task(house.run("while True: pass", checks("pass"), CodeLimits(30.0)))
+    box, seen = sandbox(mode)
+    task = asyncio.create_task(box.run("while True: pass", checks("pass"), CodeLimits(30.0)))
     async with asyncio.timeout(20):
-        while len(leftovers(seen.ever)) < 3:  # the warden, the judge, the program
+        while len(leftovers(seen.ever)) < 3:  # the supervisor, the judge, the program
             await asyncio.sleep(0.01)
     async with asyncio.timeout(2):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert leftovers(seen.ever) == [] and not house.running
+    assert leftovers(seen.ever) == [] and not box.running
 
 
-@needs_walls
+@needs_limits
 async def test_only_so_many_run_at_once(no_call: Call) -> None:
-    house = Sandbox(slots=1)
+    box = Sandbox(slots=1)
     most: list[int] = []
 
     class Counted(set[int]):
@@ -228,8 +228,8 @@ async def test_only_so_many_run_at_once(no_call: Call) -> None:
             super().add(item)
             most.append(len(self))
 
-    house.running = Counted()
-    verifier = Code(tests=("assert add(1, 1) == 2",)).bind(site(house))
+    box.running = Counted()
+    verifier = Code(tests=("assert add(1, 1) == 2",)).bind(site(box))
     scores = await verifier.score(Problem("?"), [Path(i, "", ADD) for i in range(3)], no_call)
     assert [score.value for score in scores] == [1, 1, 1] and most == [1, 1, 1]
 
@@ -247,12 +247,12 @@ ALWAYS = [
 
 
 @pytest.mark.parametrize("name", ALWAYS)
-@needs_walls
+@needs_limits
 async def test_no_way_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await attempt(PROGRAMS[name], "", monkeypatch)
 
 
-@needs_walls
+@needs_limits
 async def test_no_forged_verdict() -> None:
     names = ["equals everything", "leaves well", "a verdict on every handle"]
     for name in names:
@@ -263,29 +263,29 @@ async def test_no_forged_verdict() -> None:
 
 
 def refused(file: File, reason: str) -> None:
-    """A sandbox process that cannot put up its walls."""
+    """A supervisor that cannot set its limits."""
     text = f'{{"refused": "{reason}"}}'.encode()
     file.write_text(f"import os\nos.write(1, {struct.pack('>I', len(text)) + text!r})\n")
 
 
 async def test_where_it_cannot_limit_it_refuses(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused(tmp_path / "child.py", "unshare: Operation not permitted")
-    monkeypatch.setattr(_sandbox, "CHILD", tmp_path / "child.py")
-    house = Sandbox()
+    refused(tmp_path / "supervisor.py", "unshare: Operation not permitted")
+    monkeypatch.setattr(host, "SUPERVISOR", tmp_path / "supervisor.py")
+    box = Sandbox()
     with pytest.raises(VerifierError, match="unshare: Operation not permitted"):
-        await house.run(ADD, checks("pass"), SHORT)
-    assert "Landlock" in house.refusal == await house.probe()
+        await box.run(ADD, checks("pass"), SHORT)
+    assert "Landlock" in box.refusal == await box.probe()
     with pytest.raises(RequestError, match="Landlock") as caught:
-        Code(tests=("pass",)).bind(site(house))
+        Code(tests=("pass",)).bind(site(box))
     assert caught.value.param == "reasoning.verifier"
 
 
 async def test_other_systems_are_refused_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    house = Sandbox()
-    assert house.refusal == "it needs Linux, and this is darwin"
+    box = Sandbox()
+    assert box.refusal == "it needs Linux, and this is darwin"
     with pytest.raises(VerifierError, match="darwin"):
-        await house.run(ADD, checks("pass"), SHORT)
+        await box.run(ADD, checks("pass"), SHORT)
 
 
 def test_off_unless_turned_on() -> None:

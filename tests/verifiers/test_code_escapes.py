@@ -1,14 +1,14 @@
-"""A hundred ways out and then some, one after the other, in both kinds of walls. `make test` runs them where CI=true;
-a few of each family are in test_code.py."""
+"""A hundred ways out and then some, one after the other, under both kinds of limits. `make test` runs them
+where CI=true; a few of each family are in test_code.py."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.verifiers.escapes import ABSOLUTES, BOTH, FORGERIES, PROGRAMS
-from tests.verifiers.walls import attempt, needs_walls
+from tests.verifiers.sandboxed import attempt, needs_limits
 
-pytestmark = [pytest.mark.escapes, needs_walls]
+pytestmark = [pytest.mark.escapes, needs_limits]
 
 
 def test_there_are_a_hundred() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path as File
 import httpx2
 import pytest
 
-from reason_engine.cli.terminal.server import start
+from reason_engine.cli.serve import start
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
 from reason_engine.serving.app import create_app
 from reason_engine.settings import Settings
-from reason_engine.verifiers.sandbox import host as _sandbox
+from reason_engine.verifiers import sandbox as host
+from tests.verifiers.sandboxed import needs_limits
 from tests.verifiers.test_code import refused
-from tests.verifiers.walls import needs_walls
 
 
 def wrong_then_right(prompt: str, seed: int, index: int) -> str:
@@ -33,7 +33,7 @@ async def asked(settings: Settings, **params: object) -> tuple[httpx2.Response, 
         return await http.post("/v1/chat/completions", json=body), engine
 
 
-@needs_walls
+@needs_limits
 async def test_over_http_the_program_that_passes_is_chosen() -> None:
     reply, _ = await asked(
         Settings(code_execution=True), tests=["assert add(2, 2) == 4", "assert add(0, 0) == 0"]
@@ -60,7 +60,7 @@ async def test_over_http_nothing_is_generated_for_what_is_refused(
 
 
 def test_a_server_that_cannot_limit_does_not_start(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused(tmp_path / "child.py", "landlock: Function not implemented")
-    monkeypatch.setattr(_sandbox, "CHILD", tmp_path / "child.py")
+    refused(tmp_path / "supervisor.py", "landlock: Function not implemented")
+    monkeypatch.setattr(host, "SUPERVISOR", tmp_path / "supervisor.py")
     with pytest.raises(SetupError, match=r"--allow-code: .*landlock: Function not implemented"):
         start(Settings(engine="scripted", code_execution=True, port=0))

@@ -11,17 +11,8 @@ from pydantic import ValidationError
 from reason_engine.contracts import Call, ProcessVerifier
 from reason_engine.profile import Profile
 from reason_engine.types import Passage, Problem
-from reason_engine.verifiers.process_rules.equations import equations, numbers
-from reason_engine.verifiers.process_rules.rules import (
-    AGAIN,
-    LOOSE,
-    PART,
-    UNREAD,
-    Ledger,
-    support,
-    well_formed,
-)
-from reason_engine.verifiers.process_rules.verifier import REFUTED, ProcessRules, steps_of
+from reason_engine.verifiers.arithmetic import AGAIN, LOOSE, PART, UNREAD, Ledger, equations, numbers
+from reason_engine.verifiers.process_rules import REFUTED, ProcessRules, fault_of_form, steps_of, support
 from tests.verifiers.conftest import Build, Library, path
 
 STORY = Problem("Anna has 12 apples. She buys 25 more. She gives 7 to Ben. How many are left?")
@@ -84,7 +75,7 @@ def test_numbers_of_a_text() -> None:
     ],
 )
 def test_form(text: str, fault: str) -> None:
-    found = well_formed(text, equations(text), {"said"}, "Answer:")
+    found = fault_of_form(text, equations(text), {"said"}, "Answer:")
     assert fault in found
     assert bool(found) == bool(fault)
 

@@ -16,5 +16,5 @@ runs = [
 print("| step | " + " | ".join(f"{folder.name}: reward, right, tokens" for folder in folders) + " |")
 print("|---:" * (len(runs) + 1) + "|")
 for rows in zip(*runs, strict=False):
-    told = [f"{row['reward']:.2f}, {row['reward_exact']:.2f}, {row['length']:.0f}" for row in rows]
-    print(f"| {rows[0]['step']} | " + " | ".join(told) + " |")
+    cells = [f"{row['reward']:.2f}, {row['reward_exact']:.2f}, {row['length']:.0f}" for row in rows]
+    print(f"| {rows[0]['step']} | " + " | ".join(cells) + " |")

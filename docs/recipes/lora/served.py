@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from reason_engine.data.formats.examples import STEPS
+from reason_engine.data import STEPS
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.recipes.units import UnitsTask as Units
 from reason_engine.types import GenerateRequest, Message, Sampling

@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from reason_engine.recipes.equations import Line, line, written_out
+from reason_engine.recipes.arithmetic import Equation, equation, work_out
 
 State = tuple[int, tuple[str, ...]]
 """How many operations are begun, and the lines that the last of them still needs."""
 
 
-def first_wrong(rows: Sequence[str], chain: Sequence[Line]) -> int | None:
+def first_wrong(rows: Sequence[str], chain: Sequence[Equation]) -> int | None:
     """The number of the first wrong line of these; None where all are right, the answer's line included."""
     states: set[State] = {(0, ())}
     for number, row in enumerate(rows):
@@ -28,40 +28,40 @@ def first_wrong(rows: Sequence[str], chain: Sequence[Line]) -> int | None:
     return len(rows) - 1
 
 
-def _after(state: State, row: str, chain: Sequence[Line]) -> Iterator[State]:
+def _after(state: State, row: str, chain: Sequence[Equation]) -> Iterator[State]:
     begun, rest = state
     if rest:
         if rest[0] == row:
             yield begun, rest[1:]
         return
-    for way, count in _ways(begun, chain):
-        if way[0] == row:
-            yield begun + count, way[1:]
+    for lines, count in _continuations(begun, chain):
+        if lines[0] == row:
+            yield begun + count, lines[1:]
 
 
-def _ways(begun: int, chain: Sequence[Line]) -> Iterator[tuple[tuple[str, ...], int]]:
+def _continuations(begun: int, chain: Sequence[Equation]) -> Iterator[tuple[tuple[str, ...], int]]:
     """Lines for the next operation, or the next two, and how many operations they are."""
     if begun == len(chain):
         return
     now = chain[begun]
-    yield from ((way, 1) for way in _written(now))
+    yield from ((lines, 1) for lines in _forms(now))
     if begun + 1 == len(chain) or now.op != "+" or _is_product(begun, chain):
         return
     following = chain[begun + 1]
     fits = following.left == now.value and (following.op == "+" or now.right > following.right)
     if following.op in "+-" and fits:
-        together = line(now.right, following.op, following.right)
-        for first in _written(together):
-            for second in _written(line(now.left, "+", together.value)):
+        together = equation(now.right, following.op, following.right)
+        for first in _forms(together):
+            for second in _forms(equation(now.left, "+", together.value)):
                 yield (*first, *second), 2
 
 
-def _written(one: Line) -> Iterator[tuple[str, ...]]:
+def _forms(one: Equation) -> Iterator[tuple[str, ...]]:
     for left, right in {(one.left, one.right), *([(one.right, one.left)] if one.op in "+*" else [])}:
         for split in (0.0, 1.0):
-            yield tuple(map(str, written_out(random.Random(0), left, one.op, right, split)))
+            yield tuple(map(str, work_out(random.Random(0), left, one.op, right, split)))
 
 
-def _is_product(place: int, chain: Sequence[Line]) -> bool:
+def _is_product(place: int, chain: Sequence[Equation]) -> bool:
     """Whether this operation takes the product of the line before it."""
     return place > 0 and chain[place].left != chain[place - 1].value

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from chains import first_wrong
 
-from reason_engine.data.formats.examples import STEPS
-from reason_engine.recipes.equations import Line
+from reason_engine.data import STEPS
+from reason_engine.recipes.arithmetic import Equation
 from reason_engine.recipes.repair import LEFT_OUT, spoiled
 from reason_engine.recipes.words import WordProblem, word_problem
 
-Row = dict[str, object]
+Record = dict[str, object]
 ANSWER = re.compile(r"Answer: (\d+)")
 
 
@@ -36,7 +36,7 @@ def answer_of(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def labels_of(text: str, answer: int, chain: Sequence[Line]) -> list[float] | None:
+def labels_of(text: str, answer: int, chain: Sequence[Equation]) -> list[float] | None:
     """A label for each line that is not empty; None where nobody can tell which line is the first wrong one, or where a
     wrong line was put right later."""
     lines = [row for row in text.splitlines() if row.strip()]
@@ -46,7 +46,7 @@ def labels_of(text: str, answer: int, chain: Sequence[Line]) -> list[float] | No
     return [float(first is None or place < first) for place in range(len(lines))]
 
 
-def generated(rng: random.Random) -> tuple[Row, Row]:
+def generated(rng: random.Random) -> tuple[Record, Record]:
     """(steps, pair) of one problem; a third of the steps are those of the right solution."""
     problem = problem_of(rng)
     asked = f"{problem.question}\n{STEPS}"
@@ -65,14 +65,14 @@ def problem_of(rng: random.Random) -> WordProblem:
     return word_problem(rng, rng.randint(2, 8), rng.randint(1, 2))
 
 
-def sampled(model: Path, seed: int, problems: int, samples: int) -> tuple[list[Row], list[Row]]:
+def sampled(model: Path, seed: int, problems: int, samples: int) -> tuple[list[Record], list[Record]]:
     """(steps, pairs) of a model's own solutions at temperature 1."""
     from measure import sample
 
     rng = random.Random(f"train-judged-sampled-{seed}")
     asked = [word_problem(rng, rng.randint(4, 8), rng.randint(1, 2)) for _ in range(problems)]
     found = asyncio.run(sample(model, [one.question for one in asked], samples, 1.0))
-    steps, pairs = list[Row](), list[Row]()
+    steps, pairs = list[Record](), list[Record]()
     for problem, texts in zip(asked, found, strict=True):
         prompt = f"{problem.question}\n{STEPS}"
         good = [text for text in texts if answer_of(text) == problem.answer]
@@ -97,7 +97,7 @@ def main() -> None:
     given = options.parse_args()
     rng = random.Random(f"train-judged-{given.seed}")
     made = [generated(rng) for _ in range(given.generated)]
-    steps, pairs, own = [one for one, _ in made], [one for _, one in made], list[Row]()
+    steps, pairs, own = [one for one, _ in made], [one for _, one in made], list[Record]()
     if given.model:
         more, own = sampled(given.model, given.seed, given.problems, given.samples)
         steps += more

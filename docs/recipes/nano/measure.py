@@ -27,11 +27,12 @@ from typing import Any
 
 from judged import answer_of, labels_of
 
-from reason_engine.data.formats.examples import STEPS
+from reason_engine.data import STEPS
 from reason_engine.engines.embedded.front import Embedded
-from reason_engine.recipes.equations import Line
+from reason_engine.recipes.arithmetic import Equation
 from reason_engine.recipes.units import UnitsTask as Units
 from reason_engine.recipes.words import WordProblems, word_problem
+from reason_engine.runtime.collect import collect
 from reason_engine.types import GenerateRequest, Message, Sampling, ScoreRequest
 from reason_engine.verifiers.reward_model import squashed, step_ends
 
@@ -44,7 +45,7 @@ async def sample(model: Path, questions: Sequence[str], count: int, temperature:
     engine = Embedded(model, inline=True, threads=1, max_rows=256)
     await engine.start()
     turn = asyncio.Semaphore(max(16, 256 // count))
-    found: list[list[str]] = [[""] * count for _ in questions]
+    found: list[list[str]] = [[] for _ in questions]
 
     async def one(place: int) -> None:
         async with turn:
@@ -53,8 +54,7 @@ async def sample(model: Path, questions: Sequence[str], count: int, temperature:
                 max_tokens=200, temperature=temperature, seed=zlib.crc32(f"m/{place}".encode())
             )
             request = GenerateRequest(f"m-{place}", tuple(engine.tokenize(prompt)), count, sampling)
-            async for chunk in engine.generate(request):
-                found[place][chunk.index] += chunk.text
+            found[place] = [path.text for path in await collect(engine.generate(request))]
 
     async with asyncio.TaskGroup() as group:
         for place in range(len(questions)):
@@ -172,7 +172,7 @@ def step_auc(rows: Rows, values: Sequence[Sequence[Sequence[float]]]) -> list[fl
     for row, scores in zip(rows, values, strict=True):
         found.append([])
         for text, one in zip(row["samples"], scores, strict=True):
-            labels = labels_of(text, row["answer"], [Line(*one) for one in row["chain"]])
+            labels = labels_of(text, row["answer"], [Equation(*one) for one in row["chain"]])
             if labels is not None and len(labels) == len(one):
                 found[-1] += zip(one, labels, strict=True)
     rng, draws = random.Random(0), list[float]()

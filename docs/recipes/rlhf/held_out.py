@@ -16,12 +16,12 @@ from statistics import fmean, stdev
 
 import yaml
 
-from reason_engine.data.formats.examples import STEPS
+from reason_engine.data import STEPS
 from reason_engine.data.mixture import Part, Stream
 from reason_engine.recipes.units import UnitsTask as Units
-from reason_engine.training.online.curriculum import Task, task_of
+from reason_engine.training.online.environment import TrainingProblem, training_problem
 from reason_engine.training.online.grpo import GrpoConfig
-from reason_engine.training.online.rollout import Actor
+from reason_engine.training.online.loop import Actor
 from reason_engine.types import Problem
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -37,10 +37,10 @@ given = parser.parse_args()
 
 mixture = tuple(Part.model_validate(part) for part in yaml.safe_load(given.mixture or "[]"))
 if mixture:
-    tasks = [task_of(one) for one in islice(Stream(mixture, given.seed), given.n)]
+    tasks = [training_problem(one) for one in islice(Stream(mixture, given.seed), given.n)]
 else:
     drawn = Units(levels=(1, 1), kind="time").problems(given.n, given.seed, None)
-    tasks = [Task(Problem(f"{one.question}\n{STEPS}", reference=one.reference)) for one in drawn]
+    tasks = [TrainingProblem(Problem(f"{one.question}\n{STEPS}", reference=one.reference)) for one in drawn]
 rewards: list[dict[str, object]] = [{"verifier": "exact"}]
 if given.reward:
     rewards.append({"verifier": "reward-model", "params": {"model": "rm"}})

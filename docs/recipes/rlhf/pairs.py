@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 
 from reason_engine.data.mixture import Part, Stream
-from reason_engine.training.online.curriculum import task_of
+from reason_engine.training.online.environment import training_problem
 from reason_engine.training.online.grpo import GrpoConfig
-from reason_engine.training.online.rollout import Actor
+from reason_engine.training.online.loop import Actor
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model", type=Path)
@@ -34,7 +34,7 @@ parser.add_argument("--seed", type=int, default=1)
 given = parser.parse_args()
 
 parts = tuple(Part.model_validate(part) for part in yaml.safe_load(given.mixture))
-tasks = [task_of(one) for one in islice(Stream(parts, given.seed), given.prompts)]
+tasks = [training_problem(one) for one in islice(Stream(parts, given.seed), given.prompts)]
 config = GrpoConfig(
     out=given.out, model=given.model, mixture=parts, rewards=({"verifier": "exact"},), steps=1,  # pyright: ignore[reportArgumentType]
     samples=given.samples, max_tokens=given.max_tokens, threads=1, seed=given.seed,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reason_engine.answers import Equality, find
-from reason_engine.data.filter.rules import load_rules
+from reason_engine.data.filter.exclusions import load_rules
 from reason_engine.data.mixture import Part, Stream
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.evals.statistics import wilson

@@ -27,7 +27,7 @@ THINGS = (
     "a fence", "a kitchen", "a bus", "a piano", "a tent", "a school", "a mailbox",
 )  # fmt: skip
 ASKED = (
-    "How do I {}?", "OnProgress me how to {}.", "I want to {}. What do I do?",
+    "How do I {}?", "Tell me how to {}.", "I want to {}. What do I do?",
     "Explain how to {}.", "Please help me to {}.", "Give me steps to {}.",
     "What is the best way to {}?", "Can you show me how to {}?",
 )  # fmt: skip

@@ -131,7 +131,7 @@ def _distil(
 
     listener = staged(tell, "recover", options.tokens)
     supervise(
-        recipe, recipe.out, listener, SoftAnswers, base=recipe.model, copies=1, memory=Answers, watch=watch
+        recipe, recipe.out, listener, SoftAnswers, base=recipe.model, copies=1, memory=Answers, on_step=watch
     )
     return {"L0": before, "losses": losses}
 

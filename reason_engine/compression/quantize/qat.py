@@ -1,6 +1,6 @@
 """Quantisation-aware training: fine-tuned under the quantised weights, then stored on the very same grid.
 
-Trains by `reason train sft` with its `qat` section (`training/_qat`, with the papers), or takes a model that was
+Trains by `reason train sft` with its `qat` section (see `training/supervised/sft`), or takes a model that was
 trained so: one with `qat.json` beside its weights is stored as it is. 4 bits in GPTQ's layout, 8 bits as the `int8`
 method writes them. Nothing is rounded twice: what the last forward pass saw is what the file holds. The layout of 4-bit
 codes is AutoGPTQ's, which vLLM, transformers and the embedded engine load:
@@ -27,7 +27,7 @@ from reason_engine.compression.quantize.int8 import round_to_nearest
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.progress import OnProgress, silent, staged
 from reason_engine.training.common.config import Frozen
-from reason_engine.training.common.quantisation_aware import GRID, Qat, codes4
+from reason_engine.training.supervised.sft import GRID, Qat, codes4
 
 
 class Train(Frozen):
@@ -146,7 +146,7 @@ def _trained(config: QatConfig, train: Train, model: Path, place: Path, tell: On
         log_every=10,
         **train.model_dump(),
     )
-    Sft().train(recipe, recipe.out, staged(tell, "train", train.tokens))
+    Sft.train(recipe, recipe.out, staged(tell, "train", train.tokens))
     return recipe.out
 
 

@@ -1,7 +1,4 @@
-"""`reason data check`: what a file is, which rows cannot be used and why, how long the rows are, which are doubles.
-
-Lengths of rows in characters and tokens, and their distribution.
-"""
+"""`reason data check`: what a file is, which rows cannot be used and why, how long the rows are, which are doubles."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from reason_engine.engines.open import bundled_model
 from reason_engine.errors import SetupError
 
 SHOWN = 20
+NO_TOKENIZER = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +50,11 @@ def check(
 
 def describe(found: Checked) -> str:
     """The report of one file as text."""
+    lengths = {"characters": found.characters, "tokens": found.tokens}
     lines = [
         found.statement,
         f"  rows {found.rows}, bad {found.bad}, duplicates {found.duplicates}",
-        *(
-            f"  {name:<10} {'  '.join(f'{key} {value}' for key, value in summary.items())}"
-            for name, summary in (("characters", found.characters), ("tokens", found.tokens))
-            if summary
-        ),
+        *(_line(name, counts) for name, counts in lengths.items() if counts),
         *(f"  {fault}" for fault in found.faults),
     ]
     if found.bad > len(found.faults):
@@ -75,38 +70,35 @@ def whole_text(row: Row) -> str:
 def _one(
     path: Path, format: str | None, count: Callable[[str], int] | None, seen: set[int], shown: int
 ) -> Checked:
-    source = open_source(path, format)
+    file = open_source(path, format)
     rows = bad = duplicates = 0
     faults: list[Fault] = []
-    fields, characters, tokens = Counter[str](), Lengths(), Lengths()
-    for record in source:
+    fields, characters, tokens = Counter[str](), array("I"), array("I")
+    for found in file:
         rows += 1
-        if record.row is None:
-            assert record.fault is not None
+        if found.row is None:
+            assert found.fault is not None
             bad += 1
-            fields[record.fault.field.partition("[")[0] or "(row)"] += 1
-            faults += [record.fault] if len(faults) < shown else []
+            fields[found.fault.field.partition("[")[0] or "(row)"] += 1
+            faults += [found.fault] if len(faults) < shown else []
             continue
-        text = whole_text(record.row)
-        characters.add(len(text))
+        text = whole_text(found.row)
+        characters.append(len(text))
         if count is not None:
-            tokens.add(count(text))
-        mark = digest(f"{type(record.row).__name__} {squeeze(text)}")
+            tokens.append(count(text))
+        mark = digest(f"{type(found.row).__name__} {squeeze(text)}")
         duplicates += mark in seen
         seen.add(mark)
     return Checked(
-        str(path), source.statement, source.container, source.format.name, rows, bad, tuple(faults), dict(fields),
-        duplicates, characters.summary(), tokens.summary(),
+        str(path), file.statement, file.container, file.format.name, rows, bad, tuple(faults), dict(fields),
+        duplicates, _summary(characters), _summary(tokens),
     )  # fmt: skip
-
-
-NONE = "none"
 
 
 def token_counter(name: str | None) -> Callable[[str], int] | None:
     """Counts tokens by a checkpoint folder's `tokenizer.json`, by such a file, or by the bundled model's; `none`: not
     at all. Marks of a chat template are not counted. Raises SetupError naming what is wrong."""
-    if name == NONE:
+    if name == NO_TOKENIZER:
         return None
     path = bundled_model() if name is None else Path(name)
     if path is None:
@@ -124,20 +116,15 @@ def token_counter(name: str | None) -> Callable[[str], int] | None:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-class Lengths:
-    """Every length seen, four bytes each."""
+def _line(name: str, summary: dict[str, Any]) -> str:
+    return f"  {name:<10} {'  '.join(f'{key} {value}' for key, value in summary.items())}"
 
-    def __init__(self) -> None:
-        self._seen = array("I")
 
-    def add(self, length: int) -> None:
-        self._seen.append(min(length, 2**32 - 1))
-
-    def summary(self) -> dict[str, Any]:
-        """Least, quartiles, 95th percentile, most, mean and sum; empty where nothing was seen."""
-        ranked = sorted(self._seen)
-        if not ranked:
-            return {}
-        marks = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
-        found: dict[str, Any] = {name: ranked[round(at * (len(ranked) - 1))] for name, at in marks.items()}
-        return {**found, "mean": round(sum(ranked) / len(ranked), 1), "sum": sum(ranked)}
+def _summary(lengths: array[int]) -> dict[str, Any]:
+    """Least, quartiles, 95th percentile, most, mean and sum; empty where nothing was seen."""
+    ranked = sorted(lengths)
+    if not ranked:
+        return {}
+    marks = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "max": 1.0}
+    found: dict[str, Any] = {name: ranked[round(at * (len(ranked) - 1))] for name, at in marks.items()}
+    return {**found, "mean": round(sum(ranked) / len(ranked), 1), "sum": sum(ranked)}

@@ -1,13 +1,14 @@
 """One row of each format from the mapping that stands in a file, and the fields by which a format is known.
 
-A field at fault raises `Bad` with its name; nothing is repaired silently. Formats are tried in the order of `FORMATS`.
-`PROMPT` is found by no field, only told.
+A field at fault raises `InvalidField` with its name; nothing is repaired silently. Formats are tried in the order of
+`FORMATS`; `PROMPT` must be asked for by name. Turns are OpenAI's messages or ShareGPT's `from`/`value`.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -22,10 +23,17 @@ from reason_engine.data.formats.rows import (
     Text,
     Turns,
 )
-from reason_engine.data.formats.turns import Bad, blank, in_order, text, turns, turns_of
-from reason_engine.types import Message
+from reason_engine.types import Message, Role, ToolCall
 
 Raw = Mapping[str, Any]
+
+
+class InvalidField(ValueError):
+    """A row cannot be read: the field and what is wrong with it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"`{field}` {message}" if field else message)
+        self.field, self.message = field, message
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +51,30 @@ class Format:
 
 
 def _messages(raw: Raw) -> Row:
-    found = turns(raw["messages"], "messages")
-    if found[-1].role != "assistant":
-        raise Bad(f"messages[{len(found) - 1}]", "the last message must be the assistant's")
-    return _conversation(found, raw)
+    found = _turns(raw["messages"], "messages")
+    return _conversation(
+        _ends_with(found, "messages", _ASSISTANT, "the last message must be the assistant's"), raw
+    )
 
 
 def _sharegpt(raw: Raw) -> Row:
     key = cast(str, _key(raw, _SHAREGPT))
-    found = turns(raw[key], key)
+    found = _turns(raw[key], key)
     if raw.get("system"):
-        found = in_order((Message("system", text(raw, "system")), *found), key)
-    if found[-1].role != "assistant":
-        raise Bad(f"{key}[{len(found) - 1}]", "the last turn must be the model's")
-    return _conversation(found, raw)
+        found = _in_order((Message("system", _text_field(raw, "system")), *found), key)
+    return _conversation(_ends_with(found, key, _ASSISTANT, "the last turn must be the model's"), raw)
 
 
 def _alpaca(raw: Raw) -> Row:
-    found: list[Message] = [Message("system", text(raw, "system"))] if raw.get("system") else []
+    found: list[Message] = [Message("system", _text_field(raw, "system"))] if raw.get("system") else []
     history = raw.get("history") or ()
     if not isinstance(history, (list, tuple)):
-        raise Bad("history", "must be a list of [question, answer]")
+        raise InvalidField("history", "must be a list of [question, answer]")
     for place, pair in enumerate(cast("list[Any]", history)):
         if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(isinstance(t, str) for t in pair):
-            raise Bad(f"history[{place}]", "must be [question, answer]")
+            raise InvalidField(f"history[{place}]", "must be [question, answer]")
         found += [Message("user", pair[0]), Message("assistant", pair[1])]
-    answer = blank(text(raw, "output"), "output")
+    answer = _not_blank(_text_field(raw, "output"), "output")
     return _conversation((*found, Message("user", _instruction(raw)), Message("assistant", answer)), raw)
 
 
@@ -83,23 +89,21 @@ def _preference(raw: Raw) -> Row:
     if raw.get("instruction") is not None:
         prompt: Turns = (Message("user", _instruction(raw)),)
     elif (key := _key(raw, _SHAREGPT)) is not None:
-        prompt = _ends_with_user(turns(raw[key], key), key)
+        prompt = _ends_with_user(_turns(raw[key], key), key)
     else:
         prompt = _prompt(raw)
-    return _differ(
-        Preference(prompt, _answer(raw, "chosen"), _answer(raw, "rejected", empty=True, after=prompt))
-    )
+    rejected = _answer(raw, "rejected", empty=True, after=prompt)
+    return _differ(Preference(prompt, _answer(raw, "chosen"), rejected))
 
 
 def _implicit(raw: Raw) -> Row:
     """Both answers as whole conversations: what they share is the prompt."""
-    chosen, rejected = (turns(raw[key], key) for key in ("chosen", "rejected"))
+    chosen, rejected = (_turns(raw[key], key) for key in ("chosen", "rejected"))
     if chosen[:-1] != rejected[:-1] or len(chosen) < 2:
-        raise Bad("prompt", "is missing, and `chosen` and `rejected` do not share one")
+        raise InvalidField("prompt", "is missing, and `chosen` and `rejected` do not share one")
     for key, found in (("chosen", chosen), ("rejected", rejected)):
-        if found[-1].role != "assistant":
-            raise Bad(f"{key}[{len(found) - 1}]", "the last message must be the assistant's")
-    return _differ(Preference(chosen[:-1], blank(chosen[-1].content, "chosen"), rejected[-1].content))
+        _ends_with(found, key, _ASSISTANT, "the last message must be the assistant's")
+    return _differ(Preference(chosen[:-1], _not_blank(chosen[-1].content, "chosen"), rejected[-1].content))
 
 
 def _labelled(raw: Raw) -> Row:
@@ -107,7 +111,7 @@ def _labelled(raw: Raw) -> Row:
     if isinstance(label, str) and label.casefold() in _LABELS:
         label = _LABELS[label.casefold()]
     if label not in (True, False):
-        raise Bad("label", f"must be true or false, not {raw['label']!r}")
+        raise InvalidField("label", f"must be true or false, not {raw['label']!r}")
     return Labelled(_prompt(raw), _answer(raw, key), bool(label))
 
 
@@ -115,16 +119,17 @@ def _stepwise(raw: Raw) -> Row:
     key = cast(str, _key(raw, _STEPS))
     steps, labels = raw[key], raw["labels"]
     if not isinstance(steps, list) or not steps:
-        raise Bad(key, "must be a list of steps with at least one")
+        raise InvalidField(key, "must be a list of steps with at least one")
     for place, step in enumerate(steps):
         if not isinstance(step, str) or not step.strip():
-            raise Bad(f"{key}[{place}]", "must be text that is not empty")
+            raise InvalidField(f"{key}[{place}]", "must be text that is not empty")
     if not isinstance(labels, list) or len(labels) != len(steps):
         count = len(labels) if isinstance(labels, list) else "no list"
-        raise Bad("labels", f"must hold one label a step: {len(steps)} steps, {count}")
+        raise InvalidField("labels", f"must hold one label a step: {len(steps)} steps, {count}")
     for place, label in enumerate(labels):
         if not isinstance(label, (bool, int, float)) or not 0 <= label <= 1:
-            raise Bad(f"labels[{place}]", f"must be true, false or a number from 0 to 1, not {label!r}")
+            message = f"must be true, false or a number from 0 to 1, not {label!r}"
+            raise InvalidField(f"labels[{place}]", message)
     return Stepwise(_prompt(raw), tuple(steps), tuple(float(label) for label in labels))
 
 
@@ -134,77 +139,81 @@ def _reference(raw: Raw) -> Row:
     if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
         value = repr(value)
     if not isinstance(value, str):
-        raise Bad("answer", "must be text or a number")
-    answer, solution = blank(value, "answer"), raw.get("solution")
+        raise InvalidField("answer", "must be text or a number")
+    answer, solution = _not_blank(value, "answer"), raw.get("solution")
     if solution is not None and not isinstance(solution, str):
-        raise Bad("solution", "must be text")
+        raise InvalidField("solution", "must be text")
     before, marks, last = answer.rpartition("\n#### ")
     if marks and solution is None and before.strip():
-        answer, solution = blank(last, "answer"), value
+        answer, solution = _not_blank(last, "answer"), value
     known = {cast(str, _key(raw, _PROMPT)), "answer", "solution"}
     meta = {key: entry for key, entry in raw.items() if key not in known}
     return Reference(_prompt(raw), answer.strip(), solution, meta)
 
 
 def _text(raw: Raw) -> Row:
-    return Text(blank(text(raw, "text"), "text"))
+    return Text(_not_blank(_text_field(raw, "text"), "text"))
 
 
 def _conversation(found: Turns, raw: Raw) -> Conversation:
-    weight, skip, tools = raw.get("weight"), raw.get("skip") or (), raw.get("tools") or ()
-    if weight is None:
-        weight = 1.0
+    skip, tools = raw.get("skip") or (), raw.get("tools") or ()
+    weight = 1.0 if raw.get("weight") is None else raw["weight"]
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight <= 1e6:
-        raise Bad("weight", f"must be a number from 0 to 1e6, not {weight!r}")
+        raise InvalidField("weight", f"must be a number from 0 to 1e6, not {weight!r}")
     spans: list[tuple[int, int]] = []
     for place, span in enumerate(cast("list[Any]", skip if isinstance(skip, (list, tuple)) else [skip])):
         if not isinstance(span, (list, tuple)) or len(span) != 2 or not all(type(end) is int for end in span):
-            raise Bad(f"skip[{place}]", "must be [start, end]")
+            raise InvalidField(f"skip[{place}]", "must be [start, end]")
         if not 0 <= span[0] <= span[1] <= len(found[-1].content):
-            raise Bad(f"skip[{place}]", f"{list(span)} lies outside the last message")
+            raise InvalidField(f"skip[{place}]", f"{list(span)} lies outside the last message")
         spans.append((span[0], span[1]))
     if not isinstance(tools, (list, tuple)) or not all(isinstance(tool, dict) for tool in tools):
-        raise Bad("tools", "must be a list of objects")
+        raise InvalidField("tools", "must be a list of objects")
     return Conversation(found, str(raw.get("family") or ""), float(weight), tuple(spans), tuple(tools))
 
 
 def _prompt(raw: Raw) -> Turns:
     key = cast(str, _key(raw, _PROMPT))
     if isinstance(raw[key], str):
-        system = (Message("system", text(raw, "system")),) if raw.get("system") else ()
-        return (*system, Message("user", blank(raw[key], key)))
-    return _ends_with_user(turns(raw[key], key), key)
+        system = (Message("system", _text_field(raw, "system")),) if raw.get("system") else ()
+        return (*system, Message("user", _not_blank(raw[key], key)))
+    return _ends_with_user(_turns(raw[key], key), key)
 
 
 def _ends_with_user(found: Turns, key: str) -> Turns:
-    if found[-1].role not in ("user", "tool"):
-        raise Bad(f"{key}[{len(found) - 1}]", "the prompt must end with the user's turn")
+    return _ends_with(found, key, ("user", "tool"), "the prompt must end with the user's turn")
+
+
+def _ends_with(found: Turns, key: str, roles: tuple[str, ...], message: str) -> Turns:
+    if found[-1].role not in roles:
+        raise InvalidField(f"{key}[{len(found) - 1}]", message)
     return found
 
 
 def _instruction(raw: Raw) -> str:
-    given = text(raw, "input") if raw.get("input") is not None else ""
-    return "\n".join(part for part in (blank(text(raw, "instruction"), "instruction"), given) if part)
+    instruction = _not_blank(_text_field(raw, "instruction"), "instruction")
+    given = _text_field(raw, "input") if raw.get("input") is not None else ""
+    return f"{instruction}\n{given}" if given else instruction
 
 
 def _answer(raw: Raw, key: str, *, empty: bool = False, after: Turns = ()) -> str:
     """One answer: text, a message, or a list that holds one message or the prompt and one more."""
     value = raw[key]
     if isinstance(value, str):
-        return value if empty else blank(value, key)
-    found = turns_of(value if isinstance(value, list) else [value], key)
+        return value if empty else _not_blank(value, key)
+    found = _messages_of(value if isinstance(value, list) else [value], key)
     if after and found[: len(after)] == after:
         found = found[len(after) :]
     if len(found) > 1 and all(turn.role != "assistant" for turn in found[:-1]):
         found = found[-1:]
     if len(found) != 1 or found[0].role != "assistant":
-        raise Bad(key, "must be text or one message of the assistant")
-    return found[0].content if empty else blank(found[0].content, key)
+        raise InvalidField(key, "must be text or one message of the assistant")
+    return found[0].content if empty else _not_blank(found[0].content, key)
 
 
 def _differ(row: Preference) -> Preference:
     if row.chosen.strip() == row.rejected.strip():
-        raise Bad("rejected", "is the same as `chosen`")
+        raise InvalidField("rejected", "is the same as `chosen`")
     return row
 
 
@@ -212,11 +221,114 @@ def _key(raw: Raw, group: tuple[str, ...]) -> str | None:
     return next((key for key in group if raw.get(key) is not None), None)
 
 
+def _turns(value: Any, key: str) -> Turns:
+    """A list of turns in an order that a chat template can render."""
+    found = _in_order(_messages_of(value, key), key)
+    if not any(turn.role == "user" for turn in found):
+        raise InvalidField(key, "has no turn of the user")
+    return found
+
+
+def _messages_of(value: Any, key: str) -> Turns:
+    """A list of turns in whatever order."""
+    if not isinstance(value, list) or not value:
+        raise InvalidField(key, "must be a list of messages with at least one")
+    return tuple(_turn(entry, f"{key}[{place}]") for place, entry in enumerate(value))
+
+
+def _in_order(found: Sequence[Message], key: str) -> Turns:
+    """System first, then user and assistant in turn; tool results after the call."""
+    before = ""
+    for place, turn in enumerate(found):
+        if turn.role not in _AFTER[before]:
+            where = f"after a turn of the {before}" if before else "at the beginning"
+            raise InvalidField(f"{key}[{place}]", f"a turn of the {turn.role} cannot stand {where}")
+        before = "system" if turn.role == "developer" else turn.role
+    return tuple(found)
+
+
+def _text_field(raw: Mapping[str, Any], key: str) -> str:
+    """A field that must be text."""
+    value = raw.get(key)
+    if not isinstance(value, str):
+        raise InvalidField(key, f"must be text, not {_kind(value)}")
+    return value
+
+
+def _not_blank(value: str, key: str) -> str:
+    """The text unless it is empty."""
+    if not value.strip():
+        raise InvalidField(key, "is empty")
+    return value
+
+
+def _turn(entry: Any, where: str) -> Message:
+    if not isinstance(entry, dict):
+        raise InvalidField(where, f"must be a message, not {_kind(entry)}")
+    share = "from" in entry and "role" not in entry
+    name_key, text_key = ("from", "value") if share else ("role", "content")
+    speaker = entry.get(name_key)
+    role = _NAMES.get(speaker.casefold()) if isinstance(speaker, str) else None
+    if role is None:
+        raise InvalidField(f"{where}.{name_key}", f"{speaker!r} is no role; one of: {', '.join(_NAMES)}")
+    content, calls = entry.get(text_key), _calls(entry.get("tool_calls"), where)
+    if content is None and calls:
+        content = ""
+    if isinstance(content, list):
+        content = _joined(content, where)
+    if not isinstance(content, str):
+        raise InvalidField(f"{where}.{text_key}", f"must be text, not {_kind(content)}")
+    reasoning = entry.get("reasoning") or entry.get("reasoning_content")
+    if reasoning is not None and not isinstance(reasoning, str):
+        raise InvalidField(f"{where}.reasoning", "must be text")
+    if role in ("user", "assistant") and not calls and not reasoning:
+        _not_blank(content, f"{where}.{text_key}")
+    call_id, name = (str(value) if (value := entry.get(key)) else None for key in ("tool_call_id", "name"))
+    return Message(role, content, reasoning, calls, call_id, name)
+
+
+def _joined(parts: list[Any], where: str) -> str:
+    """OpenAI's content parts, where all of them are text."""
+    for place, part in enumerate(parts):
+        good = isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+        if not good:
+            raise InvalidField(f"{where}.content[{place}]", "only parts of text can be read")
+    return "".join(part["text"] for part in parts)
+
+
+def _calls(value: Any, where: str) -> tuple[ToolCall, ...]:
+    found: list[ToolCall] = []
+    for place, call in enumerate(value if isinstance(value, list) else ()):
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise InvalidField(f"{where}.tool_calls[{place}].function.name", "must be text")
+        arguments = function.get("arguments", "{}")
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        found.append(ToolCall(str(call.get("id") or f"call-{place}"), function["name"], arguments))
+    return tuple(found)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
+    return names.get(type(value), "a number")
+
+
+_ASSISTANT = ("assistant",)
 _PROMPT = ("prompt", "question", "problem", "query")
 _COMPLETION = ("completion", "response")
 _SHAREGPT = ("conversations", "conversation")
 _STEPS = ("completions", "steps")
 _LABELS = {"true": True, "false": False, "1": True, "0": False}
+_NAMES: dict[str, Role] = {
+    "system": "system", "developer": "developer", "user": "user", "human": "user", "assistant": "assistant",
+    "gpt": "assistant", "model": "assistant", "chatgpt": "assistant", "function_call": "assistant",
+    "tool": "tool", "observation": "tool", "function": "tool", "function_response": "tool",
+}  # fmt: skip
+_AFTER: Mapping[str, tuple[str, ...]] = {
+    "": ("system", "developer", "user"), "system": ("user",), "user": ("assistant",),
+    "assistant": ("user", "tool"), "tool": ("assistant", "tool"),
+}  # fmt: skip
 
 FORMATS: tuple[Format, ...] = (
     Format("preference", Preference, (("chosen",), ("rejected",)), _preference),
@@ -230,4 +342,4 @@ FORMATS: tuple[Format, ...] = (
     Format("text", Text, (("text",),), _text),
 )
 PROMPT = Format("prompt", Question, (_PROMPT,), lambda raw: Question(_prompt(raw)))
-"""Problems without answers. Every row with a prompt has its fields, so it must be told."""
+"""Problems without answers. Every row with a prompt has its fields, so it must be asked for."""

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from reason_engine.answers import find
 from reason_engine.types import Message
 
 Turns = tuple[Message, ...]
@@ -81,7 +82,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A problem whose answer nobody has told."""
+    """A problem without an answer."""
 
     prompt: Turns
 
@@ -98,14 +99,14 @@ Row = Conversation | Preference | Labelled | Stepwise | Reference | Question | T
 
 def question_of(row: Row) -> str:
     """The last user turn; the text itself of a row that is plain text."""
-    return row.text if isinstance(row, Text) else _user(row.prompt)[1].content
+    return row.text if isinstance(row, Text) else last_user_turn(row.prompt)[1].content
 
 
 def with_question(row: Row, question: str) -> Row:
     """The row with another last user turn."""
     if isinstance(row, Text):
         return replace(row, text=question)
-    place, turn = _user(row.prompt)
+    place, turn = last_user_turn(row.prompt)
     turns = (*row.prompt[:place], replace(turn, content=question), *row.prompt[place + 1 :])
     if isinstance(row, Conversation):
         return replace(row, messages=(*turns, row.answer))
@@ -136,6 +137,19 @@ def answer_text(row: Row) -> str:
             return row.text
 
 
+def known_answer(row: Row) -> str | None:
+    """The right answer, where the row tells it."""
+    match row:
+        case Reference():
+            return row.answer
+        case Conversation():
+            return find(row.answer.content)
+        case Labelled():
+            return find(row.completion) if row.label else None
+        case _:
+            return None
+
+
 def to_json(row: Row) -> dict[str, Any]:
     """The row as the mapping that stands in a file; what says nothing is left out."""
     match row:
@@ -153,11 +167,8 @@ def to_json(row: Row) -> dict[str, Any]:
         case Labelled():
             return {"prompt": _prompt(row.prompt), "completion": row.completion, "label": row.label}
         case Stepwise():
-            return {
-                "prompt": _prompt(row.prompt),
-                "completions": list(row.steps),
-                "labels": list(row.labels),
-            }
+            steps, labels = list(row.steps), list(row.labels)
+            return {"prompt": _prompt(row.prompt), "completions": steps, "labels": labels}
         case Reference():
             worked = {} if row.solution is None else {"solution": row.solution}
             return {**row.meta, "prompt": _prompt(row.prompt), "answer": row.answer, **worked}
@@ -173,14 +184,8 @@ def turn_json(turn: Message) -> dict[str, Any]:
     if turn.reasoning:
         found["reasoning"] = turn.reasoning
     if turn.tool_calls:
-        found["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in turn.tool_calls
-        ]
+        calls = [(call.id, {"name": call.name, "arguments": call.arguments}) for call in turn.tool_calls]
+        found["tool_calls"] = [{"id": id, "type": "function", "function": call} for id, call in calls]
     if turn.tool_call_id:
         found["tool_call_id"] = turn.tool_call_id
     if turn.name:
@@ -193,5 +198,6 @@ def _prompt(turns: Sequence[Message]) -> Any:
     return turns[0].content if plain else [turn_json(turn) for turn in turns]
 
 
-def _user(turns: Turns) -> tuple[int, Message]:
+def last_user_turn(turns: Turns) -> tuple[int, Message]:
+    """Its place and itself."""
     return next((place, turn) for place, turn in reversed(list(enumerate(turns))) if turn.role == "user")

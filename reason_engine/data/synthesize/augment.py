@@ -1,6 +1,6 @@
 """`reason data augment`: the same problems in other words; the answers stay as they are.
 
-    synonyms           listed words exchanged, without a model: EDA, Wei and Zou 2019 (arXiv:1901.11196), section 2
+    synonyms           listed words exchanged, without a model: EDA, Wei and Zou 2019 (arXiv:1901.11196), section 2, SR
     paraphrase         a model rewrites the question
     back-translation   into a pivot language and back: Sennrich et al. 2016 (arXiv:1511.06709), on inputs
 
@@ -8,16 +8,14 @@ What comes back counts only if it is sound: the same numbers equally often, code
 language, between half and twice as long, not the same text again; and with `check_answer` only if the model, asked the
 new question by a strategy, still reaches the known answer.
 
-Every attempt is a line of the journal beside OUT, so a run that was broken off goes on; OUT holds the new rows (after
-the old ones with `keep_originals`), each with its `provenance`, and `.dropped.jsonl` every other attempt with reason
-and evidence.
-
-Synonym replacement in a question: Wei and Zou 2019, "EDA" (arXiv:1901.11196), section 2, the operation SR.
-
-A share of the words that have a synonym is exchanged, drawn by seed. Left as they are: numbers, code, formulas and
+Of the words that have a synonym a share is exchanged, drawn by seed. Left as they are: numbers, code, formulas and
 addresses; names (a capital inside a sentence); words that the answer uses, so that both still speak of one thing; and a
 word after "a" or "an" whose synonym would need the other. Departures: the lexicon is the user's or a short list of
 words that are safe in most senses, not WordNet; stop words need no list, since only listed words change.
+
+Every attempt is a line of the journal beside OUT, so a run that was broken off goes on; OUT holds the new rows (after
+the old ones with `keep_originals`), each with its `provenance`, and `.dropped.jsonl` every other attempt with reason
+and evidence.
 """
 
 from __future__ import annotations
@@ -30,18 +28,36 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.data.formats.readers import Record, Source, open_source
-from reason_engine.data.formats.rows import Row, Text, answer_text, question_of, to_json, with_question
-from reason_engine.data.synthesize.journal import Journal, each, file_hash
-from reason_engine.data.synthesize.outputs import Account, Outputs, Refusal, Tally, beside
-from reason_engine.data.synthesize.rewrites import cleaned, faults, known_answer, language_name
-from reason_engine.data.synthesize.teacher import Said, Teacher, build_strategy, seed_of
-from reason_engine.data.texts import kept_spans, squeeze, words
+from reason_engine.data.formats.readers import RowFile, open_source
+from reason_engine.data.formats.rows import (
+    Row,
+    Text,
+    answer_text,
+    known_answer,
+    question_of,
+    to_json,
+    with_question,
+)
+from reason_engine.data.outputs import (
+    Account,
+    Journal,
+    Outputs,
+    Refusal,
+    Tally,
+    beside,
+    file_hash,
+    work_through,
+)
+from reason_engine.data.synthesize.checks import cleaned, rewrite_fault
+from reason_engine.data.synthesize.teacher import Reply, Teacher, build_strategy, seed_of
+from reason_engine.data.texts import kept_spans, language_of, squeeze, words
 from reason_engine.errors import SetupError
 from reason_engine.types import Problem
 
+Lexicon = Mapping[str, tuple[str, ...]]
 Method = Literal["synonyms", "paraphrase", "back-translation"]
 
 
@@ -69,17 +85,17 @@ class AugmentConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """One attempt at one row."""
+class _Attempt:
+    """One attempt at the row of a line."""
 
-    record: Record
+    line: int
     row: Row
     method: Method
     copy: int
 
     @property
     def key(self) -> str:
-        return f"{self.record.line}/{self.method}/{self.copy}"
+        return f"{self.line}/{self.method}/{self.copy}"
 
 
 async def augment(
@@ -96,7 +112,7 @@ async def augment(
     """Multiply the rows of a file. `teacher` may be None where only synonyms are exchanged. `tokens`: the budget of
     the whole run, earlier parts of it included. Raises SetupError or RequestError before a token is spent where
     something is wrong, EngineError where the engine fails; what is done by then is kept."""
-    source = open_source(path, config.format)
+    file = open_source(path, config.format)
     build_strategy(config.strategy, config.options)
     lexicon = load_lexicon(config.lexicon) if "synonyms" in config.methods else {}
     if teacher is None and config.needs_model:
@@ -104,173 +120,132 @@ async def augment(
     model = teacher.engine.info.name if teacher else "none"
     dump = config.model_dump(mode="json")
     head = {"run": "augment", "input": file_hash(path), "model": model, "config": dump}
-    with (
-        Outputs(out, ("dropped",), (path,)) as outputs,
-        Journal(beside(out, "journal"), head, fresh=fresh) as journal,
-    ):
-        desk = teacher.within(tokens, journal.spent) if teacher else None
-        worker = _Worker(config, desk, lexicon, journal, progress)
-        await each(_jobs(source, config, journal), concurrency, worker.work)
-        tally, rows, bad = await _collect(source, config, journal, outputs, teacher, model)
-        dropped = tally.reasons.total()
-        account = Account(
-            "augment", rows, bad, tally.kept + dropped, tally.kept, dropped, tally.not_attempted,
-            dict(tally.reasons), journal.spent, source.statement, model, dump,
-        )  # fmt: skip
-        outputs.finish(account.to_json())
-    return account
+    with Outputs(out, (path,)) as outputs:
+        journal, tally = Journal(beside(out, "journal"), head, fresh=fresh), Tally(outputs)
+        teacher = teacher.within(tokens, journal.spent) if teacher else None
+        run = _Run(config, teacher, lexicon, journal, progress)
+        await work_through(run.missing(file), concurrency, run.attempt)
+        for place, row, raw in tally.read(file):
+            if config.keep_originals:
+                outputs.keep(raw)
+            await run.write_rows(place, row, raw, tally, model)
+        return tally.finish(head, file, journal.spent)
 
 
-class _Worker:
-    """Makes attempts that the journal does not hold yet."""
+@dataclass(slots=True)
+class _Run:
+    """Makes the attempts that the journal does not hold yet, and rows of what it holds."""
 
-    def __init__(
-        self,
-        config: AugmentConfig,
-        teacher: Teacher | None,
-        lexicon: Lexicon,
-        journal: Journal,
-        progress: Callable[[int], None],
-    ) -> None:
-        self._config, self._teacher, self._lexicon = config, teacher, lexicon
-        self._journal, self._progress, self._done = journal, progress, 0
+    config: AugmentConfig
+    teacher: Teacher | None
+    lexicon: Lexicon
+    journal: Journal
+    progress: Callable[[int], None]
+    done: int = 0
 
-    async def work(self, job: _Job) -> bool:
-        """False where the budget is spent."""
-        entry = await self._attempt(job)
+    def missing(self, file: RowFile) -> Iterator[_Attempt]:
+        """The attempts to make, in order."""
+        for found in file:
+            if found.row is not None:
+                attempts = self._attempts(found.line, found.row)
+                yield from (attempt for attempt in attempts if attempt.key not in self.journal)
+
+    async def attempt(self, attempt: _Attempt) -> bool:
+        """Make one; False where the budget is spent."""
+        entry = await self._entry(attempt)
         if entry is None:
             return False
-        self._journal.add(job.key, entry)
-        self._done += 1
-        self._progress(self._done)
+        self.journal.add(attempt.key, entry)
+        self.done += 1
+        self.progress(self.done)
         return True
 
-    async def _attempt(self, job: _Job) -> dict[str, Any] | None:
-        config, before = self._config, question_of(job.row)
-        seed = seed_of(config.seed, job.key)
-        if config.check_answer and known_answer(job.row) is None:
-            return {"failed": "no-known-answer"}
-        entry: dict[str, Any] | None
-        if job.method == "synonyms":
-            answer = "" if isinstance(job.row, Text) else answer_text(job.row)
-            entry = {"text": replace_words(before, answer, self._lexicon, config.rate, seed)}
-        elif job.method == "paraphrase":
-            entry = await self._ask(PARAPHRASE.format(text=before), seed, {})
-        else:
-            entry = await self._ask(INTO.format(language=config.pivot, text=before), seed, {})
-            if entry and not entry.get("failed"):
-                home = language_name(before)
-                back = BACK.format(pivot=config.pivot, language=home, text=entry["text"])
-                said = {"pivot": entry["text"], "tokens": entry["tokens"]}
-                entry = await self._ask(back, seed + 1, said)
-        if entry and not entry.get("failed") and config.check_answer and not faults(before, entry["text"]):
-            return await self._solve(with_question(job.row, entry["text"]), seed, entry)
-        return entry
-
-    async def _ask(self, prompt: str, seed: int, entry: dict[str, Any]) -> dict[str, Any] | None:
-        assert self._teacher is not None
-        said = await self._teacher.say(prompt, seed, self._config.temperature)
-        return self._said(said, {**entry, "text": cleaned(said.content)})
-
-    async def _solve(self, row: Row, seed: int, entry: dict[str, Any]) -> dict[str, Any] | None:
-        assert self._teacher is not None
-        strategy = build_strategy(self._config.strategy, self._config.options)
-        said = await self._teacher.solve(strategy, Problem(question_of(row)), seed)
-        return self._said(said, {**entry, "answer": said.answer})
-
-    def _said(self, said: Said, entry: dict[str, Any]) -> dict[str, Any] | None:
-        tokens = entry.get("tokens", 0) + said.tokens
-        if said.cut:
-            self._journal.spend(tokens)
-            return None
-        failed = said.failed or ("cut-off" if said.finish == "length" else "")
-        return {**entry, "tokens": tokens, **({"failed": failed} if failed else {})}
-
-
-async def _collect(
-    source: Source,
-    config: AugmentConfig,
-    journal: Journal,
-    outputs: Outputs,
-    teacher: Teacher | None,
-    model: str,
-) -> tuple[Tally, int, int]:
-    """Write what the journal holds, in the order of the rows."""
-    tally, rows, bad = Tally(outputs), 0, 0
-    for record in source:
-        rows += 1
-        place = {"file": str(source.path), "line": record.line}
-        if record.row is None:
-            bad += 1
-            assert record.fault is not None
-            why = Refusal("bad-row", {"field": record.fault.field, "message": record.fault.message})
-            tally.note(why, place, {"row": record.raw})
-            continue
-        if config.keep_originals:
-            outputs.keep(record.raw or {})
+    async def write_rows(
+        self, place: Mapping[str, Any], row: Row, raw: Mapping[str, Any], tally: Tally, model: str
+    ) -> None:
+        """The rows that the journal's attempts at one row came to; the others are dropped."""
         seen: set[str] = set()
-        for job in _jobs_of(record, record.row, config):
-            entry = journal.entry(job.key)
+        for attempt in self._attempts(place["line"], row):
+            entry = self.journal.entry(attempt.key)
             if entry is None:
                 tally.not_attempted += 1
                 continue
-            refusal = await _verdict(job, entry, config, seen, teacher)
-            told = {"method": job.method, "copy": job.copy, "seed": seed_of(config.seed, job.key)}
+            refusal = await self._refusal(attempt, entry, seen)
+            origin = {"method": attempt.method, "copy": attempt.copy}
+            origin["seed"] = seed_of(self.config.seed, attempt.key)
             if refusal:
-                tally.drop(refusal, place, {**told, "text": entry.get("text", ""), "row": record.raw})
+                tally.drop(refusal, place, {**origin, "text": entry.get("text", ""), "row": raw})
                 continue
             seen.add(squeeze(entry["text"]).casefold())
-            source_of = {**place, **told, "model": model if job.method != "synonyms" else None}
-            tally.keep({**to_json(with_question(job.row, entry["text"])), "provenance": source_of})
-    return tally, rows, bad
+            provenance = {**place, **origin, "model": model if attempt.method != "synonyms" else None}
+            tally.keep({**to_json(with_question(row, entry["text"])), "provenance": provenance})
 
+    def _attempts(self, line: int, row: Row) -> Iterator[_Attempt]:
+        for method in dict.fromkeys(self.config.methods):
+            for copy in range(self.config.copies):
+                yield _Attempt(line, row, method, copy)
 
-async def _verdict(
-    job: _Job, entry: Mapping[str, Any], config: AugmentConfig, seen: set[str], teacher: Teacher | None
-) -> Refusal | None:
-    if failed := entry.get("failed"):
-        return Refusal(failed)
-    if refusal := faults(question_of(job.row), entry["text"]):
-        return refusal
-    if squeeze(entry["text"]).casefold() in seen:
-        return Refusal("duplicate")
-    if config.check_answer and teacher:
-        wanted, found = known_answer(job.row) or "", entry.get("answer")
-        if found is None:
-            return Refusal("no-answer", {"wanted": wanted})
-        if not await teacher.equality.same(found, wanted):
-            return Refusal("wrong-answer", {"wanted": wanted, "found": found})
-    return None
+    async def _entry(self, attempt: _Attempt) -> dict[str, Any] | None:
+        """What the attempt came to, as the journal keeps it; None where the budget is spent."""
+        config, before = self.config, question_of(attempt.row)
+        seed = seed_of(config.seed, attempt.key)
+        if config.check_answer and known_answer(attempt.row) is None:
+            return {"failed": "no-known-answer"}
+        entry: dict[str, Any] | None
+        if attempt.method == "synonyms":
+            answer = "" if isinstance(attempt.row, Text) else answer_text(attempt.row)
+            entry = {"text": replace_words(before, answer, self.lexicon, config.rate, seed)}
+        elif attempt.method == "paraphrase":
+            entry = await self._rewrite(PARAPHRASE.format(text=before), seed, {})
+        else:
+            entry = await self._rewrite(INTO.format(language=config.pivot, text=before), seed, {})
+            if entry and not entry.get("failed"):
+                language = _LANGUAGES.get(language_of(before) or "en", "English")
+                back = BACK.format(pivot=config.pivot, language=language, text=entry["text"])
+                pivot = {"pivot": entry["text"], "tokens": entry["tokens"]}
+                entry = await self._rewrite(back, seed + 1, pivot)
+        if (
+            not config.check_answer
+            or not entry
+            or entry.get("failed")
+            or rewrite_fault(before, entry["text"])
+        ):
+            return entry
+        return await self._solve(with_question(attempt.row, entry["text"]), seed, entry)
 
+    async def _rewrite(self, prompt: str, seed: int, entry: dict[str, Any]) -> dict[str, Any] | None:
+        assert self.teacher is not None
+        reply = await self.teacher.write(prompt, seed, self.config.temperature)
+        return self._joined({**entry, "text": cleaned(reply.content)}, reply)
 
-def _jobs(source: Source, config: AugmentConfig, journal: Journal) -> Iterator[_Job]:
-    for record in source:
-        if record.row is not None:
-            yield from (job for job in _jobs_of(record, record.row, config) if job.key not in journal)
+    async def _solve(self, row: Row, seed: int, entry: dict[str, Any]) -> dict[str, Any] | None:
+        assert self.teacher is not None
+        strategy = build_strategy(self.config.strategy, self.config.options)
+        reply = await self.teacher.solve(strategy, Problem(question_of(row)), seed)
+        return self._joined({**entry, "answer": reply.answer}, reply)
 
+    def _joined(self, entry: dict[str, Any], reply: Reply) -> dict[str, Any] | None:
+        tokens = entry.get("tokens", 0) + reply.tokens
+        if reply.cut:
+            self.journal.spend(tokens)
+            return None
+        failed = reply.failed or ("cut-off" if reply.finish == "length" else "")
+        return {**entry, "tokens": tokens, **({"failed": failed} if failed else {})}
 
-def _jobs_of(record: Record, row: Row, config: AugmentConfig) -> Iterator[_Job]:
-    for method in dict.fromkeys(config.methods):
-        for copy in range(config.copies):
-            yield _Job(record, row, method, copy)
-
-
-PARAPHRASE = """Rewrite the text below in other words. Keep its meaning, its language, every number, every name and \
-every unit; leave code and formulas exactly as they are. Do not solve it and add nothing. Reply with the rewritten \
-text only.
-
-{text}"""
-INTO = """Translate the text below into {language}. Keep every number in digits; leave code and formulas exactly as \
-they are. Reply with the translation only.
-
-{text}"""
-BACK = """Translate the text below from {pivot} into {language}. Keep every number in digits; leave code and formulas \
-exactly as they are. Reply with the translation only.
-
-{text}"""
-
-
-Lexicon = Mapping[str, tuple[str, ...]]
+    async def _refusal(self, attempt: _Attempt, entry: Mapping[str, Any], seen: set[str]) -> Refusal | None:
+        if failed := entry.get("failed"):
+            return Refusal(failed)
+        if refusal := rewrite_fault(question_of(attempt.row), entry["text"]):
+            return refusal
+        if squeeze(entry["text"]).casefold() in seen:
+            return Refusal("duplicate")
+        if self.config.check_answer and self.teacher:
+            right, found = known_answer(attempt.row) or "", entry.get("answer")
+            if found is None:
+                return Refusal("no-answer", {"wanted": right})
+            if not await self.teacher.equality.same(found, right):
+                return Refusal("wrong-answer", {"wanted": right, "found": found})
+        return None
 
 
 def replace_words(text: str, answer: str, lexicon: Lexicon, rate: float, seed: int) -> str:
@@ -287,11 +262,9 @@ def replace_words(text: str, answer: str, lexicon: Lexicon, rate: float, seed: i
 
 def load_lexicon(path: Path | None) -> Lexicon:
     """A YAML mapping `word: [synonym, …]` (or `word: one, two`); None: the list of the package. Raises SetupError."""
-    import yaml
-
     where = f"--lexicon {path}"
     try:
-        home = files("reason_engine.data").joinpath("synonyms.yaml") if path is None else path
+        home = files("reason_engine.data.synthesize").joinpath("synonyms.yaml") if path is None else path
         values: Any = yaml.safe_load(home.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SetupError(f"{where}: {' '.join(str(error).split())}") from None
@@ -337,3 +310,22 @@ def _cased(word: str, like: str) -> str:
 
 _WORD = re.compile(r"(?<![\w'-])[^\W\d_]+(?![\w'-])")
 _ARTICLE = re.compile(r"(?:^|\s)(an?)$", re.IGNORECASE)
+_LANGUAGES = {
+    "ar": "Arabic", "da": "Danish", "de": "German", "el": "Greek", "en": "English", "es": "Spanish", "fa": "Persian",
+    "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "id": "Indonesian", "it": "Italian",
+    "ja": "Japanese", "ko": "Korean", "nl": "Dutch", "pl": "Polish", "pt": "Portuguese", "ru": "Russian",
+    "sv": "Swedish", "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "zh": "Chinese",
+}  # fmt: skip
+PARAPHRASE = """Rewrite the text below in other words. Keep its meaning, its language, every number, every name and \
+every unit; leave code and formulas exactly as they are. Do not solve it and add nothing. Reply with the rewritten \
+text only.
+
+{text}"""
+INTO = """Translate the text below into {language}. Keep every number in digits; leave code and formulas exactly as \
+they are. Reply with the translation only.
+
+{text}"""
+BACK = """Translate the text below from {pivot} into {language}. Keep every number in digits; leave code and formulas \
+exactly as they are. Reply with the translation only.
+
+{text}"""

@@ -23,14 +23,22 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from reason_engine.data.formats.readers import Source, open_source
-from reason_engine.data.formats.rows import Conversation, Question, Reference, Row, Turns, to_json
-from reason_engine.data.synthesize.journal import Journal, each, file_hash
-from reason_engine.data.synthesize.outputs import Account, Outputs, Refusal, Tally, beside
-from reason_engine.data.synthesize.problems import accepted, enough, verdicts, write_prompt, written
-from reason_engine.data.synthesize.rewrites import known_answer
-from reason_engine.data.synthesize.teacher import Said, Teacher, build_strategy, check_verifier, seed_of
+from reason_engine.data.formats.readers import open_source
+from reason_engine.data.formats.rows import (
+    Conversation,
+    Question,
+    Reference,
+    Row,
+    Turns,
+    known_answer,
+    last_user_turn,
+    to_json,
+)
+from reason_engine.data.outputs import Account, Journal, Outputs, Tally, beside, file_hash, work_through
+from reason_engine.data.synthesize.checks import AttemptJudge, cleaned_problem, problem_refusals
+from reason_engine.data.synthesize.teacher import Reply, Teacher, build_strategy, check_verifier, seed_of
 from reason_engine.errors import SetupError
+from reason_engine.strategies import Strategy
 from reason_engine.types import Message, Problem
 
 
@@ -57,7 +65,7 @@ class SynthesizeConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class SourceProblem:
     """One problem to solve."""
 
     key: str
@@ -66,24 +74,18 @@ class Task:
     reference: str | None = None
     meta: Mapping[str, Any] | None = None
 
-    @property
-    def last(self) -> int:
-        """The place of the last user turn."""
-        return max(number for number, turn in enumerate(self.prompt) if turn.role == "user")
-
     def problem(self, *, hint: bool = False) -> Problem:
         """The problem as the teacher gets it; with the hint it is shown the answer."""
-        question, before = self.prompt[self.last].content, self.prompt[: self.last]
-        if hint:
-            question = f"{question}\n{HINT.replace('{answer}', self.reference or '')}"
-        after = self.prompt[self.last + 1 :]
-        return Problem(question, before, reference=self.reference, meta=self.meta or {}, tail=after)
+        place, turn = last_user_turn(self.prompt)
+        more = f"\n{HINT.replace('{answer}', self.reference or '')}" if hint else ""
+        before, after, meta = self.prompt[:place], self.prompt[place + 1 :], self.meta or {}
+        return Problem(turn.content + more, before, reference=self.reference, meta=meta, tail=after)
 
     def suffixed(self, suffix: str) -> Turns:
         """The prompt of the row: with this text as the last line of the question."""
-        turn = self.prompt[self.last]
+        place, turn = last_user_turn(self.prompt)
         asked = replace(turn, content=f"{turn.content}\n{suffix}") if suffix else turn
-        return (*self.prompt[: self.last], asked, *self.prompt[self.last + 1 :])
+        return (*self.prompt[:place], asked, *self.prompt[place + 1 :])
 
 
 async def synthesize(
@@ -102,203 +104,164 @@ async def synthesize(
     Raises SetupError or RequestError before a token is spent where something is wrong, EngineError where the engine
     fails; what is done by then is kept.
     """
-    source = open_source(path, config.format)
-    if source.format.kind not in (Reference, Question, Conversation):
-        raise SetupError(
-            f"{path}: format {source.format.name} holds no problems to solve; prompt+answer does, and prompt"
-        )
-    build_strategy(config.strategy, config.options)
+    file = open_source(path, config.format)
+    if file.format.kind not in (Reference, Question, Conversation):
+        name = file.format.name
+        raise SetupError(f"{path}: format {name} holds no problems to solve; prompt+answer does, and prompt")
+    strategy = build_strategy(config.strategy, config.options)
     if config.verifier:
         check_verifier(config.verifier, config.params)
     dump, model = config.model_dump(mode="json"), teacher.engine.info.name
     head = {"run": "synthesize", "input": file_hash(path), "model": model, "config": dump}
-    with (
-        Outputs(out, ("dropped",), (path,)) as outputs,
-        Journal(beside(out, "journal"), head, fresh=fresh) as journal,
-    ):
-        desk = teacher.within(tokens, journal.spent)
-        worker, tally = _Worker(config, desk, journal, progress), Tally(outputs)
-        rows, bad, seeds = _read(source, tally)
-        problems: dict[str, int] = {}
+    with Outputs(out, (path,)) as outputs:
+        journal, tally = Journal(beside(out, "journal"), head, fresh=fresh), Tally(outputs)
+        scored = config.verifier is not None
+        judge = AttemptJudge(scored, config.threshold, config.keep, config.agree, teacher.equality)
+        run = _Run(config, strategy, teacher.within(tokens, journal.spent), judge, journal, progress)
+        problems = given = [_problem_of(row, place) for place, row, _ in tally.read(file)]
+        within_budget, counts = True, dict[str, int]()
         if config.write:
-            if not seeds:
+            if not given:
                 raise SetupError(f"{path}: holds no problem to write others by")
-            going = await each(range(config.write), concurrency, lambda number: worker.write(number, seeds))
-            tasks, problems = _accept(config, journal, seeds, tally, path)
-        else:
-            going, tasks = True, seeds
-        if going:
-            await each(tasks, concurrency, worker.solve)
-        problems |= await _collect(tasks, config, journal, teacher, tally, model)
-        if config.write:
-            missing = sum(f"write/{number}" not in journal for number in range(config.write))
-            tally.not_attempted += missing
-        dropped = tally.reasons.total()
-        account = Account(
-            "synthesize", rows, bad, tally.kept + dropped, tally.kept, dropped, tally.not_attempted,
-            dict(tally.reasons), journal.spent, source.statement, model, dump, problems,
-        )  # fmt: skip
-        outputs.finish(account.to_json())
-    return account
+            numbers = range(config.write)
+            within_budget = await work_through(numbers, concurrency, lambda number: run.write(number, given))
+            problems, counts = run.accepted(given, tally, path)
+        if within_budget:
+            await work_through(problems, concurrency, run.solve)
+        counts |= await run.write_rows(problems, tally, model)
+        return tally.finish(head, file, journal.spent, counts)
 
 
-class _Worker:
-    """Makes attempts that the journal does not hold yet."""
+@dataclass(slots=True)
+class _Run:
+    """Makes the attempts that the journal does not hold yet, and rows of what it holds."""
 
-    def __init__(
-        self,
-        config: SynthesizeConfig,
-        teacher: Teacher,
-        journal: Journal,
-        progress: Callable[[int], None],
-    ) -> None:
-        self._config, self._teacher, self._journal = config, teacher, journal
-        self._strategy = build_strategy(config.strategy, config.options)
-        self._progress, self._done = progress, 0
+    config: SynthesizeConfig
+    strategy: Strategy
+    teacher: Teacher
+    judge: AttemptJudge
+    journal: Journal
+    progress: Callable[[int], None]
+    done: int = 0
 
-    async def write(self, number: int, seeds: list[Task]) -> bool:
+    async def write(self, number: int, given: list[SourceProblem]) -> bool:
         """One new problem by a few of the given ones; False where the budget is spent."""
         key = f"write/{number}"
-        if key in self._journal:
+        if key in self.journal:
             return True
-        seed = seed_of(self._config.seed, key)
-        shots = random.Random(seed).sample(seeds, min(self._config.shots, len(seeds)))
-        prompt = write_prompt([shot.problem().question for shot in shots])
-        said = await self._teacher.say(prompt, seed, self._config.temperature)
-        return self._keep(key, said, {"text": written(said.content)}) is not None
+        seed = seed_of(self.config.seed, key)
+        shots = random.Random(seed).sample(given, min(self.config.shots, len(given)))
+        questions = (shot.problem().question for shot in shots)
+        shown = "\n\n".join(f"Problem {place}:\n{text}" for place, text in enumerate(questions, 1))
+        reply = await self.teacher.write(WRITE.replace("{shown}", shown), seed, self.config.temperature)
+        return self._keep(key, reply, {"text": cleaned_problem(reply.content)}) is not None
 
-    async def solve(self, task: Task) -> bool:
+    async def solve(self, problem: SourceProblem) -> bool:
         """Attempts at one problem, until enough are right; False where the budget is spent."""
         entries: list[dict[str, Any]] = []
-        for key, hint in _keys(task, self._config):
-            judged = await verdicts(task.reference, entries, self._config, self._teacher.equality)
-            if enough(hint, judged, self._config, task.reference is not None):
+        for key, hint in self._keys(problem):
+            refusals = await self.judge.refusals(problem.reference, entries)
+            if self.judge.enough(hint, refusals, problem.reference is not None):
                 continue
-            entry = self._journal.entry(key) or await self._attempt(task, key, hint)
+            entry = self.journal.entry(key) or await self._attempt(problem, key, hint)
             if entry is None:
                 return False
             entries.append(entry)
-        self._done += 1
-        self._progress(self._done)
+        self.done += 1
+        self.progress(self.done)
         return True
 
-    async def _attempt(self, task: Task, key: str, hint: bool) -> dict[str, Any] | None:
-        seed = seed_of(self._config.seed, key)
-        problem = task.problem(hint=hint)
-        said = await self._teacher.solve(self._strategy, problem, seed)
-        more: dict[str, Any] = {"hint": True} if hint else {}
-        if self._config.verifier and said.path is not None and not said.cut:
-            score, detail, tokens = await self._teacher.judge(
-                self._config.verifier, self._config.params, task.problem(), said.path, seed
+    def accepted(
+        self, given: list[SourceProblem], tally: Tally, path: Path
+    ) -> tuple[list[SourceProblem], dict[str, int]]:
+        """The written problems that are new, in order, and counts; the others are dropped with their reason."""
+        keys = {number: f"write/{number}" for number in range(self.config.write)}
+        entries = {number: entry for number, key in keys.items() if (entry := self.journal.entry(key))}
+        tally.not_attempted += len(keys) - len(entries)
+        problems: list[SourceProblem] = []
+        refusals = problem_refusals(entries, [problem.problem().question for problem in given])
+        for number, refusal in refusals.items():
+            place, text = {"file": str(path), "written": number}, entries[number].get("text", "")
+            if refusal is None:
+                problems.append(SourceProblem(f"w{number}", place, (Message("user", text),)))
+            else:
+                tally.note(refusal, place, {"stage": "problem", "text": text})
+        return problems, {"written": len(entries), "refused": len(entries) - len(problems)}
+
+    async def write_rows(self, problems: list[SourceProblem], tally: Tally, model: str) -> dict[str, int]:
+        """The rows that the journal's attempts came to, in the order of the problems; the others are dropped."""
+        counts = {"solved": 0, "unsolved": 0}
+        for problem in problems:
+            keys, known = list(self._keys(problem)), problem.reference is not None
+            entries = [entry for key, _ in keys if (entry := self.journal.entry(key))]
+            refusals = await self.judge.refusals(problem.reference, entries)
+            if len(entries) < len(keys) and not self.judge.enough(keys[len(entries)][1], refusals, known):
+                tally.not_attempted += 1
+            if entries:
+                counts["solved" if None in refusals else "unsolved"] += 1
+            judged_by = self.config.verifier or ("reference" if known else "agreement")
+            for entry, refusal in zip(entries, refusals, strict=True):
+                attempt = {"attempt": entry["key"], "seed": seed_of(self.config.seed, entry["key"])}
+                if refusal:
+                    tally.drop(refusal, problem.place, {**attempt, "text": entry.get("content", "")})
+                    continue
+                provenance = {
+                    "method": "rationalisation" if entry.get("hint") else "rejection-sampling",
+                    **problem.place,
+                    **attempt,
+                    "model": model,
+                    "strategy": self.config.strategy,
+                    "judged_by": judged_by,
+                    "answer": entry.get("answer"),
+                    **({"score": entry["score"]} if "score" in entry else {}),
+                }
+                answer = Message("assistant", entry.get("content", ""), entry.get("reasoning"))
+                row = Conversation((*problem.suffixed(self.config.suffix), answer), "synthesized")
+                tally.keep({**to_json(row), "provenance": provenance})
+        return counts
+
+    async def _attempt(self, problem: SourceProblem, key: str, hint: bool) -> dict[str, Any] | None:
+        config, seed = self.config, seed_of(self.config.seed, key)
+        reply = await self.teacher.solve(self.strategy, problem.problem(hint=hint), seed)
+        entry: dict[str, Any] = {"hint": True} if hint else {}
+        tokens = 0
+        if config.verifier and reply.path is not None and not reply.cut:
+            score, detail, tokens = await self.teacher.judge(
+                config.verifier, config.params, problem.problem(), reply.path, seed
             )
-            more |= {"score": score, **({"detail": detail} if detail else {})}
-            return self._keep(key, said, more, tokens)
-        return self._keep(key, said, more)
+            entry |= {"score": score, **({"detail": detail} if detail else {})}
+        return self._keep(key, reply, entry, tokens)
 
-    def _keep(self, key: str, said: Said, more: Mapping[str, Any], extra: int = 0) -> dict[str, Any] | None:
-        if said.cut:
-            self._journal.spend(said.tokens + extra)
+    def _keep(
+        self, key: str, reply: Reply, entry: Mapping[str, Any], tokens: int = 0
+    ) -> dict[str, Any] | None:
+        """A line of the journal. `tokens`: what judging the reply took."""
+        tokens += reply.tokens
+        if reply.cut:
+            self.journal.spend(tokens)
             return None
-        entry = said.entry()
-        return self._journal.add(key, {**entry, **more, "tokens": entry["tokens"] + extra})
+        return self.journal.add(key, {**reply.entry(), **entry, "tokens": tokens})
+
+    def _keys(self, problem: SourceProblem) -> Iterator[tuple[str, bool]]:
+        """Every attempt that may be made, in order, and whether it is hinted."""
+        for number in range(self.config.attempts):
+            yield f"{problem.key}/{number}", False
+        if problem.reference is not None:
+            for number in range(self.config.hints):
+                yield f"{problem.key}/hint/{number}", True
 
 
-def _read(source: Source, tally: Tally) -> tuple[int, int, list[Task]]:
-    """Every row as a task; bad ones are noted."""
-    rows, bad, tasks = 0, 0, list[Task]()
-    for record in source:
-        rows += 1
-        place = {"file": str(source.path), "line": record.line}
-        if record.row is None:
-            bad += 1
-            assert record.fault is not None
-            why = Refusal("bad-row", {"field": record.fault.field, "message": record.fault.message})
-            tally.note(why, place, {"row": record.raw})
-        else:
-            tasks.append(_task(record.row, place))
-    return rows, bad, tasks
-
-
-def _task(row: Row, place: Mapping[str, Any]) -> Task:
+def _problem_of(row: Row, place: Mapping[str, Any]) -> SourceProblem:
     assert isinstance(row, (Reference, Question, Conversation))
     meta = row.meta if isinstance(row, Reference) else {}
-    return Task(str(place["line"]), place, row.prompt, known_answer(row), meta)
-
-
-def _accept(
-    config: SynthesizeConfig, journal: Journal, seeds: list[Task], tally: Tally, path: Path
-) -> tuple[list[Task], dict[str, int]]:
-    """The written problems that are new, in order; the others are dropped with their reason."""
-    entries = {number: journal.entry(f"write/{number}") for number in range(config.write)}
-    texts = {number: entry for number, entry in entries.items() if entry is not None}
-    tasks: list[Task] = []
-    judged = accepted(texts, [seed.problem().question for seed in seeds])
-    for number, refusal in judged.items():
-        place = {"file": str(path), "written": number}
-        text = texts[number].get("text", "")
-        if refusal is None:
-            tasks.append(Task(f"w{number}", place, (Message("user", text),)))
-        else:
-            tally.note(refusal, place, {"stage": "problem", "text": text})
-    return tasks, {"written": len(texts), "refused": len(texts) - len(tasks)}
-
-
-async def _collect(
-    tasks: list[Task],
-    config: SynthesizeConfig,
-    journal: Journal,
-    teacher: Teacher,
-    tally: Tally,
-    model: str,
-) -> dict[str, int]:
-    """Write what the journal holds, in the order of the problems."""
-    counts = {"solved": 0, "unsolved": 0}
-    for task in tasks:
-        keys = list(_keys(task, config))
-        made = [(key, entry) for key, _ in keys if (entry := journal.entry(key))]
-        entries = [entry for _, entry in made]
-        judged = await verdicts(task.reference, entries, config, teacher.equality)
-        if len(made) < len(keys) and not enough(
-            keys[len(made)][1], judged, config, task.reference is not None
-        ):
-            tally.not_attempted += 1
-        by = config.verifier or ("reference" if task.reference is not None else "agreement")
-        if made:
-            counts["solved" if None in judged else "unsolved"] += 1
-        for (key, entry), refusal in zip(made, judged, strict=True):
-            seed = seed_of(config.seed, key)
-            if refusal:
-                told = {"attempt": key, "seed": seed, "text": entry.get("content", "")}
-                tally.drop(refusal, task.place, told)
-                continue
-            provenance = {
-                "method": "rationalisation" if entry.get("hint") else "rejection-sampling",
-                **task.place,
-                "attempt": key,
-                "seed": seed,
-                "model": model,
-                "strategy": config.strategy,
-                "judged_by": by,
-                "answer": entry.get("answer"),
-                **({"score": entry["score"]} if "score" in entry else {}),
-            }
-            tally.keep({**_row(task, entry, config.suffix), "provenance": provenance})
-    return counts
-
-
-def _row(task: Task, entry: Mapping[str, Any], suffix: str) -> dict[str, Any]:
-    answer = Message("assistant", entry.get("content", ""), entry.get("reasoning"))
-    return to_json(Conversation((*task.suffixed(suffix), answer), "synthesized"))
-
-
-def _keys(task: Task, config: SynthesizeConfig) -> Iterator[tuple[str, bool]]:
-    """Every attempt that may be made, in order, and whether it is hinted."""
-    for number in range(config.attempts):
-        yield f"{task.key}/{number}", False
-    if task.reference is not None:
-        for number in range(config.hints):
-            yield f"{task.key}/hint/{number}", True
+    return SourceProblem(str(place["line"]), place, row.prompt, known_answer(row), meta)
 
 
 HINT = """The right answer is {answer}. Show the steps that lead to it, as if it had not been told; do not speak of \
 having been told."""
+WRITE = """Here are problems of one kind:
+
+{shown}
+
+Write one more problem of this kind and about as hard, with another story, other names and other numbers. It must have \
+one right answer and hold all that is needed to find it. Write the problem only, without its solution."""

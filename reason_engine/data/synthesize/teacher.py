@@ -27,6 +27,7 @@ from reason_engine.errors import (
 from reason_engine.profile import FILE, Profile, read_profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
+from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.solve import solve
 from reason_engine.settings import load_settings
 from reason_engine.strategies import Strategy, VerifierChoice, strategies
@@ -35,7 +36,7 @@ from reason_engine.verifiers import verifiers
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TeacherOptions:
     """Which model writes. With `url`, `model` names one of the endpoint's. `profile`: a folder whose reason.json says
     how it wants to be asked, where that is not known of the model itself."""
 
@@ -48,8 +49,9 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One text. `cut`: the run's budget ended it, so that it is to be made again; `failed`: why there is none."""
+class Reply:
+    """What the teacher wrote. `cut`: the run's budget ended it, so that it must be made again; `failed`: why there is
+    no text."""
 
     content: str = ""
     reasoning: str | None = None
@@ -62,14 +64,9 @@ class Said:
 
     def entry(self) -> dict[str, Any]:
         """What the journal keeps."""
-        kept = {
-            "content": self.content,
-            "reasoning": self.reasoning,
-            "answer": self.answer,
-            "finish": self.finish,
-            "failed": self.failed,
-        }
-        return {"tokens": self.tokens, **{key: value for key, value in kept.items() if value}}
+        names = ("content", "reasoning", "answer", "finish", "failed")
+        kept = {name: value for name in names if (value := getattr(self, name))}
+        return {"tokens": self.tokens, **kept}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,58 +84,35 @@ class Teacher:
         left = None if tokens is None else max(0, tokens - spent)
         return replace(self, budget=Budget(Limits(tokens=left)))
 
-    async def say(self, prompt: str, seed: int, temperature: float) -> Said:
+    async def write(self, prompt: str, seed: int, temperature: float) -> Reply:
         """One text for an instruction, asked plainly."""
-        return await self.solve(
-            Instruction.model_validate({"temperature": temperature}), Problem(prompt), seed
-        )
+        instruction = Instruction.model_validate({"temperature": temperature})
+        return await self.solve(instruction, Problem(prompt), seed)
 
-    async def solve(self, strategy: Strategy, problem: Problem, seed: int) -> Said:
+    async def solve(self, strategy: Strategy, problem: Problem, seed: int) -> Reply:
         """A problem solved by a strategy. Raises EngineError, RequestError, StrategyError."""
         try:
-            outcome = await solve(
-                strategy,
-                problem,
-                self.engine,
-                profile=self.profile,
-                limits=self.budget.share() if self.budget else None,
-                sampling=Sampling(max_tokens=self.max_tokens),
-                seed=seed,
-                equality=self.equality,
-            )
+            outcome = await self._run(strategy, problem, seed, Sampling(max_tokens=self.max_tokens))
         except ContextLengthExceeded:
-            return Said(failed="too-long")
+            return Reply(failed="too-long")
         tokens, path = outcome.usage.completion, outcome.answer.path
         if outcome.stopped == "budget-tokens":
-            return Said(tokens=tokens, cut=True)
+            return Reply(tokens=tokens, cut=True)
         if path is None:
-            return Said(tokens=tokens, failed="no-text")
+            return Reply(tokens=tokens, failed="no-text")
         parsed = self.engine.parse(path.text, prompt=path.prompt)
-        return Said(
-            parsed.content.strip(),
-            (parsed.reasoning or "").strip() or None,
-            outcome.answer.value,
-            tokens,
-            path.finish_reason,
-            path=path,
-        )
+        reasoning = (parsed.reasoning or "").strip() or None
+        value, finish = outcome.answer.value, path.finish_reason
+        return Reply(parsed.content.strip(), reasoning, value, tokens, finish, path=path)
 
     async def judge(
         self, verifier: str, params: Mapping[str, Any], problem: Problem, path: Path, seed: int
     ) -> tuple[float | None, str, int]:
-        """A verifier's score of one path (None: it cannot judge it), what it says, and the tokens it took."""
-        named = VerifierChoice(name=verifier, params=params)
-        strategy = _Judgement.model_validate({"verifier": named, "path": replace(path, node=0)})
+        """A verifier's score of one path (None: it cannot judge it), its comment, and the tokens it took."""
+        choice = VerifierChoice(name=verifier, params=params)
+        strategy = _Judgement.model_validate({"verifier": choice, "path": replace(path, node=0)})
         try:
-            outcome = await solve(
-                strategy,
-                problem,
-                self.engine,
-                profile=self.profile,
-                limits=self.budget.share() if self.budget else None,
-                seed=seed,
-                equality=self.equality,
-            )
+            outcome = await self._run(strategy, problem, seed)
         except CapabilityMissing:
             raise
         except (RequestError, VerifierError) as error:
@@ -147,9 +121,23 @@ class Teacher:
         detail = str(scores[-1].get("detail", "")) if scores else ""
         return outcome.answer.confidence, detail, outcome.usage.completion
 
+    async def _run(
+        self, strategy: Strategy, problem: Problem, seed: int, sampling: Sampling | None = None
+    ) -> Outcome:
+        return await solve(
+            strategy,
+            problem,
+            self.engine,
+            profile=self.profile,
+            limits=self.budget.share() if self.budget else None,
+            sampling=sampling,
+            seed=seed,
+            equality=self.equality,
+        )
+
 
 class Instruction(Strategy):
-    """One path, asked plainly; all of its text counts, as with `direct`, whose name it bears for that."""
+    """One path, asked plainly. It has the name of `direct`, since all of its text counts as there."""
 
     name: ClassVar[str] = "direct"
 
@@ -171,7 +159,7 @@ class _Judgement(Strategy):
 
 
 @asynccontextmanager
-async def open_teacher(target: Target) -> AsyncIterator[Teacher]:
+async def open_teacher(target: TeacherOptions) -> AsyncIterator[Teacher]:
     """The engine, started, and closed in the end. Raises SetupError before anything heavy is loaded."""
     flags: dict[str, Any] = {"model": target.model, "engine": target.engine, "threads": target.threads}
     if target.url:

@@ -2,8 +2,8 @@
 
 The endpoint owns template, parsers and tokens; what it lacks is declared in `caps`. Where it speaks vLLM's dialect
 (found at start from its model list, or set) and `tokenizer` names a checkpoint folder with the same template, prompts
-are rendered here, sent as text or token ids, and paths can be continued exactly; otherwise prompts travel as messages
-(`_openai_request.encode`) and budgets are held by `max_tokens` alone.
+are rendered here, sent as text or token ids, and paths can be continued exactly; otherwise prompts are sent as messages
+(`request.encode`) and budgets are held by `max_tokens` alone.
 
 Probabilities over options come from the alternatives of one token: options must differ in their first token.
 """
@@ -18,16 +18,16 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
 from reason_engine.contracts import Capabilities, Health, Parsed
 from reason_engine.engines import engines
 from reason_engine.engines.chat.template import ChatFormat
-from reason_engine.engines.openai import request as wire
-from reason_engine.engines.openai.response import THINK_END, THINK_START, Fold, mapped, parse
+from reason_engine.engines.openai.request import Conversation, Dialect, body, encode, lacks
+from reason_engine.engines.openai.response import THINK_END, THINK_START, ResponseReader, mapped_error, parse
 from reason_engine.engines.refusals import check_counts
 from reason_engine.engines.reward_models import Endpoints
-from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, UnknownModel, first_error
+from reason_engine.errors import EngineDead, EngineError, UnknownModel, first_error
 from reason_engine.types import (
     Choice,
     ChoiceRequest,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _ASSUMED_CONTEXT = 32_768
 
 
-class OpenAIConfig(BaseModel):
+class OpenAIConfig(BaseModel, extra="forbid", frozen=True):
     """Where the endpoint is and what it can do.
 
     `model`: None takes the first one listed. `api_key`: None sends a placeholder; OPENAI_API_KEY is read for OpenAI's
@@ -56,8 +56,6 @@ class OpenAIConfig(BaseModel):
     and template are the served model's. `limit_field`: how the endpoint calls the length limit of a chat.
     `extra_body`: fields added to every request.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str
     model: str | None = None
@@ -89,7 +87,7 @@ class OpenAIEngine:
         self._rewards = Endpoints(rewards or {}, keys=reward_keys)
         self._http_client = http_client
         self._client: AsyncOpenAI | None = None
-        self._dialect: wire.Dialect = "vllm" if config.dialect == "vllm" else "openai"
+        self._dialect: Dialect = "vllm" if config.dialect == "vllm" else "openai"
         self._format = ChatFormat.load(FilePath(config.tokenizer)) if config.tokenizer else None
         self._model = config.model or ""
         self._context = config.context or _ASSUMED_CONTEXT
@@ -149,7 +147,7 @@ class OpenAIEngine:
     async def close(self) -> None:
         """End all streams and close the connection; again: no effect."""
         for stream in tuple(self._running.values()):
-            stream.cut()
+            stream.abort()
         await self._rewards.close()
         client, self._client = self._client, None
         if client is not None:
@@ -169,28 +167,25 @@ class OpenAIEngine:
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         client = self._connected()
         if isinstance(request.prompt, tuple) and not self.caps.continuation:
-            raise CapabilityMissing("this endpoint takes no token ids", code="capability_missing")
+            raise lacks("this endpoint takes no token ids")
         check_counts(request, self._running)
-        fields = wire.body(request, self._dialect, limit_field=self.config.limit_field)
-        stream = _Stream(request.n)
-        stream.task = asyncio.create_task(self._drive(client, request, fields, stream))
-        self._running[request.id] = stream
+        fields = body(request, self._dialect, limit_field=self.config.limit_field)
+        stream = self._running[request.id] = _Stream(request.n)
+        stream.task = asyncio.create_task(self._fill(stream, client, request, fields))
         try:
             async for chunk in stream.chunks():
                 self._generated += chunk.token_count
                 yield chunk
         finally:
-            stream.cut()
+            stream.abort()
             del self._running[request.id]
             await asyncio.wait([stream.task])
 
     async def abort(self, request_id: str, index: int | None = None) -> None:
         if index is not None:
-            raise CapabilityMissing(
-                "the samples of one call to an endpoint end together", code="capability_missing"
-            )
+            raise lacks("the samples of one call to an endpoint end together")
         if stream := self._running.get(request_id):
-            stream.cut()
+            stream.abort()
 
     async def choose(self, request: ChoiceRequest) -> Choice:
         """One token's alternatives, each credited to the only option that it begins.
@@ -198,32 +193,30 @@ class OpenAIEngine:
         An option that is not among them gets 0. Raises CapabilityMissing where the endpoint reports no alternatives.
         """
         if not self.caps.choose:
-            raise CapabilityMissing("this endpoint reports no logprobs", code="capability_missing")
+            raise lacks("this endpoint reports no logprobs")
         sampling = Sampling(max_tokens=1, temperature=1.0, logprobs=self.config.logprobs)
-        asked = GenerateRequest(request.id, request.prompt, sampling=sampling, adapter=request.adapter)
-        prompt = cached = spent = 0
-        top: tuple[tuple[int, str, float], ...] = ()
-        async for chunk in self.generate(asked):
-            prompt, cached = prompt + chunk.prompt_tokens, cached + chunk.cached_tokens
-            spent += chunk.token_count
-            if chunk.logprobs and not top:
-                top = chunk.logprobs[0].top
+        one = GenerateRequest(request.id, request.prompt, sampling=sampling, adapter=request.adapter)
+        chunks = [chunk async for chunk in self.generate(one)]
+        places = [chunk.logprobs[0].top for chunk in chunks if chunk.logprobs]
+        top = next(filter(None, places), ())
         if not top:
-            raise CapabilityMissing(
-                "the endpoint was asked for logprobs and sent none", code="capability_missing"
-            )
+            raise lacks("the endpoint was asked for logprobs and sent none")
         shares = option_shares(request.options, {token: logprob for _, token, logprob in top})
         mass = sum(shares)
-        even = 1 / len(shares)
-        probabilities = tuple(share / mass if mass else even for share in shares)
-        return Choice(probabilities, min(1.0, mass), prompt, cached, spent)
+        return Choice(
+            tuple(share / mass if mass else 1 / len(shares) for share in shares),
+            min(1.0, mass),
+            sum(chunk.prompt_tokens for chunk in chunks),
+            sum(chunk.cached_tokens for chunk in chunks),
+            sum(chunk.token_count for chunk in chunks),
+        )
 
     async def score(self, request: ScoreRequest) -> Scores:
         """By an endpoint of its own: a generating one has no head that scores. Raises RequestError kinds."""
         return await self._rewards.score(request)
 
     async def load_adapter(self, name: str, path: str) -> None:
-        raise CapabilityMissing("adapters of a remote endpoint are its own models", code="capability_missing")
+        raise lacks("adapters of a remote endpoint are its own models")
 
     async def unload_adapter(self, name: str) -> None:
         raise UnknownModel(f"no adapter {name!r}", param="name")
@@ -258,7 +251,7 @@ class OpenAIEngine:
     ) -> str:
         if self._format:
             return self._format.render_chat(messages, tools=tools, think=think, prefill=prefill)
-        return wire.encode(wire.Conversation(tuple(messages), tuple(tools), think, prefill))
+        return encode(Conversation(tuple(messages), tuple(tools), think, prefill))
 
     def parse(self, text: str, *, prompt: str = "") -> Parsed:
         if self._format:
@@ -274,90 +267,83 @@ class OpenAIEngine:
         try:
             page = await self._connected().models.list()
         except Exception as error:  # the boundary to the network
-            raise mapped(error) from error
+            raise mapped_error(error) from error
         return [model.to_dict() for model in page.data]
 
-    async def _drive(
-        self, client: AsyncOpenAI, request: GenerateRequest, fields: dict[str, Any], stream: _Stream
+    async def _fill(
+        self, stream: _Stream, client: AsyncOpenAI, request: GenerateRequest, fields: dict[str, Any]
     ) -> None:
-        """Feed all samples of a request into its stream: in one call, or in one call a sample where `n` is not
-        honoured. Failures travel through the stream too."""
+        """Put the chunks of all samples into the stream: from one call, or from one call a sample where `n` is not
+        honoured. Failures go through the stream too."""
+        model, begun = request.adapter or self._model, 0
         try:
-            begun = 0
             if request.n == 1 or self._honours_n:
-                begun = await self._call(client, request, fields, stream, first=0)
+                begun = await self._call(stream, client, fields, model)
             if begun < request.n:
                 self._honours_n = False
                 async with asyncio.TaskGroup() as group:
                     for index in range(begun, request.n):
                         alone = fields | {"n": 1, "seed": request.sampling.seed + index}
-                        group.create_task(self._call(client, request, alone, stream, first=index))
+                        group.create_task(self._call(stream, client, alone, model, index))
         except Exception as error:  # the boundary to the network
             cause = first_error(error)
             assert isinstance(cause, Exception)
-            stream.fail(mapped(cause))
+            stream.put(mapped_error(cause))
 
     async def _call(
-        self,
-        client: AsyncOpenAI,
-        request: GenerateRequest,
-        fields: dict[str, Any],
-        stream: _Stream,
-        *,
-        first: int,
+        self, stream: _Stream, client: AsyncOpenAI, fields: dict[str, Any], model: str, first: int = 0
     ) -> int:
-        """One HTTP request, folded into the stream. Returns how many samples it answered."""
-        from openai import BadRequestError
+        """One HTTP request, its chunks put into the stream. Returns how many samples it answered."""
+        from openai import AsyncStream, BadRequestError
 
-        fold = Fold(first, counted=self._dialect == "vllm")
-        road = "/chat/completions" if "messages" in fields else "/completions"
-        sent = {"model": request.adapter or self._model, **fields, **self.config.extra_body}
-        try:
-            answer = await _post(client, road, sent)
+        reader = ResponseReader(first, counted=self._dialect == "vllm")
+        path = "/chat/completions" if "messages" in fields else "/completions"
+        sent = {"model": model, **fields, **self.config.extra_body}
+        kind = AsyncStream[Any]
+        try:  # the SDK's raw method: its typed `create` knows OpenAI's own fields only
+            answer = await client.post(path, body=sent, cast_to=object, stream=True, stream_cls=kind)
         except BadRequestError as error:
             if fields["n"] > 1 and error.param == "n":
                 return 0
             raise
         async with answer:
             async for event in answer:
-                for chunk in fold.feed(event):
+                for chunk in reader.read(event):
                     stream.put(chunk)
-        for chunk in fold.finish():
+        for chunk in reader.finish():
             stream.put(chunk)
-        return fold.seen
+        return reader.seen
 
 
 class _Stream:
-    """The chunks of one request on their way from its driving task to its reader."""
+    """The chunks of one request passed from the task that makes them to their reader."""
 
     def __init__(self, width: int) -> None:
         self.width = width
         self.task: asyncio.Task[None]
         self._items: asyncio.Queue[Chunk | Exception | None] = asyncio.Queue()
 
-    def put(self, chunk: Chunk) -> None:
-        self._items.put_nowait(chunk)
+    def put(self, item: Chunk | Exception) -> None:
+        """An error ends the stream."""
+        self._items.put_nowait(item)
 
-    def fail(self, error: Exception) -> None:
-        self._items.put_nowait(error)
-
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close the connection, and end what is open with `abort`."""
         self.task.cancel()
         self._items.put_nowait(None)
 
     async def chunks(self) -> AsyncIterator[Chunk]:
-        open_samples = set(range(self.width))
-        while open_samples:
+        unfinished = set(range(self.width))
+        while unfinished:
             item = await self._items.get()
             if item is None:
-                for index in sorted(open_samples):
+                for index in sorted(unfinished):
                     yield Chunk(index, finish_reason="abort")
                 return
             if isinstance(item, Exception):
                 raise item
             if item.finish_reason:
-                open_samples.discard(item.index)
+                unfinished.discard(item.index)
             yield item
 
 
@@ -373,13 +359,6 @@ def option_shares(options: Sequence[str], top: Mapping[str, float]) -> list[floa
         if len(begun) == 1:
             shares[begun[0]] += math.exp(logprob)
     return shares
-
-
-async def _post(client: AsyncOpenAI, road: str, fields: dict[str, Any]) -> Any:
-    """POST as the SDK's raw method: its typed `create` would drop none of the fields but know only OpenAI's."""
-    from openai import AsyncStream
-
-    return await client.post(road, body=fields, cast_to=object, stream=True, stream_cls=AsyncStream[object])
 
 
 def _key_from_environment(url: str) -> str:

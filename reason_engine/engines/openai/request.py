@@ -1,11 +1,11 @@
-"""What goes to a remote endpoint: conversations as prompts, and requests as bodies.
+"""What is sent to a remote endpoint: conversations as prompts, and requests as bodies.
 
-The Engine contract knows prompts as text, a chat endpoint takes messages. `encode` writes a conversation as one line
+The Engine contract takes prompts as text, a chat endpoint takes messages. `encode` writes a conversation as one line
 of JSON; whatever follows that line is the beginning of the assistant's turn. So a prompt may be continued by appending
 text to it, as with an engine that renders its own template, and `decode` finds both parts again.
 
-Fields outside OpenAI's API are sent only to an endpoint that speaks vLLM's dialect; elsewhere a request that needs them
-gets CapabilityMissing instead of an answer to another question.
+Fields outside OpenAI's API are sent only to an endpoint of vLLM's dialect; elsewhere a request that needs them gets
+CapabilityMissing instead of an answer to another question.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from reason_engine.errors import CapabilityMissing
 from reason_engine.types import GenerateRequest, Message, Sampling, Structured, ToolCall
 
 Dialect = Literal["openai", "vllm"]
-_HEAD = '{"messages": ['
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A decoded prompt: the turns, what the template is told, and the beginning of the assistant's turn."""
+    """A decoded prompt: the turns, the options of the template, and the beginning of the assistant's turn."""
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
@@ -32,16 +31,16 @@ class Conversation:
     prefill: str = ""
 
 
-def encode(talk: Conversation) -> str:
+def encode(conversation: Conversation) -> str:
     """One line of JSON, a newline, then the prefill."""
-    turns = [{key: value for key, value in asdict(turn).items() if value} for turn in talk.messages]
-    head = json.dumps({"messages": turns, "tools": list(talk.tools), "think": talk.think}, ensure_ascii=False)
-    return f"{head}\n{talk.prefill}"
+    turns = [{key: value for key, value in asdict(turn).items() if value} for turn in conversation.messages]
+    head = {"messages": turns, "tools": list(conversation.tools), "think": conversation.think}
+    return f"{json.dumps(head, ensure_ascii=False)}\n{conversation.prefill}"
 
 
 def decode(prompt: str) -> Conversation | None:
     """The conversation that `encode` wrote; None where the prompt is plain text."""
-    if not prompt.startswith(_HEAD):
+    if not prompt.startswith('{"messages": ['):
         return None
     head, _, prefill = prompt.partition("\n")
     try:
@@ -53,11 +52,12 @@ def decode(prompt: str) -> Conversation | None:
 
 
 def body(request: GenerateRequest, dialect: Dialect, *, limit_field: str) -> dict[str, Any]:
-    """The JSON body of one streamed request, without `model`. `messages` in it tells a chat from a completion.
+    """The JSON body of one streamed request, without `model`. A chat has `messages` in it, a completion `prompt`.
 
     Raises RequestError for what no endpoint takes, CapabilityMissing for what the dialect has no field for.
     """
-    sampling = request.sampling
+    sampling, prompt = request.sampling, request.prompt
+    conversation = decode(prompt) if isinstance(prompt, str) else None
     fields: dict[str, Any] = {
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -68,50 +68,47 @@ def body(request: GenerateRequest, dialect: Dialect, *, limit_field: str) -> dic
     }
     if dialect == "vllm":
         fields["stream_options"]["continuous_usage_stats"] = True
-    talk = decode(request.prompt) if isinstance(request.prompt, str) else None
-    if talk is None:
-        fields["prompt"] = request.prompt if isinstance(request.prompt, str) else list(request.prompt)
+    if conversation is None:
+        fields["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
         limit_field = "max_tokens"
     else:
-        fields |= _chat(talk, dialect)
+        fields |= _chat(conversation, dialect)
     fields[limit_field] = sampling.max_tokens
-    if sampling.stop:
-        fields["stop"] = list(sampling.stop)
-    if sampling.presence_penalty:
-        fields["presence_penalty"] = sampling.presence_penalty
-    if sampling.frequency_penalty:
-        fields["frequency_penalty"] = sampling.frequency_penalty
-    if sampling.logit_bias:
-        fields["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias}
+    optional = {
+        "stop": list(sampling.stop),
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "logit_bias": {str(token): bias for token, bias in sampling.logit_bias},
+    }
+    fields |= {name: value for name, value in optional.items() if value}
     if sampling.logprobs is not None:
-        fields |= (
-            {"logprobs": sampling.logprobs}
-            if talk is None
-            else {"logprobs": True, "top_logprobs": sampling.logprobs}
-        )
+        chat = {"logprobs": True, "top_logprobs": sampling.logprobs}
+        fields |= chat if conversation else {"logprobs": sampling.logprobs}
     if sampling.structured:
         fields |= _structured(sampling.structured, dialect)
     return fields | _beyond_openai(sampling, dialect)
 
 
-def _chat(talk: Conversation, dialect: Dialect) -> dict[str, Any]:
+def lacks(what: str) -> CapabilityMissing:
+    """The refusal of a request that needs what an endpoint does not have; the message says what."""
+    return CapabilityMissing(what, code="capability_missing")
+
+
+def _chat(conversation: Conversation, dialect: Dialect) -> dict[str, Any]:
     """Messages and everything that belongs to the template."""
-    messages = [_wire(turn, dialect) for turn in talk.messages]
+    messages = [_fields(turn, dialect) for turn in conversation.messages]
     fields: dict[str, Any] = {"messages": messages}
-    if talk.tools:
-        fields["tools"] = list(talk.tools)
-    if talk.think is not None:
+    if conversation.tools:
+        fields["tools"] = list(conversation.tools)
+    if conversation.think is not None:
         if dialect == "vllm":
-            fields["chat_template_kwargs"] = {"enable_thinking": talk.think}
-        elif not talk.think:
+            fields["chat_template_kwargs"] = {"enable_thinking": conversation.think}
+        elif not conversation.think:
             fields["reasoning_effort"] = "none"
-    if talk.prefill:
+    if conversation.prefill:
         if dialect != "vllm":
-            raise CapabilityMissing(
-                "this endpoint cannot continue a begun answer (prefill); a vLLM endpoint can",
-                code="capability_missing",
-            )
-        messages.append({"role": "assistant", "content": talk.prefill})
+            raise lacks("this endpoint cannot continue a begun answer (prefill); a vLLM endpoint can")
+        messages.append({"role": "assistant", "content": conversation.prefill})
         fields |= {"continue_final_message": True, "add_generation_prompt": False}
     return fields
 
@@ -122,17 +119,15 @@ def _structured(wanted: Structured, dialect: Dialect) -> dict[str, Any]:
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
     if wanted.json_object:
         return {"response_format": {"type": "json_object"}}
-    _need(dialect == "vllm", "regex and choice constraints")
-    return {
-        "structured_outputs": {"regex": wanted.regex}
-        if wanted.regex is not None
-        else {"choice": list(wanted.choice)}
-    }
+    _require(dialect == "vllm", "regex and choice constraints")
+    regex = {"regex": wanted.regex}
+    return {"structured_outputs": regex if wanted.regex is not None else {"choice": list(wanted.choice)}}
 
 
 def _beyond_openai(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
-    """Fields of vLLM's own, all sent, since its defaults come from the model's generation_config."""
-    _need(sampling.draft in ("default", "none"), f"draft={sampling.draft!r}")
+    """Fields of vLLM's own, all sent, since its defaults come from the model's generation_config. Elsewhere none may
+    differ from its neutral value."""
+    _require(sampling.draft in ("default", "none"), f"draft={sampling.draft!r}")
     if dialect == "vllm":
         return {
             "top_k": sampling.top_k,
@@ -143,38 +138,34 @@ def _beyond_openai(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
             "include_stop_str_in_output": sampling.include_stop,
             "return_token_ids": True,
         }
-    _need(sampling.top_k == 0, "top_k")
-    _need(sampling.min_p == 0, "min_p")
-    _need(sampling.repetition_penalty == 1, "repetition_penalty")
-    _need(not sampling.ignore_eos, "ignore_eos")
-    _need(not sampling.stop_token_ids, "stop_token_ids")
-    _need(not sampling.include_stop, "include_stop")
+    neutral = Sampling()
+    for name in ("top_k", "min_p", "repetition_penalty", "ignore_eos", "stop_token_ids", "include_stop"):
+        _require(getattr(sampling, name) == getattr(neutral, name), name)
     return {}
 
 
-def _need(given: bool, what: str) -> None:
-    if not given:
-        raise CapabilityMissing(
-            f"this endpoint speaks OpenAI's API only, which has no {what}; a vLLM endpoint or a local engine has",
-            code="capability_missing",
+def _require(held: bool, what: str) -> None:
+    if not held:
+        raise lacks(
+            f"this endpoint speaks OpenAI's API only, which has no {what}; a vLLM endpoint or a local engine has"
         )
 
 
-def _wire(turn: Message, dialect: Dialect) -> dict[str, Any]:
+def _fields(turn: Message, dialect: Dialect) -> dict[str, Any]:
     """A message as the endpoint takes it. Reasoning of earlier turns goes only to templates that may want it."""
-    wire: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    fields: dict[str, Any] = {"role": turn.role, "content": turn.content}
     if turn.tool_calls:
-        wire["tool_calls"] = [
+        fields["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in turn.tool_calls
         ]
     if turn.tool_call_id:
-        wire["tool_call_id"] = turn.tool_call_id
+        fields["tool_call_id"] = turn.tool_call_id
     if turn.name:
-        wire["name"] = turn.name
+        fields["name"] = turn.name
     if turn.reasoning and dialect == "vllm":
-        wire["reasoning"] = turn.reasoning
-    return wire
+        fields["reasoning"] = turn.reasoning
+    return fields
 
 
 def _message(turn: Mapping[str, Any]) -> Message:

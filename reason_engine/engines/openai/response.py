@@ -1,4 +1,4 @@
-"""What comes back from a remote endpoint: streamed objects as chunks, and the SDK's errors as ours.
+"""What a remote endpoint sends: streamed objects as chunks, and the SDK's errors as ours.
 
 An endpoint counts tokens in one `usage` object at the end. Until then a delta counts by its token ids, else by its
 logprobs, else as one token; the finishing chunks are held back until the usage is known and settle the difference, so
@@ -42,68 +42,63 @@ _FINISH: Mapping[str, FinishReason] = {
 
 @dataclass(slots=True)
 class _Sample:
-    """What is known of one choice while it streams."""
+    """The state of one choice while it streams. `held`: its finishing chunk. `calls`: its tool calls by number."""
 
     tokens: int = 0
     thinking: bool = False
-    last: Chunk | None = None
+    held: Chunk | None = None
     calls: dict[int, dict[str, str]] = field(default_factory=dict[int, dict[str, str]])
 
 
-class Fold:
-    """Folds the objects of one streamed answer into chunks. `first` is the index of its first sample, `counted` says
-    that the usage inside the stream is that of the choice beside it (vLLM's continuous usage)."""
+class ResponseReader:
+    """Makes chunks of the objects of one streamed answer. `first` is the index of its first sample, `counted` says that
+    the usage inside the stream is that of the choice beside it (vLLM's continuous usage)."""
 
     def __init__(self, first: int = 0, *, counted: bool = False) -> None:
         self.first, self.counted = first, counted
         self._samples: dict[int, _Sample] = {}
         self._usage: Mapping[str, Any] = {}
-        self._prompt_told = first != 0
+        self._prompt_counted = first != 0
 
     @property
     def seen(self) -> int:
         """How many of the samples asked for the endpoint has begun."""
         return len(self._samples)
 
-    def feed(self, event: Mapping[str, Any]) -> list[Chunk]:
-        """The chunks that one streamed object brings; finishing ones are kept for `finish`."""
+    def read(self, event: Mapping[str, Any]) -> list[Chunk]:
+        """The chunks that one streamed object brings; finishing ones are held for `finish`."""
         chunks: list[Chunk] = []
         usage = event.get("usage")
-        if usage:
-            self._usage = usage
+        self._usage = usage or self._usage
         for choice in event.get("choices") or ():
             index = choice.get("index") or 0
             sample = self._samples.setdefault(index, _Sample())
-            chunk = self._chunk(choice, sample, usage)
-            chunk = replace(chunk, index=self.first + index)
+            chunk = self._chunk(choice, index, sample, usage)
             sample.tokens += chunk.token_count
             if chunk.finish_reason:
-                sample.last = chunk
+                sample.held = chunk
             elif chunk.text or chunk.token_count:
-                if index == 0 and self._usage and not self._prompt_told:
-                    chunk = self._with_prompt(chunk)
-                chunks.append(chunk)
+                chunks.append(self._with_prompt(chunk) if index == 0 and self._usage else chunk)
         return chunks
 
     def finish(self) -> list[Chunk]:
         """The held finishing chunks, corrected by the usage. Raises EngineError where a sample never finished."""
-        if not self._samples or any(sample.last is None for sample in self._samples.values()):
+        held = {index: sample.held for index, sample in sorted(self._samples.items()) if sample.held}
+        if not held or len(held) < len(self._samples):
             raise EngineError("the endpoint ended the stream before the answer was finished")
         total = self._usage.get("completion_tokens") or 0
         missing = max(0, total - sum(sample.tokens for sample in self._samples.values()))
         chunks: list[Chunk] = []
-        for position, (index, sample) in enumerate(sorted(self._samples.items())):
-            assert sample.last is not None
-            rest = len(self._samples) - position
-            share = -(-missing // rest)  # rounded up, so that the last one takes what is left
+        for index, chunk in held.items():
+            share = -(-missing // (len(held) - len(chunks)))  # rounded up: the last one takes what is left
             missing -= share
-            chunk = replace(sample.last, token_count=sample.last.token_count + share)
-            if index == 0 and not self._prompt_told:
-                chunk = self._with_prompt(chunk)
-            chunks.append(chunk)
+            chunk = replace(chunk, token_count=chunk.token_count + share)
+            chunks.append(self._with_prompt(chunk) if index == 0 else chunk)
         return chunks
 
-    def _chunk(self, choice: Mapping[str, Any], sample: _Sample, usage: Mapping[str, Any] | None) -> Chunk:
+    def _chunk(
+        self, choice: Mapping[str, Any], index: int, sample: _Sample, usage: Mapping[str, Any] | None
+    ) -> Chunk:
         delta = choice.get("delta")
         text = (choice.get("text") or "") if delta is None else _text(delta, sample)
         reason = choice.get("finish_reason")
@@ -118,6 +113,7 @@ class Fold:
         if self.counted and usage:
             count = max(0, usage["completion_tokens"] - sample.tokens)
         return Chunk(
+            index=self.first + index,
             text=text,
             token_ids=token_ids,
             token_count=count,
@@ -127,7 +123,10 @@ class Fold:
         )
 
     def _with_prompt(self, chunk: Chunk) -> Chunk:
-        self._prompt_told = True
+        """With the prompt's counts, the first time."""
+        if self._prompt_counted:
+            return chunk
+        self._prompt_counted = True
         details = self._usage.get("prompt_tokens_details") or {}
         return replace(
             chunk,
@@ -137,7 +136,7 @@ class Fold:
 
 
 def parse(text: str, *, opened: bool) -> Parsed:
-    """The inverse of the fold. `opened`: the prompt ends inside the reasoning, so the text begins there.
+    """The inverse of `ResponseReader`. `opened`: the prompt ends inside the reasoning, so the text begins there.
 
     A tool call that is not valid JSON stays part of the content.
     """
@@ -158,7 +157,7 @@ def parse(text: str, *, opened: bool) -> Parsed:
     return Parsed(content.strip(), reasoning.strip() if reasoning is not None else None, tuple(calls))
 
 
-def mapped(error: Exception) -> Exception:
+def mapped_error(error: Exception) -> Exception:
     """An error of the SDK as the package's own; anything else unchanged."""
     import openai
 

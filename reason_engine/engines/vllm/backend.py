@@ -1,9 +1,12 @@
 """vLLM's two ways of running behind one shape: AsyncLLM, and LLMEngine stepped by a thread of this process.
 
-`params` is a SamplingParams, `lora` a LoRARequest or None; what comes is RequestOutput in deltas.
-
 AsyncLLM always runs the model in another process, which on a small CPU host costs half a minute at start; the thread
 costs seconds. Both number requests by the caller's ids and end a stream when its request was aborted.
+
+Both have: `start(arguments)`, which loads the model, returns the context length and raises what vLLM raises;
+`generate(id, prompt, params, lora=…, priority=…)` with the prompt's ids, a SamplingParams and a LoRARequest or None,
+which yields RequestOutput in deltas; `generated`, a count of every token that came out; and `check`, which raises
+EngineDead where vLLM has died.
 """
 
 from __future__ import annotations
@@ -14,36 +17,12 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from reason_engine.engines.vllm.arguments import vllm_module
+from reason_engine.engines.vllm.translation import vllm_module
 from reason_engine.errors import EngineDead
 
 R = TypeVar("R")
-
-
-class Backend(Protocol):
-    """What the engine needs of vLLM. `generated` counts every token that came out of it."""
-
-    generated: int
-
-    async def start(self, arguments: dict[str, Any]) -> int:
-        """Load the model; returns the context length. Raises what vLLM raises."""
-        ...
-
-    def generate(
-        self, id: str, prompt: list[int], params: Any, *, lora: Any, priority: int
-    ) -> AsyncGenerator[Any]: ...
-
-    async def abort(self, id: str) -> None: ...
-    async def add_lora(self, lora: Any) -> None: ...
-    async def remove_lora(self, number: int) -> None: ...
-    def unfinished(self) -> int: ...
-    async def check(self) -> None:
-        """Raises EngineDead where it has died."""
-        ...
-
-    async def close(self) -> None: ...
 
 
 class ProcessBackend:
@@ -55,7 +34,7 @@ class ProcessBackend:
 
     async def start(self, arguments: dict[str, Any]) -> int:
         def build() -> Any:
-            made = vllm_module("engine.arg_utils").AsyncEngineArgs(**_typed(arguments))
+            made = _engine_args("AsyncEngineArgs", arguments)
             return vllm_module("v1.engine.async_llm").AsyncLLM.from_engine_args(made)
 
         # in a thread, so that the loop goes on answering while the weights are loaded
@@ -65,13 +44,8 @@ class ProcessBackend:
     async def generate(
         self, id: str, prompt: list[int], params: Any, *, lora: Any, priority: int
     ) -> AsyncGenerator[Any]:
-        stream = self._llm.generate(
-            vllm_module("inputs").TokensPrompt(prompt_token_ids=prompt),
-            params,
-            id,
-            lora_request=lora,
-            priority=priority,
-        )
+        tokens = vllm_module("inputs").TokensPrompt(prompt_token_ids=prompt)
+        stream = self._llm.generate(tokens, params, id, lora_request=lora, priority=priority)
         try:
             async for output in stream:
                 self.generated += sum(len(sample.token_ids) for sample in output.outputs)
@@ -91,7 +65,7 @@ class ProcessBackend:
     def unfinished(self) -> int:
         return self._llm.output_processor.get_num_unfinished_requests() if self._llm else 0
 
-    async def check(self) -> None:
+    def check(self) -> None:
         if self._llm is None or self._llm.errored:
             raise EngineDead("vLLM's engine process has ended")
 
@@ -108,7 +82,7 @@ class ThreadBackend:
     def __init__(self) -> None:
         self.generated = 0
         self._llm: Any = None
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[Any]]] = {}
         self._error: BaseException | None = None
         self._closing = False
@@ -163,7 +137,7 @@ class ThreadBackend:
     def unfinished(self) -> int:
         return self._llm.get_num_unfinished_requests() if self._llm else 0
 
-    async def check(self) -> None:
+    def check(self) -> None:
         if self._error is not None or self._closing:
             raise EngineDead(f"vLLM's thread has ended: {self._error or 'closed'}")
 
@@ -178,39 +152,38 @@ class ThreadBackend:
 
         await self._call(stop)
 
-    async def _call(self, job: Callable[[], R]) -> R:
-        """Run a job on the engine's thread, between two steps. Raises EngineDead where there are no more steps."""
-        return await asyncio.wrap_future(self._post(job))
+    async def _call(self, function: Callable[[], R]) -> R:
+        """Call it on the engine's thread, between two steps. Raises EngineDead where there are no more steps."""
+        return await asyncio.wrap_future(self._post(function))
 
-    def _post(self, job: Callable[[], R]) -> Future[R]:
+    def _post(self, function: Callable[[], R]) -> Future[R]:
         done: Future[R] = Future()
 
         def on_thread() -> None:
             try:
-                if self._error is not None or self._closing:
-                    raise EngineDead(f"vLLM's thread has ended: {self._error or 'closed'}")
-                result = job()
+                self.check()
+                result = function()
             except BaseException as error:
-                _settle(done, error=error)
+                if done.set_running_or_notify_cancel():  # unless whoever waited has gone
+                    done.set_exception(error)
             else:
-                _settle(done, result=result)
+                if done.set_running_or_notify_cancel():
+                    done.set_result(result)
 
-        self._jobs.put(on_thread)
+        self._calls.put(on_thread)
         return done
 
     def _run(self, arguments: dict[str, Any], ready: Future[int]) -> None:
         try:
-            made = vllm_module("engine.arg_utils").EngineArgs(**_typed(arguments))
+            made = _engine_args("EngineArgs", arguments)
             self._llm = vllm_module("v1.engine.llm_engine").LLMEngine.from_engine_args(made)
-        except (
-            BaseException
-        ) as error:  # the boundary to the thread: whatever it was, the starter must hear of it
+        except BaseException as error:  # the boundary to the thread: whoever started it gets the error
             self._error = error
             ready.set_exception(error)
             return
         ready.set_result(self._llm.model_config.max_model_len)
         while not self._closing:
-            self._do_jobs(wait=not self._llm.has_unfinished_requests())
+            self._make_calls(wait=not self._llm.has_unfinished_requests())
             if not self._llm.has_unfinished_requests():
                 continue
             try:
@@ -224,13 +197,13 @@ class ThreadBackend:
         # vLLM's finaliser tears down process groups that a later engine of this process needs, so this thread holds
         # the engine until the process ends, and answers late callers
         while True:
-            self._do_jobs(wait=True)
+            self._make_calls(wait=True)
 
-    def _do_jobs(self, *, wait: bool) -> None:
-        """All waiting jobs; with `wait` at least one."""
+    def _make_calls(self, *, wait: bool) -> None:
+        """All waiting calls; with `wait` at least one."""
         try:
             while True:
-                self._jobs.get(block=wait)()
+                self._calls.get(block=wait)()
                 wait = False
         except queue.Empty:
             return
@@ -248,22 +221,16 @@ class ThreadBackend:
                 continue
 
 
-def _typed(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The one sub-configuration that vLLM does not take as a mapping."""
-    wanted = arguments["structured_outputs_config"]
-    return arguments | {"structured_outputs_config": vllm_module("config").StructuredOutputsConfig(**wanted)}
+Backend = ProcessBackend | ThreadBackend
+
+
+def _engine_args(kind: str, arguments: dict[str, Any]) -> Any:
+    """With the one sub-configuration that vLLM does not take as a mapping."""
+    structured = vllm_module("config").StructuredOutputsConfig(**arguments["structured_outputs_config"])
+    typed = arguments | {"structured_outputs_config": structured}
+    return getattr(vllm_module("engine.arg_utils"), kind)(**typed)
 
 
 def _deliver(due: list[tuple[asyncio.Queue[Any], Any]]) -> None:
     for stream, item in due:
         stream.put_nowait(item)
-
-
-def _settle(done: Future[Any], *, result: Any = None, error: BaseException | None = None) -> None:
-    """Unless whoever waited has gone."""
-    if not done.set_running_or_notify_cancel():
-        return
-    if error is None:
-        done.set_result(result)
-    else:
-        done.set_exception(error)

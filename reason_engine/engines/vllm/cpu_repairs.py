@@ -1,59 +1,53 @@
-"""Two faults of vLLM's CPU build (0.32) while it drafts, each the end of the engine where a row has top-k.
+"""Repairs of vLLM's CPU build (0.32), each made in the process where the model runs; made again: no effect.
 
-Each row's top-k is repeated for its drafted tokens by a kernel that fills integers of 32 bits wrongly; and in a step
-without any draft the checker cuts an empty table to its k largest, which is an error. Accelerators take other paths.
-The shield repeats in torch, and leaves an empty table alone; it must stand where the model runs.
+Drafting. Each row's top-k is repeated for its drafted tokens by a kernel that fills integers of 32 bits wrongly; and in
+a step without any draft the checker cuts an empty table to its k largest, which is an error. Either ends the engine
+where a row has top-k. Accelerators take other paths.
 
-Rows without an adapter in vLLM's CPU kernels.
+Adapters. A batch that mixes adapters marks a row of the base model with slot -1. The torch kernels index the adapter
+weights with it, so such a row silently gets the last adapter. Rows below zero get a zero activation in the first of the
+two products (shrink), so that the second (expand) adds nothing.
 
-A batch that mixes adapters marks a row of the base model with slot -1. The torch kernels of the CPU build index the
-adapter weights with it, so such a row silently gets the last adapter. The cure: rows below zero get a zero activation
-in the first of the two products (shrink), so that the second (expand) adds nothing.
-
-Quantised matrices in vLLM's CPU build on processors that its kernels are not made for.
-
-Without VNNI the 8-bit product sums pairs of bytes in 16 bits and saturates: errors of a tenth and more, silently.
-Without AVX-512 the 4-bit product is missing, and the first token ends the engine. Both are then multiplied as the
-embedded engine multiplies them, with the same rounding of activations.
+Quantised matrices. Without VNNI the 8-bit product sums pairs of bytes in 16 bits and saturates: errors of a tenth and
+more, silently. Without AVX-512 the 4-bit product is missing, and the first token ends the engine. Both are then
+multiplied as the embedded engine multiplies them, with the same rounding of activations.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from reason_engine.engines.vllm.arguments import vllm_module
+from reason_engine.engines.vllm.translation import vllm_module
 
-_NAME = "apply_top_k_only_if_any"
+KERNELS = "model_executor.kernels.linear."
 
 
-def shield_drafting() -> None:
-    """Once a process; again: no effect."""
+def repair_drafting() -> None:
+    """Repeat in torch, and leave an empty table alone."""
     import torch
 
-    cutting, checking = (
-        vllm_module("v1.sample.ops.topk_topp_sampler"),
-        vllm_module("v1.sample.rejection_sampler"),
-    )
-    cut = cutting.apply_top_k_only
-    if cut.__name__ == _NAME:
+    sampler = vllm_module("v1.sample.ops.topk_topp_sampler")
+    checker = vllm_module("v1.sample.rejection_sampler")
+    top_k = sampler.apply_top_k_only
+    if top_k.__module__ == __name__:
         return
 
-    def cut_if_any(logits: Any, k: Any) -> Any:
-        return cut(logits, k) if logits.shape[0] else logits
+    def top_k_if_any(logits: Any, k: Any) -> Any:
+        return top_k(logits, k) if logits.shape[0] else logits
 
     def repeated(x_B: Any, ends_B: Any, tokens: int, replace_from: int = 0, replace_to: int = 0) -> Any:
         counts = torch.diff(ends_B, prepend=ends_B.new_zeros(1))
         return torch.where(x_B == replace_from, replace_to, x_B).to(x_B.dtype).repeat_interleave(counts)
 
-    cut_if_any.__name__ = _NAME
-    cutting.apply_top_k_only, checking.expand_batch_to_tokens = cut_if_any, repeated
+    sampler.apply_top_k_only = top_k_if_any
+    checker.expand_batch_to_tokens = repeated
 
 
-def shield_base_rows() -> None:
-    """Replace both shrink kernels in this process. Must run before the engine is built; again: no effect.
+def mask_base_rows() -> None:
+    """Replace both shrink kernels, before the engine is built.
 
     Raises ImportError or AttributeError where this vLLM has other kernels: then it has to be checked whether they need
-    the cure.
+    the repair.
     """
     import torch
 
@@ -68,33 +62,18 @@ def shield_base_rows() -> None:
         out_BR[:rows].masked_fill_((slots_B < 0).unsqueeze(1), 0)
 
     def shrink_runs(
-        x_BI: Any,
-        weights: Any,
-        out_BR: Any,
-        starts_S: Any,
-        lengths_S: Any,
-        slots_S: Any,
-        batches: int,
-        longest: int,
-        tokens: int,
-        scale: float,
+        x_BI: Any, weights: Any, out_BR: Any, starts_S: Any, lengths_S: Any, slots_S: Any, *rest: Any
     ) -> None:
+        scale = rest[-1]  # after the number of runs, the longest of them and the number of tokens
         shrink_rows(x_BI, weights, out_BR, torch.repeat_interleave(slots_S, lengths_S), scale)
 
     punica_cpu.bgmv_shrink = shrink_rows
     punica_cpu.sgmv_shrink = shrink_runs
 
 
-KERNELS = "model_executor.kernels.linear."
-
-
-def replace_products() -> bool:
-    """Replace what this processor lacks, in this process; whether the 4-bit product, which then takes float32 as well,
-    is replaced. Must run before the engine is built; again: no effect.
-
-    Raises ImportError or AttributeError where this vLLM has other kernels: then it has to be checked whether they need
-    it.
-    """
+def replace_quantised_products() -> bool:
+    """Replace what this processor lacks, before the engine is built; whether the 4-bit product, which then takes
+    float32 as well, is replaced. Raises what `mask_base_rows` raises."""
     import torch
 
     if not torch.cpu._is_vnni_supported():
@@ -136,7 +115,7 @@ def _replace_int8(kernel: Any) -> None:
             return multiply(self, layer, x, bias)
         return _applied(layer.product, x, bias)
 
-    _put(kernel, load, apply)
+    kernel.process_weights_after_loading, kernel.apply_weights = load, apply
 
 
 def _replace_int4(kernel: Any) -> None:
@@ -162,10 +141,6 @@ def _replace_int4(kernel: Any) -> None:
     def apply(self: Any, layer: Any, x: Any, bias: Any = None) -> Any:
         return _applied(layer.product, x, bias)
 
-    _put(kernel, load, apply)
-
-
-def _put(kernel: Any, load: Any, apply: Any) -> None:
     kernel.process_weights_after_loading, kernel.apply_weights = load, apply
 
 

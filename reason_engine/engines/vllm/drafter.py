@@ -1,9 +1,10 @@
 """The suffix automaton as a drafter of vLLM's (`method: custom_class`, runner V1): what `--draft sam` loads there.
 
-SAM-Decoding, arXiv:2411.10666; the sources are those of the embedded engine (`_drafts`), without given texts. vLLM
-checks the drafts and names no requests, and rows move: a row is known by the end of its text before this step's tokens,
-and rows with the same prompt are samples of one search. Which of two equal texts is whose makes no difference. vLLM's
-own timing is not visible here, so a token is drafted while its chance to be right, as measured, is at least LEAST.
+SAM-Decoding, arXiv:2411.10666; the sources are those of the embedded engine (`drafting.sources`), without given texts.
+vLLM checks the drafts and names no requests, and rows move: a row is known by the end of its text before this step's
+tokens, and rows with the same prompt are samples of one search. Which of two equal texts is whose makes no difference.
+vLLM's own timing is not visible here, so a token is drafted while its chance to be right, as measured, is at least
+LEAST_CHANCE.
 """
 
 from __future__ import annotations
@@ -19,35 +20,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reason_engine.engines.drafting.sources import Hits, Sam, Search, kind_of
-from reason_engine.engines.vllm.cpu_repairs import shield_drafting
+from reason_engine.engines.vllm.cpu_repairs import repair_drafting
 
 log = logging.getLogger("reason_engine.engines.vllm")
 
-LEAST = 0.3
-SHORTEST = 2
-TAIL = 64
+LEAST_CHANCE = 0.3
+SHORTEST_MATCH = 2
+END_TOKENS = 64
 """Tokens by which a text is known."""
-ROWS, SEARCHES = 1024, 64
-"""Most texts and prompts that are remembered; the ones not seen for longest go first."""
+MOST_ROWS, MOST_PROMPTS = 1024, 64
+"""Texts and prompts that are remembered; the ones not seen for longest go first."""
 PROMPT_TOKENS = 512
 """Of a prompt, taken in at a time."""
 
-Key = tuple[int, bytes]
+
+@dataclass(slots=True)
+class _Prompt:
+    """What the samples of one prompt share."""
+
+    search: Search = field(default_factory=Search)
+    hits: Hits = field(default_factory=Hits)
 
 
 @dataclass(slots=True)
 class _Row:
     sam: Sam
-    search: Search
-    hits: Hits
+    prompt: _Prompt
     drafted: int = 0
     kind: int = 0
-
-
-@dataclass(slots=True)
-class _Asked:
-    search: Search = field(default_factory=Search)
-    hits: Hits = field(default_factory=Hits)
 
 
 class SamDrafter:
@@ -58,14 +58,14 @@ class SamDrafter:
         self._context = int(vllm_config.model_config.max_model_len)
         self._cpu = str(vllm_config.device_config.device) == "cpu"
         self._all = Hits()
-        self._rows: OrderedDict[Key, list[_Row | None]] = OrderedDict()
-        self._asked: OrderedDict[bytes, _Asked] = OrderedDict()
+        self._rows: OrderedDict[tuple[int, bytes], list[_Row | None]] = OrderedDict()
+        self._prompts: OrderedDict[bytes, _Prompt] = OrderedDict()
         self.failures = 0
 
     def load_model(self, *_: Any) -> None:
         """There is none; but this is called where the model runs."""
         if self._cpu:
-            shield_drafting()
+            repair_drafting()
 
     def propose(
         self,
@@ -77,12 +77,12 @@ class SamDrafter:
     ) -> list[list[int]]:
         """Drafts of each row; `token_ids_cpu[i, :num_tokens_no_spec[i]]` is its text, this step's tokens at the end."""
         return [
-            self._row(token_ids_cpu[row, : int(num_tokens_no_spec[row])], len(sampled)) if sampled else []
+            self._propose(token_ids_cpu[row, : int(num_tokens_no_spec[row])], len(sampled)) if sampled else []
             for row, sampled in enumerate(sampled_token_ids)
         ]
 
-    def _row(self, text: NDArray[np.int32], gained: int) -> list[int]:
-        """A row that throws goes on without drafts."""
+    def _propose(self, text: NDArray[np.int32], gained: int) -> list[int]:
+        """Of a row whose last `gained` tokens are new. A row that throws goes on without drafts."""
         known: _Row | None = None
         try:
             known, fresh = self._find(text[:-gained])
@@ -93,40 +93,39 @@ class SamDrafter:
             known, draft = None, []
         self._rows.setdefault(_key(text), []).append(known)
         self._rows.move_to_end(_key(text))
-        while len(self._rows) > ROWS:
+        while len(self._rows) > MOST_ROWS:
             self._rows.popitem(last=False)
         return draft
 
     def _find(self, before: NDArray[np.int32]) -> tuple[_Row | None, bool]:
         """The row that had this text, or a new one for which it is the prompt; and whether it is new."""
-        key = _key(before)
-        if found := self._rows.get(key):
+        if found := self._rows.get(_key(before)):
             row = found.pop()
             if not found:
-                del self._rows[key]
+                del self._rows[_key(before)]
             return row, False
         name = before.tobytes()
-        asked = self._asked.pop(name, None) or _Asked(hits=Hits(self._all))
-        self._asked[name] = asked
-        while len(self._asked) > SEARCHES:
-            self._asked.popitem(last=False)
-        return _Row(asked.search.sam(tuple(before.tolist())), asked.search, asked.hits), True
+        prompt = self._prompts[name] = self._prompts.pop(name, None) or _Prompt(hits=Hits(self._all))
+        while len(self._prompts) > MOST_PROMPTS:
+            self._prompts.popitem(last=False)
+        return _Row(prompt.search.sam(tuple(before.tolist())), prompt), True
 
     def _draft(self, row: _Row, text: NDArray[np.int32], gained: int, fresh: bool) -> list[int]:
+        search, hits = row.prompt.search, row.prompt.hits
         if row.drafted and not fresh:
-            row.hits.count(row.kind, row.drafted, min(gained - 1, row.drafted))
+            hits.count(row.kind, row.drafted, min(gained - 1, row.drafted))
         row.drafted = 0
-        row.search.reading.go_on(PROMPT_TOKENS)
+        search.reading.go_on(PROMPT_TOKENS)
         row.sam.feed(text[-gained:].tolist())
         length = row.sam.find()
-        if length < SHORTEST:
+        if length < SHORTEST_MATCH:
             return []
         row.kind = kind_of(length)
-        worth = math.floor(math.log(LEAST) / math.log(row.hits.chance(row.kind)))
+        worth = math.floor(math.log(LEAST_CHANCE) / math.log(hits.chance(row.kind)))
         draft = row.sam.draft(max(0, min(self._most, length, worth, self._context - len(text) - 1)))
         row.drafted = len(draft)
         return draft
 
 
-def _key(text: NDArray[np.int32]) -> Key:
-    return len(text), text[-TAIL:].tobytes()
+def _key(text: NDArray[np.int32]) -> tuple[int, bytes]:
+    return len(text), text[-END_TOKENS:].tobytes()

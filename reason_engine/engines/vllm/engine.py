@@ -28,17 +28,21 @@ from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.refusals import check_adapter, check_counts, room_left
 from reason_engine.engines.reward_models import Endpoints
 from reason_engine.engines.text import Vocabulary, token_ids_of
-from reason_engine.engines.vllm import translation as wire
-from reason_engine.engines.vllm.arguments import (
+from reason_engine.engines.vllm import cpu_repairs
+from reason_engine.engines.vllm.backend import Backend, ProcessBackend, ThreadBackend
+from reason_engine.engines.vllm.translation import (
     VllmConfig,
+    chunk_of,
     engine_arguments,
     load_error,
+    mapped_error,
+    option_params,
     prepare_process,
     require_vllm,
     runs_inprocess,
+    sampling_params,
     vllm_module,
 )
-from reason_engine.engines.vllm.backend import Backend, ProcessBackend, ThreadBackend
 from reason_engine.errors import (
     CapabilityMissing,
     EngineDead,
@@ -53,7 +57,6 @@ from reason_engine.types import (
     Chunk,
     GenerateRequest,
     ModelInfo,
-    Sampling,
     ScoreRequest,
     Scores,
 )
@@ -81,7 +84,7 @@ class VllmEngine(Spoken):
         self._info: ModelInfo
         self._loras: dict[str, Any] = {}
         self._lora_count = 0
-        self._live: dict[str, list[str]] = {}
+        self._running: dict[str, list[str]] = {}
 
     @property
     def caps(self) -> Capabilities:
@@ -114,19 +117,18 @@ class VllmEngine(Spoken):
         self._words = Vocabulary(self._format.tokenizer)
         inprocess = runs_inprocess(self.config, release)
         prepare_process(inprocess=inprocess)
-        replaced = release.cpu and inprocess and files.quantization is not None and _replace_products(folder)
-        arguments = engine_arguments(self.config, folder, release=release, replaced=replaced)
         backend = ThreadBackend() if inprocess else ProcessBackend()
         try:
+            quantised = release.cpu and inprocess and files.quantization is not None
+            replaced = quantised and cpu_repairs.replace_quantised_products()
+            arguments = engine_arguments(self.config, folder, release=release, replaced=replaced)
             if self.config.enable_lora and release.cpu:
-                from reason_engine.engines.vllm.cpu_repairs import shield_base_rows
-
-                shield_base_rows()
+                cpu_repairs.mask_base_rows()
             if self.config.speculative_config and release.cpu:
-                from reason_engine.engines.vllm.cpu_repairs import shield_drafting
-
-                shield_drafting()
+                cpu_repairs.repair_drafting()
             context = await backend.start(arguments)
+        except ReasonError:
+            raise
         except Exception as error:  # the boundary to vLLM, whose loaders raise anything
             raise load_error(folder, error) from error
         self._info = ModelInfo(
@@ -152,60 +154,51 @@ class VllmEngine(Spoken):
             return Health(ready=False, live=True, detail="not started")
         running, generated = self._backend.unfinished(), self._backend.generated
         try:
-            await self._backend.check()
+            self._backend.check()
         except EngineDead as error:
             return Health(False, False, running, 0, generated, str(error))
         return Health(True, True, running, 0, generated)
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
-        backend, lora = await self._ready(request.id, request.adapter)
-        sampling = self._checked(request)
+        backend, lora = self._ready(request.id, request.adapter)
+        self._check(request)
+        sampling = request.sampling
         prompt = token_ids_of(request.prompt, self._format.tokenize)
-        room = room_left(len(prompt), self._info.context)
-        eos = self._format.eos_ids
+        room, eos = room_left(len(prompt), self._info.context), self._format.eos_ids
         # One request of vLLM's a sample, as it would make of them itself: so one sample can be aborted, and several
         # greedy ones are not refused
         parts = [
-            (list(prompt), wire.sampling_params(sampling, n=1, index=index, room=room, eos_ids=eos))
+            (prompt, sampling_params(sampling, index=index, room=room, eos_ids=eos))
             for index in range(request.n)
         ]
-        open_samples, told = set(range(request.n)), False
+        unfinished, prompt_counted = set(range(request.n)), False
         async with aclosing(self._run(backend, request.id, parts, lora, request.priority)) as outputs:
             async for index, output in outputs:
                 if output is None:
-                    if index in open_samples:
-                        open_samples.discard(index)
-                        counted = 0 if told or index else len(prompt)
-                        told = told or not index
-                        yield Chunk(index, finish_reason="abort", prompt_tokens=counted)
-                    continue
-                for sample in output.outputs:
-                    chunk = wire.chunk(
-                        sample,
-                        index=index,
-                        sampling=sampling,
-                        eos_ids=eos,
-                        text_of=self._words.text_of,
-                    )
+                    chunks = [Chunk(index, finish_reason="abort")] if index in unfinished else []
+                else:
+                    made = output.outputs
+                    chunks = [chunk_of(each, index, sampling, eos, self._words.text_of) for each in made]
+                for chunk in chunks:
                     if not (chunk.token_ids or chunk.text or chunk.finish_reason):
                         continue
-                    if chunk.index == 0 and not told:
-                        told = True
-                        cached = output.num_cached_tokens or 0
+                    if index == 0 and not prompt_counted:
+                        prompt_counted = True
+                        cached = (output.num_cached_tokens or 0) if output else 0
                         chunk = replace(chunk, prompt_tokens=len(prompt), cached_tokens=cached)
                     if chunk.finish_reason:
-                        open_samples.discard(chunk.index)
+                        unfinished.discard(index)
                     yield chunk
 
     async def abort(self, request_id: str, index: int | None = None) -> None:
-        for place, part in enumerate(self._live.get(request_id, ())):
+        for place, part in enumerate(self._running.get(request_id, ())):
             if index in (None, place):
                 assert self._backend is not None
                 await self._backend.abort(part)
 
     async def choose(self, request: ChoiceRequest) -> Choice:
         """Raises RequestError for an empty option, or for two that are the same tokens."""
-        backend, lora = await self._ready(request.id, request.adapter)
+        backend, lora = self._ready(request.id, request.adapter)
         options = [tuple(self._format.tokenize_bare(option)) for option in request.options]
         if not options or not all(options) or len(set(options)) < len(options):
             raise RequestError("options must be distinct and not empty", param="options")
@@ -216,7 +209,7 @@ class VllmEngine(Spoken):
             for at, token in enumerate(option):
                 forks.setdefault(option[:at], set()).add(token)
         starts, logprobs = list(forks), dict[tuple[int, ...], float]()
-        parts = [([*prompt, *start], wire.option_params(sorted(forks[start]))) for start in starts]
+        parts = [([*prompt, *start], option_params(sorted(forks[start]))) for start in starts]
         spent = cached = 0
         async with aclosing(self._run(backend, request.id, parts, lora, 0)) as outputs:
             async for at, output in outputs:
@@ -250,17 +243,15 @@ class VllmEngine(Spoken):
                 f"{path}: its rank {file.rank} is above max_lora_rank, {self.config.max_lora_rank}, that vLLM was "
                 "started with; raise that setting (vllm: {max_lora_rank: …})"
             )
-        if name not in self._loras and len(self._loras) >= self.config.max_adapters:
-            raise RequestError(
-                f"{self.config.max_adapters} adapters are loaded; unload one first", param="name"
-            )
-        backend, _ = await self._ready(None, None)
+        most = self.config.max_adapters
+        if name not in self._loras and len(self._loras) >= most:
+            raise RequestError(f"{most} adapters are loaded; unload one first", param="name")
+        backend, _ = self._ready(None, None)
         check_fits(file, FilePath(self._info.path))
         self._lora_count += 1
         # vLLM keys its prefix cache by the adapter's name, so new weights need a new one
-        lora = vllm_module("lora.request").LoRARequest(
-            f"{name}#{self._lora_count}", self._lora_count, str(path)
-        )
+        own_name = f"{name}#{self._lora_count}"
+        lora = vllm_module("lora.request").LoRARequest(own_name, self._lora_count, str(path))
         try:
             await backend.add_lora(lora)
         except EngineDead:
@@ -273,7 +264,7 @@ class VllmEngine(Spoken):
             await backend.remove_lora(old.lora_int_id)
 
     async def unload_adapter(self, name: str) -> None:
-        backend, lora = await self._ready(None, name)
+        backend, lora = self._ready(None, name)
         assert lora is not None
         del self._loras[name]
         await backend.remove_lora(lora.lora_int_id)
@@ -285,20 +276,15 @@ class VllmEngine(Spoken):
         return tuple(sorted(self._loras))
 
     async def _run(
-        self,
-        backend: Backend,
-        id: str,
-        parts: Sequence[tuple[list[int], Any]],
-        lora: Any,
-        priority: int,
+        self, backend: Backend, id: str, parts: Sequence[tuple[Sequence[int], Any]], lora: Any, priority: int
     ) -> AsyncGenerator[tuple[int, Any]]:
         """(number of the part, what vLLM made) of all parts of one request, as it comes, None at the end of a part;
         errors are ours."""
         ids = [f"{id}/{number}" for number in range(len(parts))]
         rank = priority if self.config.extra.get("scheduling_policy") == "priority" else 0
-        self._live[id] = ids
+        self._running[id] = ids
         streams = [
-            backend.generate(part, prompt, params, lora=lora, priority=rank)
+            backend.generate(part, list(prompt), params, lora=lora, priority=rank)
             for part, (prompt, params) in zip(ids, parts, strict=True)
         ]
         try:
@@ -308,31 +294,30 @@ class VllmEngine(Spoken):
         except ReasonError:
             raise
         except Exception as error:  # the boundary to vLLM
-            raise wire.mapped(error) from error
+            raise mapped_error(error) from error
         finally:
-            del self._live[id]
+            del self._running[id]
 
-    async def _ready(self, id: str | None, adapter: str | None) -> tuple[Backend, Any]:
+    def _ready(self, id: str | None, adapter: str | None) -> tuple[Backend, Any]:
+        """The backend and the adapter. Raises EngineDead, RequestError for an id that is running, UnknownModel."""
         if self._backend is None:
             raise EngineDead("the engine is not started")
-        await self._backend.check()
-        if id in self._live:
+        self._backend.check()
+        if id in self._running:
             raise RequestError(f"request {id!r} is already running", param="id")
         check_adapter(adapter, self._loras)
         return self._backend, None if adapter is None else self._loras[adapter]
 
-    def _checked(self, request: GenerateRequest) -> Sampling:
+    def _check(self, request: GenerateRequest) -> None:
         """What vLLM would not refuse, or refuse late. Raises RequestError, CapabilityMissing."""
-        sampling = request.sampling
         check_counts(request)
-        if sampling.draft not in ("default", *self.caps.drafting):
-            loaded = self.caps.drafting[0]
+        if request.sampling.draft not in ("default", *self.caps.drafting):
             raise CapabilityMissing(
-                f"vLLM drafts with what was loaded at start ({loaded}), not with {sampling.draft!r}",
+                f"vLLM drafts with what was loaded at start ({self.caps.drafting[0]}), not with "
+                f"{request.sampling.draft!r}",
                 param="reasoning.draft",
                 code="capability_missing",
             )
-        return sampling
 
 
 async def _merged(streams: Sequence[AsyncGenerator[Any]]) -> AsyncGenerator[tuple[int, Any]]:
@@ -352,34 +337,21 @@ async def _merged(streams: Sequence[AsyncGenerator[Any]]) -> AsyncGenerator[tupl
         items.put_nowait((number, None))
 
     async def pump_all() -> None:
+        failure: Exception | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 for number, stream in enumerate(streams):
                     group.create_task(pump(number, stream))
         except* Exception as failed:
-            items.put_nowait((-1, failed.exceptions[0]))
-        else:
-            items.put_nowait((-1, None))
+            failure = failed.exceptions[0]
+        items.put_nowait((-1, failure))
 
     pumps = asyncio.create_task(pump_all())
     try:
-        while True:
-            number, item = await items.get()
-            if number < 0:
-                if item is not None:
-                    raise item
-                return
-            yield number, item
+        while (item := await items.get())[0] >= 0:
+            yield item
+        if item[1] is not None:
+            raise item[1]
     finally:
         pumps.cancel()
         await asyncio.wait([pumps])
-
-
-def _replace_products(folder: FilePath) -> bool:
-    """See `_vllm_quantised`. Raises ModelLoadError where this vLLM has other kernels."""
-    from reason_engine.engines.vllm.cpu_repairs import replace_products
-
-    try:
-        return replace_products()
-    except (ImportError, AttributeError) as error:
-        raise load_error(folder, error) from error

@@ -6,7 +6,7 @@
                  and zero3, without DeepSpeed's engine
 
 Every process draws and encodes the same batch and learns from its share, so losses, the place in the data and the
-checkpoints are those of one process; the first one writes. Which of the two is told by the launcher's environment.
+checkpoints are those of one process; the first one writes. The launcher's environment says which of the two it is.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from typing import Any, TypeVar
 
 from reason_engine.errors import SetupError
 from reason_engine.training.common.encode import Item, micro_batches
-from reason_engine.training.supervised.recipe import Supervised
+from reason_engine.training.common.recipe import Supervised
 
 I = TypeVar("I", bound=Item)  # noqa: E741
 Loss = Callable[[Any], tuple[Any, Mapping[str, float]]]
 
 
-def size_of_world() -> int:
+def process_count() -> int:
     """Processes of this run."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def is_first() -> bool:
-    """Whether this process writes and tells."""
-    return size_of_world() == 1 or os.environ.get("RANK", "0") == "0"
+    """Whether this process writes files and reports progress."""
+    return process_count() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def is_sharded() -> bool:
     """Whether weights are kept in parts."""
-    return size_of_world() > 1 and (_told("ACCELERATE_USE_FSDP") or _told("ACCELERATE_USE_DEEPSPEED"))
+    return process_count() > 1 and (_flag("ACCELERATE_USE_FSDP") or _flag("ACCELERATE_USE_DEEPSPEED"))
 
 
-class World:
+class Distributed:
     """The processes of one run, seen from this one. Constructing it waits for all of them."""
 
     def __init__(self) -> None:
-        self.size, self.rank = size_of_world(), int(os.environ.get("RANK") or 0)
+        self.size, self.rank = process_count(), int(os.environ.get("RANK") or 0)
         self.first, self.sharded = is_first(), is_sharded()
         if self.size == 1:
             return
         import torch
         import torch.distributed as dist
 
-        cpu = not torch.cuda.is_available() or _told("ACCELERATE_USE_CPU")
+        cpu = not torch.cuda.is_available() or _flag("ACCELERATE_USE_CPU")
         if not cpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0))
         if not dist.is_initialized():
@@ -85,16 +85,13 @@ class World:
 
         kind = "cpu" if torch.distributed.get_backend() == "gloo" else "cuda"
         mesh = init_device_mesh(kind, (self.size,))
-        again = _told("FSDP_RESHARD_AFTER_FORWARD", "true")
-        outside = (
-            _told("FSDP_OFFLOAD_PARAMS")
-            or os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none") != "none"
-        )
-        offload = kind == "cuda" and outside
+        reshard = _flag("FSDP_RESHARD_AFTER_FORWARD", "true")
+        device = os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none")
+        offload = kind == "cuda" and (_flag("FSDP_OFFLOAD_PARAMS") or device != "none")
         policy: Any = CPUOffloadPolicy() if offload else OffloadPolicy()
         root, names = Root(), set(objective.model._no_split_modules or ())
         for module in [one for one in root.modules() if type(one).__name__ in names]:
-            fully_shard(module, mesh=mesh, reshard_after_forward=again, offload_policy=policy)
+            fully_shard(module, mesh=mesh, reshard_after_forward=reshard, offload_policy=policy)
         fully_shard(root, mesh=mesh, reshard_after_forward=False, offload_policy=policy)
         return root
 
@@ -118,11 +115,11 @@ class World:
             for work in works:
                 work.wait()
         names = sorted(sums)
-        told = torch.tensor([loss, *(sums[name] for name in names)], dtype=torch.float64)
+        totals = torch.tensor([loss, *(sums[name] for name in names)], dtype=torch.float64)
         if dist.get_backend() == "nccl":
-            told = told.cuda()
-        dist.all_reduce(told)
-        values: list[float] = told.tolist()
+            totals = totals.cuda()
+        dist.all_reduce(totals)
+        values: list[float] = totals.tolist()
         return values[0], dict(zip(names, values[1:], strict=True))
 
     def whole(self, state: Any) -> Any:
@@ -155,11 +152,11 @@ class World:
 class Gathered:
     """An optimiser whose state is kept whole, as one process would keep it."""
 
-    def __init__(self, optimiser: Any, world: World) -> None:
-        self._optimiser, self._world = optimiser, world
+    def __init__(self, optimiser: Any, processes: Distributed) -> None:
+        self._optimiser, self._processes = optimiser, processes
 
     def state_dict(self) -> Any:
-        return self._world.whole(self._optimiser.state_dict())
+        return self._processes.whole(self._optimiser.state_dict())
 
     def load_state_dict(self, state: Any) -> None:
         from torch import Tensor
@@ -167,7 +164,7 @@ class Gathered:
         weights = [weight for group in self._optimiser.param_groups for weight in group["params"]]
         parted = {
             number: {
-                key: self._world.part(value, weights[number]) if isinstance(value, Tensor) else value
+                key: self._processes.part(value, weights[number]) if isinstance(value, Tensor) else value
                 for key, value in kept.items()
             }
             for number, kept in state["state"].items()
@@ -175,37 +172,39 @@ class Gathered:
         self._optimiser.load_state_dict({**state, "state": parted})
 
 
-def check_spread(config: Supervised, copies: int, *, sampled: bool) -> None:
-    """What cannot run in several processes, and how it can. Raises SetupError."""
-    if size_of_world() == 1:
+def check_distributed(config: Supervised, copies: int, *, sampled: bool) -> None:
+    """Raises SetupError that names what cannot run in several processes, and how it can. `copies`: frozen models beside
+    the trained one; `sampled`: the method draws from the model."""
+    if process_count() == 1:
         return
     stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
-    if _told("ACCELERATE_USE_DEEPSPEED") and stage != "3":
+    if _flag("ACCELERATE_USE_DEEPSPEED") and stage != "3":
         raise SetupError(
             f"deepspeed: ZeRO stage {stage} is not known here; stage 3 is (--launch zero3), as fsdp2"
         )
-    if config.batch < size_of_world():
-        raise SetupError(f"batch: {config.batch} rows are too few for {size_of_world()} processes")
+    if config.batch < process_count():
+        raise SetupError(f"batch: {config.batch} rows are too few for {process_count()} processes")
     if sampled:
         raise SetupError("answers that the student writes itself (on-policy) are drawn in one process only")
     if not is_sharded():
         return
+    adapter = config.peft is not None and config.peft.method in ("prompt", "adapter")
     refused = {
-        "optimiser: muon works on whole matrices; in parts (fsdp2, zero3) set optimiser: adamw": config.optimiser
-        == "muon",
+        "optimiser: muon works on whole matrices; in parts (fsdp2, zero3) set optimiser: adamw": (
+            config.optimiser == "muon"
+        ),
         "compile: not with weights in parts (fsdp2, zero3); set compile: false": config.compile,
         "ewc: not with weights in parts (fsdp2, zero3); launch replicated": config.ewc > 0,
-        "this method holds a second model, which is not kept in parts (fsdp2, zero3); launch replicated": copies
-        > 0,
-        "peft: prompt and adapter are not trained in parts (fsdp2, zero3); launch replicated": (
-            config.peft is not None and config.peft.method in ("prompt", "adapter")
+        "this method holds a second model, which is not kept in parts (fsdp2, zero3); launch replicated": (
+            copies > 0
         ),
+        "peft: prompt and adapter are not trained in parts (fsdp2, zero3); launch replicated": adapter,
     }
-    for said, wrong in refused.items():
+    for message, wrong in refused.items():
         if wrong:
-            raise SetupError(said)
+            raise SetupError(message)
 
 
-def _told(name: str, unless: str = "") -> bool:
+def _flag(name: str, default: str = "") -> bool:
     """A launcher's switch."""
-    return os.environ.get(name, unless).lower() in ("true", "1")
+    return os.environ.get(name, default).lower() in ("true", "1")

@@ -1,21 +1,78 @@
-"""Examples to token ids with a loss weight a token, and token ids to padded batches.
+"""From rows to batches: where examples come from, their token ids with a loss weight a token, micro-batches.
 
-A batch is one fair draw of examples, sorted by length and cut into micro-batches of few padded tokens; padding stands
-on the right, where a causal model never looks, so no mask is needed.
+A source is a mixture's stream or a shuffled file; both can go on where they were. A batch is one fair draw of examples,
+sorted by length and cut into micro-batches of few padded tokens; padding stands on the right, where a causal model
+never looks, so no mask is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from reason_engine.data import Example
-from reason_engine.data.formats.rows import Conversation, Text, Turns, turn_json
+from reason_engine.data.formats.readers import read_rows
+from reason_engine.data.formats.rows import Conversation, Row, Text, Turns, turn_json
+from reason_engine.data.mixture import Stream
 from reason_engine.errors import SetupError
 from reason_engine.types import Message
 
 I = TypeVar("I", bound="Item")  # noqa: E741
+
+
+class Position(Protocol):
+    """A place in the data, with a state of plain values."""
+
+    def state(self) -> list[Any]: ...
+    def restore(self, state: Sequence[Any]) -> None: ...
+
+
+class Source(Position, Protocol):
+    """Rows without end."""
+
+    def __next__(self) -> Any: ...
+
+
+class FileSource:
+    """A file's rows of some kinds, shuffled anew each epoch by the seed; `rows` are all of them in the file's order.
+    Raises SetupError naming the first bad row."""
+
+    def __init__(self, path: Path, kinds: Sequence[type[Row]], seed: int, format: str | None = None) -> None:
+        self.rows: list[Any] = list(read_rows(path, *kinds, format=format))
+        self._seed, self._epoch, self._place = seed, 0, 0
+        self._order = self._shuffled()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._place == len(self.rows):
+            self._epoch, self._place = self._epoch + 1, 0
+            self._order = self._shuffled()
+        self._place += 1
+        return self.rows[self._order[self._place - 1]]
+
+    def state(self) -> list[Any]:
+        return [self._epoch, self._place]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        self._epoch, self._place = state
+        self._order = self._shuffled()
+
+    def _shuffled(self) -> list[int]:
+        order = list(range(len(self.rows)))
+        random.Random(f"train-{self._seed}-{self._epoch}").shuffle(order)
+        return order
+
+
+def source_of(config: Any, kinds: Sequence[type[Row]]) -> Source:
+    """The source that a config names."""
+    if "mixture" in type(config).model_fields and config.mixture:
+        return Stream(config.mixture, config.seed)
+    return FileSource(config.data, kinds, config.seed, config.format)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +90,37 @@ class Item(Protocol):
     def ids(self) -> list[int]: ...
 
 
+class LearnedItem(Protocol):
+    """What an online method learns from at once: a rollout, or a pair of them."""
+
+    @property
+    def rollouts(self) -> Sequence[Rollout]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A prompt and what was drawn after it, in tokens. Place t predicts token t + 1 of both together."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    @property
+    def rollouts(self) -> Sequence[Rollout]:
+        return (self,)
+
+
 class Encoder:
-    """Renders with the tokenizer's own chat template; checks once that the answer's place is where it should be."""
+    """Renders with the tokenizer's own chat template; finds the place of the answer."""
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
-        self._tokenizer, self._max = tokenizer, max_length
+        self._tokenizer, self.max_length = tokenizer, max_length
         self._end = f"{tokenizer.eos_token}"
 
     def encode(self, rows: Sequence[Example | Conversation | Text]) -> list[Encoded]:
-        """One entry a conversation, cut at the limit; plain text in as many pieces as it needs."""
-        spoken = [row for row in rows if not isinstance(row, Text)]
-        written = [row for row in rows if isinstance(row, Text)]
-        return self._conversations(spoken) + [piece for row in written for piece in self._pieces(row)]
+        """One entry a conversation, cut at the limit; plain text, after them, in as many pieces as it needs."""
+        conversations = [row for row in rows if not isinstance(row, Text)]
+        texts = [row for row in rows if isinstance(row, Text)]
+        return self._conversations(conversations) + [piece for row in texts for piece in self._pieces(row)]
 
     def answer(self, prompt: Turns, text: str) -> Encoded:
         """One answer to one prompt."""
@@ -64,10 +140,6 @@ class Encoder:
         table = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return table["input_ids"], [start for start, _ in table["offset_mapping"]]
 
-    @property
-    def max_length(self) -> int:
-        return self._max
-
     def _conversations(self, rows: Sequence[Example | Conversation]) -> list[Encoded]:
         if not rows:
             return []
@@ -84,17 +156,17 @@ class Encoder:
                 row.weight if a >= start and b <= stop and not any(x <= a < y for x, y in ranges) else 0.0
                 for a, b in spans
             ]
-            if row.weight and not any(weights[1 : self._max]):
+            if row.weight and not any(weights[1 : self.max_length]):
                 raise SetupError(
-                    f"an example of {len(ids)} tokens has no answer within max_length {self._max}"
+                    f"an example of {len(ids)} tokens has no answer within max_length {self.max_length}"
                 )
-            found.append(Encoded(ids[: self._max], weights[: self._max]))
+            found.append(Encoded(ids[: self.max_length], weights[: self.max_length]))
         return found
 
     def _pieces(self, row: Text) -> list[Encoded]:
         """Every token teaches but a piece's first."""
         ids, _ = self.tokens(row.text + self._end)
-        parts = [ids[at : at + self._max] for at in range(0, len(ids), self._max)]
+        parts = [ids[at : at + self.max_length] for at in range(0, len(ids), self.max_length)]
         return [Encoded(part, [0.0] + [1.0] * (len(part) - 1)) for part in parts if len(part) > 1]
 
     def _render(self, row: Example | Conversation) -> tuple[str, int, int]:

@@ -1,21 +1,30 @@
 """Forward passes over padded groups: the hidden states, the answer's log-probabilities, the states at some places.
 
-Rows are padded on the right, where a causal model never looks, so no mask is needed.
+Rows are padded on the right, where a causal model never looks, so no mask is needed. Shape suffixes: B rows, T places,
+D hidden size, N places that are read, V vocabulary.
+
+`CompiledBody` is a Qwen3 decoder compiled layer by layer: the model's own weights, half the time on a CPU. Why not
+`torch.compile(model.model, dynamic=True)`: with torch 2.13 and transformers 5.19 on a CPU it trained models that had
+seen the tokens they were to predict. So attention and mask are written out, and `check` compares the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental import _config
+from torch.nn.functional import cross_entropy, silu
 
 from reason_engine.errors import SetupError
 from reason_engine.training.common.encode import Encoded, padded
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Body = Callable[["Tensor"], "Tensor"]
+Body = Callable[[Tensor], Tensor]
 """Token ids [B, T] to hidden states [B, T, D] after the final norm."""
+TOLERANCE = 0.05  # bf16 rounds differently once operations are fused; a lost mask is off by far more
 
 
 def body_of(model: Any, compiled: bool, precision: str = "fp32") -> Any:
@@ -24,8 +33,6 @@ def body_of(model: Any, compiled: bool, precision: str = "fp32") -> Any:
         return lambda ids_BT: model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
     if model.config.model_type != "qwen3":
         raise SetupError(f"compile: written for qwen3 models, this is {model.config.model_type}")
-    from reason_engine.training.common.compiled import CompiledBody
-
     body = CompiledBody(model)
     body.check(precision)
     return body
@@ -33,20 +40,15 @@ def body_of(model: Any, compiled: bool, precision: str = "fp32") -> Any:
 
 def fast_precision(asked: str) -> str:
     """`auto` is bf16 where this machine computes in it; elsewhere bf16 is emulated, at a twentieth of fp32's speed."""
-    import torch
-
     if asked != "auto":
         return asked
-    cpu = (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )  # torch tells it here only
+    # torch reports it here only
+    cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if torch.cuda.is_available() or cpu else "fp32"
 
 
 def answer_loss(body: Body, head: Any, group: Sequence[Encoded], precision: str) -> Any:
     """Weighted sum of -log p over answer tokens; logits are made at those places only."""
-    from torch.nn.functional import cross_entropy
-
     logits_NV, targets_N, weights_N, _ = answer_logits(body, head, group, precision)
     losses_N = cross_entropy(logits_NV, targets_N, reduction="none")
     return (losses_N * weights_N).sum()
@@ -54,9 +56,6 @@ def answer_loss(body: Body, head: Any, group: Sequence[Encoded], precision: str)
 
 def answer_logps(body: Body, head: Any, group: Sequence[Encoded], precision: str) -> Any:
     """Sum of log p over the answer's tokens, one a row, [B]."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
     logits_NV, targets_N, _, rows_N = answer_logits(body, head, group, precision)
     losses_N = cross_entropy(logits_NV, targets_N, reduction="none")
     return torch.zeros(len(group), device=losses_N.device).index_add(0, rows_N, -losses_N)
@@ -70,16 +69,12 @@ def answer_logits(body: Body, head: Any, group: Sequence[Encoded], precision: st
 
 def head_logits(head: Any, states_ND: Tensor, precision: str) -> Tensor:
     """In fp32, [N, V]."""
-    import torch
-
     with torch.autocast(states_ND.device.type, torch.bfloat16, enabled=precision == "bf16"):
         return head(states_ND).float()
 
 
 def answer_states(body: Body, group: Sequence[Encoded], precision: str, device: Any) -> tuple[Any, ...]:
     """At the places that predict a token with a weight: hidden states [N, D], targets, weights, rows [N]."""
-    import torch
-
     ids_BT = padded_ids(group)
     length = ids_BT.shape[1]
     weights_BT = torch.tensor([one.weights + [0.0] * (length - len(one.weights)) for one in group])
@@ -104,8 +99,6 @@ def place_states(
     body: Body, rows: Sequence[tuple[list[int], Sequence[int]]], precision: str, device: Any
 ) -> Any:
     """Hidden states at each row's places, one after the other, [N, D]."""
-    import torch
-
     ids_BT = padded_ids([Encoded(ids, []) for ids, _ in rows]).to(device)
     at = [(row, place) for row, (_, places) in enumerate(rows) for place in places]
     rows_N, places_N = (torch.tensor(column, device=device) for column in zip(*at, strict=True))
@@ -115,8 +108,6 @@ def place_states(
 
 def padded_ids(group: Sequence[Encoded]) -> Any:
     """Token ids [B, T], zeros on the right."""
-    import torch
-
     length = padded(max(len(one.ids) for one in group))
     return torch.tensor([one.ids + [0] * (length - len(one.ids)) for one in group])
 
@@ -125,21 +116,92 @@ class Reference:
     """A frozen copy of a model: π_ref."""
 
     def __init__(self, model: Any) -> None:
-        from copy import deepcopy
-
         self._model = deepcopy(model).eval().requires_grad_(False)
         self._body = body_of(self._model, False)
 
     def logps(self, rows: Sequence[Encoded], precision: str) -> Any:
         """Sum of log p over each row's answer, [B]."""
-        import torch
-
         with torch.no_grad():
             return answer_logps(self._body, self._model.get_output_embeddings(), rows, precision)
 
     def logits(self, rows: Sequence[Encoded], precision: str) -> Any:
         """At the places that predict an answer's token, [N, V]."""
-        import torch
-
         with torch.no_grad():
             return answer_logits(self._body, self._model.get_output_embeddings(), rows, precision)[0]
+
+
+class CompiledBody(nn.Module):
+    """Hidden states [B, T, D] after the final norm, as `model.model(input_ids=…).last_hidden_state`."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        config, self._body = model.config, model.model
+        self._shape = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+        self._eps = config.rms_norm_eps
+        half = torch.arange(0, config.head_dim, 2).float() / config.head_dim
+        turns = (
+            torch.arange(config.max_position_embeddings).float()[:, None]
+            / float(config.rope_parameters["rope_theta"]) ** half
+        )
+        self._cos, self._sin = turns.cos(), turns.sin()
+        # Sizes that happen to be equal (a length and half a head) must not be taken for one and the same.
+        _config.use_duck_shape = False
+        self._layer = torch.compile(_layer, dynamic=True)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        length = ids_BT.shape[1]
+        hidden_BTD = self._body.embed_tokens(ids_BT)
+        later_TT = torch.ones(length, length, dtype=torch.bool, device=ids_BT.device).triu(1)
+        cos, sin = (table[:length].to(ids_BT.device) for table in (self._cos, self._sin))
+        for layer in self._body.layers:
+            hidden_BTD = self._layer(hidden_BTD, layer, cos, sin, later_TT, self._shape, self._eps)
+        return _norm(hidden_BTD, self._body.norm.weight, self._eps)
+
+    def check(self, precision: str) -> None:
+        """Compare with the model's own forward on a random batch. Raises SetupError where a compiler got it wrong."""
+        seeded, vocabulary = torch.Generator().manual_seed(0), self._body.config.vocab_size
+        ids_BT = torch.randint(0, vocabulary, (32, 40), generator=seeded)
+        ids_BT = ids_BT.to(device := self._body.norm.weight.device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            compiled = self(ids_BT).detach()  # gradients stay on, as in training: one graph serves both
+            own = self._body(input_ids=ids_BT, use_cache=False).last_hidden_state.detach()
+        off = ((own - compiled).norm() / own.norm()).item()
+        if not off < TOLERANCE:
+            raise SetupError(f"compile: compiled layers are off by {off:.1%}; set compile: false")
+
+
+def _layer(
+    hidden_BTD: Tensor,
+    layer: Any,
+    cos: Tensor,
+    sin: Tensor,
+    later_TT: Tensor,
+    shape: tuple[int, int, int],
+    eps: float,
+) -> Tensor:
+    (batch, length, _), (heads, groups, size) = hidden_BTD.shape, shape
+    attention, mlp, each = layer.self_attn, layer.mlp, heads // groups
+    normed = _norm(hidden_BTD, layer.input_layernorm.weight, eps)
+    query = _norm(attention.q_proj(normed).view(batch, length, heads, size), attention.q_norm.weight, eps)
+    key = _norm(attention.k_proj(normed).view(batch, length, groups, size), attention.k_norm.weight, eps)
+    value = attention.v_proj(normed).view(batch, length, groups, size).transpose(1, 2)
+    kind = value.dtype
+    query, key = (_rotate(x.transpose(1, 2), cos, sin).to(kind) for x in (query, key))
+    scores = torch.matmul(query.reshape(batch, groups, each * length, size), key.transpose(2, 3))
+    scores = scores.view(batch, groups, each, length, length).float() * size**-0.5
+    shares = scores.masked_fill(later_TT, float("-inf")).softmax(-1).to(kind)
+    mixed = torch.matmul(shares.view(batch, groups, each * length, length), value)
+    mixed = mixed.view(batch, groups, each, length, size).permute(0, 3, 1, 2, 4)
+    hidden_BTD = hidden_BTD + attention.o_proj(mixed.reshape(batch, length, heads * size))
+    normed = _norm(hidden_BTD, layer.post_attention_layernorm.weight, eps)
+    return hidden_BTD + mlp.down_proj(silu(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+
+
+def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    x = x.float()
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, -1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)

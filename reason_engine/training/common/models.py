@@ -1,39 +1,62 @@
-"""Building, loading and saving the model that is trained."""
+"""Builds, loads and saves the model that is trained, and fits the tokenizer of a new one.
+
+The tokenizer is a byte-level BPE. One digit (with the space before it) is one token, a newline is a token of its own,
+and so is every sign; only words are merged. The ChatML template marks the assistant's text with `{% generation %}`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from pydantic import Field, model_validator
 
 from reason_engine.data.formats.readers import read_rows
 from reason_engine.data.formats.rows import answer_text, prompt_text
 from reason_engine.data.mixture import Stream
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import ModelLoadError, SetupError
-from reason_engine.profile import FILE
+from reason_engine.training.common.config import Frozen
 from reason_engine.training.common.distributed import is_sharded
-from reason_engine.training.supervised.tokenizer import fit
 
 
-def load_or_build(config: Any, spoken: Path | None = None) -> tuple[Any, Any]:
-    """The causal language model in fp32, and its tokenizer: of a new one, that of the folder `spoken` or one fitted to
-    the data. Raises ModelLoadError."""
+class Architecture(Frozen):
+    """A new Qwen3 model."""
+
+    width: int = Field(256, ge=32, multiple_of=32)
+    layers: int = Field(4, ge=1)
+    intermediate: int = Field(640, ge=32, multiple_of=32)
+    heads: int = Field(4, ge=1)
+    kv_heads: int = Field(2, ge=1)
+    head_dim: int = Field(64, ge=8, multiple_of=8)
+    context: int = Field(1024, ge=32)
+    rope_theta: float = 1e4
+    vocabulary: int = Field(768, ge=300, le=65536)
+    tokenizer_examples: int = Field(20_000, ge=10)
+
+    @model_validator(mode="after")
+    def check_heads(self) -> Architecture:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        return self
+
+
+def load_or_build(config: Any, tokenizer_from: Path | None = None) -> tuple[Any, Any]:
+    """The causal language model in fp32, and its tokenizer: of a new one, that of the folder `tokenizer_from` or one
+    fitted to the data. Raises ModelLoadError."""
     if config.model is not None:
         return load_model(config.model)
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     new = config.architecture
-    if spoken is None:
-        examples = _drawn(config) if config.mixture else _read(config)
-        tokenizer = fit(islice(examples, new.tokenizer_examples), new.vocabulary)
+    if tokenizer_from is None:
+        tokenizer = fit_tokenizer(islice(_texts(config), new.tokenizer_examples), new.vocabulary)
     else:
-        tokenizer = load_tokenizer(spoken)
+        tokenizer = load_tokenizer(tokenizer_from)
     model = Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=-(-len(tokenizer) // 64) * 64,
@@ -55,66 +78,7 @@ def load_or_build(config: Any, spoken: Path | None = None) -> tuple[Any, Any]:
     for name, parameter in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
             parameter.data.zero_()
-    return _quick_attention(model), tokenizer
-
-
-def save_model(model: Any, tokenizer: Any, out: Path, dtype: str = "bfloat16") -> None:
-    """Write a checkpoint folder, whole or not at all; other files in an existing folder stay.
-
-    Raises SetupError where the disk takes no more: what stood in the folder stays as it was.
-    """
-    try:
-        _write(model, tokenizer, out, dtype)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(_fresh(out), ignore_errors=True)
-        raise SetupError(f"{out}: the model cannot be written; what stood there stays: {error}") from None
-
-
-def write_profile(base: Path | None, out: Path) -> None:
-    """Carry `reason.json` over, less the policy that was calibrated for the weights of before."""
-    here = (out / "config.json").is_file() and not (out / FILE).exists()
-    if base is None or not here or not (base / FILE).is_file():
-        return
-    profile = json.loads((base / FILE).read_text("utf-8"))
-    profile.pop("auto", None)
-    (out / FILE).write_text(json.dumps(profile, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def save_adapter(tensors: dict[str, Any], settings: dict[str, Any], out: Path) -> None:
-    """Write an adapter folder in PEFT's form: `adapter_config.json` and `adapter_model.safetensors`."""
-    from safetensors.torch import save_file
-
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, out / "adapter_model.new")
-    os.replace(out / "adapter_model.new", out / "adapter_model.safetensors")
-    (out / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-
-
-def _fresh(out: Path) -> Path:
-    return out.with_name(f".{out.name}.new")
-
-
-def _write(model: Any, tokenizer: Any, out: Path, dtype: str) -> None:
-    import torch
-
-    fresh = _fresh(out)
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    kind = getattr(torch, dtype)
-    state = {name: tensor.to(kind) for name, tensor in model.state_dict().items()}
-    if model.config.tie_word_embeddings:
-        state.pop("lm_head.weight", None)
-    model.save_pretrained(fresh, state_dict=state)
-    settings = json.loads((fresh / "config.json").read_text("utf-8"))
-    settings["dtype"] = dtype  # the library writes that of the training weights
-    (fresh / "config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-    tokenizer.save_pretrained(fresh)
-    out.mkdir(parents=True, exist_ok=True)
-    mode = (fresh / "config.json").stat().st_mode
-    for file in sorted(fresh.iterdir()):
-        file.chmod(mode)  # the weights are written for their owner alone
-        os.replace(file, out / file.name)
-    fresh.rmdir()
+    return _on_device(model), tokenizer
 
 
 def load_model(path: Path) -> tuple[Any, Any]:
@@ -130,7 +94,47 @@ def load_model(path: Path) -> tuple[Any, Any]:
     except Exception as error:  # the boundary to transformers, whose loaders raise of every kind
         raise ModelLoadError(f"{path}: {error}") from None
     _check_logits(model, path)
-    return _quick_attention(model), tokenizer
+    return _on_device(model), tokenizer
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a checkpoint folder. Raises ModelLoadError."""
+    from transformers import AutoTokenizer
+
+    if not ModelFolder(path).is_checkpoint:
+        raise ModelLoadError(f"{path}: no checkpoint folder (it has no config.json)")
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # the boundary to transformers, whose loaders raise of every kind
+        raise ModelLoadError(f"{path}: {error}") from None
+
+
+def save_model(model: Any, tokenizer: Any, out: Path, dtype: str = "bfloat16") -> None:
+    """Write a checkpoint folder, whole or not at all; other files in an existing folder stay.
+
+    Raises SetupError where the disk takes no more: what stood in the folder stays as it was.
+    """
+    import torch
+
+    with ModelFolder(out).update() as fresh:
+        state = {name: tensor.to(getattr(torch, dtype)) for name, tensor in model.state_dict().items()}
+        if model.config.tie_word_embeddings:
+            state.pop("lm_head.weight", None)
+        model.save_pretrained(fresh, state_dict=state)
+        settings = json.loads((fresh / "config.json").read_text("utf-8"))
+        settings["dtype"] = dtype  # the library writes that of the training weights
+        (fresh / "config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+        tokenizer.save_pretrained(fresh)
+
+
+def save_adapter(tensors: dict[str, Any], settings: dict[str, Any], out: Path) -> None:
+    """Write an adapter folder in PEFT's form: `adapter_config.json` and `adapter_model.safetensors`."""
+    from safetensors.torch import save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, out / "adapter_model.new")
+    os.replace(out / "adapter_model.new", out / "adapter_model.safetensors")
+    (out / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
 
 def _check_logits(model: Any, path: Path) -> None:
@@ -148,19 +152,8 @@ def _check_logits(model: Any, path: Path) -> None:
         )
 
 
-def load_tokenizer(path: Path) -> Any:
-    """The tokenizer of a checkpoint folder. Raises ModelLoadError."""
-    from transformers import AutoTokenizer
-
-    if not (path / "config.json").is_file():
-        raise ModelLoadError(f"{path}: no checkpoint folder (it has no config.json)")
-    try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except Exception as error:  # the boundary to transformers, whose loaders raise of every kind
-        raise ModelLoadError(f"{path}: {error}") from None
-
-
-def _quick_attention(model: Any) -> Any:
+def _on_device(model: Any) -> Any:
+    """On the GPU where there is one, with the attention that is fastest there."""
     import torch
 
     if torch.cuda.is_available():
@@ -171,11 +164,52 @@ def _quick_attention(model: Any) -> Any:
     return model
 
 
-def _drawn(config: Any) -> Iterator[str]:
-    for example in Stream(config.mixture, config.seed + 1):
-        yield f"user\n{example.question}\nassistant\n{example.answer}\nsystem"
+def _texts(config: Any) -> Iterator[str]:
+    """The examples that a new tokenizer is fitted to."""
+    if config.mixture:
+        pairs = ((one.question, one.answer) for one in Stream(config.mixture, config.seed + 1))
+    else:
+        rows = read_rows(config.data, *config.kinds, format=config.format)
+        pairs = ((prompt_text(row), answer_text(row)) for row in rows)
+    for question, answer in pairs:
+        yield f"user\n{question}\nassistant\n{answer}\nsystem"
 
 
-def _read(config: Any) -> Iterator[str]:
-    for row in read_rows(config.data, *config.kinds, format=config.format):
-        yield f"user\n{prompt_text(row)}\nassistant\n{answer_text(row)}\nsystem"
+def fit_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
+    """A transformers fast tokenizer with at most `vocabulary` tokens, learned from the texts."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=2,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        additional_special_tokens=[START],
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = TEMPLATE
+    return fast
+
+
+END, START, PAD = "<|im_end|>", "<|im_start|>", "<|pad|>"
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
+    "{% else %}{{ message['content'] + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+SPLIT = r"\n| ?\d| ?\p{L}+| ?[^\s\d\p{L}]|\s+"

@@ -1,56 +1,36 @@
-"""The policy as a trainer sees it: log-probabilities of tokens that were drawn, in micro-batches of similar length.
+"""The policy as a trainer sees it, what its samples are worth, and the critic of PPO.
 
-Samples of one prompt read it once: its keys and values, with their gradients, serve all of them, so that 16 samples of
-a question do not cost 16 readings of it. Rows are padded on the right. Logits are made at the places of generated
-tokens only. Shape suffixes: P different prompts, B rows, T places, N generated tokens of all rows, V vocabulary.
+`Policy` gives log-probabilities of drawn tokens, in micro-batches of similar length. Samples of one prompt read it
+once: its keys and values, with their gradients, serve all of them, so that 16 samples of a question do not cost 16
+readings of it. Rows are padded on the right. Logits are made at the places of generated tokens only.
 
-What a sampled token is worth, and what is made of it: the pure mathematics of policy gradients.
+The advantages and losses are the pure mathematics of policy gradients: differentiable where that has a meaning, and
+nothing is drawn. `Value` is the critic: what an answer that stands so far will be worth, one number a place.
 
-Shape suffixes: P prompts, G samples of each, B = P G rows, T places (place t holds the token that position t predicts).
-`mask_BT` is 1 on generated tokens and 0 on prompt and padding. Every function is differentiable where that has a
-meaning and draws nothing.
-
-The critic of PPO: what an answer that stands so far will be worth, one number a place.
+Shape suffixes: P prompts, G samples of each, B = P G rows, T places (place t holds the token that position t predicts),
+N generated tokens of all rows, D hidden size, V vocabulary. `mask_BT` is 1 on generated tokens and 0 on prompt and
+padding.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from reason_engine.training.common.encode import padded
+from reason_engine.training.common.encode import LearnedItem, Rollout, padded
 from reason_engine.training.common.forward import body_of
 
 ALIKE = 32
 """Answers whose lengths fall into one span of this many tokens stand together, so that those of one prompt meet."""
 
 
-class Sized(Protocol):
-    """What a forward pass costs: the rows that an item is read by."""
-
-    @property
-    def rows(self) -> Sequence[Row]: ...
-
-
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A prompt and what was drawn after it. Place t of a row predicts token t + 1 of prompt and answer together."""
-
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-
-    @property
-    def rows(self) -> Sequence[Row]:
-        return (self,)
-
-
-@dataclass(frozen=True, slots=True)
-class Pad:
+class Padded:
     """Rows as tensors: `ids_BT`, and for each place whether it predicts a generated token (`mask_BT`)."""
 
     ids_BT: Tensor
@@ -61,7 +41,7 @@ class Pad:
         return self.mask_BT > 0
 
 
-def pad(rows: Sequence[Row]) -> Pad:
+def pad(rows: Sequence[Rollout]) -> Padded:
     """T is one less than the longest row's length, padded."""
     width = padded(max(len(row.prompt) + len(row.answer) for row in rows) - 1)
     ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width)
@@ -69,7 +49,7 @@ def pad(rows: Sequence[Row]) -> Pad:
         whole = (*row.prompt, *row.answer)[:-1]
         ids[at, : len(whole)] = torch.tensor(whole)
         mask[at, len(row.prompt) - 1 : len(whole)] = 1
-    return Pad(ids, mask)
+    return Padded(ids, mask)
 
 
 class States:
@@ -78,19 +58,19 @@ class States:
     def __init__(self, model: Any, compiled: bool, precision: str) -> None:
         """`model` has a body. Raises SetupError where it cannot be compiled."""
         self._body, self._model = body_of(model, compiled, precision), model.base_model
-        self._shares = not compiled and _whole_attention(model.config.to_dict())
+        self._shares = not compiled and attends_to_all(model.config.to_dict())
 
-    def __call__(self, rows: Sequence[Row], device: Any) -> Tensor:
+    def __call__(self, rows: Sequence[Rollout], device: Any) -> Tensor:
         if self._shares and len({row.prompt for row in rows}) < len(rows):
             return self._shared(rows, device)
         batch = pad(rows)
         return self._body(batch.ids_BT.to(device))[batch.learned_BT.to(device)]
 
-    def _shared(self, rows: Sequence[Row], device: Any) -> Tensor:
+    def _shared(self, rows: Sequence[Rollout], device: Any) -> Tensor:
         """The prompts' pass, then one over all answers but their last tokens."""
         numbers: dict[tuple[int, ...], int] = {}
         of_B = torch.tensor([numbers.setdefault(row.prompt, len(numbers)) for row in rows], device=device)
-        prompts, answers = filled(list(numbers)), filled([row.answer[:-1] for row in rows])
+        prompts, answers = pad_ids(list(numbers)), pad_ids([row.answer[:-1] for row in rows])
         read = self._model(input_ids=prompts.ids_BT.to(device), use_cache=True)
         ends_P = prompts.mask_BT.sum(1).long().to(device) - 1
         last_BD = read.last_hidden_state[torch.arange(len(numbers), device=device), ends_P][of_B]
@@ -114,14 +94,14 @@ class States:
         return whole_BTD[torch.cat([first_B1, answers.mask_BT], 1).to(device) > 0]
 
 
-def filled(ids: Sequence[tuple[int, ...]]) -> Pad:
+def pad_ids(ids: Sequence[tuple[int, ...]]) -> Padded:
     """Token ids, and 1 where there are some."""
     width = padded(max(len(one) for one in ids))
     table, mask = torch.zeros(len(ids), width, dtype=torch.long), torch.zeros(len(ids), width)
     for at, one in enumerate(ids):
         table[at, : len(one)] = torch.tensor(one, dtype=torch.long)
         mask[at, : len(one)] = 1
-    return Pad(table, mask)
+    return Padded(table, mask)
 
 
 class Policy:
@@ -132,7 +112,7 @@ class Policy:
         self.model, self._temperature, self._precision = model, temperature, precision
         self._states = States(model, compiled, precision)
 
-    def logprobs(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    def logprobs(self, rows: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
         """Of every generated token in order of the rows, and the entropy at its place: (N), (N)."""
         head = self.model.lm_head
         device = head.weight.device
@@ -144,16 +124,18 @@ class Policy:
         drawn_N = torch.tensor([token for row in rows for token in row.answer], device=device)
         return shares_NV.gather(1, drawn_N[:, None])[:, 0].cpu(), entropy_N.cpu()
 
-    def measured(self, rows: Sequence[Row], tokens: int) -> list[Tensor]:
+    def measure(self, rows: Sequence[Rollout], tokens: int) -> list[Tensor]:
         """Log-probabilities without gradient, one tensor a row, in passes of at most `tokens` padded tokens."""
-        return in_passes(rows, tokens, lambda group: self.logprobs(group)[0])
+        return measure_in_passes(rows, tokens, lambda group: self.logprobs(group)[0])
 
 
-def in_passes(rows: Sequence[Row], tokens: int, work: Callable[[Sequence[Row]], Tensor]) -> list[Tensor]:
-    """What `work` says of the generated tokens of some rows, without gradient: one tensor a row, in their order."""
+def measure_in_passes(
+    rows: Sequence[Rollout], tokens: int, work: Callable[[Sequence[Rollout]], Tensor]
+) -> list[Tensor]:
+    """`work`'s values of the generated tokens of all rows, without gradient: one tensor a row, in their order."""
     found: list[Tensor] = [torch.zeros(0)] * len(rows)
     with torch.no_grad():
-        for places in micro(rows, tokens):
+        for places in micro_batch_indices(rows, tokens):
             group = [rows[place] for place in places]
             parts = work(group).split([len(row.answer) for row in group])
             for place, part in zip(places, parts, strict=True):
@@ -161,36 +143,36 @@ def in_passes(rows: Sequence[Row], tokens: int, work: Callable[[Sequence[Row]], 
     return found
 
 
-def micro(items: Sequence[Sized], tokens: int) -> list[list[int]]:
+def micro_batch_indices(items: Sequence[LearnedItem], tokens: int) -> list[list[int]]:
     """Numbers of the items in groups of similar answers and like prompts, of at most `tokens` padded tokens (a longer
     item stands alone)."""
 
-    def longest(item: Sized) -> int:
-        return max(len(row.answer) for row in item.rows)
+    def longest(item: LearnedItem) -> int:
+        return max(len(row.answer) for row in item.rollouts)
 
     order = sorted(
         range(len(items)),
-        key=lambda i: (-(longest(items[i]) // ALIKE), items[i].rows[0].prompt, -longest(items[i]), i),
+        key=lambda i: (-(longest(items[i]) // ALIKE), items[i].rollouts[0].prompt, -longest(items[i]), i),
     )
     groups: list[list[int]] = []
     for place in order:
-        if groups and cost([items[i] for i in (*groups[-1], place)]) <= tokens:
+        if groups and padded_tokens([items[i] for i in (*groups[-1], place)]) <= tokens:
             groups[-1].append(place)
         else:
             groups.append([place])
     return groups
 
 
-def cost(items: Sequence[Sized]) -> int:
+def padded_tokens(items: Sequence[LearnedItem]) -> int:
     """Padded tokens of one pass over these items."""
-    rows = [row for item in items for row in item.rows]
+    rows = [row for item in items for row in item.rollouts]
     prompts = {row.prompt for row in rows}
     return len(prompts) * padded(max(map(len, prompts))) + len(rows) * padded(
         max(len(r.answer) for r in rows)
     )
 
 
-def _whole_attention(config: dict[str, Any]) -> bool:
+def attends_to_all(config: dict[str, Any]) -> bool:
     """Whether every place sees all before it: a window would be counted over the padding after a prompt."""
     kinds = config.get("layer_types")
     return all(kind == "full_attention" for kind in kinds) if kinds else not config.get("sliding_window")
@@ -265,7 +247,7 @@ def whiten(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     return centred_BT / ((centred_BT**2).sum() / count + EPSILON**2).sqrt()
 
 
-def clipped(
+def clipped_policy_loss(
     logprobs: Tensor, old: Tensor, advantages: Tensor, low: float, high: float
 ) -> tuple[Tensor, Tensor]:
     """(loss, 1 where the clip took the gradient away), of any one shape.
@@ -279,19 +261,19 @@ def clipped(
     return -torch.minimum(plain, bounded), (bounded < plain).float()
 
 
-def clipped_values(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
+def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float) -> Tensor:
     """max((V - R)^2, (V_old + clip(V - V_old) - R)^2) / 2: a value moves no further than `clip` in one batch."""
     near = old + (values - old).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (near - returns) ** 2)
 
 
-def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
+def kl_k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     """KL(pi | reference) from tokens of pi: q - 1 - log q, q = p_ref / p; unbiased, never negative (Schulman 2020)."""
-    away = reference - logprobs
-    return away.exp() - 1 - away
+    log_ratio = reference - logprobs
+    return log_ratio.exp() - 1 - log_ratio
 
 
-def token_share(length: int, whole: Sequence[int], over: Over, most: int) -> float:
+def token_weight(length: int, whole: Sequence[int], over: Over, most: int) -> float:
     """The weight of each token of an answer in the loss over answers of the lengths `whole`, where 0 does not count.
 
     `token`: all tokens alike (DAPO); `sequence`: answers alike, tokens alike within one (GRPO); `constant`: 1 in
@@ -319,24 +301,24 @@ def _deviation(values_N: Tensor) -> Tensor:
 
 
 class Value(nn.Module):
-    """A body that starts as a copy of a language model's, with a linear head that starts at zero."""
+    """The critic: a body that starts as a copy of a language model's, with a linear head that starts at zero."""
 
     def __init__(self, model: Any, precision: str) -> None:
         super().__init__()
-        self.body = copy.deepcopy(model.model).requires_grad_(True).train()
+        self.body = deepcopy(model.model).requires_grad_(True).train()
         self._states = States(self.body, False, precision)
         self.head = nn.Linear(model.config.hidden_size, 1).to(model.lm_head.weight.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self._precision = precision
 
-    def forward(self, rows: Sequence[Row]) -> Tensor:
+    def forward(self, rows: Sequence[Rollout]) -> Tensor:
         """Before each generated token, in order of the rows, (N)."""
         device = self.head.weight.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             states_ND = self._states(rows, device)
         return self.head(states_ND.float())[:, 0].cpu()
 
-    def measured(self, rows: Sequence[Row], tokens: int) -> list[Tensor]:
+    def measure(self, rows: Sequence[Rollout], tokens: int) -> list[Tensor]:
         """Without gradient, one tensor a row, in passes of at most `tokens` padded tokens."""
-        return in_passes(rows, tokens, self)
+        return measure_in_passes(rows, tokens, self)

@@ -16,21 +16,19 @@ batch is used for one optimiser step pi_old is pi itself. The reference stays th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.online.loop import Batch, Clip, Online, train
+from reason_engine.training.common.encode import Rollout
+from reason_engine.training.online.loop import Batch, Learner
+from reason_engine.training.online.recipe import Clip, Online
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from reason_engine.training.common.policy import Policy, Row
 
 
 class GrpoConfig(Online):
@@ -46,39 +44,33 @@ class GrpoConfig(Online):
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class GroupSample(Rollout):
     """A sample with what its tokens are worth. `taught`: how many of them count. `old` and `reference` are
     log-probabilities, None where not needed."""
 
-    row: Row
     advantages: Tensor
     taught: int
     old: Tensor | None
     reference: Tensor | None
 
-    @property
-    def rows(self) -> Sequence[Row]:
-        return (self.row,)
 
-
-class Groups:
+@trainers.register("grpo")
+class Groups(Learner[GrpoConfig, GroupSample]):
     """The learner: the clipped loss over every token of a batch."""
 
-    def __init__(self, config: GrpoConfig, policy: Policy, reference: Policy) -> None:
-        self.config, self.policy, self._reference = config, policy, reference
-        self.modules: Mapping[str, Any] = {"policy": policy.model}
-        self.rates: Mapping[str, float] = {}
+    config = GrpoConfig
+    summary = "reinforcement learning on the model's own samples, judged by verifiers, by group"
 
-    def items(self, batch: Batch) -> list[Drawn]:
+    def items(self, batch: Batch) -> list[GroupSample]:
         """Advantages by group, of outcomes and steps; measures the old policy and the reference where needed."""
-        rows, most = batch.rows, self.config.micro_tokens
-        again = self.config.updates * self.config.minibatches > 1
-        old = self.policy.measured(rows, most) if again else [None] * len(rows)
-        reference = self._reference.measured(rows, most) if self.config.kl else [None] * len(rows)
-        cut = [self.config.mask_truncated and path.finish_reason == "length" for path in batch.paths]
-        taught = [0 if out else len(row.answer) for row, out in zip(rows, cut, strict=True)]
-        parts = (rows, self.advantages(batch), taught, old, reference)
-        return [Drawn(*one) for one in zip(*parts, strict=True)]
+        rollouts, most = batch.rollouts, self._config.micro_tokens
+        again = self._config.updates * self._config.minibatches > 1
+        old = self._policy.measure(rollouts, most) if again else [None] * len(rollouts)
+        reference = self._reference.measure(rollouts, most) if self._config.kl else [None] * len(rollouts)
+        counts = zip(rollouts, batch.taught(self._config), strict=True)
+        taught = [len(one.answer) if taught else 0 for one, taught in counts]
+        parts = zip(self.advantages(batch), taught, old, reference, strict=True)
+        return [GroupSample(one.prompt, one.answer, *rest) for one, rest in zip(rollouts, parts, strict=True)]
 
     def advantages(self, batch: Batch) -> list[Tensor]:
         """One a token, a tensor a row."""
@@ -86,52 +78,40 @@ class Groups:
 
         from reason_engine.training.common.policy import group_advantages, process_advantages
 
-        rows, scale = batch.rows, self.config.scale
-        width = max(len(row.answer) for row in rows)
-        found_B = group_advantages(torch.tensor(batch.judged.outcome), scale).flatten()
+        lengths, scale = [len(one.answer) for one in batch.rollouts], self._config.scale
+        width = max(lengths)
+        found_B = group_advantages(torch.tensor(batch.rewards.outcome), scale).flatten()
         found_BT = found_B[:, None].repeat(1, width)
-        for weight, steps in batch.judged.steps:
+        for weight, steps in batch.rewards.steps:
             found_BT += weight * process_advantages(steps, width, scale)
-        return [found_BT[at, : len(row.answer)] for at, row in enumerate(rows)]
+        return [found_BT[at, :length] for at, length in enumerate(lengths)]
 
-    def loss(self, items: Sequence[Drawn], whole: Sequence[Drawn]) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, items: Sequence[GroupSample], whole: Sequence[GroupSample]
+    ) -> tuple[Tensor, dict[str, float]]:
         """Summed over the tokens of `items`, each with its share of `whole`."""
         import torch
 
-        from reason_engine.training.common.policy import clipped, k3, token_share
+        from reason_engine.training.common.policy import clipped_policy_loss, kl_k3, token_weight
 
-        now_N, entropy_N = self.policy.logprobs([one.row for one in items])
-        old_N = now_N.detach() if items[0].old is None else torch.cat([known(one.old) for one in items])
+        now_N, entropy_N = self._policy.logprobs(items)
+        old_N = now_N.detach() if items[0].old is None else torch.cat([_known(one.old) for one in items])
         advantages_N = torch.cat([one.advantages for one in items])
-        lengths, over = [one.taught for one in whole], self.config.over
-        shares = [token_share(one.taught, lengths, over, self.config.max_tokens) for one in items]
+        lengths, over = [one.taught for one in whole], self._config.over
+        shares = [token_weight(one.taught, lengths, over, self._config.max_tokens) for one in items]
         shares_N = torch.repeat_interleave(
-            torch.tensor(shares), torch.tensor([len(one.row.answer) for one in items])
+            torch.tensor(shares), torch.tensor([len(one.answer) for one in items])
         )
-        losses_N, cut_N = clipped(now_N, old_N, advantages_N, *self.config.clip)
-        told = {"clip_fraction": (cut_N * shares_N).sum(), "entropy": (entropy_N * shares_N).sum()}
-        if self.config.kl:
-            kl_N = k3(now_N, torch.cat([known(one.reference) for one in items]))
-            losses_N = losses_N + self.config.kl * kl_N
-            told["kl"] = (kl_N.detach() * shares_N).sum()
-        return (losses_N * shares_N).sum(), {name: value.item() for name, value in told.items()}
+        losses_N, cut_N = clipped_policy_loss(now_N, old_N, advantages_N, *self._config.clip)
+        metrics = {"clip_fraction": (cut_N * shares_N).sum(), "entropy": (entropy_N * shares_N).sum()}
+        if self._config.kl:
+            kl_N = kl_k3(now_N, torch.cat([_known(one.reference) for one in items]))
+            losses_N = losses_N + self._config.kl * kl_N
+            metrics["kl"] = (kl_N.detach() * shares_N).sum()
+        return (losses_N * shares_N).sum(), {name: value.item() for name, value in metrics.items()}
 
 
-@trainers.register("grpo")
-class Grpo:
-    """Reinforcement learning from verifiers, with advantages by group."""
-
-    config: ClassVar[type[GrpoConfig]] = GrpoConfig
-    summary: ClassVar[str] = (
-        "reinforcement learning on the model's own samples, judged by verifiers, by group"
-    )
-
-    def train(self, config: GrpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
-        return train(config, out, tell, lambda policy, start: Groups(config, policy, start))
-
-
-def known(value: Tensor | None) -> Tensor:
+def _known(value: Tensor | None) -> Tensor:
     """What was measured."""
     assert value is not None
     return value

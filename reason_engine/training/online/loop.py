@@ -1,123 +1,77 @@
-"""The shape of every method that learns from its own samples; what differs is the loss.
+"""The run of every method that learns from its own samples; what differs is the loss.
 
 A step: take problems, sample the policy, judge the samples, let the method make items of them, take `updates` passes of
 `minibatches` optimiser steps over the items, give the engine the new weights. Everything that decides what comes next
-(weights, optimiser, place in the course, random state) is in the checkpoint, so a killed run goes on as if unbroken.
+(weights, optimiser, place in the curriculum, random state) is in the checkpoint, so a killed run goes on as if
+unbroken.
+
+The `Actor` samples the policy as it is now: the embedded engine in this process, in fp32 like the trainer, so that what
+it draws from and what the trainer measures differ by rounding only. A prompt is read once for all its samples.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from pydantic import Field, model_validator
-
-from reason_engine.data.mixture import Part
-from reason_engine.errors import SetupError
-from reason_engine.progress import OnProgress
-from reason_engine.training.common.config import Frozen, Patterns
-from reason_engine.training.common.run_log import Log
-from reason_engine.training.online.curriculum import Course, Stage, staged
-from reason_engine.training.online.preflight import preflight, try_endpoints, try_rewards
-from reason_engine.training.online.reward_scorer import Judged, Reward
-from reason_engine.types import Path as Sample
+from reason_engine.contracts import Powers
+from reason_engine.engines.checkpoint.folder import ModelFolder
+from reason_engine.engines.embedded.front import Embedded
+from reason_engine.errors import SetupError, first_error
+from reason_engine.profile import read_profile
+from reason_engine.progress import OnProgress, silent
+from reason_engine.runtime.collect import PartialPath, collect
+from reason_engine.runtime.prompts import PromptCache
+from reason_engine.settings import load_settings
+from reason_engine.training.common.encode import LearnedItem, Rollout
+from reason_engine.training.common.models import load_model, save_model
+from reason_engine.training.common.preflight import preflight_online
+from reason_engine.training.common.run_folder import Checkpoint, Log
+from reason_engine.training.online.environment import (
+    BatchRewards,
+    Curriculum,
+    RewardScorer,
+    TrainingProblem,
+    answer_of,
+    check_endpoints,
+)
+from reason_engine.training.online.recipe import Online
+from reason_engine.types import GenerateRequest, Prompt, Sampling
+from reason_engine.types import Path as SampledPath
+from reason_engine.verifiers.code import Sandbox
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reason_engine.training.common.policy import Policy, Row
-    from reason_engine.training.online.rollout import Actor, Group
+    from reason_engine.training.common.policy import Policy
 
-Item = TypeVar("Item", bound="Measured")
-Clip = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0)]]
-"""How far a ratio may fall and rise."""
+Config = TypeVar("Config", bound=Online)
+Item = TypeVar("Item", bound=LearnedItem)
+TRIED = 64
+"""Problems that the rewards are tried on before a run."""
+SAME = 1e-9
+"""Totals that differ by less are the same."""
 
 
-class Online(Frozen):
-    """One of `data` (a file of prompts with answers) and `mixture` (this package's generators)."""
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A problem and the samples of its prompt, in the order of their seeds."""
 
-    trained: ClassVar[int] = 1
-    """Models that learn."""
-
-    out: Path
-    model: Path = Field(description="The checkpoint folder that is trained; it is the reference too")
-    data: Path | None = None
-    format: str | None = Field(None, description="The data's format, where it should not be detected")
-    mixture: tuple[Part, ...] = ()
-    curriculum: tuple[Stage, ...] = Field((), description="Stages before the mixture as it stands")
-    rewards: tuple[Reward, ...] = Field(min_length=1, max_length=16)
-    judge: Path | None = Field(None, description="A checkpoint folder whose model and heads judge")
-    reward_models: dict[str, str] = Field(
-        {}, description="Reward models by name, for the judging engine: folders, or URLs of pooling endpoints"
-    )
-    allow_code: bool = Field(
-        False, description="Let the verifier `code` run what samples say, in the sandbox that serving uses"
-    )
-    steps: int = Field(ge=1)
-    prompts: int = Field(16, ge=1, description="Problems a step")
-    samples: int = Field(8, ge=1, description="Samples of each problem")
-    max_tokens: int = Field(256, ge=1, description="Most tokens of a sample")
-    temperature: float = Field(1.0, ge=0.1, le=4)
-    updates: int = Field(1, ge=1, description="Passes over the samples of a step")
-    minibatches: int = Field(1, ge=1, description="Optimiser steps a pass")
-    micro_tokens: int = Field(8192, ge=16, description="Padded tokens a forward pass")
-    mask_truncated: bool = Field(False, description="Samples cut at max_tokens teach nothing")
-    refill: int = Field(
-        0, ge=0, description="Times to draw other problems in place of those whose samples are all alike"
-    )
-    rate: float = Field(1e-5, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup: int = Field(0, ge=0, description="Steps of linear warm-up")
-    final: float = Field(1.0, ge=0, le=1, description="Share of the rate left at the end, falling linearly")
-    clip_norm: float = Field(1.0, gt=0)
-    freeze: Patterns = Field((), description="Regular expressions over names of parameters that stay")
-    precision: Literal["bf16", "fp32"] = "fp32"
-    compile: bool = False
-    threads: int | None = Field(None, ge=1)
-    seed: int = 0
-    save_every: int = Field(20, ge=1, description="Steps between checkpoints")
-    keep_every: int | None = Field(
-        None, ge=1, description="Steps between checkpoints that are kept as models"
-    )
-    log_every: int = Field(1, ge=1, description="Steps between log lines")
-    tensorboard: bool = Field(False, description="Write events for TensorBoard into `out`/tensorboard")
-    unservable: bool = Field(False, description="Train a model that vLLM cannot serve all the same")
-
-    @model_validator(mode="after")
-    def whole(self) -> Online:
-        if (self.data is None) == (not self.mixture):
-            raise ValueError("give either data or mixture")
-        if self.curriculum and not self.mixture:
-            raise ValueError("curriculum: its stages change families of a mixture")
-        for stage in self.curriculum:
-            staged(self.mixture, stage)
-        families = {part.family for part in self.mixture}
-        for reward in self.rewards:
-            if strange := set(reward.families) - families:
-                raise ValueError(f"rewards: the mixture has no family {sorted(strange)[0]!r}")
-        twice = [
-            name for name, count in Counter(reward.verifier for reward in self.rewards).items() if count > 1
-        ]
-        if twice and not all(reward.families for reward in self.rewards if reward.verifier in twice):
-            raise ValueError(f"rewards: {twice[0]!r} stands twice; give each its families")
-        return self
+    task: TrainingProblem
+    paths: tuple[SampledPath, ...]
 
     @property
-    def likelihoods(self) -> bool:
-        """Whether samples carry the engine's log-probabilities, which judges of steps read."""
-        return any(reward.process or reward.verifier == "process-rules" for reward in self.rewards)
-
-
-class Measured(Protocol):
-    """What a method learns from at once: a sample, or a pair of them."""
-
-    @property
-    def rows(self) -> Sequence[Row]: ...
+    def rollouts(self) -> list[Rollout]:
+        return [Rollout(path.prompt_ids, path.token_ids) for path in self.paths]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,171 +79,169 @@ class Batch:
     """The samples of a step by prompt, and their rewards."""
 
     groups: Sequence[Group]
-    judged: Judged
+    rewards: BatchRewards
 
     @property
-    def rows(self) -> list[Row]:
+    def rollouts(self) -> list[Rollout]:
         """All samples in order."""
-        return [row for group in self.groups for row in group.rows]
+        return [rollout for group in self.groups for rollout in group.rollouts]
 
     @property
-    def paths(self) -> list[Sample]:
+    def paths(self) -> list[SampledPath]:
+        """All samples in order."""
         return [path for group in self.groups for path in group.paths]
 
+    def taught(self, config: Online) -> list[bool]:
+        """Whether each sample counts: one that was cut does not, with `mask_truncated`."""
+        return [not config.mask_truncated or path.finish_reason != "length" for path in self.paths]
 
-class Learner(Protocol[Item]):
-    """A method: items from a batch, and the loss of some of them. `policy` is what is sampled, `modules` what is
+
+class Learner(ABC, Generic[Config, Item]):
+    """A method, made from its config, the policy that is sampled and a frozen copy of where it began. `modules` are
     trained and kept, by name, each at the config's rate unless `rates` has one for it."""
 
-    policy: Policy
-    modules: Mapping[str, Any]
-    rates: Mapping[str, float]
+    config: ClassVar[Any]
+    summary: ClassVar[str]
 
-    def items(self, batch: Batch) -> Sequence[Item]: ...
+    def __init__(self, config: Config, policy: Policy, reference: Policy) -> None:
+        self._config, self._policy, self._reference = config, policy, reference
+        self.modules: dict[str, Any] = {"policy": policy.model}
+        self.rates: dict[str, float] = {}
 
+    @classmethod
+    def train(cls, config: Config, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        """Learn for `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
+        return train(config, out, tell, cls)
+
+    @abstractmethod
+    def items(self, batch: Batch) -> Sequence[Item]:
+        """What is learned from a batch."""
+
+    @abstractmethod
     def loss(self, items: Sequence[Item], whole: Sequence[Item]) -> tuple[Tensor, Mapping[str, float]]:
         """The part of the loss of `whole` (one optimiser step) that falls to `items`, with parts of its metrics."""
-        ...
 
 
-def train(
-    config: Online, out: Path, tell: OnProgress, make: Callable[[Policy, Policy], Learner[Any]]
-) -> dict[str, Any]:
-    """Learn for `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics.
-
-    `make` gets the policy and a frozen copy of where it began.
-    """
-    from reason_engine.training.online.rollout import Actor
-
-    found = [*preflight(config), *try_endpoints(config)]
+def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, Any]]) -> dict[str, Any]:
+    """The whole run, from preflight to the model at the end."""
+    found = [*preflight_online(config), *check_endpoints(config.reward_models)]
     actor = Actor(config)
-    for line in (*found, try_rewards(config, actor)):
+    actor.check(Curriculum(config).take(TRIED))
+    names = ", ".join(reward.verifier for reward in config.rewards)
+    for line in (*found, f"rewards: {names}; each can judge the first {TRIED} problems"):
         tell({"note": line})
     import torch
 
-    from reason_engine.training.common.checkpoint import Checkpoint
-    from reason_engine.training.common.models import load_or_build, save_model, write_profile
     from reason_engine.training.common.optimisers import freeze
     from reason_engine.training.common.policy import Policy
 
     torch.set_num_threads(config.threads or torch.get_num_threads())
     torch.manual_seed(config.seed)
-    course = Course(config)
-    (model, tokenizer), (start, _) = load_or_build(config), load_or_build(config)
+    curriculum = Curriculum(config)
+    (model, tokenizer), (start, _) = load_model(config.model), load_model(config.model)
     freeze(model, config.freeze)
-    learner = make(
+    learner = method(
+        config,
         Policy(model, config.temperature, config.precision, config.compile),
         Policy(start.eval().requires_grad_(False), config.temperature, config.precision),
     )
-    rates = learner.rates
     kept = torch.nn.ModuleDict(learner.modules)
-    optimiser = torch.optim.AdamW(
-        [
-            {
-                "params": [p for p in module.parameters() if p.requires_grad],
-                "full": rates.get(name, config.rate),
-            }
-            for name, module in learner.modules.items()
-        ],
-        weight_decay=config.weight_decay,
-    )
-    checkpoint = Checkpoint(out / "checkpoint", config)
-    step, tokens = checkpoint.restore(kept, [optimiser], course)
-    board = out / "tensorboard" if config.tensorboard else None
-    log = Log(out / "log.jsonl", 0, tokens, tell, board)
+    parameter_groups: list[dict[str, Any]] = [
+        {
+            "params": [p for p in module.parameters() if p.requires_grad],
+            "full": learner.rates.get(name, config.rate),
+        }
+        for name, module in learner.modules.items()
+    ]
+    optimiser = torch.optim.AdamW(parameter_groups, weight_decay=config.weight_decay)
+    checkpoint = Checkpoint(out, config, kept, [optimiser], curriculum)
+    step, tokens = checkpoint.restore()
+    log = Log(out, config, 0, tokens, tell)
     metrics: dict[str, Any] = {}
     first, began = step, time.monotonic()
     with actor:
         if step:
-            actor.take(model.state_dict())
+            actor.take_weights(model.state_dict())
         while step < config.steps:
-            share = rate(config, step)
+            share = config.rate_at(step)
             for group in optimiser.param_groups:
                 group["lr"] = group["full"] * share
             moment = time.monotonic()
-            batch, told = gather(config, actor, course, step)
-            told["sample_seconds"] = time.monotonic() - moment
-            learned = _learn(config, learner, optimiser, batch, step + 1)
-            actor.take(model.state_dict())
-            told["learn_seconds"] = time.monotonic() - moment - told["sample_seconds"]
-            step, tokens = step + 1, tokens + told.pop("drawn")
-            metrics = {"step": step, "tokens": tokens, "rate": share, **learned, **told}
+            batch, sampled = gather(config, actor, curriculum, step)
+            sampled["sample_seconds"] = time.monotonic() - moment
+            learned = learn(config, learner, optimiser, batch, step + 1)
+            actor.take_weights(model.state_dict())
+            sampled["learn_seconds"] = time.monotonic() - moment - sampled["sample_seconds"]
+            step, tokens = step + 1, tokens + sampled.pop("drawn")
+            metrics = {"step": step, "tokens": tokens, "rate": share, **learned, **sampled}
             if step % config.log_every == 0 or step == config.steps:
                 spent = time.monotonic() - began
                 log.write(metrics, spent / (step - first) * (config.steps - step))
-            course.saw(told["reward"], step)
+            curriculum.record(sampled["reward"], step)
             if step % config.save_every == 0 and step < config.steps:
-                checkpoint.save(kept, [optimiser], course, step, tokens)
+                checkpoint.save(step, tokens)
             if config.keep_every and step % config.keep_every == 0:
                 save_model(model, tokenizer, out / f"at-{step}")
     save_model(model, tokenizer, out)
-    write_profile(config.model, out)
+    ModelFolder(out).carry_profile(ModelFolder(config.model))
     checkpoint.remove()
     return metrics
 
 
-def rate(config: Online, step: int) -> float:
-    """Share of the full rate at a step: linear warm-up, then a line down to `final` at the last step."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    left = config.steps - 1 - config.warmup
-    return 1.0 if left <= 0 else 1 - (1 - config.final) * (step - config.warmup) / left
-
-
-def gather(config: Online, actor: Actor, course: Course, step: int) -> tuple[Batch, dict[str, Any]]:
-    """The samples of a step, and what is told of them before any choice is made among them.
+def gather(config: Online, actor: Actor, curriculum: Curriculum, step: int) -> tuple[Batch, dict[str, Any]]:
+    """The samples of a step, and their metrics before any choice is made among them.
 
     With `refill`, problems whose samples all got the same reward, which teach a group nothing, make room for others
     (dynamic sampling: Yu et al. 2025, arXiv:2503.14476, section 3.2).
     """
     done = step / max(1, config.steps - 1)
     groups: list[Group] = []
-    judged: Judged | None = None
-    told: dict[str, Any] = {}
+    rewards: BatchRewards | None = None
+    metrics: dict[str, Any] = {}
     drawn = 0
     for turn in range(config.refill + 1):
-        tasks = course.take(config.prompts)
+        tasks = curriculum.take(config.prompts)
         if not turn:
             actor.check(tasks)
         fresh = actor.sample(tasks, config.samples, f"{step}-{turn}")
         found = actor.judge(fresh, done)
         drawn += sum(len(path.token_ids) for group in fresh for path in group.paths)
-        told = told or _told(fresh, found, course.stage)
+        metrics = metrics or _metrics(fresh, found, curriculum.stage)
         if config.refill:
-            kept = [p for p, values in enumerate(found.folded()) if max(values) - min(values) > 1e-9]
-            fresh, found = [fresh[p] for p in kept], found.only(kept)
-        groups, judged = groups + fresh, found if judged is None else judged + found
+            kept = [p for p, values in enumerate(found.totals()) if max(values) - min(values) > SAME]
+            fresh, found = [fresh[p] for p in kept], found.select(kept)
+        groups, rewards = groups + fresh, found if rewards is None else rewards + found
         if len(groups) >= config.prompts:
             break
-    assert judged is not None
+    assert rewards is not None
     first = range(min(config.prompts, len(groups)))
-    return Batch(groups[: config.prompts], judged.only(first)), {**told, "drawn": drawn}
+    return Batch(groups[: config.prompts], rewards.select(first)), {**metrics, "drawn": drawn}
 
 
-def _told(groups: Sequence[Group], judged: Judged, stage: int) -> dict[str, Any]:
-    rewards = judged.folded()
-    flat = [value for group in rewards for value in group]
+def _metrics(groups: Sequence[Group], rewards: BatchRewards, stage: int) -> dict[str, Any]:
+    totals = rewards.totals()
+    flat = [value for group in totals for value in group]
     mean = sum(flat) / len(flat)
     paths = [path for group in groups for path in group.paths]
     return {
         "reward": mean,
         "reward_std": math.sqrt(sum((value - mean) ** 2 for value in flat) / len(flat)),
-        **{f"reward_{name}": value for name, value in judged.means.items()},
-        "flat": sum(max(group) - min(group) <= 1e-9 for group in rewards) / len(rewards),
+        **{f"reward_{name}": value for name, value in rewards.means.items()},
+        "flat": sum(max(group) - min(group) <= SAME for group in totals) / len(totals),
         "length": sum(len(path.token_ids) for path in paths) / len(paths),
         "truncated": sum(path.finish_reason == "length" for path in paths) / len(paths),
-        "unjudged": judged.unjudged,
+        "unjudged": rewards.unjudged,
         "stage": stage,
     }
 
 
-def _learn(
-    config: Online, learner: Learner[Any], optimiser: Any, batch: Batch, step: int
+def learn(
+    config: Online, learner: Learner[Any, Any], optimiser: Any, batch: Batch, step: int
 ) -> dict[str, float]:
     """All optimiser steps on one batch: the means of their metrics."""
     import torch
 
-    from reason_engine.training.common.policy import micro
+    from reason_engine.training.common.policy import micro_batch_indices
 
     sums: defaultdict[str, float] = defaultdict(float)
     items = learner.items(batch) if batch.groups else []
@@ -300,7 +252,7 @@ def _learn(
         order = list(range(len(items))) if one else torch.randperm(len(items)).tolist()
         for at in range(0, len(order), each):
             whole = [items[place] for place in order[at : at + each]]
-            for places in micro(whole, config.micro_tokens):
+            for places in micro_batch_indices(whole, config.micro_tokens):
                 loss, parts = learner.loss([whole[place] for place in places], whole)
                 loss.backward()
                 for name, value in {"loss": loss.item(), **parts}.items():
@@ -318,3 +270,106 @@ def _learn(
             sums["norm"] += norm
             passes += 1
     return {"loss": 0.0} | {name: value / passes for name, value in sums.items()}
+
+
+class Actor:
+    """The policy's engine and the rewards. Opened and closed with `with`."""
+
+    def __init__(self, config: Online) -> None:
+        """Raises ModelLoadError for a folder that the embedded engine does not run, SetupError where programs are to
+        be run on a machine that cannot limit them."""
+        threads, heads = config.threads or 0, config.reward_models
+        self._config = config
+        self._engine = Embedded(config.model, inline=True, dtype="float32", threads=threads)
+        self._engines, judge = [self._engine], None
+        if judged_by := config.judge or (config.model if heads else None):
+            keys = load_settings().reward_keys
+            judge = Embedded(judged_by, inline=True, threads=threads, rewards=heads, reward_keys=keys)
+            self._engines.append(judge)
+        self._profile = read_profile(config.model)
+        sandbox = Sandbox() if config.allow_code else None
+        self._scorer = RewardScorer(config.rewards, self._profile, judge, Powers(sandbox))
+        self._runner = asyncio.Runner()
+        if sandbox is not None and (reason := self._runner.run(sandbox.probe())):
+            raise SetupError(f"allow_code: programs cannot be limited on this machine: {reason}")
+
+    def __enter__(self) -> Actor:
+        try:
+            for engine in self._engines:
+                self._runner.run(engine.start())
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for engine in self._engines:
+            self._runner.run(engine.close())
+        self._runner.run(self._scorer.equality.close())
+        self._runner.close()
+
+    def take_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Sample from these weights from now on."""
+        self._runner.run(self._engine.take_weights(weights))
+
+    def check(self, problems: Sequence[TrainingProblem]) -> None:
+        """Raises SetupError naming the reward that cannot judge one of these problems. Nothing is generated."""
+        self._scorer.check(problems)
+
+    def sample(self, tasks: Sequence[TrainingProblem], count: int, place: str) -> list[Group]:
+        """`count` samples of each problem; `place` and the run's seed decide what is drawn. Raises SetupError for a
+        prompt that leaves no room for an answer."""
+        cache = PromptCache(self._engine)
+        prompts = [cache.prompt(cache.render(task.problem.turns())) for task in tasks]
+        most, context = self._config.max_tokens, self._engine.info.context
+        for task, prompt in zip(tasks, prompts, strict=True):
+            if len(prompt.ids) > context - most:
+                raise SetupError(
+                    f"max_tokens: a prompt of {len(prompt.ids)} tokens leaves no room for {most} in a "
+                    f"context of {context}: {task.problem.question[:60]!r}"
+                )
+        return self._runner.run(self._sample_all(tasks, prompts, count, place))
+
+    def judge(self, groups: Sequence[Group], done: float) -> BatchRewards:
+        """The rewards of all samples when this share of the run is done."""
+        return self._runner.run(self._scorer.score([(group.task, group.paths) for group in groups], done))
+
+    async def _sample_all(
+        self, tasks: Sequence[TrainingProblem], prompts: Sequence[Prompt], count: int, place: str
+    ) -> list[Group]:
+        async def one(number: int, task: TrainingProblem, prompt: Prompt) -> Group:
+            sampling = Sampling(
+                max_tokens=self._config.max_tokens,
+                temperature=self._config.temperature,
+                seed=zlib.crc32(f"{self._config.seed}/{place}/{number}".encode()) % 2**31,
+                logprobs=0 if self._config.needs_logprobs else None,
+            )
+            request = GenerateRequest(f"rollout-{place}-{number}", prompt.ids, count, sampling)
+            drawn = await collect(self._engine.generate(request))
+            return Group(task, tuple(self._path(task, prompt, sample) for sample in drawn))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = [
+                    group.create_task(one(number, task, prompt))
+                    for number, (task, prompt) in enumerate(zip(tasks, prompts, strict=True))
+                ]
+        except ExceptionGroup as errors:
+            raise first_error(errors) from None  # an engine fails for all alike
+        return [task.result() for task in running]
+
+    def _path(self, task: TrainingProblem, prompt: Prompt, sample: PartialPath) -> SampledPath:
+        content = self._engine.parse(sample.text, prompt=prompt.text).content
+        return SampledPath(
+            0,
+            prompt.text,
+            sample.text,
+            tuple(sample.ids),
+            prompt.ids,
+            tuple(sample.logprobs),
+            sample.finish or "stop",
+            tokens=len(sample.ids),
+            answer=answer_of(self._profile, task, content),
+        )

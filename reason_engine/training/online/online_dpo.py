@@ -11,21 +11,19 @@ two samples the pair is the extreme one, which is easier to tell apart than a pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.online.loop import Batch, Online, train
+from reason_engine.training.common.encode import Rollout
+from reason_engine.training.online.loop import Batch, Learner
+from reason_engine.training.online.recipe import Online
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from reason_engine.training.common.policy import Policy, Row
 
 
 class OnlineDpoConfig(Online):
@@ -36,69 +34,58 @@ class OnlineDpoConfig(Online):
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class RolloutPair:
     """Two answers to one prompt, with log pi_ref(chosen) - log pi_ref(rejected)."""
 
-    chosen: Row
-    rejected: Row
+    chosen: Rollout
+    rejected: Rollout
     reference: float
 
     @property
-    def rows(self) -> Sequence[Row]:
+    def rollouts(self) -> Sequence[Rollout]:
         return (self.chosen, self.rejected)
 
 
-class Pairs:
+@trainers.register("online-dpo")
+class Pairs(Learner[OnlineDpoConfig, RolloutPair]):
     """The learner: the preference loss on pairs of its own."""
 
-    def __init__(self, config: OnlineDpoConfig, policy: Policy, reference: Policy) -> None:
-        self.config, self.policy, self._reference = config, policy, reference
-        self.modules: Mapping[str, Any] = {"policy": policy.model}
-        self.rates: Mapping[str, float] = {}
+    config = OnlineDpoConfig
+    summary = "preference optimisation on the best and the worst of the model's own samples"
 
-    def items(self, batch: Batch) -> list[Pair]:
+    def items(self, batch: Batch) -> list[RolloutPair]:
         """One pair a prompt, none where all samples are worth the same (or both were cut, with `mask_truncated`)."""
-        found: list[tuple[Row, Row]] = []
-        for group, rewards in zip(batch.groups, batch.judged.folded(), strict=True):
+        found: list[tuple[Rollout, Rollout]] = []
+        for group, rewards in zip(batch.groups, batch.rewards.totals(), strict=True):
             worth = [
                 (reward, row)
-                for reward, row, path in zip(rewards, group.rows, group.paths, strict=True)
-                if not (self.config.mask_truncated and path.finish_reason == "length")
+                for reward, row, path in zip(rewards, group.rollouts, group.paths, strict=True)
+                if not (self._config.mask_truncated and path.finish_reason == "length")
             ]
             if len(worth) > 1:
                 best, worst = max(worth, key=lambda one: one[0]), min(worth, key=lambda one: one[0])
                 if best[0] > worst[0]:
                     found.append((best[1], worst[1]))
         rows = [row for pair in found for row in pair]
-        sums = [values.sum().item() for values in self._reference.measured(rows, self.config.micro_tokens)]
-        return [Pair(a, b, sums[2 * at] - sums[2 * at + 1]) for at, (a, b) in enumerate(found)]
+        sums = [values.sum().item() for values in self._reference.measure(rows, self._config.micro_tokens)]
+        return [RolloutPair(a, b, sums[2 * at] - sums[2 * at + 1]) for at, (a, b) in enumerate(found)]
 
-    def loss(self, items: Sequence[Pair], whole: Sequence[Pair]) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, items: Sequence[RolloutPair], whole: Sequence[RolloutPair]
+    ) -> tuple[Tensor, dict[str, float]]:
         """Summed over `items`, each a share of `whole`."""
         import torch
         from torch.nn.functional import logsigmoid
 
-        rows = [row for pair in items for row in pair.rows]
-        now_N, entropy_N = self.policy.logprobs(rows)
+        rows = [row for pair in items for row in pair.rollouts]
+        now_N, entropy_N = self._policy.logprobs(rows)
         lengths = [len(row.answer) for row in rows]
         sums_B2 = torch.stack([part.sum() for part in now_N.split(lengths)]).view(-1, 2)
         margins_B = sums_B2[:, 0] - sums_B2[:, 1] - torch.tensor([pair.reference for pair in items])
         share = 1 / len(whole)
-        told = {
-            "margin": self.config.beta * margins_B.detach().sum().item() * share,
+        metrics = {
+            "margin": self._config.beta * margins_B.detach().sum().item() * share,
             "accuracy": (margins_B > 0).sum().item() * share,
             "entropy": sum(part.mean().item() for part in entropy_N.split(lengths)) * share / 2,
         }
-        return -logsigmoid(self.config.beta * margins_B).sum() * share, told
-
-
-@trainers.register("online-dpo")
-class OnlineDpo:
-    """Preferences among the model's own samples."""
-
-    config: ClassVar[type[OnlineDpoConfig]] = OnlineDpoConfig
-    summary: ClassVar[str] = "preference optimisation on the best and the worst of the model's own samples"
-
-    def train(self, config: OnlineDpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
-        return train(config, out, tell, lambda policy, start: Pairs(config, policy, start))
+        return -logsigmoid(self._config.beta * margins_B).sum() * share, metrics

@@ -15,21 +15,21 @@ answer cut at max_tokens counts as ended there; there is no entropy bonus (eq. 9
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.online.loop import Batch, Clip, Online, train
+from reason_engine.training.common.encode import Rollout
+from reason_engine.training.online.loop import Batch, Learner
+from reason_engine.training.online.recipe import Clip, Online
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reason_engine.training.common.policy import Policy, Row
+    from reason_engine.training.common.policy import Policy
 
 
 class PpoConfig(Online):
@@ -50,109 +50,91 @@ class PpoConfig(Online):
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class ValuedSample(Rollout):
     """A sample with its tokens' advantages, returns, and log-probabilities and values when it was drawn."""
 
-    row: Row
     advantages: Tensor
     returns: Tensor
     old: Tensor
     values: Tensor
     kl: float
 
-    @property
-    def rows(self) -> Sequence[Row]:
-        return (self.row,)
 
-
-class ActorCritic:
+@trainers.register("ppo")
+class ActorCritic(Learner[PpoConfig, ValuedSample]):
     """The learner: the policy's clipped loss and the value's."""
+
+    config = PpoConfig
+    summary = "reinforcement learning on the model's own samples, against a learned value"
 
     def __init__(self, config: PpoConfig, policy: Policy, reference: Policy) -> None:
         from reason_engine.training.common.policy import Value
 
-        self.config, self.policy, self._reference = config, policy, reference
-        self.value = Value(reference.model, config.precision)
-        self.modules: Mapping[str, Any] = {"policy": policy.model, "value": self.value}
-        self.rates: Mapping[str, float] = {"value": config.value_rate or config.rate}
+        super().__init__(config, policy, reference)
+        self.modules["value"] = self.value = Value(reference.model, config.precision)
+        self.rates["value"] = config.value_rate or config.rate
 
-    def items(self, batch: Batch) -> list[Drawn]:
+    def items(self, batch: Batch) -> list[ValuedSample]:
         """Values and advantages of every token, before anything is learned from them."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
         from reason_engine.training.common.policy import gae, whiten
 
-        rows, most = batch.rows, self.config.micro_tokens
-        old = self.policy.measured(rows, most)
-        values = self.value.measured(rows, most)
-        start = self._reference.measured(rows, most) if self.config.kl else old
+        rollouts, most = batch.rollouts, self._config.micro_tokens
+        old = self._policy.measure(rollouts, most)
+        values = self.value.measure(rollouts, most)
+        start = self._reference.measure(rollouts, most) if self._config.kl else old
         away = [now - then for now, then in zip(old, start, strict=True)]
-        given = placed(batch)
-        rewards = [r - self.config.kl * kl for r, kl in zip(given, away, strict=True)]
-        mask_BT = pad_sequence([torch.ones(len(row.answer)) for row in rows], batch_first=True)
+        rewards = [r - self._config.kl * kl for r, kl in zip(token_rewards(batch), away, strict=True)]
+        mask_BT = pad_sequence([torch.ones(len(one.answer)) for one in rollouts], batch_first=True)
+        rewards_BT, values_BT = (pad_sequence(one, batch_first=True) for one in (rewards, values))
         advantages_BT, returns_BT = gae(
-            pad_sequence(rewards, batch_first=True),
-            pad_sequence(values, batch_first=True),
-            mask_BT,
-            self.config.gamma,
-            self.config.decay,
+            rewards_BT, values_BT, mask_BT, self._config.gamma, self._config.decay
         )
         # What the critic learns of an answer that is masked is right all the same; the policy learns nothing of it.
-        cut = [self.config.mask_truncated and path.finish_reason == "length" for path in batch.paths]
-        taught_BT = mask_BT * torch.tensor([[0.0 if out else 1.0] for out in cut])
-        advantages_BT = whiten(advantages_BT, taught_BT)
+        taught_B1 = torch.tensor(batch.taught(self._config), dtype=torch.float)[:, None]
+        advantages_BT = whiten(advantages_BT, mask_BT * taught_B1)
+        sums = [one.sum().item() for one in away]
+        parts = zip(rollouts, advantages_BT, returns_BT, old, values, sums, strict=True)
         return [
-            Drawn(row, advantages_BT[at, :n], returns_BT[at, :n], old[at], values[at], away[at].sum().item())
-            for at, row in enumerate(rows)
-            for n in (len(row.answer),)
+            ValuedSample(one.prompt, one.answer, gains[: len(one.answer)], ends[: len(one.answer)], *rest)
+            for one, gains, ends, *rest in parts
         ]
 
-    def loss(self, items: Sequence[Drawn], whole: Sequence[Drawn]) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, items: Sequence[ValuedSample], whole: Sequence[ValuedSample]
+    ) -> tuple[Tensor, dict[str, float]]:
         """Summed over the tokens of `items`, all alike, as a share of those of `whole`."""
         import torch
 
-        from reason_engine.training.common.policy import clipped, clipped_values
+        from reason_engine.training.common.policy import clipped_policy_loss, clipped_value_loss
 
-        rows, share = [one.row for one in items], 1 / sum(len(one.row.answer) for one in whole)
-        now_N, entropy_N = self.policy.logprobs(rows)
-        values_N = self.value(rows)
-        old_N, advantages_N, returns_N, before_N = (
-            torch.cat([part[at] for part in ((o.old, o.advantages, o.returns, o.values) for o in items)])
-            for at in range(4)
-        )
-        losses_N, cut_N = clipped(now_N, old_N, advantages_N, *self.config.clip)
-        wrong_N = clipped_values(values_N, before_N, returns_N, self.config.value_clip)
-        told = {
+        share = 1 / sum(len(one.answer) for one in whole)
+        now_N, entropy_N = self._policy.logprobs(items)
+        values_N = self.value(items)
+        parts = zip(*((one.old, one.advantages, one.returns, one.values) for one in items), strict=True)
+        old_N, advantages_N, returns_N, before_N = map(torch.cat, parts)
+        losses_N, cut_N = clipped_policy_loss(now_N, old_N, advantages_N, *self._config.clip)
+        wrong_N = clipped_value_loss(values_N, before_N, returns_N, self._config.value_clip)
+        metrics = {
             "clip_fraction": cut_N.sum().item() * share,
             "entropy": entropy_N.sum().item() * share,
             "value_loss": wrong_N.detach().sum().item() * share,
             "kl": sum(one.kl for one in items) / len(whole),
         }
-        return (losses_N + self.config.value_weight * wrong_N).sum() * share, told
+        return (losses_N + self._config.value_weight * wrong_N).sum() * share, metrics
 
 
-def placed(batch: Batch) -> list[Tensor]:
-    """Rewards by token, a tensor a row: outcomes at the last token, those of steps where the steps end."""
+def token_rewards(batch: Batch) -> list[Tensor]:
+    """Rewards by token, a tensor a rollout: outcomes at the last token, those of steps where the steps end."""
     import torch
 
-    found = [torch.zeros(len(row.answer)) for row in batch.rows]
-    for at, reward in enumerate(reward for group in batch.judged.outcome for reward in group):
+    found = [torch.zeros(len(one.answer)) for one in batch.rollouts]
+    for at, reward in enumerate(reward for group in batch.rewards.outcome for reward in group):
         found[at][-1] += reward
-    for weight, table in batch.judged.steps:
+    for weight, table in batch.rewards.steps:
         for at, steps in enumerate(one for group in table for one in group):
             for place, reward in steps:
                 found[at][place] += weight * reward
     return found
-
-
-@trainers.register("ppo")
-class Ppo:
-    """Reinforcement learning with a value function."""
-
-    config: ClassVar[type[PpoConfig]] = PpoConfig
-    summary: ClassVar[str] = "reinforcement learning on the model's own samples, against a learned value"
-
-    def train(self, config: PpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
-        return train(config, out, tell, lambda policy, start: ActorCritic(config, policy, start))

@@ -11,21 +11,21 @@ Departures: where a batch is used for several optimiser steps the ratio of whole
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.online.loop import Batch, Clip, Online, train
+from reason_engine.training.common.encode import Rollout
+from reason_engine.training.online.loop import Batch, Learner
+from reason_engine.training.online.recipe import Clip, Online
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reason_engine.training.common.policy import Policy, Row
+    from reason_engine.training.common.policy import Policy
 
 
 class RlooConfig(Online):
@@ -38,82 +38,69 @@ class RlooConfig(Online):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class JudgedAnswer(Rollout):
     """A sample, what it is worth, and its log-probability when it was drawn. `taught`: whether it counts."""
 
-    row: Row
     advantage: float
     taught: bool
     old: float
     kl: float
 
-    @property
-    def rows(self) -> Sequence[Row]:
-        return (self.row,)
 
-
-class LeaveOneOut:
+@trainers.register("rloo")
+class LeaveOneOut(Learner[RlooConfig, JudgedAnswer]):
     """The learner: REINFORCE over whole answers."""
 
-    def __init__(self, config: RlooConfig, policy: Policy, reference: Policy) -> None:
-        self.config, self.policy, self._reference = config, policy, reference
-        self.modules: Mapping[str, Any] = {"policy": policy.model}
-        self.rates: Mapping[str, float] = {}
+    config = RlooConfig
+    summary = "REINFORCE on whole answers, each against the mean of the others to its prompt"
 
-    def items(self, batch: Batch) -> list[Answer]:
+    def items(self, batch: Batch) -> list[JudgedAnswer]:
         """Advantages against the other samples of each prompt."""
         import torch
 
         from reason_engine.training.common.policy import leave_one_out
 
-        rows = batch.rows
-        again = self.config.updates * self.config.minibatches > 1
-        old = self._sums(self.policy, rows) if again or self.config.kl else [0.0] * len(rows)
-        kl = [0.0] * len(rows)
-        if self.config.kl:
-            kl = [now - then for now, then in zip(old, self._sums(self._reference, rows), strict=True)]
-        rewards_PG = torch.tensor(batch.judged.folded())
-        rewards_PG = rewards_PG - self.config.kl * torch.tensor(kl).view_as(rewards_PG)
+        rollouts = batch.rollouts
+        again = self._config.updates * self._config.minibatches > 1
+        old = self._sums(self._policy, rollouts) if again or self._config.kl else [0.0] * len(rollouts)
+        kl = [0.0] * len(rollouts)
+        if self._config.kl:
+            kl = [now - then for now, then in zip(old, self._sums(self._reference, rollouts), strict=True)]
+        rewards_PG = torch.tensor(batch.rewards.totals())
+        rewards_PG = rewards_PG - self._config.kl * torch.tensor(kl).view_as(rewards_PG)
         advantages_PG = leave_one_out(rewards_PG)
-        if self.config.normalise:
+        if self._config.normalise:
             advantages_PG = advantages_PG / (rewards_PG.std() + 1e-4)
-        cut = [self.config.mask_truncated and path.finish_reason == "length" for path in batch.paths]
-        parts = zip(rows, advantages_PG.flatten().tolist(), cut, old, kl, strict=True)
-        return [Answer(row, worth, not out, before, away) for row, worth, out, before, away in parts]
+        taught = batch.taught(self._config)
+        advantages: list[float] = advantages_PG.flatten().tolist()
+        parts = zip(advantages, taught, old, kl, strict=True)
+        return [
+            JudgedAnswer(one.prompt, one.answer, *rest) for one, rest in zip(rollouts, parts, strict=True)
+        ]
 
-    def loss(self, items: Sequence[Answer], whole: Sequence[Answer]) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, items: Sequence[JudgedAnswer], whole: Sequence[JudgedAnswer]
+    ) -> tuple[Tensor, dict[str, float]]:
         """Summed over `items`, each a share of `whole`."""
         import torch
 
-        from reason_engine.training.common.policy import clipped
+        from reason_engine.training.common.policy import clipped_policy_loss
 
-        lengths = [len(one.row.answer) for one in items]
-        now_N, entropy_N = self.policy.logprobs([one.row for one in items])
+        lengths = [len(one.answer) for one in items]
+        now_N, entropy_N = self._policy.logprobs(items)
         now_B = torch.stack([part.sum() for part in now_N.split(lengths)])
-        again = self.config.updates * self.config.minibatches > 1
+        again = self._config.updates * self._config.minibatches > 1
         old_B = torch.tensor([one.old for one in items]) if again else now_B.detach()
         advantages_B = torch.tensor([one.advantage for one in items])
-        losses_B, cut_B = clipped(now_B, old_B, advantages_B, *self.config.clip)
+        losses_B, cut_B = clipped_policy_loss(now_B, old_B, advantages_B, *self._config.clip)
         counts_B = torch.tensor([float(one.taught) for one in items])
         share = 1 / max(1, sum(one.taught for one in whole))
-        told = {
+        metrics = {
             "clip_fraction": (cut_B * counts_B).sum().item() * share,
             "entropy": sum(part.mean().item() for part in entropy_N.split(lengths)) / len(whole),
             "kl": sum(one.kl for one in items) / len(whole),
         }
-        return (losses_B * counts_B).sum() * share, told
+        return (losses_B * counts_B).sum() * share, metrics
 
-    def _sums(self, policy: Policy, rows: Sequence[Row]) -> list[float]:
-        return [values.sum().item() for values in policy.measured(rows, self.config.micro_tokens)]
-
-
-@trainers.register("rloo")
-class Rloo:
-    """REINFORCE with the other samples as the baseline."""
-
-    config: ClassVar[type[RlooConfig]] = RlooConfig
-    summary: ClassVar[str] = "REINFORCE on whole answers, each against the mean of the others to its prompt"
-
-    def train(self, config: RlooConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
-        return train(config, out, tell, lambda policy, start: LeaveOneOut(config, policy, start))
+    def _sums(self, policy: Policy, rollouts: Sequence[Rollout]) -> list[float]:
+        return [values.sum().item() for values in policy.measure(rollouts, self._config.micro_tokens)]

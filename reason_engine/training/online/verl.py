@@ -9,7 +9,10 @@ verl has no place for is refused, not dropped.
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,18 @@ from reason_engine.data.formats.readers import read_rows
 from reason_engine.data.formats.rows import Reference, turn_json
 from reason_engine.data.mixture import Stream
 from reason_engine.errors import SetupError
-from reason_engine.training.online.curriculum import Task, task_of
+from reason_engine.profile import read_profile
+from reason_engine.training.online.environment import (
+    RewardScorer,
+    TrainingProblem,
+    answer_of,
+    training_problem,
+)
 from reason_engine.training.online.grpo import GrpoConfig
-from reason_engine.training.online.loop import Online
 from reason_engine.training.online.ppo import PpoConfig
+from reason_engine.training.online.recipe import Online, Reward
+from reason_engine.types import Path as SampledPath
+from reason_engine.types import Problem
 
 VALIDATION, MOST = 256, 100_000
 AGGREGATES = {
@@ -152,14 +163,16 @@ def _refuse(config: GrpoConfig | PpoConfig) -> None:
         )
 
 
-def _split(config: Online) -> dict[str, list[Task]]:
+def _split(config: Online) -> dict[str, list[TrainingProblem]]:
     """Rows to train on, and others to validate on."""
     count = min(MOST, config.prompts * config.steps)
     if config.mixture:
-        drawn = [task_of(one) for one in islice(Stream(config.mixture, config.seed), count + VALIDATION)]
+        drawn = [
+            training_problem(one) for one in islice(Stream(config.mixture, config.seed), count + VALIDATION)
+        ]
     else:
         assert config.data is not None
-        drawn = [task_of(row) for row in read_rows(config.data, Reference, format=config.format)]
+        drawn = [training_problem(row) for row in read_rows(config.data, Reference, format=config.format)]
     held = min(VALIDATION, max(1, len(drawn) // 10))
     if len(drawn) - held < config.prompts:
         raise SetupError(
@@ -168,7 +181,7 @@ def _split(config: Online) -> dict[str, list[Task]]:
     return {"train": drawn[:-held], "validation": drawn[-held:]}
 
 
-def _row(task: Task, number: int) -> dict[str, Any]:
+def _row(task: TrainingProblem, number: int) -> dict[str, Any]:
     """As verl's own reader wants it; what the reward needs besides stands in `extra_info`."""
     problem = task.problem
     extra = {"index": number, "question": problem.question, "bare": task.bare}
@@ -180,14 +193,41 @@ def _row(task: Task, number: int) -> dict[str, Any]:
     }
 
 
+class VerlReward:
+    """What verl calls for each sample, with the fields of its row: the recipe's verifiers on one finished text, and the
+    weighted sum of their rewards."""
+
+    def __init__(self, file: Path) -> None:
+        stated = json.loads(file.read_text("utf-8"))
+        self._profile = read_profile(Path(stated["model"]))
+        self._thread = ThreadPoolExecutor(1)
+        self._rewards = [Reward.model_validate(reward) for reward in stated["rewards"]]
+
+    def __call__(self, source: str, text: str, reference: str | None, extra: Mapping[str, Any]) -> float:
+        meta = json.loads(extra.get("meta") or "{}")
+        problem = Problem(str(extra.get("question", "")), reference=reference, meta=meta)
+        task = TrainingProblem(problem, "" if source == "file" else source, bool(extra.get("bare")))
+        answer = answer_of(self._profile, task, text.rpartition("</think>")[2])
+        path = SampledPath(0, "", text, answer=answer)
+        # verl may call from within a loop of its own.
+        return self._thread.submit(asyncio.run, self._score(task, path)).result()
+
+    async def _score(self, task: TrainingProblem, path: SampledPath) -> float:
+        scorer = RewardScorer(self._rewards, self._profile, None)
+        try:
+            return (await scorer.score([(task, [path])], 0.0)).outcome[0][0]
+        finally:
+            await scorer.equality.close()
+
+
 FILES = {
     "reward.py": '''"""What verl calls for each sample."""
 
 from pathlib import Path
 
-from reason_engine.training.online.verl_reward import Scorer
+from reason_engine.training.online.verl import VerlReward
 
-SCORER = Scorer(Path(__file__).with_name("rewards.json"))
+SCORER = VerlReward(Path(__file__).with_name("rewards.json"))
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **more):

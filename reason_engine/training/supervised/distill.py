@@ -14,9 +14,8 @@ goes through the drawing. The divergence is theirs too (eq. 1): with m = β p + 
 Departures: T also applies to D, and T² with it; an own answer has its row's prompt, one draw, temperature 1. Plain text
 has no prompt and is learned as given. Teacher and student share one tokenizer.
 
-A student that writes answers itself: the embedded engine in this process, given the weights of the moment.
-
-What is drawn depends on weights, prompts and seed alone, so a run that goes on from a checkpoint draws the same again.
+A student that writes answers runs on the embedded engine in this process, given the weights of the moment. What is
+drawn depends on weights, prompts and seed alone, so a run that goes on from a checkpoint draws the same again.
 """
 
 from __future__ import annotations
@@ -33,11 +32,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, model_validator
 
 from reason_engine.data.formats.rows import Text
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.progress import OnProgress, silent
+from reason_engine.runtime.collect import collect
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoded
+from reason_engine.training.common.models import load_model, save_model
 from reason_engine.training.supervised.loop import supervise
 from reason_engine.training.supervised.sft import Answers, AnswersConfig
 from reason_engine.types import GenerateRequest, Sampling
@@ -57,7 +59,7 @@ class DistillConfig(AnswersConfig):
     max_tokens: int = Field(256, ge=1, description="Most tokens of an answer of its own")
 
     @model_validator(mode="after")
-    def own_weights(self) -> DistillConfig:
+    def check_peft(self) -> DistillConfig:
         if self.on_policy and self.peft is not None:
             raise ValueError(
                 "on_policy: a student with peft cannot write answers while it learns; leave one out"
@@ -66,22 +68,44 @@ class DistillConfig(AnswersConfig):
 
 
 @dataclass(frozen=True, slots=True)
-class Own(Encoded):
+class OwnAnswer(Encoded):
     """An answer of the student's."""
 
 
+@trainers.register("distill")
 class SoftAnswers(Answers):
     """Answers with the teacher's distributions."""
+
+    config: ClassVar[type[DistillConfig]] = DistillConfig
+    summary: ClassVar[str] = (
+        "distillation: a student learns a teacher's distributions (given answers or its own)"
+    )
+
+    @classmethod
+    def train(cls, config: DistillConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        if not ModelFolder(config.teacher).is_checkpoint:
+            raise ModelLoadError(f"teacher: {config.teacher}: no checkpoint folder (it has no config.json)")
+        with Student(config.model, config.max_tokens, config.threads) as student:
+            return supervise(
+                config,
+                out,
+                tell,
+                partial(cls, student=student),
+                base=config.model,
+                copies=2 if config.on_policy else 1,
+                memory=Answers,
+                tokenizer_from=config.teacher,
+                make_batch=SoftAnswers.batch if config.on_policy else None,
+            )
 
     def __init__(
         self, config: DistillConfig, model: Any, tokenizer: Any, student: Student | None = None
     ) -> None:
         from reason_engine.training.common.forward import Reference
-        from reason_engine.training.common.models import load_model
 
         super().__init__(config, model, tokenizer)
-        teacher, spoken = load_model(config.teacher)
-        if spoken.get_vocab() != tokenizer.get_vocab():
+        teacher, its_tokenizer = load_model(config.teacher)
+        if its_tokenizer.get_vocab() != tokenizer.get_vocab():
             raise SetupError(
                 f"teacher: {config.teacher} has another tokenizer than the student; soft labels need the same"
             )
@@ -104,7 +128,7 @@ class SoftAnswers(Answers):
         for at, begin, answer in zip(own, begins, drawn, strict=True):
             if answer:
                 weights = [0.0] * begin + [items[at].weights[begin]] * len(answer)
-                items[at] = Own(items[at].ids[:begin] + answer, weights)
+                items[at] = OwnAnswer(items[at].ids[:begin] + answer, weights)
         return items
 
     def loss(self, group: Sequence[Any], body: Any) -> tuple[Any, Mapping[str, float]]:
@@ -117,20 +141,18 @@ class SoftAnswers(Answers):
         own_NV, targets_N, weights_N, rows_N = answer_logits(
             body, self.model.get_output_embeddings(), group, config.precision
         )
-        said_NV = self._teacher.logits(group, config.precision)
-        size = min(
-            own_NV.shape[1], said_NV.shape[1]
-        )  # the tokenizers agree; the padding of the matrices may not
-        warmth = config.temperature
-        student, teacher = (log_softmax(x[:, :size] / warmth, -1) for x in (own_NV, said_NV))
-        soft_N = divergence(teacher, student, config.beta) * warmth**2
+        teacher_NV = self._teacher.logits(group, config.precision)
+        # The tokenizers agree; the padding of the matrices may not.
+        size, temperature = min(own_NV.shape[1], teacher_NV.shape[1]), config.temperature
+        student, teacher = (log_softmax(x[:, :size] / temperature, -1) for x in (own_NV, teacher_NV))
+        soft_N = divergence(teacher, student, config.beta) * temperature**2
         hard_N = cross_entropy(own_NV, targets_N, reduction="none")
-        written_B = torch.tensor([isinstance(one, Own) for one in group], device=rows_N.device)
+        written_B = torch.tensor([isinstance(one, OwnAnswer) for one in group], device=rows_N.device)
         alpha_N = torch.where(written_B[rows_N], 1.0, config.alpha)
         losses_N = (alpha_N * soft_N + (1 - alpha_N) * hard_N) * weights_N
-        agree = (own_NV.argmax(-1) == said_NV.argmax(-1)).float().mean()
-        told = {"agreement": float(agree) * len(group)}
-        return losses_N.sum(), told | ({"own": float(written_B.sum())} if config.on_policy else {})
+        agree = (own_NV.argmax(-1) == teacher_NV.argmax(-1)).float().mean()
+        metrics = {"agreement": float(agree) * len(group)}
+        return losses_N.sum(), metrics | ({"own": float(written_B.sum())} if config.on_policy else {})
 
 
 def divergence(teacher_NV: Any, student_NV: Any, beta: float) -> Any:
@@ -148,35 +170,8 @@ def divergence(teacher_NV: Any, student_NV: Any, beta: float) -> Any:
     return beta * kl(both_NV, teacher_NV).sum(-1) + (1 - beta) * kl(both_NV, student_NV).sum(-1)
 
 
-@trainers.register("distill")
-class Distill:
-    """Soft labels of a teacher on given answers and on the student's own."""
-
-    config: ClassVar[type[DistillConfig]] = DistillConfig
-    summary: ClassVar[str] = (
-        "distillation: a student learns a teacher's distributions (given answers or its own)"
-    )
-
-    def train(self, config: DistillConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.tokens`; goes on from the checkpoint in `out` where there is one. The last metrics."""
-        if not (config.teacher / "config.json").is_file():
-            raise ModelLoadError(f"teacher: {config.teacher}: no checkpoint folder (it has no config.json)")
-        with Student(config.model, config.max_tokens, config.threads) as student:
-            return supervise(
-                config,
-                out,
-                tell,
-                partial(SoftAnswers, student=student),
-                base=config.model,
-                copies=2 if config.on_policy else 1,
-                memory=Answers,
-                spoken=config.teacher,
-                batched=SoftAnswers.batch if config.on_policy else None,
-            )
-
-
-NEVER = -100.0
-"""Added to the logits of rows that only pad a matrix: no token stands for them, and a teacher may not have them."""
+PADDING_BIAS = -100.0
+"""Of the logits of rows that only pad a matrix: they stand for no token, and a teacher may not have them."""
 
 
 class Student:
@@ -184,7 +179,7 @@ class Student:
 
     def __init__(self, folder: Path | None, max_tokens: int, threads: int | None) -> None:
         """`folder`: a checkpoint of the student's shape; none where the student is new."""
-        self._folder, self._most, self._threads = folder, max_tokens, threads or 0
+        self._folder, self._max_tokens, self._threads = folder, max_tokens, threads or 0
         self._runner, self._engine = asyncio.Runner(), None
         self._padding: tuple[tuple[int, float], ...] = ()
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -208,12 +203,12 @@ class Student:
         room gets none."""
         if self._engine is None:
             self._engine = self._start(model, tokenizer)
-            self._padding = tuple((token, NEVER) for token in range(len(tokenizer), model.config.vocab_size))
-        return self._runner.run(self._all(self._engine, model.state_dict(), prompts, seed))
+            self._padding = tuple(
+                (token, PADDING_BIAS) for token in range(len(tokenizer), model.config.vocab_size)
+            )
+        return self._runner.run(self._answer_all(self._engine, model.state_dict(), prompts, seed))
 
     def _start(self, model: Any, tokenizer: Any) -> Embedded:
-        from reason_engine.training.common.models import save_model
-
         if self._folder is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="reason-student-")
             save_model(model, tokenizer, Path(self._scratch.name))
@@ -222,22 +217,21 @@ class Student:
         self._runner.run(engine.start())
         return engine
 
-    async def _all(
+    async def _answer_all(
         self, engine: Embedded, weights: Mapping[str, Tensor], prompts: Sequence[Sequence[int]], seed: int
     ) -> list[list[int]]:
         await engine.take_weights(weights)
 
         async def one(number: int) -> list[int]:
             prompt = tuple(prompts[number])
-            room = min(self._most, engine.info.context - len(prompt))
+            room = min(self._max_tokens, engine.info.context - len(prompt))
             if room < 1:
                 return []
             place = (seed + number) % 2**31
             sampling = Sampling(max_tokens=room, temperature=1.0, seed=place, logit_bias=self._padding)
-            drawn: list[int] = []
-            async for chunk in engine.generate(GenerateRequest(f"own-{number}", prompt, 1, sampling)):
-                drawn += chunk.token_ids
-            return drawn
+            request = GenerateRequest(f"own-{number}", prompt, 1, sampling)
+            (answer,) = await collect(engine.generate(request))
+            return answer.ids
 
         async with asyncio.TaskGroup() as together:
             running = [together.create_task(one(number)) for number in range(len(prompts))]

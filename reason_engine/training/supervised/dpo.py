@@ -19,9 +19,9 @@ from pydantic import Field
 from reason_engine.data.formats.rows import Preference, Row
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.common.encode import Encoded
+from reason_engine.training.common.encode import Encoded, Encoder
+from reason_engine.training.common.recipe import Tuned
 from reason_engine.training.supervised.loop import supervise
-from reason_engine.training.supervised.recipe import Tuned
 from reason_engine.training.supervised.sft import Answers
 
 
@@ -47,13 +47,18 @@ class Pair:
         return self.chosen.ids + self.rejected.ids
 
 
+@trainers.register("dpo")
 class Preferences:
     """`reference` is a frozen copy of the model."""
 
-    kinds: ClassVar[tuple[type[Row], ...]] = (Preference,)
+    config: ClassVar[type[DpoConfig]] = DpoConfig
+    summary: ClassVar[str] = "direct preference optimisation on pairs of answers"
+
+    @classmethod
+    def train(cls, config: DpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        return supervise(config, out, tell, cls, base=config.model, copies=1, memory=Answers)
 
     def __init__(self, config: DpoConfig, model: Any, tokenizer: Any) -> None:
-        from reason_engine.training.common.encode import Encoder
         from reason_engine.training.common.forward import Reference
 
         self.model, self._config = model, config
@@ -81,22 +86,10 @@ class Preferences:
         if config.sft:
             lengths = torch.tensor([sum(w > 0 for w in pair.chosen.weights) for pair in group])
             losses = losses - config.sft * policy[:count] / lengths.to(policy.device)
-        seen = {
+        metrics = {
             "accuracy": float((margin > 0).sum()),
             "margin": float(margin.detach().sum()),
             "chosen": float(rewards[:count].detach().sum()),
             "rejected": float(rewards[count:].detach().sum()),
         }
-        return losses.sum(), seen
-
-
-@trainers.register("dpo")
-class Dpo:
-    """Direct preference optimisation."""
-
-    config: ClassVar[type[DpoConfig]] = DpoConfig
-    summary: ClassVar[str] = "direct preference optimisation on pairs of answers"
-
-    def train(self, config: DpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.tokens`; goes on from the checkpoint in `out` where there is one. The last metrics."""
-        return supervise(config, out, tell, Preferences, base=config.model, copies=1, memory=Answers)
+        return losses.sum(), metrics

@@ -20,9 +20,9 @@ from pydantic import Field
 from reason_engine.data.formats.rows import Labelled, Row
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.common.encode import Encoded, micro_batches
+from reason_engine.training.common.encode import Encoded, Encoder, micro_batches
+from reason_engine.training.common.recipe import Tuned
 from reason_engine.training.supervised.loop import supervise
-from reason_engine.training.supervised.recipe import Tuned
 from reason_engine.training.supervised.sft import Answers
 
 
@@ -40,7 +40,7 @@ class KtoConfig(Tuned):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class LabelledAnswer:
     """An answer in tokens, and another row's answer to the same prompt."""
 
     own: Encoded
@@ -52,22 +52,27 @@ class Judged:
         return self.own.ids
 
 
+@trainers.register("kto")
 class Prospects:
     """`reference` is a frozen copy of the model."""
 
-    kinds: ClassVar[tuple[type[Row], ...]] = (Labelled,)
+    config: ClassVar[type[KtoConfig]] = KtoConfig
+    summary: ClassVar[str] = "preference learning from single answers, each liked or not (KTO)"
+
+    @classmethod
+    def train(cls, config: KtoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        return supervise(config, out, tell, cls, base=config.model, copies=1, memory=Answers)
 
     def __init__(self, config: KtoConfig, model: Any, tokenizer: Any) -> None:
-        from reason_engine.training.common.encode import Encoder
         from reason_engine.training.common.forward import Reference
 
         self.model, self._config, self._baseline = model, config, 0.0
         self._reference, self._encoder = Reference(model), Encoder(tokenizer, config.max_length)
 
-    def encode(self, rows: Sequence[Labelled]) -> list[Judged]:
+    def encode(self, rows: Sequence[Labelled]) -> list[LabelledAnswer]:
         after = [*rows[1:], rows[0]]
         return [
-            Judged(
+            LabelledAnswer(
                 self._encoder.answer(row.prompt, row.completion),
                 self._encoder.answer(row.prompt, other.completion),
                 row.label,
@@ -75,7 +80,7 @@ class Prospects:
             for row, other in zip(rows, after, strict=True)
         ]
 
-    def total(self, batch: Sequence[Judged], body: Any) -> float:
+    def total(self, batch: Sequence[LabelledAnswer], body: Any) -> float:
         """Takes z, without gradients, on the way."""
         import torch
 
@@ -85,7 +90,7 @@ class Prospects:
         self._baseline = max(0.0, ratios / len(batch))
         return len(batch)
 
-    def loss(self, group: Sequence[Judged], body: Any) -> tuple[Any, Mapping[str, float]]:
+    def loss(self, group: Sequence[LabelledAnswer], body: Any) -> tuple[Any, Mapping[str, float]]:
         import torch
 
         config = self._config
@@ -95,11 +100,8 @@ class Prospects:
         losses = torch.where(
             liked, config.liked * (1 - gains.sigmoid()), config.disliked * (1 - (-gains).sigmoid())
         )
-        seen = {
-            "accuracy": float(((gains > 0) == liked).sum()),
-            "baseline": self._baseline * len(group),
-        }
-        return losses.sum(), seen
+        accuracy = float(((gains > 0) == liked).sum())
+        return losses.sum(), {"accuracy": accuracy, "baseline": self._baseline * len(group)}
 
     def _ratios(self, rows: Sequence[Encoded], body: Any) -> Any:
         from reason_engine.training.common.forward import answer_logps
@@ -107,15 +109,3 @@ class Prospects:
         precision = self._config.precision
         own = answer_logps(body, self.model.get_output_embeddings(), rows, precision)
         return own - self._reference.logps(rows, precision)
-
-
-@trainers.register("kto")
-class Kto:
-    """Kahneman-Tversky optimisation."""
-
-    config: ClassVar[type[KtoConfig]] = KtoConfig
-    summary: ClassVar[str] = "preference learning from single answers, each liked or not (KTO)"
-
-    def train(self, config: KtoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        """Train until `config.tokens`; goes on from the checkpoint in `out` where there is one. The last metrics."""
-        return supervise(config, out, tell, Prospects, base=config.model, copies=1, memory=Answers)

@@ -8,33 +8,29 @@ are touched, with a checkpoint of the step before.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from reason_engine.data.formats.readers import read_rows
-from reason_engine.data.formats.rows import Row
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
-from reason_engine.training.common.distributed import Gathered, Loss, World, check_spread
+from reason_engine.training.common.distributed import Distributed, Gathered, Loss, check_distributed
+from reason_engine.training.common.encode import FileSource, micro_batches
+from reason_engine.training.common.models import load_or_build, save_model
 from reason_engine.training.common.preflight import preflight
-from reason_engine.training.common.run_log import Log
-from reason_engine.training.common.source import FileSource
-from reason_engine.training.supervised.recipe import Supervised, rate
-
-if TYPE_CHECKING:
-    from reason_engine.training.common.ewc import Consolidation
+from reason_engine.training.common.recipe import Supervised
+from reason_engine.training.common.run_folder import Checkpoint, Log, Weights
 
 GPU = 16
 """On a GPU a forward pass takes this many times `micro_tokens`."""
 
 
 class Objective(Protocol):
-    """Made from (config, model in its first state, tokenizer). `model` is what is trained, by rows of these kinds."""
+    """Made from (config, model in its first state, tokenizer). `model` is what is trained."""
 
-    kinds: ClassVar[tuple[type[Row], ...]]
     model: Any
 
     def encode(self, rows: Sequence[Any]) -> list[Any]: ...
@@ -43,129 +39,127 @@ class Objective(Protocol):
         ...
 
     def loss(self, group: Sequence[Any], body: Any) -> tuple[Any, Mapping[str, float]]:
-        """The sum of losses of some of the batch, and sums over its items to be told as means."""
+        """The sum of losses of some of the batch, and sums over its items that are reported as means."""
         ...
 
 
-Make = Callable[[Any, Any, Any], Objective]
-Save = Callable[[Any, Any, Path], None]
-Batched = Callable[[Any, Sequence[Any]], list[Any]]
-Watch = Callable[[int, Any, Any], None]
+MakeObjective = Callable[[Any, Any, Any], Objective]
+SaveModel = Callable[[Any, Any, Path], None]
+MakeBatch = Callable[[Any, Sequence[Any]], list[Any]]
+OnStep = Callable[[int, Any, Any], None]
 
 
 def supervise(
     config: Supervised,
     out: Path,
     tell: OnProgress,
-    make: Make,
+    make: MakeObjective,
     *,
     base: Path | None,
     copies: int = 0,
-    memory: Make | None = None,
-    save: Save | None = None,
-    spoken: Path | None = None,
-    batched: Batched | None = None,
-    watch: Watch | None = None,
+    memory: MakeObjective | None = None,
+    save: SaveModel = save_model,
+    tokenizer_from: Path | None = None,
+    make_batch: MakeBatch | None = None,
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Train until `config.tokens`. The last metrics.
 
-    `memory`: the objective by which old rows are weighed for ewc, where it is another; `save` writes what is
-    trained; `spoken`: whose tokenizer a new model takes; `batched`: how a training batch is made of rows, where not by
-    `encode`; `watch` is called after each step with the tokens so far, the objective and the body.
+    `memory`: the objective by which old rows are weighed for ewc, where it is another; `save` writes what is trained;
+    `tokenizer_from`: whose tokenizer a new model takes; `make_batch`: how a training batch is made of rows, where not
+    by `encode`; `on_step` is called after each step with the tokens so far, the objective and the body.
     """
     source, found = preflight(config, base, copies)
-    check_spread(config, copies, sampled=batched is not None)
-    world = World()
-    tell = tell if world.first else silent
+    check_distributed(config, copies, sampled=make_batch is not None)
+    processes = Distributed()
+    tell = tell if processes.first else silent
     for line in found:
         tell({"note": line})
     import torch
 
-    from reason_engine.training.adapters.peft import Adapted
-    from reason_engine.training.common import checkpoint as _checkpoint
-    from reason_engine.training.common import models as _models
+    from reason_engine.training.common.adapters import Adapted
     from reason_engine.training.common.forward import body_of, fast_precision
-    from reason_engine.training.common.optimisers import freeze, make_optimisers, set_rates
+    from reason_engine.training.common.optimisers import Consolidation, freeze, make_optimisers, set_rates
 
     torch.set_num_threads(config.threads or torch.get_num_threads())
     torch.manual_seed(config.seed)
     given, config = config, config.model_copy(update={"precision": fast_precision(config.precision)})
     tell({"note": f"precision: {config.precision}"})
-    model, tokenizer = _models.load_or_build(config, spoken)
+    model, tokenizer = load_or_build(config, tokenizer_from)
     objective = make(config, model, tokenizer)
     adapted = Adapted(objective.model, config.peft, base) if config.peft and base else None
     body = adapted.body() if adapted else body_of(objective.model, False)
-    loss_of = world.shard(objective, body)
-    trained = freeze(adapted.parameters_of if adapted else objective.model, config.freeze)
-    learning = sum(p.numel() for _, p in trained)
+    loss_of = processes.shard(objective, body)
+    trained = freeze(adapted.module if adapted else objective.model, config.freeze)
+    learning, parameters = sum(p.numel() for _, p in trained), [p for _, p in trained]
     tell({"note": f"{learning:,} parameters are trained"})
     optimisers = make_optimisers(config, trained)
-    old = objective if memory is None else memory(config, model, tokenizer)
-    held = _consolidation(config, trained, old, body)
-    checkpoint = _checkpoint.Checkpoint(out / "checkpoint", given, writes=world.first)
-    weights = _checkpoint.Weights(trained, world)
-    states = [Gathered(optimiser, world) for optimiser in optimisers]
+    consolidation = None
+    if config.old is not None:
+        old = objective if memory is None else memory(config, model, tokenizer)
+        rows = read_rows(config.old, *(config.kinds if memory is None else Supervised.kinds))
+        items = old.encode(list(islice(rows, config.fisher_rows)))
+        losses = (old.loss([item], body)[0] / old.total([item], body) for item in items)
+        consolidation = Consolidation(trained, config.ewc, losses)
+    weights = Weights(trained, processes)
+    states = [Gathered(optimiser, processes) for optimiser in optimisers]
+    checkpoint = Checkpoint(out, given, weights, states, source)
     if isinstance(source, FileSource) and config.epochs:
-        every = sum(len(one.ids) for one in objective.encode(source.rows))
-        config = config.model_copy(update={"tokens": math.ceil(config.epochs * every)})
-    world.wait()
-    step, tokens = checkpoint.restore(weights, states, source)
+        epoch = sum(len(one.ids) for one in objective.encode(source.rows))
+        config = config.model_copy(update={"tokens": math.ceil(config.epochs * epoch)})
+    processes.wait()
+    step, tokens = checkpoint.restore()
     if config.compile:
         body = body_of(objective.model, True, config.precision)
-        loss_of = world.shard(objective, body)
+        loss_of = processes.shard(objective, body)
     on_gpu = next(objective.model.parameters()).device.type == "cuda"
     micro = config.micro_tokens * (GPU if on_gpu else 1)
     objective.model.train()
-    board = out / "tensorboard" if config.tensorboard and world.first else None
-    log = Log(out / "log.jsonl" if world.first else Path(os.devnull), config.tokens, tokens, tell, board)
-    write, metrics = save or _models.save_model, dict[str, Any]()
+    log = Log(out, config, config.tokens, tokens, tell)
+    metrics: dict[str, Any] = {}
 
     def keep(folder: Path, *, last: bool) -> None:
         """Write what is trained as it stands, the adapter alone on the way."""
-        state = weights.state_dict() if world.sharded else {}
-        if world.first:
-            kept, its = (objective, adapted) if not world.sharded else again(state)
+        state = weights.state_dict() if processes.sharded else {}
+        if processes.first:
+            kept, its = (objective, adapted) if not processes.sharded else rebuild(state)
             if its is None:
-                write(kept.model, tokenizer, folder)
+                save(kept.model, tokenizer, folder)
             elif last:
-                its.finish(tokenizer, folder, write)
+                its.finish(tokenizer, folder, save)
             else:
                 its.save(folder)
-        world.wait()
+        processes.wait()
 
-    def again(state: dict[str, Any]) -> tuple[Objective, Adapted | None]:
+    def rebuild(state: dict[str, Any]) -> tuple[Objective, Adapted | None]:
         """The same, whole and on the CPU, with these weights."""
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            fresh = make(config, *_models.load_or_build(config, spoken))
+            fresh = make(config, *load_or_build(config, tokenizer_from))
             its = Adapted(fresh.model, config.peft, base) if config.peft and base else None
-        named = freeze(its.parameters_of if its else fresh.model, config.freeze)
-        _checkpoint.Weights(named).load_state_dict(state)
+        Weights(freeze(its.module if its else fresh.model, config.freeze), processes).load_state_dict(state)
         return fresh, its
 
     while tokens < config.tokens:
-        place = source.state()
+        position = source.state()
         rows = [next(source) for _ in range(config.batch)]
-        batch = objective.encode(rows) if batched is None else batched(objective, rows)
-        count = sum(len(one.ids) for one in batch)
-        share = rate(config, tokens)
+        batch = objective.encode(rows) if make_batch is None else make_batch(objective, rows)
+        share = config.rate_at(tokens)
         set_rates(config, optimisers, share)
         total = objective.total(batch, body)
         loss, sums = 0.0, dict[str, float]()
-        for group, counts in world.share(batch, micro):
-            part, seen = loss_of(group)
+        for group, counts in processes.share(batch, micro):
+            part, parts = loss_of(group)
             part = part / total
-            world.backward(part, counts)
-            if not counts:
-                continue
-            loss += part.item()
-            for name, value in seen.items():
-                sums[name] = sums.get(name, 0.0) + value
-        loss, sums = world.join([p for _, p in trained], loss, sums)
-        penalty = {"ewc": held.add_gradients()} if held else {}
-        norm = float(world.whole(torch.nn.utils.clip_grad_norm_([p for _, p in trained], config.clip)))
+            processes.backward(part, counts)
+            if counts:
+                loss += part.item()
+                _add(sums, parts)
+        loss, joined = processes.join(parameters, loss, sums)
+        penalty = {"ewc": consolidation.add_gradients()} if consolidation else {}
+        norm = float(processes.whole(torch.nn.utils.clip_grad_norm_(parameters, config.clip)))
         if not math.isfinite(loss + norm):
-            checkpoint.save(weights, states, _checkpoint.Place(place), step, tokens)
+            checkpoint.save(step, tokens, position)
             raise SetupError(
                 f"step {step + 1}: the loss is {loss}, its gradient {norm}; the state before it is kept in "
                 f"{out / 'checkpoint'}: run again with lower rates or clip to go on from there"
@@ -173,58 +167,47 @@ def supervise(
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        before, step, tokens = tokens, step + 1, tokens + count
-        if watch is not None:
-            watch(tokens, objective, body)
-        means = {name: value / len(batch) for name, value in sums.items()}
+        before, step, tokens = tokens, step + 1, tokens + sum(len(one.ids) for one in batch)
+        if on_step is not None:
+            on_step(tokens, objective, body)
+        means = {name: value / len(batch) for name, value in joined.items()}
         metrics = {
             "step": step, "tokens": tokens, "loss": loss, "norm": norm, "rate": share, **means, **penalty,
         }  # fmt: skip
         if step % config.log_every == 0 or tokens >= config.tokens:
             metrics |= log.write(metrics)
         if tokens // config.save_every > before // config.save_every and tokens < config.tokens:
-            checkpoint.save(weights, states, source, step, tokens)
+            checkpoint.save(step, tokens)
         if config.keep_every and tokens // config.keep_every > before // config.keep_every:
             keep(out / f"at-{tokens // config.keep_every * config.keep_every}", last=False)
     metrics["trained"] = learning
     if config.held_out is not None:
-        metrics["held_out"] = _judged(objective, config.held_out, config, body, loss_of)
+        metrics["held_out"] = _evaluate(objective, config.held_out, config, body, loss_of)
         tell({"note": "held out: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics["held_out"].items())})
     keep(out, last=True)
-    if world.first:
-        _models.write_profile(base, out)
+    if processes.first:
+        if base is not None and ModelFolder(out).is_checkpoint:
+            ModelFolder(out).carry_profile(ModelFolder(base))
         checkpoint.remove()
     return metrics
 
 
-def _judged(
+def _add(sums: dict[str, float], parts: Mapping[str, float]) -> None:
+    for name, value in parts.items():
+        sums[name] = sums.get(name, 0.0) + value
+
+
+def _evaluate(
     objective: Objective, file: Path, config: Supervised, body: Any, loss_of: Loss
 ) -> dict[str, float]:
     """Loss and means over the rows of a file, nothing learned."""
     import torch
-
-    from reason_engine.training.common.encode import micro_batches
 
     objective.model.eval()
     with torch.no_grad():
         items = objective.encode(list(read_rows(file, *config.kinds)))
         total, sums = objective.total(items, body), dict[str, float]()
         for group in micro_batches(items, config.micro_tokens):
-            loss, seen = loss_of(group)
-            sums["loss"] = sums.get("loss", 0.0) + loss.item() * len(items) / total
-            for name, value in seen.items():
-                sums[name] = sums.get(name, 0.0) + value
+            loss, parts = loss_of(group)
+            _add(sums, {"loss": loss.item() * len(items) / total, **parts})
     return {name: value / len(items) for name, value in sums.items()}
-
-
-def _consolidation(config: Supervised, trained: Any, memory: Objective, body: Any) -> Consolidation | None:
-    if config.old is None:
-        return None
-    from reason_engine.training.common.ewc import Consolidation
-
-    rows = list(islice(read_rows(config.old, *memory.kinds), config.fisher_rows))
-
-    def of(item: Any) -> Callable[[], Any]:
-        return lambda: memory.loss([item], body)[0] / memory.total([item], body)
-
-    return Consolidation(trained, config.ewc, [of(item) for item in memory.encode(rows)])

@@ -10,9 +10,12 @@ import sys
 import types
 from typing import Any
 
-from reason_engine.verifiers.sandbox.frames import receive, send
 from reason_engine.verifiers.sandbox.object_link import Link
-from reason_engine.verifiers.sandbox.values import pack
+from reason_engine.verifiers.sandbox.protocol import pack, receive, send
+
+FILE = "<text>"
+"""The file name of programs and tests in their tracebacks."""
+LONGEST_ERROR = 300
 
 
 def run_program(source: str) -> int:
@@ -33,16 +36,17 @@ def run_program(source: str) -> int:
 
 
 def offer_module(source: str, reader: int, writer: int) -> None:
-    """Run it as a module, tell the judge its public names, do what the judge asks until the judge is gone."""
+    """Run it as a module, send the judge its public names, do what the judge asks until the judge is gone."""
     link = Link(reader, writer, serves_all=True)
     try:
-        names = _execute(source, "answer")
-        told = {name: value for name, value in names.items() if not name.startswith("__")}
-        exceptions = {name: _base(value) for name, value in told.items() if _own_exception(value)}
+        public = {
+            name: value for name, value in _execute(source, "answer").items() if not name.startswith("__")
+        }
+        exceptions = {name: _builtin_base(kind) for name, kind in public.items() if _own_exception(kind)}
         packed: dict[str, Any] = {}
-        for name, value in told.items():
+        for name, value in public.items():
             if name not in exceptions:
-                packed[name] = pack(value, link._number, True)
+                packed[name] = pack(value, link.refer, True)
         send(writer, ["module", packed, exceptions])
     except BaseException as error:
         send(writer, ["failed", explain(error)])
@@ -70,16 +74,16 @@ def explain(error: BaseException) -> str:
     """An error in one line, with the line of the program or test that raised it."""
     line, frame = 0, error.__traceback__
     while frame:
-        if frame.tb_frame.f_code.co_filename == _FILE:
+        if frame.tb_frame.f_code.co_filename == FILE:
             line = frame.tb_lineno
         frame = frame.tb_next
     where = f" (line {line})" if line else ""
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:_DETAIL] + where
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:LONGEST_ERROR] + where
 
 
 def _names(link: Link, entry_point: str | None) -> dict[str, Any]:
     """What a test finds defined: the module's names, unless they would hide a builtin."""
-    kind, *rest = receive(link._reader)
+    kind, *rest = receive(link.reader)
     if kind != "module":
         raise RuntimeError(str(rest[0]))
     packed, exceptions = rest
@@ -88,7 +92,7 @@ def _names(link: Link, entry_point: str | None) -> dict[str, Any]:
         if isinstance(parent, type) and issubclass(parent, Exception):
             link.raised[name] = type(name, (parent,), {})
     found = {
-        name: link.names(data)
+        name: link.unpack_names(data)
         for name, data in packed.items()
         if name == entry_point or not hasattr(builtins, name)
     }
@@ -102,7 +106,7 @@ def _names(link: Link, entry_point: str | None) -> dict[str, Any]:
 
 def _check(text: str, entry_point: str | None, names: dict[str, Any]) -> None:
     space = {"__name__": "__test__", "__builtins__": builtins, **names}
-    exec(compile(text, _FILE, "exec"), space)
+    exec(compile(text, FILE, "exec"), space)
     check = space.get("check")  # tests in the style of HumanEval define a function of the candidate
     called = any(line.startswith("check(") for line in text.splitlines())
     if entry_point is not None and isinstance(check, types.FunctionType) and not called:
@@ -120,9 +124,8 @@ def _same(got: Any, wanted: Any) -> bool:
 
 
 def _execute(source: str, name: str) -> dict[str, Any]:
-    module = types.ModuleType(name)
-    sys.modules[name] = module
-    exec(compile(source, _FILE, "exec"), module.__dict__)
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, FILE, "exec"), module.__dict__)
     return module.__dict__
 
 
@@ -130,9 +133,5 @@ def _own_exception(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, Exception) and value.__module__ != "builtins"
 
 
-def _base(kind: type) -> str:
+def _builtin_base(kind: type) -> str:
     return next(parent.__name__ for parent in kind.__mro__ if parent.__module__ == "builtins")
-
-
-_FILE = "<text>"
-_DETAIL = 300

@@ -1,12 +1,12 @@
-"""Two processes hold one conversation about Python objects: the judge, who runs the tests, and the code under test.
+"""The connection between the judge, which runs the tests, and the code under test: two processes, one conversation.
 
-Plain data is copied; of anything else the other side gets a `Remote`, whose calls, items and attributes are asked for
-over a pipe. Both sides may ask while they wait for an answer, so a test may hand in a function of its own.
+Plain values are copied; of any other object the other side gets a `Remote`, whose calls, items and attributes are asked
+for over a pipe. Both sides may ask while they wait for an answer, so a test may pass a function of its own.
 
-What keeps the verdict out of the code's reach: the judge runs in a process of its own and serves nothing but calls
-of functions that a test handed over; and a `Remote` can neither be compared nor combined with plain data, so an
-object that says it equals everything is equal to nothing that a test expects. Two objects of the code's own classes
-are compared by the code, as they must be.
+The code cannot reach the verdict: the judge runs in a process of its own and serves nothing but calls of functions that
+a test passed; and a `Remote` can neither be compared nor combined with plain data, so an object that says it equals
+everything is equal to nothing that a test expects. Two objects of the code's own classes are compared by the code, as
+they must be.
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from reason_engine.verifiers.sandbox.frames import receive, send
-from reason_engine.verifiers.sandbox.values import pack, unpack
+from reason_engine.verifiers.sandbox.protocol import pack, receive, send, unpack
 
-COMPARING = "eq ne lt le gt ge"
-PAIRWISE = f"{COMPARING} add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rshift"
-SINGLE = "getitem setitem delitem neg pos abs invert"
+COMPARISONS = "eq ne lt le gt ge"
+BINARY = f"{COMPARISONS} add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rshift"
+UNARY = "getitem setitem delitem neg pos abs invert"
 BUILTIN = "len iter next str repr hash bool int float"
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    **{name: getattr(operator, name) for name in PAIRWISE.split()},
-    **{name: getattr(operator, name) for name in SINGLE.split()},
+    **{name: getattr(operator, name) for name in f"{BINARY} {UNARY}".split()},
     **{name: getattr(builtins, name) for name in BUILTIN.split()},
     "call": lambda function, *args, **named: function(*args, **named),
     "get": getattr,
@@ -34,69 +32,87 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "isinstance": lambda kind, value: isinstance(value, kind),
     "issubclass": lambda kind, value: issubclass(value, kind),
 }
+MUTABLE = (list, dict, set, bytearray)
 
 
 class Link:
     """One end. `serves_all`: the code's end, which does whatever it is asked; the judge's only calls functions."""
 
     def __init__(self, reader: int, writer: int, *, serves_all: bool) -> None:
-        self._reader, self._writer, self._serves_all = reader, writer, serves_all
-        self._mine: dict[int, Any] = {}
+        self.reader, self._writer, self._serves_all = reader, writer, serves_all
+        self._own: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}
-        self._theirs: dict[int, Remote] = {}
+        self._remotes: dict[int, Remote] = {}
         self.raised: dict[str, type[Exception]] = {}
-        """Exceptions of the code's own, by name, as the judge knows them."""
+        """Exceptions of the code's own, by name, as the judge raises them."""
 
     def ask(self, operation: str, remote: int, *args: Any, **named: Any) -> Any:
         """Have the other side do it. Raises what it raised there, EOFError where it is gone."""
         library = not self._serves_all  # a test may say `apply(len, ...)`; the code may not answer so
-        sent = [pack(part, self._number, library) for part in (args, named)]
-        self._send("ask", operation, remote, *sent)
+        self._send("ask", operation, remote, *(pack(part, self.refer, library) for part in (args, named)))
         while True:
-            kind, *rest = receive(self._reader)
+            kind, *rest = receive(self.reader)
             if kind == "ask":
                 self._serve(*rest)
             elif kind == "value":
                 value, changed = rest
-                _put_back(args, [self.unpack(item) for item in changed])
-                return self.unpack(value)
+                _copy_back(args, [self._unpack(item) for item in changed])
+                return self._unpack(value)
             else:
                 raise self._error(*rest)
 
     def serve(self) -> None:
         """Answer until the other side is gone."""
         while True:
-            kind, *rest = receive(self._reader)
+            kind, *rest = receive(self.reader)
             if kind != "ask":
                 raise ValueError(f"unexpected {kind!r}")
             self._serve(*rest)
 
-    def pack(self, value: Any) -> Any:
-        return pack(value, self._number)
+    def unpack_names(self, data: Any) -> Any:
+        """Values of the code's module; what it imported from the standard library is this process's own."""
+        return unpack(data, self._resolve, True)
 
-    def unpack(self, data: Any) -> Any:
-        return unpack(data, self._object, self._serves_all)
+    def refer(self, value: Any) -> list[Any]:
+        """The reference to an object: whose it is, as the reader sees it, and its number there."""
+        if isinstance(value, Remote):
+            return ["yours", object.__getattribute__(value, "_number")]
+        if not self._serves_all and not isinstance(value, types.FunctionType):
+            raise TypeError(f"a test can hand over plain data and functions, not {type(value).__name__}")
+        if id(value) not in self._numbers:
+            number = self._numbers[id(value)] = len(self._own)
+            self._own[number] = value
+        return ["mine", self._numbers[id(value)]]
 
-    def names(self, data: Any) -> Any:
-        """The names of the code's module, those it imported from the standard library as this process's own."""
-        return unpack(data, self._object, True)
+    def _resolve(self, reference: Any) -> Any:
+        owner, number = reference
+        if owner == "yours":
+            return self._own[number]
+        if number not in self._remotes:
+            self._remotes[number] = Remote(self, number)
+        return self._remotes[number]
+
+    def _pack(self, value: Any) -> Any:
+        return pack(value, self.refer)
+
+    def _unpack(self, data: Any) -> Any:
+        return unpack(data, self._resolve, self._serves_all)
 
     def _serve(self, operation: str, number: int, args: Any, named: Any) -> None:
         try:
-            target, args, named = self._mine[number], self.unpack(args), self.unpack(named)
+            target, args, named = self._own[number], self._unpack(args), self._unpack(named)
             if not self._serves_all and operation != "call":
                 raise TypeError("a function of a test can only be called")
             value = OPERATIONS[operation](target, *args, **named)
-            changed = [self.pack(item) if isinstance(item, CHANGING) else None for item in args]
-            reply = ("value", self.pack(value), changed)
+            changed = [self._pack(item) if isinstance(item, MUTABLE) else None for item in args]
+            reply = ("value", self._pack(value), changed)
         except Exception as error:  # whatever it is belongs to the side that asked
-            name = type(error).__name__
             base = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins").__name__
             try:
-                args = self.pack(tuple(part for part in error.args if isinstance(part, str | int | float)))
+                args = self._pack(tuple(part for part in error.args if isinstance(part, str | int | float)))
             except (ValueError, TypeError, RecursionError):
-                args = self.pack(())
-            reply = ("raised", name, base, args)
+                args = self._pack(())
+            reply = ("raised", type(error).__name__, base, args)
         self._send(*reply)
 
     def _send(self, *message: Any) -> None:
@@ -107,27 +123,9 @@ class Link:
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             kind = RuntimeError
         try:
-            return kind(*self.unpack(args))
+            return kind(*self._unpack(args))
         except (TypeError, ValueError):
             return kind() if kind in (KeyError, IndexError) else RuntimeError(f"{name}")
-
-    def _number(self, value: Any) -> list[Any]:
-        if isinstance(value, Remote):
-            return ["yours", object.__getattribute__(value, "_number")]
-        if not self._serves_all and not isinstance(value, types.FunctionType):
-            raise TypeError(f"a test can hand over plain data and functions, not {type(value).__name__}")
-        if id(value) not in self._numbers:
-            number = self._numbers[id(value)] = len(self._mine)
-            self._mine[number] = value
-        return ["mine", self._numbers[id(value)]]
-
-    def _object(self, data: Any) -> Any:
-        whose, number = data
-        if whose == "yours":
-            return self._mine[number]
-        if number not in self._theirs:
-            self._theirs[number] = Remote(self, number)
-        return self._theirs[number]
 
 
 class Remote:
@@ -158,7 +156,7 @@ class Remote:
         return any(item is wanted or item == wanted for item in self)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(found) if isinstance(found := _ask(self, "iter"), CHANGING) else found
+        return iter(found) if isinstance(found := _ask(self, "iter"), MUTABLE) else found
 
     def __enter__(self) -> Any:
         return self.__getattr__("__enter__")()
@@ -167,14 +165,14 @@ class Remote:
         return self.__getattr__("__exit__")(None, None, None) is True
 
     def __instancecheck__(self, value: Any) -> bool:
-        return isinstance_remote(value) and _ask(self, "isinstance", value) is True
+        return _is_remote(value) and _ask(self, "isinstance", value) is True
 
     def __subclasscheck__(self, value: Any) -> bool:
-        return isinstance_remote(value) and _ask(self, "issubclass", value) is True
+        return _is_remote(value) and _ask(self, "issubclass", value) is True
 
 
-def isinstance_remote(value: Any) -> bool:
-    """Whether it belongs to the other process, whatever it says of itself."""
+def _is_remote(value: Any) -> bool:
+    """Whether it belongs to the other process, whatever its own `__class__` claims."""
     return type(value) is Remote
 
 
@@ -183,34 +181,33 @@ def _ask(remote: Remote, operation: str, *args: Any, **named: Any) -> Any:
     return link.ask(operation, object.__getattribute__(remote, "_number"), *args, **named)
 
 
-def _add_operators() -> None:
-    def single(name: str) -> Callable[..., Any]:
-        return lambda self, *args: _ask(self, name, *args)
-
-    def pair(name: str) -> Callable[[Remote, Any], Any]:
-        def combined(self: Remote, other: Any) -> Any:
-            return _ask(self, name, other) if isinstance_remote(other) else NotImplemented
-
-        def compared(self: Remote, other: Any) -> Any:
-            return _ask(self, name, other) is True if isinstance_remote(other) else NotImplemented
-
-        return compared if name in COMPARING.split() else combined
-
-    for name in PAIRWISE.split():
-        setattr(Remote, f"__{name.rstrip('_')}__", pair(name))
-    for name in [*SINGLE.split(), *set(BUILTIN.split()) - {"iter", "hash", "bool"}]:
-        setattr(Remote, f"__{name}__", single(name))
+def _unary(name: str) -> Callable[..., Any]:
+    return lambda self, *args: _ask(self, name, *args)
 
 
-def _put_back(args: tuple[Any, ...], changed: list[Any]) -> None:
+def _binary(name: str) -> Callable[[Remote, Any], Any]:
+    compares = name in COMPARISONS.split()
+
+    def combined(self: Remote, other: Any) -> Any:
+        if not _is_remote(other):
+            return NotImplemented
+        value = _ask(self, name, other)
+        return value is True if compares else value
+
+    return combined
+
+
+def _copy_back(args: tuple[Any, ...], changed: list[Any]) -> None:
     """What the other side did to lists, dictionaries and sets that it was given."""
-    for mine, theirs in zip(args, changed, strict=False):
-        if isinstance(mine, list | bytearray) and isinstance(theirs, list | bytearray):
-            mine[:] = theirs
-        elif isinstance(mine, dict | set) and type(mine) is type(theirs):
-            mine.clear()
-            mine.update(theirs)
+    for here, there in zip(args, changed, strict=False):
+        if isinstance(here, list | bytearray) and isinstance(there, list | bytearray):
+            here[:] = there
+        elif isinstance(here, dict | set) and type(here) is type(there):
+            here.clear()
+            here.update(there)
 
 
-CHANGING = (list, dict, set, bytearray)
-_add_operators()
+for _name in BINARY.split():
+    setattr(Remote, f"__{_name.rstrip('_')}__", _binary(_name))
+for _name in (*UNARY.split(), *(set(BUILTIN.split()) - {"iter", "hash", "bool"})):
+    setattr(Remote, f"__{_name}__", _unary(_name))

@@ -1,9 +1,11 @@
 """The process between the server and the code: starts a fresh locked-in process for each test and times it.
 
-Messages in: one job, then one a test, in order. Out: {"ready"} or {"refused"}, then one result a test. A test with an
-expectation is read by its judge, not by the warden, so that the code's process, a copy of the warden, never held it.
-What an input/output test is to print stays in the server. A test may take half of the time that is left, the last one
-all of it, so that one that hangs does not take every other one with it.
+Messages in: the tests' common part, then one message a test, in order. Out: {"ready"} or {"refused"}, then one result
+a test. A test with an expectation is read by its judge, not here, so that the code's process, a copy of this one, never
+held it. What an input/output test is to print stays in the server. A test may take half of the time that is left, the
+last one all of it, so that one that hangs does not take every other one with it.
+
+Run as a program, by its path: `python -I -S supervisor.py spaces|plain`.
 """
 
 from __future__ import annotations
@@ -15,26 +17,35 @@ import select
 import signal
 import sys
 import time
+import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from reason_engine.verifiers.sandbox import guest as prisoner
-from reason_engine.verifiers.sandbox import limits as walls
-from reason_engine.verifiers.sandbox.frames import receive, send
+if __name__ == "__main__":  # empty packages in place of those around this file, whose imports are heavy
+    folder, package = os.path.dirname(os.path.abspath(__file__)), "reason_engine.verifiers.sandbox"
+    while package:
+        module = sys.modules[package] = types.ModuleType(package)
+        module.__path__ = [folder]
+        folder, package = os.path.dirname(folder), package.rpartition(".")[0]
+
+from reason_engine.verifiers.sandbox import guest, limits
+from reason_engine.verifiers.sandbox.protocol import decode, receive, send
 
 OUTPUT = 64 * 1024
 """Bytes that a program may print on each of its outputs."""
+VERDICT = 64 * 1024
+"""Bytes of a judge's verdict."""
 LATE, LOUD = "out of time", f"printed more than {OUTPUT // 1024} KiB"
 
 
 def main(*, spaces: bool) -> None:
-    """Put up the outer walls, then serve from a process inside them. Ends with its standard input."""
+    """Set the outer limits, then serve from a process inside them. Ends with its standard input."""
     try:
-        libc, folders = walls.system(), walls.library()
-        null = walls.above(os.open("/dev/null", os.O_RDWR))
-        if reason := walls.missing():
+        libc, folders = limits.c_library(), limits.readable_folders()
+        null = limits.moved_up(os.open("/dev/null", os.O_RDWR))
+        if reason := limits.missing():
             raise OSError(reason)
-        walls.surround(libc, folders, spaces=spaces)
+        limits.confine(libc, folders, spaces=spaces)
     except (OSError, ValueError) as error:
         send(1, {"refused": str(error)})
         return
@@ -47,26 +58,25 @@ def main(*, spaces: bool) -> None:
                 os.dup2(null, handle)
             os.waitpid(inner, 0)
             os._exit(0)
-        walls.follow_parent(libc)
-    warden = Warden(libc, list(folders.values()), null, children)
-    try:
+        limits.end_with_parent(libc)
+    supervisor = Supervisor(libc, list(folders.values()), null, children)
+    with contextlib.suppress(EOFError):
         send(1, {"ready": True})
-        warden.serve(receive(0))
-    except EOFError:
-        pass
+        supervisor.serve(receive(0))
     os._exit(0)
 
 
-class Warden:
-    """Runs the tests of one job, one after the other."""
+class Supervisor:
+    """Runs the tests of one program, one after the other. `null`: a handle of /dev/null."""
 
     def __init__(self, libc: Any, folders: list[int], null: int, children: set[int]) -> None:
         self._libc, self._folders, self._null, self._children = libc, folders, null, children
 
-    def serve(self, job: dict[str, Any]) -> None:
-        self._source, self._entry = job["source"], job["entry_point"]
-        self._seconds, self._memory = job["seconds"], job["memory_mb"]
-        left, kinds = self._seconds, job["kinds"]
+    def serve(self, task: dict[str, Any]) -> None:
+        """Answer each of the tests to come. Raises EOFError where they end early."""
+        self._source, self._entry = task["source"], task["entry_point"]
+        self._seconds, self._memory = task["seconds"], task["memory_mb"]
+        left, kinds = self._seconds, task["kinds"]
         gc.freeze()
         for place, kind in enumerate(kinds):
             allowed = left if place == len(kinds) - 1 else left / 2
@@ -75,55 +85,55 @@ class Warden:
             send(1, result)
 
     def _run(self, allowed: float) -> tuple[dict[str, Any], float]:
-        """A program on an input: what it printed, or why there is nothing."""
-        given = str(receive(0)["input"]).encode("utf-8", "surrogatepass")
-        (feed_in, feed), (out, out_in), (err, err_in) = os.pipe(), os.pipe(), os.pipe()
-        program = self._start({0: feed_in, 1: out_in, 2: err_in}, lambda: prisoner.run_program(self._source))
-        for handle in (feed_in, out_in, err_in):
+        """A program on an input: what it printed, or why there is nothing; and the seconds it took."""
+        text = str(receive(0)["input"]).encode("utf-8", "surrogatepass")
+        (stdin_end, stdin), (stdout, stdout_end), (stderr, stderr_end) = os.pipe(), os.pipe(), os.pipe()
+        handles = {0: stdin_end, 1: stdout_end, 2: stderr_end}
+        program = self._start(handles, lambda: guest.run_program(self._source))
+        for handle in handles.values():
             os.close(handle)
         started = time.monotonic()
-        got, why = _collect({out: OUTPUT, err: OUTPUT}, program, started + allowed, feed, given)
+        read, why = _collect({stdout: OUTPUT, stderr: OUTPUT}, program, started + allowed, stdin, text)
         status = self._stop(program)
         used = time.monotonic() - started
         if not why and status:
-            last = got[err].decode("utf-8", "replace").strip().splitlines()
+            last = read[stderr].decode("utf-8", "replace").strip().splitlines()
             why = last[-1] if last else f"ended with status {status}"
-        return {"output": got[out].decode("utf-8", "replace"), "detail": why[:300]}, used
+        return {"output": read[stdout].decode("utf-8", "replace"), "detail": why[:300]}, used
 
     def _judge(self, allowed: float) -> tuple[dict[str, Any], float]:
-        """A test by a judge of its own: passed or not, and why not."""
-        (asked_in, asked), (told_in, told), (word, word_in) = os.pipe(), os.pipe(), os.pipe()
-
+        """A test by a judge of its own: passed or not, and why not; and the seconds it took."""
+        (asked_end, asked), (replies_end, replies) = os.pipe(), os.pipe()
+        (verdict, verdict_end), (output, output_end) = os.pipe(), os.pipe()
         test: dict[str, Any] = {}
 
         def read_test() -> None:
             test.update(receive(0))
-            os.write(word_in, b"r")
+            os.write(verdict_end, b"r")
 
         def judge() -> int:
-            send(5, prisoner.judge(test, self._entry, 3, 4))
+            send(5, guest.judge(test, self._entry, 3, 4))
             return 0
 
-        quiet = {0: self._null, 1: self._null, 2: self._null}
-        court = self._start({**quiet, 3: told_in, 4: asked, 5: word_in}, judge, first=read_test)
-        os.close(word_in)
-        if os.read(word, 1) != b"r":
-            self._stop(court)
+        def offer() -> int:
+            guest.offer_module(self._source, 3, 4)
+            return 0
+
+        quiet = dict.fromkeys((0, 1, 2), self._null)
+        judging = self._start({**quiet, 3: replies_end, 4: asked, 5: verdict_end}, judge, first=read_test)
+        os.close(verdict_end)
+        if os.read(verdict, 1) != b"r":
+            self._stop(judging)
             raise EOFError("no test came")
-        (out, out_in) = os.pipe()
-        source = self._source
-        program = self._start(
-            {0: self._null, 1: out_in, 2: out_in, 3: asked_in, 4: told},
-            lambda: prisoner.offer_module(source, 3, 4) or 0,
-        )
-        for handle in (asked_in, asked, told_in, told, out_in):
+        program = self._start({0: self._null, 1: output_end, 2: output_end, 3: asked_end, 4: replies}, offer)
+        for handle in (asked_end, asked, replies_end, replies, output_end):
             os.close(handle)
         started = time.monotonic()
-        got, why = _collect({word: 1 << 16, out: OUTPUT}, court, started + allowed)
+        read, why = _collect({verdict: VERDICT, output: OUTPUT}, judging, started + allowed)
         self._stop(program)
-        self._stop(court)
+        self._stop(judging)
         used = time.monotonic() - started
-        return _verdict(got[word], why), used
+        return _verdict(read[verdict], why), used
 
     def _stop(self, process: int) -> int:
         """Kill it, if it still runs; returns its exit status, minus the signal where one ended it."""
@@ -135,7 +145,7 @@ class Warden:
     def _start(
         self, handles: dict[int, int], work: Callable[[], int], first: Callable[[], None] = lambda: None
     ) -> int:
-        """A process that locks itself in, with these handles and no others, and does that work."""
+        """A process that does `first`, locks itself in with these handles and no others, and does `work`."""
         child = _fork(self._children)
         if child:
             return child
@@ -144,37 +154,37 @@ class Warden:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
             first()
-            out_of_the_way = {place: walls.above(os.dup(handle)) for place, handle in handles.items()}
-            for place, handle in out_of_the_way.items():
+            moved = {place: limits.moved_up(os.dup(handle)) for place, handle in handles.items()}
+            for place, handle in moved.items():
                 os.dup2(handle, place)
             for handle in range(max(handles) + 1, 256):
                 if handle not in self._folders:
                     _close(handle)
-            walls.lock_in(self._libc, self._folders, self._seconds, self._memory)
+            limits.lock_in(self._libc, self._folders, self._seconds, self._memory)
             for handle in self._folders:
                 _close(handle)
             status = work()
         except BaseException as error:
-            print(prisoner.explain(error), file=sys.stderr, flush=True)
+            print(guest.explain(error), file=sys.stderr, flush=True)
         finally:
             os._exit(status & 0xFF)
 
 
 def _collect(
-    reads: dict[int, int], until: int, deadline: float, feed: int = -1, given: bytes = b""
+    most: dict[int, int], process: int, deadline: float, stdin: int = -1, text: bytes = b""
 ) -> tuple[dict[int, bytes], str]:
-    """Read until the process `until` has ended, feeding it; closes the handles. Returns what came, and why it stopped
-    where that was not the end."""
-    got = dict.fromkeys(reads, b"")
-    ended = os.pidfd_open(until)
+    """Read handles, at most so many bytes of each, until the process has ended, writing `text` to `stdin`; closes the
+    handles. Returns what came, and why it stopped where that was not the end."""
+    read = dict.fromkeys(most, b"")
+    ended = os.pidfd_open(process)
     poll = select.poll()
-    for handle in (*reads, ended):
+    for handle in (*most, ended):
         poll.register(handle, select.POLLIN)
-    if feed >= 0:
-        os.set_blocking(feed, False)
-        poll.register(feed, select.POLLOUT)
-    waiting, over, why = set(reads), False, ""
-    while not why and not (over and not waiting):
+    if stdin >= 0:
+        os.set_blocking(stdin, False)
+        poll.register(stdin, select.POLLOUT)
+    open_handles, over, why = set(most), False, ""
+    while not why and not (over and not open_handles):
         left = 0 if over else deadline - time.monotonic()
         events = poll.poll(max(0, left) * 1000) if left > 0 or over else []
         if not events:
@@ -184,52 +194,44 @@ def _collect(
             if handle == ended:
                 over = True
                 poll.unregister(ended)
-            elif handle == feed:
-                given = _push(feed, given)
-                if not given:
-                    poll.unregister(feed)
-                    os.close(feed)
-                    feed = -1
+            elif handle == stdin:
+                text = _write_some(stdin, text)
+                if not text:
+                    poll.unregister(stdin)
+                    os.close(stdin)
+                    stdin = -1
             else:
                 part = os.read(handle, 1 << 16)
-                got[handle] += part
+                read[handle] += part
                 if not part:
                     poll.unregister(handle)
-                    waiting.discard(handle)
-                elif len(got[handle]) > reads[handle]:
+                    open_handles.discard(handle)
+                elif len(read[handle]) > most[handle]:
                     why = LOUD
-    for handle in (*reads, ended, feed):
+    for handle in (*most, ended, stdin):
         _close(handle)
-    return got, why
+    return read, why
 
 
-def _push(handle: int, data: bytes) -> bytes:
-    """Write some; returns what is left, nothing where the reader is gone."""
-    if not data:
-        return b""
+def _write_some(handle: int, data: bytes) -> bytes:
+    """Returns what is left, nothing where the reader is gone."""
     try:
-        return data[os.write(handle, data) :]
+        return data[os.write(handle, data) :] if data else b""
     except BrokenPipeError:
         return b""
     except BlockingIOError:
         return data
 
 
-def _verdict(word: bytes, why: str) -> dict[str, Any]:
-    reader, writer = os.pipe()
+def _verdict(message: bytes, why: str) -> dict[str, Any]:
+    """What the judge sent, or why there is nothing."""
     try:
-        if why or not word:
+        if why or not message:
             raise ValueError(why or "the judge ended")
-        os.write(writer, word[: 1 << 15])
-        os.close(writer)
-        writer = -1
-        found = receive(reader)
+        found = decode(message[: 1 << 15])
         return {"passed": found["passed"] is True, "detail": str(found["detail"])[:300]}
     except (ValueError, EOFError) as error:
         return {"passed": False, "detail": str(error)}
-    finally:
-        _close(reader)
-        _close(writer)
 
 
 def _fork(children: set[int]) -> int:
@@ -244,11 +246,9 @@ def _fork(children: set[int]) -> int:
 
 def _end(children: set[int]) -> NoReturn:
     for child in children:
-        try:
+        with contextlib.suppress(OSError):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-        except OSError:
-            continue
     os._exit(0)
 
 
@@ -256,3 +256,7 @@ def _close(handle: int) -> None:
     if handle >= 0:
         with contextlib.suppress(OSError):
             os.close(handle)
+
+
+if __name__ == "__main__":
+    main(spaces=sys.argv[1] == "spaces")

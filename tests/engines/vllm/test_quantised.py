@@ -1,6 +1,6 @@
 """Quantised checkpoints on vLLM's CPU build, against the embedded engine, which multiplies them exactly.
 
-On a processor without VNNI or AVX-512 this fails without `_vllm_quantised`: wrong sums, or a product that is missing.
+On a processor without VNNI or AVX-512 this fails without `cpu_repairs`: wrong sums, or a product that is missing.
 """
 
 from __future__ import annotations

@@ -1,1 +1,0 @@
-"""Parameter-efficient fine-tuning: LoRA and its kin through PEFT, and bottleneck adapters."""

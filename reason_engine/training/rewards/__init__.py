@@ -1,1 +1,0 @@
-"""Reward models: outcome heads from pairs, process heads from labelled steps."""

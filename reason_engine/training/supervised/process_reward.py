@@ -1,0 +1,168 @@
+"""A process reward model from solutions whose steps are labelled.
+
+    L = mean over steps t of −[l_t log σ(r_t) + (1 − l_t) log σ(−r_t)]          r_t: the value at step t's end
+
+Uesato et al. 2022, arXiv:2211.14275, section 2.4; Lightman et al. 2023, arXiv:2305.20050, section 2.6. Labels may be
+shares in [0, 1] (as rollouts estimate them: Wang et al. 2023, arXiv:2312.08935, eq. 4). With `lm` the model also
+goes on learning to write right steps (the joint objective of Cobbe et al. 2021, arXiv:2110.14168, section 4.2):
+
+    L + lm · mean over steps of the mean over its solution's right tokens of −log p
+
+With `each: token` every token of a step is judged by the step's label (that paper's token-level verifier): the sign of
+a mistake is learned where it stands, and the value is still read at the step's end.
+
+Departures: a value of the head instead of a token of the language model; neutral steps are whatever share the file
+gives them; the tokens of wrong steps are not learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from reason_engine.data.formats.rows import Row, Stepwise
+from reason_engine.errors import SetupError
+from reason_engine.progress import OnProgress, silent
+from reason_engine.training import trainers
+from reason_engine.training.common.encode import Encoder
+from reason_engine.training.supervised.loop import supervise
+from reason_engine.training.supervised.reward import (
+    HeadRecipe,
+    ScoredText,
+    add_head,
+    head_saver,
+    head_values,
+)
+
+
+class ProcessRewardConfig(HeadRecipe):
+    """Solutions in steps with a label each."""
+
+    kinds: ClassVar[tuple[type[Row], ...]] = (Stepwise,)
+
+    step_end: str = Field(
+        "\n", min_length=1, description="What stands between steps: the served profile's step_end"
+    )
+    each: Literal["step", "token"] = Field(
+        "step",
+        description="What is judged in training: the end of a step, or each of its tokens by its label",
+    )
+    lm: float = Field(0.0, ge=0, description="Weight of the language model's loss on right steps")
+
+    @model_validator(mode="after")
+    def check_lm(self) -> ProcessRewardConfig:
+        if self.lm and self.train != "model":
+            raise ValueError("lm: a head alone leaves the language model as it is; with train: model")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSteps:
+    """A solution in tokens, the places that are judged, their labels; its right steps' tokens [start, end)."""
+
+    ids: list[int]
+    places: list[int]
+    labels: tuple[float, ...]
+    right: tuple[int, int]
+
+
+@trainers.register("process-reward")
+class Processes:
+    """Judges each step where it ends."""
+
+    config: ClassVar[type[ProcessRewardConfig]] = ProcessRewardConfig
+    summary: ClassVar[str] = "a process reward model from solutions whose steps are labelled"
+
+    @classmethod
+    def train(cls, config: ProcessRewardConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        return supervise(config, out, tell, cls, base=config.model, save=head_saver(config, "process"))
+
+    def __init__(self, config: ProcessRewardConfig, model: Any, tokenizer: Any) -> None:
+        self.model = add_head(config, model, "process", tokenizer.pad_token_id)
+        self._config, self._encoder = config, Encoder(tokenizer, config.max_length)
+        self._lm_head = model.get_output_embeddings()
+
+    def encode(self, rows: Sequence[Stepwise]) -> list[LabelledSteps]:
+        return [self._steps(row) for row in rows]
+
+    def total(self, batch: Sequence[LabelledSteps], body: Any) -> float:
+        return sum(len(item.places) for item in batch)
+
+    def loss(self, group: Sequence[LabelledSteps], body: Any) -> tuple[Any, Mapping[str, float]]:
+        import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        device = next(self.model.score.parameters()).device
+        states = None
+        if self._config.lm:
+            values, states = self._values_and_states(group, body, device)
+        else:
+            rows: list[ScoredText] = [(item.ids, item.places, item.right[0]) for item in group]
+            values = head_values(self._config, self.model, self._lm_head, body, rows)
+        labels = torch.tensor([label for item in group for label in item.labels], device=device)
+        loss = binary_cross_entropy_with_logits(values, labels, reduction="sum")
+        right = ((values > 0) == (labels > 0.5)).float().split([len(item.places) for item in group])
+        metrics = {"accuracy": sum(float(one.mean()) for one in right)}
+        if states is not None:
+            lm_loss, metrics["lm_loss"] = self._lm_loss(group, states)
+            loss = loss + self._config.lm * lm_loss
+        return loss, metrics
+
+    def _values_and_states(
+        self, group: Sequence[LabelledSteps], body: Any, device: Any
+    ) -> tuple[Any, list[Any]]:
+        """The values at the places, [N], and the states that predict each item's right tokens."""
+        import torch
+
+        from reason_engine.training.common.forward import place_states
+
+        right = [range(item.right[0] - 1, item.right[1] - 1) for item in group]
+        places = [part for item, its in zip(group, right, strict=True) for part in (item.places, its)]
+        rows = [(item.ids, [*item.places, *its]) for item, its in zip(group, right, strict=True)]
+        states_ND = place_states(body, rows, self._config.precision, device)
+        parts = states_ND.split([len(part) for part in places])
+        return self.model.score(torch.cat(parts[::2]).float())[:, 0], list(parts[1::2])
+
+    def _lm_loss(self, group: Sequence[LabelledSteps], states: Sequence[Any]) -> tuple[Any, float]:
+        """−log p of right tokens, each solution's mean counted once a step; and the sum of the means."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        from reason_engine.training.common.forward import head_logits
+
+        logits_NV = head_logits(self._lm_head, torch.cat(list(states)), self._config.precision)
+        targets = torch.tensor(
+            [token for item in group for token in item.ids[slice(*item.right)]], device=logits_NV.device
+        )
+        losses = cross_entropy(logits_NV, targets, reduction="none").split([len(one) for one in states])
+        means = [one.mean() if len(one) else one.sum() for one in losses]
+        loss = torch.stack([mean * len(item.places) for mean, item in zip(means, group, strict=True)]).sum()
+        return loss, float(sum(mean.detach() for mean in means))
+
+    def _steps(self, row: Stepwise) -> LabelledSteps:
+        mark = self._config.step_end
+        text = self._encoder.prompt(row.prompt)
+        asked, ends = len(text), list[int]()
+        for step in row.steps:
+            body = step.removesuffix(mark)
+            if mark in body:
+                raise SetupError(f"a step holds the mark {mark!r} that ends one: {step[:60]!r}; set step_end")
+            text += (mark if ends else "") + body
+            ends.append(len(text))
+        ids, starts = self._encoder.tokens(text)
+        if len(ids) > self._config.max_length:
+            raise SetupError(f"a solution has {len(ids)} tokens, above max_length {self._config.max_length}")
+        places = [max(n for n, start in enumerate(starts) if start < end) for end in ends]
+        wrong = next((n for n, label in enumerate(row.labels) if label <= 0.5), len(ends))
+        first = max(1, sum(start < asked for start in starts))
+        right = (first, places[wrong - 1] + 1 if wrong else first)
+        if self._config.each == "step":
+            return LabelledSteps(ids, places, row.labels, right)
+        sizes = [end - begin for begin, end in pairwise((first - 1, *places))]
+        labels = [label for label, size in zip(row.labels, sizes, strict=True) for _ in range(size)]
+        return LabelledSteps(ids, list(range(first, places[-1] + 1)), tuple(labels), right)

@@ -1,1 +1,0 @@
-"""The operator's side: adapters, metrics, and the page."""

@@ -1,1 +1,0 @@
-"""Server-sent events of one answer, and work that ends with its client."""
