@@ -6,15 +6,13 @@ A command is a file with `add_to(app)`; whatever is heavy it imports inside the 
 
 from __future__ import annotations
 
-import importlib
 import os
-import pkgutil
 import sys
 
 import typer
 
-from reason_engine import cli
 from reason_engine.errors import ReasonError, RequestError, SetupError
+from reason_engine.registry import import_folder
 
 
 def build() -> typer.Typer:
@@ -37,9 +35,8 @@ def build() -> typer.Typer:
             typer.echo(__version__)
             raise typer.Exit
 
-    for module in pkgutil.iter_modules(cli.__path__):
-        if module.name != "main" and not module.ispkg:
-            importlib.import_module(f"reason_engine.cli.{module.name}").add_to(app)
+    for command in import_folder("reason_engine.cli", besides=("main", "terminal")):
+        command.add_to(app)
     return app
 
 

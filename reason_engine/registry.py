@@ -6,17 +6,23 @@ first lookup, so that `reason --help` stays quick.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from collections.abc import Callable, Container, Iterator
+from types import ModuleType
 from typing import Generic, TypeVar, cast
 
 from reason_engine.errors import UnknownName
 
 T = TypeVar("T")
 C = TypeVar("C")
+
+
+def import_folder(package: str, besides: Container[str] = ()) -> list[ModuleType]:
+    """Every public module right inside a package, imported; a package inside it counts as one module."""
+    found = [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+    names = [name for name in found if not name.startswith("_") and name not in besides]
+    return [importlib.import_module(f"{package}.{name}") for name in names]
 
 
 class Registry(Generic[T]):
@@ -44,7 +50,9 @@ class Registry(Generic[T]):
         self._load()
         if name in self._found:
             return self._found[name]
-        near = difflib.get_close_matches(name, self._found, 1)
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, self._found, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(self)}"
         raise UnknownName(f"no {self.kind} named {name!r}; {hint}", param=param, code=f"unknown_{self.kind}")
 
@@ -60,9 +68,9 @@ class Registry(Generic[T]):
         if self._loaded:
             return
         self._loaded = True
+        from importlib.metadata import entry_points  # slow to load, and no command needs it to show its help
+
         for package in self.packages:
-            for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-                if not module.name.startswith("_"):
-                    importlib.import_module(f"{package}.{module.name}")
+            import_folder(package)
         for point in entry_points(group=self.packages[0]):
             point.load()

@@ -133,10 +133,11 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceRequest:
-    """Ask for the model's probabilities over a few continuations of one prompt."""
+    """Ask for the model's probabilities over a few continuations of one prompt: text, or token ids where the engine
+    has `caps.continuation`."""
 
     id: str
-    prompt: str
+    prompt: str | tuple[int, ...]
     options: tuple[str, ...]
     adapter: str | None = None
 

@@ -56,30 +56,28 @@ def main() -> None:
     import torch
 
     from reason_engine.engines.chat.template import ChatFormat
-    from reason_engine.engines.embedded.loading import build
-    from reason_engine.engines.embedded.messages import Config
-    from reason_engine.engines.embedded.rows import Outbox
+    from reason_engine.engines.embedded.model.decoder import load_decoder
 
     request: dict[str, Any] = json.load(sys.stdin)
     with torch.inference_mode():
         # what the first product loads belongs to an empty process
         torch.mm(torch.zeros(64, 64), torch.zeros(64, 64))
-        chat = ChatFormat.load(Path(request["folder"]))
+        _ = ChatFormat.load(Path(request["folder"]))  # an engine holds it beside the weights
         empty = _own_memory()
-        config = Config(request["folder"], threads=request["threads"], dtype=request["dtype"])
-        scheduler, ready = build(config, chat, Outbox(lambda _: None, 0))
+        decoder = load_decoder(Path(request["folder"]), threads=request["threads"], dtype=request["dtype"])
         loaded = _own_memory()
-        rows = [cross_entropy(scheduler.decoder, row) for row in request["rows"]]
-    print(json.dumps({"empty": empty, "loaded": loaded, "dtype": ready.dtype, "rows": rows}))
+        rows = [cross_entropy(decoder, row) for row in request["rows"]]
+    dtype = str(decoder.dtype).removeprefix("torch.")
+    print(json.dumps({"empty": empty, "loaded": loaded, "dtype": dtype, "rows": rows}))
 
 
 def cross_entropy(decoder: Any, ids: list[int]) -> tuple[float, int]:
     """Sum over the row's tokens but the first, and how many they are."""
     import torch
 
-    from reason_engine.engines.embedded.prefill import advance, segment
+    from reason_engine.engines.embedded.prefill import advance, new_segment
 
-    ((_, hidden_TH),) = advance(decoder, [segment(decoder, ids, None, 0, keep=len(ids))], len(ids), None)
+    ((_, hidden_TH),) = advance(decoder, [new_segment(decoder, ids, None, 0, keep=len(ids))], len(ids), None)
     loss = torch.nn.functional.cross_entropy(
         decoder.logits(hidden_TH[:-1]), torch.tensor(ids[1:], device=decoder.device), reduction="sum"
     )

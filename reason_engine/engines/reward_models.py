@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urldefrag, urlsplit
 
+from pydantic import SecretStr
+
 from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
 from reason_engine.errors import (
     CapabilityMissing,
@@ -36,20 +38,18 @@ from reason_engine.types import ScoreRequest, Scores
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from pydantic import SecretStr
 
-
-Kind = Literal["outcome", "process"]
+RewardKind = Literal["outcome", "process"]
 HEAD = "head.json"
 HEAD_DIM = 32
 """Of the attention of a side network."""
-FOLDER = "heads"
-SUFFIXES: Mapping[str, Kind] = {
+HEADS_FOLDER = "heads"
+SUFFIXES: Mapping[str, RewardKind] = {
     "ForSequenceClassification": "outcome",
     "ForTokenClassification": "process",
     "ForProcessRewardModel": "process",
 }
-PROCESS, EMBED = "process+", "embed+"
+PROCESS_PREFIX, EMBED_PREFIX = "process+", "embed+"
 """Before a URL: what the model behind it does, where that is not judging whole answers."""
 AT_ONCE = 8
 """Requests to one endpoint at a time."""
@@ -61,7 +61,7 @@ class RewardFile:
 
     name: str
     path: str
-    kind: Kind
+    kind: RewardKind
     own: bool
     side: tuple[int, int] | None = None
     """(width, depth) of a side network; None: linear layers."""
@@ -72,9 +72,9 @@ def is_url(text: str) -> bool:
     return _address(text).startswith(("http://", "https://"))
 
 
-def beside(folder: Path) -> dict[str, str]:
+def bundled_heads(folder: Path) -> dict[str, str]:
     """The heads and whole reward models that ship with a model."""
-    found = (path for name in (HEAD, "config.json") for path in (folder / FOLDER).glob(f"*/{name}"))
+    found = (path for name in (HEAD, "config.json") for path in (folder / HEADS_FOLDER).glob(f"*/{name}"))
     return {path.parent.name: str(path.parent) for path in sorted(found)}
 
 
@@ -86,14 +86,14 @@ def read_reward(name: str, path: str) -> RewardFile:
     files = ModelFolder(folder)
     _ = files.weight_files
     if (folder / HEAD).is_file():
-        said = files.read_json(HEAD)
-        stated = said.get("kind")
+        head = files.read_json(HEAD)
+        stated = head.get("kind")
         if stated not in ("outcome", "process"):
             raise ModelLoadError(f"{folder / HEAD}: kind must be 'outcome' or 'process', not {stated!r}")
-        kind: Kind = "process" if stated == "process" else "outcome"
-        return RewardFile(name, str(folder), kind, own=True, side=_side(folder, said.get("side")))
+        kind: RewardKind = "process" if stated == "process" else "outcome"
+        return RewardFile(name, str(folder), kind, own=True, side=_side(folder, head.get("side")))
     named = files.architecture
-    kinds: list[Kind] = [kind for suffix, kind in SUFFIXES.items() if named.endswith(suffix)]
+    kinds: list[RewardKind] = [kind for suffix, kind in SUFFIXES.items() if named.endswith(suffix)]
     if not kinds:
         raise ModelLoadError(
             f"{folder / CONFIG}: {named} has no head that scores: {', '.join(SUFFIXES)} have"
@@ -101,21 +101,21 @@ def read_reward(name: str, path: str) -> RewardFile:
     return RewardFile(name, str(folder), kinds[0], own=False)
 
 
-def _side(folder: Path, said: object) -> tuple[int, int] | None:
-    if said is None:
+def _side(folder: Path, stated: object) -> tuple[int, int] | None:
+    if stated is None:
         return None
-    sizes = [dict(said).get(key) for key in ("width", "depth")] if isinstance(said, dict) else [None]
+    sizes = [dict(stated).get(key) for key in ("width", "depth")] if isinstance(stated, dict) else [None]
     if (
         not all(isinstance(size, int) and 0 < size <= 65536 for size in sizes)
         or cast(int, sizes[0]) % HEAD_DIM
     ):
         raise ModelLoadError(
-            f"{folder / HEAD}: side must hold a width, a multiple of {HEAD_DIM}, and a depth, not {said!r}"
+            f"{folder / HEAD}: side must hold a width, a multiple of {HEAD_DIM}, and a depth, not {stated!r}"
         )
     return cast(tuple[int, int], tuple(sizes))
 
 
-def choose(request: ScoreRequest, kinds: Mapping[str, Kind]) -> str:
+def choose_reward(request: ScoreRequest, kinds: Mapping[str, RewardKind]) -> str:
     """The reward model that a request means. Raises UnknownModel, or RequestError where it does not say which."""
     names = ", ".join(kinds)
     if request.model is None and len(kinds) != 1:
@@ -162,18 +162,18 @@ class Endpoints:
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     @property
-    def kinds(self) -> dict[str, Kind]:
+    def kinds(self) -> dict[str, RewardKind]:
         """Of each reward model by name."""
         return {
-            name: "process" if url.startswith(PROCESS) else "outcome"
+            name: "process" if url.startswith(PROCESS_PREFIX) else "outcome"
             for name, url in self._urls.items()
-            if not url.startswith(EMBED)
+            if not url.startswith(EMBED_PREFIX)
         }
 
     @property
     def embeds(self) -> tuple[str, ...]:
         """Those that embed."""
-        return tuple(name for name, url in self._urls.items() if url.startswith(EMBED))
+        return tuple(name for name, url in self._urls.items() if url.startswith(EMBED_PREFIX))
 
     async def close(self) -> None:
         for client in self._clients.values():
@@ -195,7 +195,7 @@ class Endpoints:
                 param="reasoning.verifier",
                 code="capability_missing",
             )
-        name = choose(request, self.kinds)
+        name = choose_reward(request, self.kinds)
         process = self.kinds[name] == "process"
         ends = request.ends if request.task == "token_reward" else tuple((len(t),) for t in request.inputs)
         if len(ends) != len(request.inputs):
@@ -217,10 +217,7 @@ class Endpoints:
         """(the value at the text's last token, tokens read)."""
         from openai import OpenAIError
 
-        body: dict[str, Any] = {
-            "task": "token_classify" if process else "classify",
-            "use_activation": False,
-        }
+        body: dict[str, Any] = {"task": "token_classify" if process else "classify", "use_activation": False}
         if model := urldefrag(self._urls[name]).fragment:
             body["model"] = model
         if request.turns:
@@ -256,7 +253,7 @@ def _host(url: str) -> str | None:
 
 
 def _address(url: str) -> str:
-    return url.removeprefix(PROCESS).removeprefix(EMBED)
+    return url.removeprefix(PROCESS_PREFIX).removeprefix(EMBED_PREFIX)
 
 
 def _value(name: str, reply: object, process: bool) -> tuple[float, int]:

@@ -11,11 +11,11 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from reason_engine.contracts import Capabilities, Health, Parsed
-from reason_engine.engines import engines
-from reason_engine.engines.refusals import check_adapter, check_counts
+from reason_engine.engines import check_adapter, check_counts, engines
 from reason_engine.engines.text import StopFinder, token_ids_of
 from reason_engine.errors import ContextLengthExceeded, EngineDead, RequestError
 from reason_engine.types import (
@@ -70,7 +70,7 @@ class Scripted:
         caps: Capabilities | None = None,
     ) -> None:
         self.reply, self.gate, self.fail, self.logprob, self.reward = reply, gate, fail, logprob, reward
-        self._weigh = choose or (lambda prompt, options: [1.0] * len(options))
+        self._option_weights = choose or (lambda prompt, options: [1.0] * len(options))
         self._caps = caps or Capabilities(
             logprobs=20,
             token_ids=True,
@@ -119,7 +119,7 @@ class Scripted:
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Stream word by word. Raises RequestError kinds before anything runs."""
-        ids = self._admit(request)
+        text, ids = self._admit(request)
         self.requests += 1
         self.samples += request.n
         self.prompt_tokens += len(ids)
@@ -130,7 +130,9 @@ class Scripted:
         self._open[request.id] = stops
         left = set(range(request.n))
         first = True
-        tasks = [asyncio.create_task(self._sample(request, ids, *one, queue)) for one in enumerate(stops)]
+        tasks = [
+            asyncio.create_task(self._sample(request, text, ids, *one, queue)) for one in enumerate(stops)
+        ]
         try:
             while left:
                 item = await queue.get()
@@ -142,10 +144,7 @@ class Scripted:
                     self.running -= 1
                 if first and item.index == 0:
                     first = False
-                    item = Chunk(
-                        0, item.text, item.token_ids, item.token_count, item.logprobs, item.finish_reason,
-                        item.stop_reason, prompt_tokens=len(ids),
-                    )  # fmt: skip
+                    item = replace(item, prompt_tokens=len(ids))
                 yield item
         finally:
             self.running -= len(left)
@@ -165,10 +164,10 @@ class Scripted:
         check_adapter(request.adapter, self._adapters)
         if not request.options:
             raise RequestError("no options to choose from", param="options")
-        ids = self._check_length(token_ids_of(request.prompt, self.tokenize))
+        text, ids = self._text_and_ids(request.prompt)
         self.chooses += 1
         self.prompt_tokens += len(ids)
-        weights = self._weigh(request.prompt, request.options)
+        weights = self._option_weights(text, request.options)
         total = sum(weights)
         return Choice(tuple(w / total for w in weights), min(1.0, total), prompt_tokens=len(ids))
 
@@ -217,33 +216,37 @@ class Scripted:
             return Parsed(content.lstrip("\n"), reasoning.strip() or None)
         return Parsed(text)
 
-    def _admit(self, request: GenerateRequest) -> tuple[int, ...]:
+    def _admit(self, request: GenerateRequest) -> tuple[str, tuple[int, ...]]:
         if self._dead:
             raise EngineDead("the scripted engine was told to die")
         check_counts(request, self._open)
         check_adapter(request.adapter, self._adapters)
-        return self._check_length(token_ids_of(request.prompt, self.tokenize))
+        return self._text_and_ids(request.prompt)
 
     def _stop_all(self) -> None:
         for stop in (stop for stops in self._open.values() for stop in stops):
             stop.set()
 
-    def _check_length(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+    def _text_and_ids(self, prompt: str | tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+        """A prompt both ways. Raises ContextLengthExceeded."""
+        text = prompt if isinstance(prompt, str) else self.detokenize(prompt)
+        ids = token_ids_of(prompt, self.tokenize)
         if len(ids) >= self._info.context:
             message = f"the prompt has {len(ids)} tokens; the model's context is {self._info.context}"
             raise ContextLengthExceeded(message, param="messages", code="context_length_exceeded")
-        return ids
+        return text, ids
 
     async def _sample(
         self,
         request: GenerateRequest,
-        prompt: tuple[int, ...],
+        prompt: str,
+        prompt_ids: tuple[int, ...],
         index: int,
         stop: asyncio.Event,
         queue: asyncio.Queue[Chunk | BaseException],
     ) -> None:
         sampling, cut = request.sampling, StopFinder(request.sampling.stop, request.sampling.include_stop)
-        limit = min(sampling.max_tokens, self._info.context - len(prompt))
+        limit = min(sampling.max_tokens, self._info.context - len(prompt_ids))
         held: list[TokenLogprob] = []
 
         def put(
@@ -254,11 +257,10 @@ class Scripted:
             held.clear()
 
         async def run() -> None:
-            text = request.prompt if isinstance(request.prompt, str) else self.detokenize(prompt)
             seed = sampling.seed + index
             words = self._rest(request.prompt, seed)
             if words is None:
-                words = self._split(self._answer(text, sampling.structured, seed, index))
+                words = self._split(self._answer(prompt, sampling.structured, seed, index))
                 words += [] if sampling.ignore_eos else [self._ids[EOS]]
             for position, word in enumerate(words):
                 if self.gate:
@@ -268,14 +270,14 @@ class Scripted:
                 if self.fail:
                     self.fail(request, index, position)
                 if sampling.logprobs is not None:
-                    held.append(self._logprob(text, word, sampling.logprobs))
+                    held.append(self._logprob(prompt, word, sampling.logprobs))
                 if word == self._ids[EOS] or word in sampling.stop_token_ids:
                     return put(cut.finish(), (word,), "stop", None if word == self._ids[EOS] else word)
                 shown, found = cut.feed(self._words[word])
                 if found is not None:
                     return put(shown, (word,), "stop", found)
                 if position + 1 == limit:
-                    whole = (*prompt, *words[:limit])
+                    whole = (*prompt_ids, *words[:limit])
                     self._cut.setdefault(whole, {})[seed] = words[limit:]
                     return put(shown + cut.finish(), (word,), "length")
                 put(shown, (word,), None)

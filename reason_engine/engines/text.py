@@ -43,11 +43,11 @@ class Vocabulary:
             for i, token in tokenizer.get_added_tokens_decoder().items()
         }
 
-    def detokenizer(self, token_ids_of: Sequence[int] = ()) -> Detokenizer:
+    def detokenizer(self, prompt_ids: Sequence[int] = ()) -> Detokenizer:
         """A fresh one, for a text that continues these tokens."""
         if self._byte_level:
             return _Bytes(self)
-        return _Stream(self.tokenizer, token_ids_of)
+        return _Stream(self.tokenizer, prompt_ids)
 
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes of a byte-level token."""
@@ -76,9 +76,9 @@ class _Bytes:
 
 
 class _Stream:
-    def __init__(self, tokenizer: Tokenizer, token_ids_of: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._stream = DecodeStream(ids=list(token_ids_of[-8:]), skip_special_tokens=True)
+        self._stream = DecodeStream(ids=list(prompt_ids[-8:]), skip_special_tokens=True)
         self._pending: list[int] = []
 
     def feed(self, token_id: int) -> str:

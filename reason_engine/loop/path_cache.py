@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any
 
 from reason_engine.contracts import Capabilities, Engine, Health
-from reason_engine.engines.chat.text_methods import Spoken
+from reason_engine.engines.chat.template import ChatTextMethods
 from reason_engine.runtime.collect import PartialPath, collect
 from reason_engine.runtime.sampling import PathCache
 from reason_engine.types import (
@@ -49,7 +49,7 @@ class Pool:
         return paths
 
 
-class View(Spoken):
+class View(ChatTextMethods):
     """One strategy's use of a pool; an engine to everyone else. `spent`: tokens by the kind of path."""
 
     _format: Any  # the engine, which has the same methods

@@ -296,12 +296,12 @@ class Context:
             run.emit(Proposed(self.node, answer.value, score, self.budget.seconds))
         return answer
 
-    def stand_by(self, answer: Answer) -> None:
+    def set_fallback(self, answer: Answer) -> None:
         """Keep an answer that was not accepted as what a cut run falls back on, below whatever is proposed later."""
         if answer.path:
             self.run.best = (float("-inf"), answer)
 
-    def judge(self, node: int, value: float, *, by: str, detail: str = "") -> None:
+    def record_score(self, node: int, value: float, *, by: str, detail: str = "") -> None:
         """Record a judgement on a node of the trace."""
         self.run.emit(Scored(node, value, by, detail, self.budget.seconds))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from reason_engine.types import FinishReason
 
@@ -97,14 +97,7 @@ def to_json(event: Event) -> dict[str, Any]:
 
 def from_json(value: Mapping[str, Any]) -> Event:
     """The event that `to_json` wrote. Raises ValueError on anything else."""
-    kinds: Mapping[str, type[Event]] = {
-        "opened": Opened,
-        "delta": Delta,
-        "sampled": Sampled,
-        "scored": Scored,
-        "proposed": Proposed,
-        "closed": Closed,
-    }
+    kinds: Mapping[str, type[Event]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
     try:
         return kinds[value["kind"]](**value)
     except (KeyError, TypeError) as error:

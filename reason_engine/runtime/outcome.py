@@ -126,6 +126,6 @@ def stopped_by(run: Run, answer: Answer) -> Stopped:
     return run.budget.cut or cast(Stopped, "decided" if answer.decided else "done")
 
 
-def cited(sources: Sequence[Passage]) -> list[dict[str, Any]]:
+def numbered_sources(sources: Sequence[Passage]) -> list[dict[str, Any]]:
     """The sources as a trace notes them and as a client reads them, numbered as the prompt numbers them."""
     return [{"n": n, "source": p.source, "text": p.text} for n, p in enumerate(sources, 1)]

@@ -143,19 +143,19 @@ class PathSampler:
                 except BudgetExhausted as error:
                     refused = error
                     break
-                group.create_task(self._batch([self._open() for _ in range(lease.paths)], lease))
+                group.create_task(self._run_batch([self._open() for _ in range(lease.paths)], lease))
         if refused and not self._open_paths:
             raise refused
-        paths = [draft.path for draft in self._open_paths if draft.path]
+        paths = [partial.path for partial in self._open_paths if partial.path]
         if self._request.candidate:
             self._run.candidates.extend(paths)
         return paths
 
-    async def _batch(self, drafts: list[OpenPath], lease: Lease) -> None:
-        """Run drafts as one request; those cut by their lease go on with another one."""
-        asked, first = self._request, drafts[0]
-        for draft in drafts:
-            draft.leased, draft.used, draft.finish = lease.tokens, 0, None
+    async def _run_batch(self, partials: list[OpenPath], lease: Lease) -> None:
+        """Draw these paths as one request; those cut by their lease go on with another one."""
+        asked, first = self._request, partials[0]
+        for partial in partials:
+            partial.leased, partial.used, partial.finish = lease.tokens, 0, None
         prompt = asked.prompt.ids if asked.by_ids else asked.prompt
         if first.turns:
             prompt = (*asked.prompt.ids, *first.ids)
@@ -164,52 +164,52 @@ class PathSampler:
         request = GenerateRequest(
             self._run.request_id(),
             prompt,
-            len(drafts),
+            len(partials),
             replace(asked.sampling, max_tokens=lease.tokens, seed=seed % 2**31),
             self._run.adapter,
             search=self._run.id,
         )
         try:
-            await self._stream(request, drafts)
+            await self._stream(request, partials)
         finally:
-            for draft in drafts:
-                self._settle(draft)
+            for partial in partials:
+                self._settle(partial)
         again: list[OpenPath] = []
-        for draft in drafts:
-            cut = draft.dropped or self._decided.is_set()
-            if draft.finish == "length" and draft.tokens < self._limit and not cut:
-                again.append(draft)
+        for partial in partials:
+            cut = partial.dropped or self._decided.is_set()
+            if partial.finish == "length" and partial.tokens < self._limit and not cut:
+                again.append(partial)
             else:
-                self._close(draft)
+                self._close(partial)
         if not again:
             return
         if not self._run.engine.caps.continuation:
             self._run.budget.note("budget-tokens")
-            for draft in again:
-                self._close(draft)
+            for partial in again:
+                self._close(partial)
             return
         async with asyncio.TaskGroup() as group:
-            for draft in again:
-                group.create_task(self._go_on(draft))
+            for partial in again:
+                group.create_task(self._continue(partial))
 
-    async def _go_on(self, draft: OpenPath) -> None:
+    async def _continue(self, partial: OpenPath) -> None:
         try:
-            lease = await self._run.budget.lease(1, self._limit - draft.tokens)
+            lease = await self._run.budget.lease(1, self._limit - partial.tokens)
         except BudgetExhausted:
-            self._close(draft)
+            self._close(partial)
             return
-        draft.turns += 1
-        await self._batch([draft], lease)
+        partial.turns += 1
+        await self._run_batch([partial], lease)
 
-    async def _stream(self, request: GenerateRequest, drafts: list[OpenPath]) -> None:
+    async def _stream(self, request: GenerateRequest, partials: list[OpenPath]) -> None:
         """Take chunks until every sample has ended, the deadline passes or the draw is decided."""
         chunks = self._run.engine.generate(request)
         async with aclosing(chunks):  # pyright: ignore[reportArgumentType]
             stop = asyncio.create_task(self._watch(request.id))
             try:
                 async for chunk in chunks:
-                    self._take(drafts[chunk.index], chunk, counted=request)
-                    if self._dropped(drafts[chunk.index], chunk):
+                    self._take(partials[chunk.index], chunk, counted=request)
+                    if self._dropped(partials[chunk.index], chunk):
                         await self._run.engine.abort(request.id, chunk.index)
             finally:
                 stop.cancel()
@@ -224,30 +224,22 @@ class PathSampler:
             self._run.budget.note("budget-seconds")
         await self._run.engine.abort(request_id)
 
-    def _dropped(self, draft: OpenPath, chunk: Chunk) -> bool:
+    def _dropped(self, partial: OpenPath, chunk: Chunk) -> bool:
         """Whether this chunk is what a path that still runs is ended for."""
-        if not self._draw.drop or draft.dropped or not chunk.logprobs:
+        if not self._draw.drop or partial.dropped or not chunk.logprobs:
             return False
-        draft.dropped = self._draw.drop(draft.index, chunk.logprobs)
-        return draft.dropped and not chunk.finish_reason and self._run.engine.caps.sample_abort
+        partial.dropped = self._draw.drop(partial.index, chunk.logprobs)
+        return partial.dropped and not chunk.finish_reason and self._run.engine.caps.sample_abort
 
-    def _take(self, draft: OpenPath, chunk: Chunk, counted: GenerateRequest) -> None:
+    def _take(self, partial: OpenPath, chunk: Chunk, counted: GenerateRequest) -> None:
         run, count = self._run, chunk.token_count
-        draft.add(chunk)
-        draft.used += count
+        partial.add(chunk)
+        partial.used += count
         if count or chunk.prompt_tokens or chunk.draft_accepted or chunk.draft_rejected:
-            run.charge(
-                self._draw.stage,
-                Usage(
-                    chunk.prompt_tokens,
-                    chunk.cached_tokens,
-                    count,
-                    chunk.draft_accepted,
-                    chunk.draft_rejected,
-                ),
-            )
+            drafted = chunk.draft_accepted, chunk.draft_rejected
+            run.charge(self._draw.stage, Usage(chunk.prompt_tokens, chunk.cached_tokens, count, *drafted))
         if chunk.text:
-            run.emit(Delta(draft.node, chunk.text, run.budget.seconds))
+            run.emit(Delta(partial.node, chunk.text, run.budget.seconds))
         if run.halted():
             self._decided.set()
         if chunk.finish_reason == "error":
@@ -255,9 +247,9 @@ class PathSampler:
                 f"the engine failed on request {counted.id}: {chunk.stop_reason or 'no reason given'}"
             )
         if chunk.finish_reason:
-            self._settle(draft)
-            if draft.finish != "length" or draft.dropped or draft.tokens >= self._limit:
-                self._close(draft)
+            self._settle(partial)
+            if partial.finish != "length" or partial.dropped or partial.tokens >= self._limit:
+                self._close(partial)
 
     def _open(self) -> OpenPath:
         asked, index = self._request, len(self._open_paths)
@@ -265,30 +257,30 @@ class PathSampler:
             asked.node, f"path {index}", path=True, stage=self._draw.stage, prompt=asked.base, prefill=asked.prefill,
             live=self._draw.live,
         )  # fmt: skip
-        draft = OpenPath(index, node=node)
-        self._open_paths.append(draft)
-        return draft
+        partial = OpenPath(index, node=node)
+        self._open_paths.append(partial)
+        return partial
 
-    def _settle(self, draft: OpenPath) -> None:
-        if draft.leased:
-            self._run.budget.settle(draft.leased, draft.used, finished=draft.finish == "stop")
-            draft.leased = 0
+    def _settle(self, partial: OpenPath) -> None:
+        if partial.leased:
+            self._run.budget.settle(partial.leased, partial.used, finished=partial.finish == "stop")
+            partial.leased = 0
 
-    def _close(self, draft: OpenPath) -> None:
-        if draft.path:
+    def _close(self, partial: OpenPath) -> None:
+        if partial.path:
             return
-        asked, run, text = self._request, self._run, draft.text
+        asked, run, text = self._request, self._run, partial.text
         # An aborted path is a text cut short, which is what `length` says to a client.
-        finish: FinishReason = "length" if draft.finish in (None, "abort", "length") else draft.finish
+        finish: FinishReason = "length" if partial.finish in (None, "abort", "length") else partial.finish
         whole = asked.prefill + text
         read = finish != "length" or asked.candidate
         answer = run.read_answer(whole, tools=self._draw.final) if read else None
-        draft.path = path = Path(
-            draft.node, asked.base, whole, tuple(draft.ids), asked.prompt.ids, tuple(draft.logprobs),
-            finish, draft.stop_reason, asked.prefill, draft.tokens, answer,
+        partial.path = path = Path(
+            partial.node, asked.base, whole, tuple(partial.ids), asked.prompt.ids, tuple(partial.logprobs),
+            finish, partial.stop_reason, asked.prefill, partial.tokens, answer,
         )  # fmt: skip
-        mean = path.mean_logprob if draft.logprobs else None
-        run.emit(Sampled(draft.node, text, finish, draft.tokens, answer, mean, run.budget.seconds))
+        mean = path.mean_logprob if partial.logprobs else None
+        run.emit(Sampled(partial.node, text, finish, partial.tokens, answer, mean, run.budget.seconds))
         self._done.append(path)
         until = self._draw.until
         if until and not self._decided.is_set() and until(list(self._done)):

@@ -32,7 +32,7 @@ from reason_engine.profile import Profile, read_profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.events import Closed, Event
-from reason_engine.runtime.outcome import Outcome, cited, conclude, fallback, stopped_by
+from reason_engine.runtime.outcome import Outcome, conclude, fallback, numbered_sources, stopped_by
 from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.run import Run
 from reason_engine.runtime.stream_text import Piece, TextStream
@@ -199,7 +199,7 @@ async def _run(run: Run, strategy: Solvable, verifier: NamedVerifier | None) -> 
     root = run.open(None, run.strategy)
     ctx = Context(run, root, verifier=verifier)
     if run.problem.bare is not None:
-        ctx.note(sources=cited(run.problem.sources))
+        ctx.note(sources=numbered_sources(run.problem.sources))
     left = run.budget.seconds_left
     try:
         async with asyncio.timeout(None if left is None else max(0.0, left) + GRACE_SECONDS):

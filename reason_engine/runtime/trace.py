@@ -46,16 +46,8 @@ class Trace:
         nodes: dict[int, Node] = {}
         for event in events:
             if event.kind == "opened":
-                nodes[event.node] = Node(
-                    event.node,
-                    event.parent,
-                    event.name,
-                    event.role,
-                    event.stage,
-                    event.prompt,
-                    event.prefill,
-                    opened=event.at,
-                )
+                given = (event.name, event.role, event.stage, event.prompt, event.prefill)
+                nodes[event.node] = Node(event.node, event.parent, *given, opened=event.at)
             elif event.node in nodes:
                 nodes[event.node] = _fold(nodes[event.node], event)
         return cls(tuple(nodes.values()), dict(meta or {}))

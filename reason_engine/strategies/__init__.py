@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -112,14 +112,17 @@ class Strategy(BaseModel, ABC):
         return self.usual_temperature if body is None else body
 
 
+Kind = TypeVar("Kind", bound=Strategy)
+
+
 class StrategyRegistry(Registry[Strategy]):
     """Also tells each class the name it is registered under."""
 
-    def register(self, name: str) -> Callable[[type[Strategy]], type[Strategy]]:
+    def register(self, name: str) -> Callable[[type[Kind]], type[Kind]]:
         """Class decorator; raises ValueError if the name is taken."""
         add = super().register(name)
 
-        def named(cls: type[Strategy]) -> type[Strategy]:
+        def named(cls: type[Kind]) -> type[Kind]:
             cls.name = name
             return add(cls)
 

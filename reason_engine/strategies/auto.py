@@ -7,14 +7,7 @@ Departures: difficulty is not predicted by a model of its own; what a stage drew
 
 A plan that the budget cannot pay for is not begun; `effort` is a budget in direct answers. `effort` never cuts the
 direct answer itself. Where two stages in a row find no answer to compare, the question is an open one and the first
-text stands.
-
-What `auto` can choose from: the plans that can be followed here, their strategies built, and the best of them for
-what may be spent.
-
-Decides for `auto`, without sampling: what is known of a question, which plans there are, how sure an answer is.
-
-Where no calibrated policy fits, the usual plans hold, their price in direct answers:
+text stands. Where no calibrated policy fits, the usual plans hold, their price in direct answers:
 
     a question of a task with a checker     16: tree-of-thoughts    4: best of 4 by the checker    1: direct
     any other       64, 16: direct, three paths, a vote that stops early    4: direct, three paths    2: direct, steps
@@ -63,17 +56,17 @@ class Auto(Strategy):
         return self.n
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
-        """Follow the best plan that can be paid for; after each stage that is not sure, the best way on from there."""
-        menu, cache = menu_of(ctx, self._common(), self.n), PathCache[Path]()
+        """Follow the best plan that can be paid for; after each stage that is not sure, the best one from there on."""
+        choice, cache = plan_choice(ctx, self._common(), self.n), PathCache[Path]()
         done, answers = tuple[Stage, ...](), list[Answer]()
-        way = self._next(ctx, menu, done) or menu.ways[0]
-        ctx.note(plan=way.names)
-        while way:
+        chosen = self._next(ctx, choice, done) or choice.plans[0]
+        ctx.note(plan=chosen.names)
+        while chosen:
             number = len(done)
-            stage, strategy = way.plan.stages[number], way.strategies[number]
-            if menu.direct and stage.strategy != "direct":
-                self._bound(ctx, menu.direct)
-            alone = len(way.plan.stages) == 1
+            stage, strategy = chosen.plan.stages[number], chosen.strategies[number]
+            if choice.direct and stage.strategy != "direct":
+                self._bound(ctx, choice.direct)
+            alone = len(chosen.plan.stages) == 1
             async with ctx.nested(f"{number + 1} {stage.strategy}", strategy, cache, live=alone) as here:
                 answer = await strategy.run(problem, here)
                 sure = certainty(answer, ctx.checker)
@@ -81,29 +74,33 @@ class Auto(Strategy):
             answers.append(answer)
             done = (*done, stage)
             if number == 0 and stage.strategy == "direct" and answer.path:
-                menu = menu.measured(answer.path.tokens)
+                choice = choice.measured(answer.path.tokens)
             if stage.accept is None or sure >= stage.accept or _open(answers):
                 break
-            ctx.stand_by(_best(answers))
-            way = self._next(ctx, menu, done)
+            ctx.set_fallback(_best(answers))
+            chosen = self._next(ctx, choice, done)
         return _best(answers)
 
-    def _next(self, ctx: Context, menu: Menu, done: tuple[Stage, ...]) -> Way | None:
-        """The best way on from here that the effort and what is left of the budget pay for."""
+    def _next(self, ctx: Context, choice: PlanChoice, done: tuple[Stage, ...]) -> RunnablePlan | None:
+        """The best plan from here on that the effort and what is left of the budget pay for."""
         budget = ctx.budget
-        effort = inf if self.effort is None else TIMES[self.effort] * (menu.direct or GUESS)
-        wanted = menu.after(done, effort)
+        effort = (
+            inf if self.effort is None else EFFORT_PRICES[self.effort] * (choice.direct or TYPICAL_DIRECT)
+        )
+        wanted = choice.after(done, effort)
         tokens = inf if budget.free is None else budget.free + budget.own
         samples = inf if budget.limits.samples is None else budget.limits.samples - budget.samples
-        way = menu.after(done, min(effort, tokens), samples)
-        if way is not wanted:
-            budget.note("budget-tokens" if menu.after(done, effort, samples) is wanted else "budget-samples")
+        paid = choice.after(done, min(effort, tokens), samples)
+        if paid is not wanted:
+            budget.note(
+                "budget-tokens" if choice.after(done, effort, samples) is wanted else "budget-samples"
+            )
             ctx.note(budget=f"a better plan needs more than the budget leaves: {wanted and wanted.names}")
-        return way
+        return paid
 
     def _bound(self, ctx: Context, direct: float) -> None:
         if self.effort is not None:
-            ctx.budget.bound(max(1, int(TIMES[self.effort] * direct)))
+            ctx.budget.bound(max(1, int(EFFORT_PRICES[self.effort] * direct)))
 
     def _common(self) -> dict[str, Any]:
         """What the request says for whatever strategy is chosen."""
@@ -122,7 +119,7 @@ def _best(answers: Sequence[Answer]) -> Answer:
 
 
 @dataclass(frozen=True)
-class Way:
+class RunnablePlan:
     """A plan that can be followed, with its strategies built."""
 
     plan: Plan
@@ -140,30 +137,30 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Menu:
-    """The ways to choose from, cheapest first. `unit`: tokens that a price of 1 stands for. `direct`: expected length
+class PlanChoice:
+    """The plans to choose from, cheapest first. `unit`: tokens that a price of 1 stands for. `direct`: expected length
     of a direct answer where it is known."""
 
-    ways: tuple[Way, ...]
+    plans: tuple[RunnablePlan, ...]
     unit: float
     direct: float | None = None
 
-    def after(self, done: tuple[Stage, ...], tokens: float, samples: float = inf) -> Way | None:
-        """The best way that goes on from these stages, for no more than `tokens` from the beginning and `samples` at
+    def after(self, done: tuple[Stage, ...], tokens: float, samples: float = inf) -> RunnablePlan | None:
+        """The best plan that goes on from these stages, for no more than `tokens` from the beginning and `samples` at
         once."""
-        found = [way for way in self.ways if _begins(way.plan, done) and way.samples <= samples]
-        plan = pick([way.plan for way in found], tokens / self.unit)
-        return next((way for way in found if way.plan is plan), None)
+        found = [one for one in self.plans if _begins(one.plan, done) and one.samples <= samples]
+        best = pick([one.plan for one in found], tokens / self.unit)
+        return next((one for one in found if one.plan is best), None)
 
-    def measured(self, tokens: int) -> Menu:
-        """The menu once a direct answer was drawn: what one costs is known by then."""
+    def measured(self, tokens: int) -> PlanChoice:
+        """The choice once a direct answer was drawn: what one costs is known by then."""
         if self.direct is not None:
             return self
         length = float(max(1, tokens))
         return replace(self, unit=length, direct=length)
 
 
-def menu_of(ctx: Context, extra: Mapping[str, Any], width: int) -> Menu:
+def plan_choice(ctx: Context, extra: Mapping[str, Any], width: int) -> PlanChoice:
     """Every plan that can be followed here; where they come from, and why some cannot, is noted. `extra`: what the
     request says for whatever strategy is chosen; `width`: most paths at once."""
     features = features_of(ctx)
@@ -175,27 +172,29 @@ def menu_of(ctx: Context, extra: Mapping[str, Any], width: int) -> Menu:
     ctx.note(question={"task": features.task, "words": features.words, "form": features.form}, policy=origin)
     if case:
         ctx.note(case=case.label)
-        if ways := _ways(ctx, case.plans, extra, width):
-            return Menu(ways, 1.0, case.direct_tokens)
+        if runnable := _runnable(ctx, case.plans, extra, width):
+            return PlanChoice(runnable, 1.0, case.direct_tokens)
     by_verifier = Stage(strategy="best-of-n", fields={"n": min(16, width)}) if named else None
-    return Menu(_ways(ctx, usual_plans(ctx, by_verifier), extra, width), GUESS)
+    return PlanChoice(_runnable(ctx, usual_plans(ctx, by_verifier), extra, width), TYPICAL_DIRECT)
 
 
-def _ways(ctx: Context, plans: Sequence[Plan], extra: Mapping[str, Any], width: int) -> tuple[Way, ...]:
-    found: list[Way] = []
+def _runnable(
+    ctx: Context, plans: Sequence[Plan], extra: Mapping[str, Any], width: int
+) -> tuple[RunnablePlan, ...]:
+    found: list[RunnablePlan] = []
     left_out: list[str] = []
     for plan in plans:
-        built = able(ctx, plan, extra, width)
+        built = build_strategies(ctx, plan, extra, width)
         if isinstance(built, str):
             left_out.append(built)
         else:
-            found.append(Way(plan, tuple(built)))
+            found.append(RunnablePlan(plan, tuple(built)))
     if left_out:
         ctx.note(left_out=[*ctx.span_state.notes.get("left_out", ()), *left_out])
     return tuple(found)
 
 
-def able(ctx: Context, plan: Plan, extra: Mapping[str, Any], width: int) -> list[Strategy] | str:
+def build_strategies(ctx: Context, plan: Plan, extra: Mapping[str, Any], width: int) -> list[Strategy] | str:
     """The strategies of a plan, with the request's own fields laid over them; or why it cannot be followed here."""
     built: list[Strategy] = []
     for stage in plan.stages:
@@ -223,11 +222,11 @@ def _begins(plan: Plan, done: tuple[Stage, ...]) -> bool:
     return plan.stages[: len(done)] == done and len(plan.stages) > len(done)
 
 
-TIMES = {"none": 1, "minimal": 1, "low": 2, "medium": 4, "high": 16, "xhigh": 64, "max": 64}
+EFFORT_PRICES = {"none": 1, "minimal": 1, "low": 2, "medium": 4, "high": 16, "xhigh": 64, "max": 64}
 """What an effort may cost, in direct answers."""
-GUESS = 64
+TYPICAL_DIRECT = 64
 """Tokens of a direct answer where nothing is known of its length."""
-SURE = 0.8
+SURE_DIRECT = 0.8
 """A direct answer of that probability stands where nothing was calibrated."""
 
 
@@ -266,7 +265,7 @@ def usual_plans(ctx: Context, verifier: Stage | None) -> list[Plan]:
             _plan(16, Stage(strategy="best-of-n", fields={"n": 16, **best})),
             _plan(16, Stage(strategy="tree-of-thoughts")),
         ]
-    first = Stage(strategy="direct", accept=SURE)
+    first = Stage(strategy="direct", accept=SURE_DIRECT)
     agreed = few.model_copy(update={"accept": 1.0})
 
     def vote(n: int, confidence: float) -> Stage:

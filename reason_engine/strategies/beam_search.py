@@ -24,8 +24,8 @@ from reason_engine.profile import Profile
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.verify import usual_step_judge
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.search.steps import Choose, Steps, answered, decided, settled_by
-from reason_engine.strategies.search.tree import Thought, keep, merge
+from reason_engine.strategies.search.steps import Choose, Steps, choose_answer, final_answer, vote_settled
+from reason_engine.strategies.search.tree import Thought, keep_best, merge
 from reason_engine.strategies.search.values import Aggregate, Values
 from reason_engine.strategies.voting import CERTAIN, Certainty
 from reason_engine.types import Answer, Problem
@@ -80,11 +80,11 @@ class BeamSearch(Strategy):
             places -= len(kept) - len(beams)
             ends += done
             if done:
-                answer = await decided(ctx, steps, ends, self.choose)
+                answer = await choose_answer(ctx, steps, ends, self.choose)
                 settled = self._settled(answer, len(beams))
             if settled or not beams or steps.solved(done):
                 break
-        return replace(await answered(ctx, steps, values.furthest, ends, self.choose), decided=settled)
+        return replace(await final_answer(ctx, steps, values.furthest, ends, self.choose), decided=settled)
 
     async def _expanded(
         self, ctx: Context, steps: Steps, beams: Sequence[Thought], *, root: bool
@@ -106,10 +106,10 @@ class BeamSearch(Strategy):
 
     def _best(self, groups: Sequence[Sequence[Thought]], places: int) -> list[Thought]:
         if self.diverse:
-            return [keep(group, 1)[0] for group in groups if group]
-        return keep(groups[0], places)
+            return [keep_best(group, 1)[0] for group in groups if group]
+        return keep_best(groups[0], places)
 
     def _settled(self, answer: Answer, beams: int) -> bool:
         """Whether the vote stands although beams are left, each of which may give m answers more."""
         voted = self.adaptive and self.choose == "vote" and beams > 0
-        return voted and settled_by(answer, beams * self.m, self.confidence)
+        return voted and vote_settled(answer, beams * self.m, self.confidence)

@@ -61,16 +61,16 @@ class BudgetForcing(Strategy):
         )
         first = replace(think, max_tokens=self.max_thinking, final=not end or bool(problem.tools))
         (path,) = await ctx.sample(ctx.format_prompt("steps"), first)
-        spent, waits, best = path.tokens, 0, Answer() if end else _told(ctx, path)
-        while path.finished and self._goes_on(waits, spent) and (left := self._left(ctx, spent)) != 0:
+        spent, waits, best = path.tokens, 0, Answer() if end else _proposed(ctx, path)
+        while path.finished and self._suppresses(waits, spent) and (left := self._left(ctx, spent)) != 0:
             async with ctx.span(f"wait {waits + 1}") as here:
-                more = await _extended(here, _without(path, end), wait, replace(think, max_tokens=left))
+                more = await _extended(here, _before_mark(path, end), wait, replace(think, max_tokens=left))
             if more is None:
                 break
             path, waits, spent = more, waits + 1, spent + more.tokens
             if not end:
-                last = _tail(path, ctx.opening)
-                best = _told(ctx, last) if _value(ctx, last) else best
+                last = _continuation(path, ctx.opening)
+                best = _proposed(ctx, last) if _value(ctx, last) else best
         forced = not path.finished and (not end or not path.text.endswith(end))
         ctx.note(waits=waits, thinking=spent, forced=forced)
         if end:
@@ -97,9 +97,9 @@ class BudgetForcing(Strategy):
         if last is None:
             return None
         given = ctx.opening or ("" if ctx.info.thinks else mark.lstrip())
-        return _told(ctx, _tail(last, given))
+        return _proposed(ctx, _continuation(last, given))
 
-    def _goes_on(self, waits: int, spent: int) -> bool:
+    def _suppresses(self, waits: int, spent: int) -> bool:
         """Whether this end is suppressed."""
         return waits < self.rounds or (spent < (self.min_tokens or 0) and waits < MOST_WAITS)
 
@@ -118,12 +118,12 @@ async def _extended(ctx: Context, path: Path, insert: str, draw: Draw) -> Path |
     return more
 
 
-def _without(path: Path, end: str) -> Path:
+def _before_mark(path: Path, end: str) -> Path:
     """The path before the mark that ended its thinking."""
     return replace(path, text=path.text.removesuffix(end)) if end else path
 
 
-def _tail(path: Path, given: str = "") -> Path:
+def _continuation(path: Path, given: str = "") -> Path:
     """What a continued path added, as a path of its own, with the `given` end of what stood before it."""
     begin = len(path.prefill) - len(given)
     return replace(path, prompt=path.prompt + path.text[:begin], text=path.text[begin:], prefill=given)
@@ -133,7 +133,7 @@ def _value(ctx: Context, path: Path) -> str | None:
     return ctx.read_answer(path.text, tools=True)
 
 
-def _told(ctx: Context, path: Path) -> Answer:
+def _proposed(ctx: Context, path: Path) -> Answer:
     """A path's answer, proposed as the best so far where it gives one."""
     answer = Answer(path, _value(ctx, path))
     return ctx.propose(answer, 0.0) if answer.value is not None else answer

@@ -1,23 +1,19 @@
 """Deep think with confidence: a vote in which weak paths are stopped while they run and strong ones weigh more.
 
-DeepConf, Fu et al. 2025, arXiv:2508.15260, section 3.3 (online). A few warm-up paths run to their end; the percentile
-of their lowest group confidence (`_confidence.py`) that lets `keep` of them through is the threshold. A path that falls
-below it is aborted at once. The rest vote, each with its lowest group confidence; drawing stops when the vote is
-certain.
-Departures: the window is a quarter of a typical warm-up path instead of 2,048 tokens, which short paths never fill;
-paths come in waves, one engine request each; the vote is certain by the posterior of its lead (`_votes.py`) rather than
-by the leader's share of all weight, which two early paths can push to 1. Where the engine cannot stop a single path, it
-runs on and has no vote.
-
-How confident a model is along a path: the measure of DeepConf, Fu et al. 2025, arXiv:2508.15260, section 3.
-
-With P_i the model's distribution at token i, over its k most likely tokens j:
+DeepConf, Fu et al. 2025, arXiv:2508.15260, section 3. With P_i the model's distribution at token i, over its k most
+likely tokens j:
 
     C_i  = - 1/k sum_j log P_i(j)              token confidence: high where all but one token are unlikely
     C_Gi = 1/w sum_{t in (i-w, i]} C_t         group confidence: the mean over a sliding window of w tokens
     C    = min_i C_Gi                          a path is as good as its weakest group
 
-A path shorter than the window is one group.
+A path shorter than the window is one group. Online (section 3.3): a few warm-up paths run to their end; the percentile
+of their C that lets `keep` of them through is the threshold. A path that falls below it is aborted at once. The rest
+vote, each with its C; drawing stops when the vote is certain.
+Departures: the window is a quarter of a typical warm-up path instead of 2,048 tokens, which short paths never fill;
+paths come in waves, one engine request each; the vote is certain by the posterior of its lead (`voting.py`) rather than
+by the leader's share of all weight, which two early paths can push to 1. Where the engine cannot stop a single path, it
+runs on and has no vote.
 """
 
 from __future__ import annotations
@@ -90,7 +86,7 @@ class Confidence(Strategy):
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             gate = gate or gate_of([path for path in wave if path.finished], self.keep, self.k, self.window)
             for path in wave:
-                ctx.judge(path.node, gate.confidence(path), by="confidence")
+                ctx.record_score(path.node, gate.confidence(path), by="confidence")
             await ballot.count(ctx, wave)
             ctx.note(
                 window=gate.window, threshold=round(gate.threshold, 4), kept=sum(map(bool, weights.values()))

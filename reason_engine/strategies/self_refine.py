@@ -71,7 +71,7 @@ class SelfRefine(Strategy):
         paths = await ctx.sample(
             ctx.format_prompt("steps"), Draw(self.n, temperature=temperature, final=True)
         )
-        drafts = [await self._version(ctx, path, _said(ctx, path)) for path in paths if path.finished]
+        drafts = [await self._version(ctx, path, _content(ctx, path)) for path in paths if path.finished]
         for draft in drafts:
             _propose(ctx, draft)
         refined = await ctx.gather_within_budget(
@@ -108,24 +108,24 @@ class SelfRefine(Strategy):
 
     async def _round(self, ctx: Context, temperature: float, now: Version) -> tuple[Version | None, str]:
         """A better version, or None, and why."""
-        checker, asked = ctx.checker, self._asked(ctx)
+        checker, critic = ctx.checker, self._critique_of(ctx)
         right = checker.solved(now.path.answer) if checker and now.path.answer is not None else None
         if right:
             return None, "the checker finds it right"
         shown = {"problem": ctx.problem.question, "solution": now.solution}
         (critique,) = await ctx.sample(
-            _fill(asked.prompt or CRITIQUE, shown), Draw(temperature=temperature, stage="critique")
+            _fill(critic.prompt or CRITIQUE, shown), Draw(temperature=temperature, stage="critique")
         )
-        said = _said(ctx, critique)
-        if re.search(asked.accepts, said):
+        remarks = _content(ctx, critique)
+        if re.search(critic.accepts, remarks):
             return (None, "accepted") if right is None else (now, "accepted, but the checker finds it wrong")
-        if asked.revises:
-            new = await self._version(ctx, critique, _spliced(now.solution, said, asked.from_line))
+        if critic.revises:
+            new = await self._version(ctx, critique, _spliced(now.solution, remarks, critic.from_line))
         else:
-            prompt = asked.revise or ctx.format_prompt("steps", REVISE)
+            prompt = critic.revise or ctx.format_prompt("steps", REVISE)
             draw = Draw(temperature=temperature, stage="revise", final=True)
-            (path,) = await ctx.sample(_fill(prompt, shown | {"critique": said}), draw)
-            new = await self._version(ctx, path, _said(ctx, path))
+            (path,) = await ctx.sample(_fill(prompt, shown | {"critique": remarks}), draw)
+            new = await self._version(ctx, path, _content(ctx, path))
         return await self._gain(ctx, now, new, wrong=right is False)
 
     async def _gain(
@@ -149,7 +149,7 @@ class SelfRefine(Strategy):
             judged = None
         return Version(path, solution, judged.value if judged else None)
 
-    def _asked(self, ctx: Context) -> Critique:
+    def _critique_of(self, ctx: Context) -> Critique:
         """How critiques are asked for and read: by the request's own prompts, else by the model's profile."""
         profiled = ctx.profile.critique
         if self.critique_prompt is None:
@@ -170,7 +170,7 @@ def _answer(version: Version) -> Answer:
     return Answer(version.path, version.path.answer, sure)
 
 
-def _said(ctx: Context, path: Path) -> str:
+def _content(ctx: Context, path: Path) -> str:
     """What a path says after its thoughts."""
     parsed = ctx.parse(path)
     return path.text if parsed.tool_calls else parsed.content

@@ -22,9 +22,9 @@ from pydantic import Field
 from reason_engine.profile import Profile
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.search.steps import Steps, answered
-from reason_engine.strategies.search.tree import Thought, keep, merge, push, unseen, widest
-from reason_engine.strategies.search.values import Aggregate, By, Values, filled, judge_for
+from reason_engine.strategies.search.steps import Steps, final_answer
+from reason_engine.strategies.search.tree import Thought, keep_best, merge, most_promising, push, unseen
+from reason_engine.strategies.search.values import Aggregate, By, Values, fill_prompt, verifier_for
 from reason_engine.types import Answer, Draw, Path, Problem
 
 
@@ -69,7 +69,7 @@ class TreeOfThoughts(Strategy):
         return self.evaluate in (None, "verifier")
 
     def judge_on(self, profile: Profile, *, checked: bool) -> tuple[str, dict[str, object]] | None:
-        return judge_for(self.evaluate, self.judge, profile, checked=checked)
+        return verifier_for(self.evaluate, self.judge, profile, checked=checked)
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Search; the best finished thought is the answer."""
@@ -89,7 +89,7 @@ class TreeOfThoughts(Strategy):
         ends = await (self._breadth_first if self.search == "breadth" else self._depth_first)(
             ctx, steps, values
         )
-        return await answered(ctx, steps, values.furthest, ends, "best")
+        return await final_answer(ctx, steps, values.furthest, ends, "best")
 
     async def _breadth_first(self, ctx: Context, steps: Steps, values: Values) -> list[Thought]:
         level, ends = [Thought()], list[Thought]()
@@ -102,7 +102,7 @@ class TreeOfThoughts(Strategy):
                 thoughts = [thought for thought in valued if thought]
                 done = [thought for thought in thoughts if thought.done]
                 ends += done
-                level = keep([thought for thought in thoughts if not thought.done], self.breadth)
+                level = keep_best([thought for thought in thoughts if not thought.done], self.breadth)
                 here.note(kept=[thought.key for thought in level])
             if steps.solved(done) or not level or len(ends) >= self.breadth:
                 break
@@ -111,7 +111,7 @@ class TreeOfThoughts(Strategy):
     async def _depth_first(self, ctx: Context, steps: Steps, values: Values) -> list[Thought]:
         stack, ends, visited = [Thought(value=1.0)], list[Thought](), dict[Thought, int]()
         for visit in range(1, self.visits + 1):
-            thought = stack.pop() if stack else widest(visited)
+            thought = stack.pop() if stack else most_promising(visited)
             visited[thought] = visited.get(thought, 0) + 1
             async with ctx.span(f"visit {visit}") as here:
                 seen = {known.key for known in visited}
@@ -152,7 +152,7 @@ async def proposed(
     ctx: Context, steps: Steps, thought: Thought, k: int, *, prompt: str | None, temperature: float, most: int
 ) -> list[Thought]:
     """Up to k legal thoughts, one a line of what the model lists. `prompt` None: the profile's or the general one."""
-    asked = filled(prompt or ctx.profile.propose_prompt or PROPOSE, ctx, steps.state(thought))
+    asked = fill_prompt(prompt or ctx.profile.propose_prompt or PROPOSE, ctx, steps.state(thought))
     (path,) = await ctx.sample(asked, Draw(max_tokens=most * k, temperature=temperature, stage="propose"))
     lines = [re.sub(r"^\s*(?:[-*]|\d+[.)])\s+", "", line).strip() for line in path.text.split("\n")]
     return steps.legal([_grown(ctx, steps, thought, path, line) for line in lines if line][:k])

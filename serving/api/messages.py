@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reason_engine.runtime.outcome import Outcome, cited
+from reason_engine.runtime.outcome import Outcome, numbered_sources
 from reason_engine.serving.api.errors import as_list, as_object, invalid
 from reason_engine.types import Message, Role, TokenLogprob, ToolCall, Usage
 
@@ -124,7 +124,7 @@ def reason_of(outcome: Outcome, strategy: str) -> dict[str, Any]:
         },
         "trace": outcome.id,
         **({"filtered": outcome.filtered} if outcome.filtered else {}),
-        **({} if outcome.sources is None else {"sources": cited(outcome.sources)}),
+        **({} if outcome.sources is None else {"sources": numbered_sources(outcome.sources)}),
     }
 
 

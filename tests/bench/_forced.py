@@ -1,7 +1,7 @@
 """Recorded texts forced as what a model says: speed is then that of real text, whatever the weights are.
 
-The embedded engine draws by one number a place, from `draws.uniforms`; here that number names the recorded token, and
-the draw, after all its work, returns it. `model.generate` is given a logits processor that leaves one token.
+The embedded engine draws by one number a place, from `sampler.rng_uniforms`; here that number names the recorded token,
+and the draw, after all its work, returns it. `model.generate` is given a logits processor that leaves one token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from reason_engine.engines.embedded import sampler as draws
+from reason_engine.engines.embedded import sampler
 from reason_engine.engines.embedded.batch import Batch
 from reason_engine.engines.embedded.sampler import Sampler
 
@@ -87,7 +87,7 @@ def forced(texts: Sequence[Text]) -> Iterator[list[int]]:
     starts = np.array([len(one.prompt) for one in texts])
     for row, one in enumerate(texts):
         table[row, : len(one.said)] = np.array(one.said) / SCALE
-    index = {int(stream): i for i, stream in enumerate(draws.streams(list(range(len(texts)))))}
+    index = {int(stream): i for i, stream in enumerate(sampler.rng_streams(list(range(len(texts)))))}
     counted = [0, 0]
 
     def uniforms(streams: Any, places: Any) -> Any:
@@ -104,18 +104,18 @@ def forced(texts: Sequence[Text]) -> Iterator[list[int]]:
     def counting(inner: Any) -> Any:
         def step(self: Any, *given: Any) -> Any:
             counted[0] += 1
-            counted[1] += len(self.rows)
+            counted[1] += len(self.samples)
             return inner(self, *given)
 
         return step
 
-    before = draws.uniforms, Sampler._pick, Batch.step, Batch.check
-    draws.uniforms, Sampler._pick = uniforms, pick
+    before = sampler.rng_uniforms, Sampler._pick, Batch.step, Batch.check
+    sampler.rng_uniforms, Sampler._pick = uniforms, pick
     Batch.step, Batch.check = counting(Batch.step), counting(Batch.check)
     try:
         yield counted
     finally:
-        draws.uniforms, Sampler._pick, Batch.step, Batch.check = before
+        sampler.rng_uniforms, Sampler._pick, Batch.step, Batch.check = before
 
 
 class Force:

@@ -12,8 +12,8 @@ import torch
 
 from reason_engine.compression.law import read_points
 from reason_engine.compression.run import prepare, run
-from reason_engine.engines.embedded.model import weights
 from reason_engine.engines.embedded.model.shape import read_shape
+from reason_engine.engines.embedded.model.weights import load_weights
 from reason_engine.progress import reporter, staged
 from tests.models import write_model
 
@@ -64,7 +64,7 @@ def test_channels_and_heads_that_do_nothing_are_the_ones_that_go(tmp_path: Path,
     assert torch.allclose(logits(tmp_path / "o"), logits(model), atol=2e-2, rtol=1e-2)
     shape = read_shape(tmp_path / "o")
     assert (shape.heads, shape.head_dim) == ((4, 16) if kind == "qwen2" else (2, 16))
-    weights.load(tmp_path / "o", shape, torch.float32, torch.device("cpu"))
+    load_weights(tmp_path / "o", shape, torch.float32, torch.device("cpu"))
 
 
 def test_a_layer_that_does_nothing_is_the_one_that_goes(tmp_path: Path) -> None:

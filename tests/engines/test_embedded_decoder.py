@@ -11,12 +11,12 @@ import pytest
 import torch
 import transformers
 
-from reason_engine.engines.embedded import sampler as draws
-from reason_engine.engines.embedded.cache import KeyValues, PrefixCache
-from reason_engine.engines.embedded.model import weights
+from reason_engine.engines.embedded.batch import KeyValues
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.shape import read_shape
-from reason_engine.engines.embedded.prefill import advance, segment
+from reason_engine.engines.embedded.model.weights import load_weights
+from reason_engine.engines.embedded.prefill import PrefixCache, advance, new_segment
+from reason_engine.engines.embedded.sampler import rng_streams, rng_uniforms
 from reason_engine.errors import ModelLoadError
 from tests.models import write_model
 
@@ -39,7 +39,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 
 def load(folder: Path) -> Decoder:
     shape = read_shape(folder)
-    return Decoder(shape, weights.load(folder, shape, torch.float32, CPU), torch.float32, CPU)
+    return Decoder(shape, load_weights(folder, shape, torch.float32, CPU), torch.float32, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def decoder(tiny_qwen3: Path) -> Decoder:
 
 def prefilled(decoder: Decoder, ids: list[int], limit: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits at every position and the keys and values, read in pieces of at most `limit`."""
-    one = segment(decoder, ids, None, 0, keep=min(limit, len(ids)))
+    one = new_segment(decoder, ids, None, 0, keep=min(limit, len(ids)))
     whole: list[Any] = []
     while not whole:
         whole = advance(decoder, [one], limit, None)
@@ -84,7 +84,7 @@ def test_logits_equal_those_of_transformers(tmp_path: Path, kind: str, config: d
 def test_reading_in_pieces_and_from_a_prefix_changes_nothing(decoder: Decoder) -> None:
     ids = list(range(1, 101))
     whole, kv = prefilled(decoder, ids)
-    in_pieces = segment(decoder, ids, None, 0)
+    in_pieces = new_segment(decoder, ids, None, 0)
     done: list[Any] = []
     passes = 0
     while not done:
@@ -92,7 +92,7 @@ def test_reading_in_pieces_and_from_a_prefix_changes_nothing(decoder: Decoder) -
         passes += 1
     assert passes == 6
     torch.testing.assert_close(decoder.logits(done[0][1])[-1], whole[-1], atol=1e-4, rtol=1e-4)
-    rest = segment(decoder, ids, kv, 90)
+    rest = new_segment(decoder, ids, kv, 90)
     assert rest.left == 10
     [(_, hidden)] = advance(decoder, [rest], 1000, None)
     torch.testing.assert_close(decoder.logits(hidden)[-1], whole[-1], atol=1e-4, rtol=1e-4)
@@ -102,7 +102,7 @@ def test_reading_in_pieces_and_from_a_prefix_changes_nothing(decoder: Decoder) -
 def test_several_prompts_in_one_pass_do_not_see_each_other(decoder: Decoder) -> None:
     prompts = [[5, 6, 7], [8] * 40, [9, 10]]
     alone = [prefilled(decoder, ids)[0][-1] for ids in prompts]
-    together = advance(decoder, [segment(decoder, ids, None, 0) for ids in prompts], 1000, None)
+    together = advance(decoder, [new_segment(decoder, ids, None, 0) for ids in prompts], 1000, None)
     for (_, hidden), expected in zip(together, alone, strict=True):
         torch.testing.assert_close(decoder.logits(hidden)[-1], expected, atol=1e-4, rtol=1e-4)
 
@@ -131,19 +131,19 @@ def test_the_prefix_cache_keeps_its_bound_and_the_most_recent() -> None:
 
 def test_draws_depend_on_seed_and_place_alone_and_are_uniform() -> None:
     seeds, places = list(range(50)), np.arange(1000, dtype=np.uint64)
-    table = np.stack([draws.uniforms(draws.streams(seeds), np.full(50, p, np.uint64)) for p in places])
-    again = draws.uniforms(draws.streams([7]), np.array([3], dtype=np.uint64))
+    table = np.stack([rng_uniforms(rng_streams(seeds), np.full(50, p, np.uint64)) for p in places])
+    again = rng_uniforms(rng_streams([7]), np.array([3], dtype=np.uint64))
     assert table[3, 7] == again[0]
     assert 0 <= table.min() < table.max() < 1
     assert abs(table.mean() - 0.5) < 4 / math.sqrt(12 * table.size)
     assert abs(np.corrcoef(table[:, 0], table[:, 1])[0, 1]) < 0.15
-    assert draws.uniforms(draws.streams([-1]), np.array([0], dtype=np.uint64))[0] < 1
+    assert rng_uniforms(rng_streams([-1]), np.array([0], dtype=np.uint64))[0] < 1
 
 
 def test_float32_norms_are_folded_and_half_precision_ones_are_not(tiny_qwen3: Path) -> None:
     shape = read_shape(tiny_qwen3)
-    assert weights.load(tiny_qwen3, shape, torch.float32, CPU).layers[0].norm_in is None
-    half = weights.load(tiny_qwen3, shape, torch.bfloat16, CPU)
+    assert load_weights(tiny_qwen3, shape, torch.float32, CPU).layers[0].norm_in is None
+    half = load_weights(tiny_qwen3, shape, torch.bfloat16, CPU)
     assert half.layers[0].norm_in is not None
     ids = list(range(40))
     with torch.inference_mode():

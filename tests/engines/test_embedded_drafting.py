@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from reason_engine.engines.drafting import sources as _drafts
+from reason_engine.engines.drafting import sources
 from reason_engine.engines.embedded.drafting import MOST, Drafting
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.types import GenerateRequest, Structured
@@ -67,7 +67,7 @@ async def drafting(tiny_qwen3: Path) -> AsyncIterator[Embedded]:
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is drafted is checked, at any length and at any time."""
     monkeypatch.setattr(Drafting, "_close_window", lambda *_: None)
-    monkeypatch.setattr(Drafting, "worth", lambda *_: True)
+    monkeypatch.setattr(Drafting, "pays", lambda *_: True)
     monkeypatch.setattr(Drafting, "_lengths", lambda *_: (MOST, [0.0] * (MOST + 1)))
 
 
@@ -79,7 +79,7 @@ def known(monkeypatch: pytest.MonkeyPatch, eager: None) -> list[tuple[int, ...]]
     def oracle(self: Any, prompt: tuple[int, ...]) -> Oracle:
         return Oracle(answers, prompt, len(prompt))
 
-    monkeypatch.setattr(_drafts.Search, "sam", oracle)
+    monkeypatch.setattr(sources.SearchIndex, "sam", oracle)
     return answers
 
 
@@ -231,7 +231,7 @@ async def test_a_drafter_that_throws_turns_itself_off(
         finds.append(1)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(_drafts.Sam, "find", thrown)
+    monkeypatch.setattr(sources.Sam, "find", thrown)
     samples = await read(drafting, request("thrown", LONG, n=4))
     assert shown(samples) == shown(expected)
     assert drafted(samples) == (0, 0)

@@ -16,7 +16,7 @@ import pytest
 
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.embedded.messages import Failed
-from reason_engine.engines.embedded.transport import ProcessLink
+from reason_engine.engines.embedded.transport import ProcessTransport
 from reason_engine.errors import EngineDead, ModelLoadError
 from reason_engine.types import ChoiceRequest
 from tests.engines.contract import WARM, read, request
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def test_the_death_of_the_process_ends_open_requests(tiny_qwen3: Path) -> None:
     engine = Embedded(tiny_qwen3)
     await engine.start()
-    assert isinstance(engine._link, ProcessLink)
-    pid = engine._link.pid
+    assert isinstance(engine._transport, ProcessTransport)
+    pid = engine._transport.pid
     assert pid is not None
 
     async def until_dead() -> None:
@@ -55,10 +55,10 @@ async def test_the_process_ends_with_its_parent(tiny_qwen3: Path) -> None:
         "async def main():\n"
         f"    engine = Embedded({str(tiny_qwen3)!r})\n"
         "    asyncio.create_task(engine.start())\n"
-        "    while engine._link.pid is None:\n"
+        "    while engine._transport.pid is None:\n"
         "        await asyncio.sleep(0)\n"
         "    assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
-        "    print(engine._link.pid, flush=True)\n"
+        "    print(engine._transport.pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
         "asyncio.run(main())\n"
     )

@@ -11,11 +11,20 @@ import torch
 
 from reason_engine.compression.quantize.int8 import quantization_config, round_to_nearest
 from reason_engine.compression.run import prepare, run
-from reason_engine.engines.embedded.model import quantised, weights
+from reason_engine.engines.embedded.model import quantised
 from reason_engine.engines.embedded.model.decoder import Decoder
-from reason_engine.engines.embedded.model.quantised import Codes, Int4, Int8, Nibbles, Side, pack, read_codes
+from reason_engine.engines.embedded.model.quantised import (
+    Codes,
+    Int4,
+    Int8,
+    Nibbles,
+    SideBySide,
+    pack,
+    read_codes,
+)
 from reason_engine.engines.embedded.model.shape import read_shape
-from reason_engine.engines.embedded.prefill import advance, segment
+from reason_engine.engines.embedded.model.weights import load_weights
+from reason_engine.engines.embedded.prefill import advance, new_segment
 from reason_engine.errors import ModelLoadError
 from tests.models import write_model
 from tests.quantised import numbers, quantise, tensors, write_int4
@@ -42,8 +51,8 @@ def int8(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def logits(folder: Path, ids: list[int]) -> torch.Tensor:
     shape = read_shape(folder)
-    decoder = Decoder(shape, weights.load(folder, shape, torch.float32, CPU), torch.float32, CPU)
-    whole = advance(decoder, [segment(decoder, ids, None, 0, keep=len(ids))], 1000, None)
+    decoder = Decoder(shape, load_weights(folder, shape, torch.float32, CPU), torch.float32, CPU)
+    whole = advance(decoder, [new_segment(decoder, ids, None, 0, keep=len(ids))], 1000, None)
     return decoder.logits(whole[0][1])
 
 
@@ -91,7 +100,7 @@ def test_parts_in_different_orders_stand_side_by_side() -> None:
         assert found is not None
         parts.append(found)
     x, both = random(2, 64), pack(parts, CPU)
-    assert isinstance(both, Side) and both.shape == (64, 32)
+    assert isinstance(both, SideBySide) and both.shape == (64, 32)
     torch.testing.assert_close(both.product(x), torch.cat([pack([p], CPU).product(x) for p in parts], 1))
 
 
@@ -113,7 +122,7 @@ def test_an_8_bit_model_says_nearly_what_it_said_and_stays_small(model: Path, in
     ids = list(range(40))
     assert torch.nn.functional.cosine_similarity(logits(int8, ids), logits(model, ids)).mean() > 0.995
     shape = read_shape(int8)
-    layer = weights.load(int8, shape, torch.float32, CPU).layers[0]
+    layer = load_weights(int8, shape, torch.float32, CPU).layers[0]
     assert isinstance(layer.gate_up, Int8) and layer.gate_up.code_OI.dtype == torch.int8
     assert layer.norm_in is not None
 
@@ -150,4 +159,4 @@ def test_a_part_that_does_not_fit_is_named(model: Path, tmp_path: Path) -> None:
     ):
         save_file({k: v.contiguous() for k, v in broken.items()}, out / "model.safetensors")
         with pytest.raises(ModelLoadError, match=message):
-            weights.load(out, read_shape(out), torch.float32, CPU)
+            load_weights(out, read_shape(out), torch.float32, CPU)

@@ -45,6 +45,21 @@ async def test_many_choices_at_once_are_the_same_as_one_by_one(engine: Embedded)
         assert task.result().cached_tokens > 0
 
 
+async def test_a_prompt_of_token_ids_is_not_tokenised_again(
+    engine: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt, options = "given as ids", ("a", "bc")
+    by_text = await engine.choose(ChoiceRequest("x", prompt, options))
+    [said] = await read(engine, request(prompt))
+    ids = tuple(engine.tokenize(prompt))
+    monkeypatch.setattr(engine._format, "tokenize", None)
+    by_ids = await engine.choose(ChoiceRequest("x", ids, options))
+    [again] = await read(engine, request(ids))
+    assert by_ids.probabilities == pytest.approx(by_text.probabilities, rel=1e-4)
+    assert by_ids.prompt_tokens == by_text.prompt_tokens
+    assert (again.text, again.ids) == (said.text, said.ids)
+
+
 @pytest.mark.parametrize("options", [(), ("a", "")])
 async def test_choosing_from_nothing_is_refused(engine: Embedded, options: tuple[str, ...]) -> None:
     with pytest.raises(RequestError) as caught:

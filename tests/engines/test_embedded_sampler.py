@@ -111,7 +111,7 @@ def test_penalties_count_what_was_generated_and_repetition_the_prompt_too() -> N
 
     def after(**change: float) -> torch.Tensor:
         sampler = Sampler([replace(Sampling(), **change)], [0], ids, [2], [None], 10, CPU)  # type: ignore[arg-type]
-        return sampler._shape(flat.clone())[0]
+        return sampler._adjust(flat.clone())[0]
 
     assert after(frequency_penalty=0.5).tolist() == pytest.approx([1, 1, 1, 1, 1, 1, 0, 1, 1, 1])
     assert after(presence_penalty=0.5).tolist() == pytest.approx([1, 1, 1, 1, 1, 1, 0.5, 1, 1, 1])
@@ -124,9 +124,9 @@ def test_impossible_tokens_are_never_drawn() -> None:
     assert set(draw([Sampling()] * ROWS, list(range(ROWS)), logits).tokens) == {2, 5}
 
 
-@pytest.mark.parametrize("heats", [[1.0, 1.0], [0.7, 0.7], [0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-def test_logits_that_are_no_numbers_end_the_engine_by_name(heats: list[float]) -> None:
+@pytest.mark.parametrize("temperatures", [[1.0, 1.0], [0.7, 0.7], [0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+def test_logits_that_are_no_numbers_end_the_engine_by_name(temperatures: list[float]) -> None:
     logits_BV = LOGITS.repeat(2, 1)
     logits_BV[1, 7] = float("nan")
     with pytest.raises(EngineDead, match="logits are no numbers"):
-        draw([Sampling(temperature=heat) for heat in heats], [1, 2], logits_BV)
+        draw([Sampling(temperature=t) for t in temperatures], [1, 2], logits_BV)

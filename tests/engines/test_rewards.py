@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import open_engine
-from reason_engine.engines.reward_models import Endpoints, beside, logit, read_reward
+from reason_engine.engines.reward_models import Endpoints, bundled_heads, logit, read_reward
 from reason_engine.errors import (
     CapabilityMissing,
     EngineError,
@@ -209,12 +209,12 @@ async def test_files_that_are_no_reward_models(tmp_path: Path, folders: dict[str
     made = Embedded(folders["model"], inline=True, rewards={"three": str(three)})
     with pytest.raises(ModelLoadError, match="one label or two, not 3"):
         await made.start()
-    assert list(beside(folders["model"])) == ["own"]
-    assert beside(tmp_path) == {}
+    assert list(bundled_heads(folders["model"])) == ["own"]
+    assert bundled_heads(tmp_path) == {}
     write_reward(tmp_path / "heads" / "whole", process=True)  # a checkpoint of its own is found as well
     write_head(tmp_path / "heads" / "small", 64)
-    assert list(beside(tmp_path)) == ["small", "whole"]
-    assert read_reward("whole", beside(tmp_path)["whole"]).kind == "process"
+    assert list(bundled_heads(tmp_path)) == ["small", "whole"]
+    assert read_reward("whole", bundled_heads(tmp_path)["whole"]).kind == "process"
 
 
 def endpoint(log: list[dict[str, Any]], reply: Any = None, keys: list[str] | None = None) -> AsyncOpenAI:

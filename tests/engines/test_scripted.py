@@ -120,3 +120,18 @@ def test_thinking_is_opened_by_the_template_and_parsed() -> None:
     parsed = engine.parse("because</think>\n42", prompt=prompt)
     assert (parsed.reasoning, parsed.content) == ("because", "42")
     assert not engine.render_chat([Message("user", "q")], think=False).endswith("<think>\n")
+
+
+async def test_a_choice_of_token_ids_is_that_of_their_text() -> None:
+    seen: list[str] = []
+
+    def weights(prompt: str, options: tuple[str, ...]) -> list[float]:
+        seen.append(prompt)
+        return [1.0, 3.0]
+
+    engine = Scripted(choose=weights)
+    await engine.start()
+    by_text = await engine.choose(ChoiceRequest("a", "which one ?", ("x", "y")))
+    by_ids = await engine.choose(ChoiceRequest("b", tuple(engine.tokenize("which one ?")), ("x", "y")))
+    assert by_ids == by_text
+    assert seen == ["which one ?"] * 2

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reason_engine.engines.drafting import sources as _drafts
+from reason_engine.engines.drafting import sources
 from reason_engine.engines.vllm.drafter import SamDrafter
 
 CONTEXT = 200
@@ -122,7 +122,7 @@ def test_a_row_that_throws_goes_on_without_drafts(
         calls.append(1)
         raise ZeroDivisionError("here")
 
-    monkeypatch.setattr(_drafts.Sam, "find", thrown)
+    monkeypatch.setattr(sources.Sam, "find", thrown)
     runner = Runner(drafter, [[1, 2, *PHRASE]], [PHRASE * 3])
     runner.run()
     assert runner.texts == [[1, 2, *PHRASE, *PHRASE * 3]]
@@ -139,12 +139,12 @@ def test_a_little_is_drafted_where_little_is_right() -> None:
 
 
 def test_an_ngrams_match_is_as_long_as_what_agrees() -> None:
-    index = _drafts.Ngram()
+    index = sources.Ngram()
     index.feed([9, 1, 2, 3, 4, 5, 8, 1, 2, 3, 4])
     assert (index.find(), index.draft(3)) == (4, [5, 8, 1])
-    prompt = _drafts.Ngram()
+    prompt = sources.Ngram()
     prompt.feed([1, 2, 3, 4, 5, 6, 7])
-    of_prompt = _drafts.Ngram(prompt)
+    of_prompt = sources.Ngram(prompt)
     of_prompt.feed([2, 3, 4])
     assert (of_prompt.find(), of_prompt.draft(9)) == (3, [5, 6, 7])
     of_prompt.feed([0])

@@ -158,7 +158,7 @@ async def test_what_the_inner_strategy_lacks_is_told() -> None:
 async def test_a_standby_gives_way_to_whatever_is_proposed_later() -> None:
     async def body(problem: Problem, ctx: Context) -> Answer:
         first, second = await ctx.sample(draw=Draw(n=2))
-        ctx.stand_by(ctx.propose(Answer(first, first.answer), 9.0))
+        ctx.set_fallback(ctx.propose(Answer(first, first.answer), 9.0))
         ctx.propose(Answer(second, second.answer), 0.1)
         raise BudgetExhausted("budget-tokens")
 
@@ -168,8 +168,8 @@ async def test_a_standby_gives_way_to_whatever_is_proposed_later() -> None:
 async def test_a_standby_is_what_a_cut_run_falls_back_on() -> None:
     async def body(problem: Problem, ctx: Context) -> Answer:
         first, _ = await ctx.sample(draw=Draw(n=2))
-        ctx.stand_by(Answer(first, first.answer, 0.25))
-        ctx.stand_by(Answer())  # nothing to fall back on: the first stays
+        ctx.set_fallback(Answer(first, first.answer, 0.25))
+        ctx.set_fallback(Answer())  # nothing to fall back on: the first stays
         raise BudgetExhausted("budget-tokens")
 
     outcome = await solve(strategy(body), Problem("?"), numbered())

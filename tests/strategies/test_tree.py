@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from reason_engine.strategies.search.tree import Thought, keep, merge, push, unseen, widest
+from reason_engine.strategies.search.tree import Thought, keep_best, merge, most_promising, push, unseen
 from reason_engine.types import Path, TokenLogprob
 
 
@@ -15,8 +15,8 @@ def thought(key: str, value: float = 0.0, certainty: float | None = None, *, don
 
 def test_keep_takes_the_best_in_order() -> None:
     a, b, c = thought("a", 0.2), thought("b", 0.9), thought("c", 0.2)
-    assert keep([a, b, c], 2) == [b, a]
-    assert keep([a], 3) == [a]
+    assert keep_best([a, b, c], 2) == [b, a]
+    assert keep_best([a], 3) == [a]
 
 
 def test_merge_keeps_the_most_certain_way_to_a_state() -> None:
@@ -33,9 +33,9 @@ def test_push_prunes_and_leaves_the_best_on_top() -> None:
 
 def test_widest_prefers_value_per_visit() -> None:
     root, good, poor = thought("root", 1.0), thought("good", 0.6), thought("poor", 0.2)
-    assert widest({root: 1, good: 1, poor: 1}) == root
-    assert widest({root: 2, good: 1, poor: 1}) == good
-    assert widest({root: 2, good: 2, poor: 1}) == root
+    assert most_promising({root: 1, good: 1, poor: 1}) == root
+    assert most_promising({root: 2, good: 1, poor: 1}) == good
+    assert most_promising({root: 2, good: 2, poor: 1}) == root
 
 
 def test_unseen_drops_visited_states_but_no_answers() -> None:

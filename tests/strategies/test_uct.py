@@ -9,12 +9,12 @@ import pytest
 from reason_engine.strategies.search.tree import (
     Node,
     Thought,
+    add_virtual_loss,
     backup,
-    descend,
     priors,
     puct,
-    revert,
-    suppose,
+    remove_virtual_loss,
+    select_branch,
     ucb1,
 )
 
@@ -69,46 +69,46 @@ def test_backup_reaches_every_node_on_the_way_and_no_other() -> None:
 def test_a_virtual_loss_is_a_visit_of_no_value_until_it_is_taken_back() -> None:
     root, left, right, _ = tree()
     before = [(n.mean, ucb1(n, 1.0), puct(n, 1.0)) for n in (root, left, right)]
-    suppose([root, left])
+    add_virtual_loss([root, left])
     assert (left.mean, left.visits, left.count) == (0.25, 1, 2)
     assert root.mean == pytest.approx(2.0 / 5)
     assert ucb1(left, 1.0) == pytest.approx(0.25 + sqrt(log(5) / 2))
-    revert([root, left])
+    remove_virtual_loss([root, left])
     assert [(n.mean, ucb1(n, 1.0), puct(n, 1.0)) for n in (root, left, right)] == before
 
 
 def test_virtual_losses_send_the_next_simulation_elsewhere() -> None:
     root, left, right, leaf = tree()
-    first = descend(root, greedy, 0.0)
+    first = select_branch(root, greedy, 0.0)
     assert first == [root, left, leaf]
-    suppose(first)
-    suppose(first)
+    add_virtual_loss(first)
+    add_virtual_loss(first)
     # 0.5 / 3 is less than 0.25
-    assert descend(root, greedy, 0.0) == [root, right]
+    assert select_branch(root, greedy, 0.0) == [root, right]
 
 
 def test_ties_go_to_the_first_child() -> None:
     root = Node(Thought(), visits=1)
     first = root.add(Thought(value=0.5), prior=0.5, closed=False)
     root.add(Thought(value=0.5), prior=0.5, closed=False)
-    assert descend(root, greedy, 0.0) == [root, first]
+    assert select_branch(root, greedy, 0.0) == [root, first]
 
 
 def test_closed_states_are_not_visited_and_a_state_without_open_ones_is_expanded_again() -> None:
     root, left, right, leaf = tree()
     leaf.closed = True
-    assert descend(root, greedy, 0.0) == [root, left]
+    assert select_branch(root, greedy, 0.0) == [root, left]
     left.closed = True
-    assert descend(root, greedy, 0.0) == [root, right]
+    assert select_branch(root, greedy, 0.0) == [root, right]
     right.closed = True
-    assert descend(root, greedy, 0.0) == [root]
+    assert select_branch(root, greedy, 0.0) == [root]
 
 
 def test_widening_expands_a_state_again_as_its_visits_grow() -> None:
     root, *_ = tree()
     root.expansions = 1
-    assert descend(root, greedy, 0.5) == [root]  # 4 ** 0.5 reaches the second expansion
+    assert select_branch(root, greedy, 0.5) == [root]  # 4 ** 0.5 reaches the second expansion
     root.expansions = 2
-    assert len(descend(root, greedy, 0.5)) > 1
+    assert len(select_branch(root, greedy, 0.5)) > 1
     root.expansions = 1
-    assert len(descend(root, greedy, 0.0)) > 1
+    assert len(select_branch(root, greedy, 0.0)) > 1

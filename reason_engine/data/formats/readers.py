@@ -8,8 +8,8 @@
 
 Files are JSON lines, one JSON list, CSV, TSV (each also gzipped) or Parquet, read as streams. Which it is, the content
 decides where it is JSON, the ending elsewhere. A broken line of JSON lines is one bad row; after a broken element of a
-JSON list nothing can be read, and the fault says so. The format is that whose fields most of the first rows have; `format`
-overrides it. A row of another format is bad.
+JSON list nothing can be read, and the fault says so. The format is that whose fields most of the first rows have;
+`format` overrides it. A row of another format is bad.
 """
 
 from __future__ import annotations

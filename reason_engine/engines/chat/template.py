@@ -3,8 +3,6 @@
 The template runs in Jinja's immutable sandbox with the names that Hugging Face templates expect (`raise_exception`,
 `strftime_now`, `tojson`, `{% generation %}`, loop controls). Reasoning stands between `<think>` and `</think>`; tool
 calls are JSON between `<tool_call>` and `</tool_call>` (the Hermes convention, also Qwen's).
-
-The Jinja environment that Hugging Face chat templates are written for.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from jinja2 import Environment, TemplateError, TemplateSyntaxError, nodes
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.ext import loopcontrols as LoopControls
 from jinja2.parser import Parser
@@ -49,7 +47,7 @@ class ChatFormat:
         self.specials = tuple(specials)
         self._special = re.compile("|".join(map(re.escape, specials))) if specials else None
         self._developer = "developer" in template
-        self._template = environment(ImmutableSandboxedEnvironment).from_string(template)
+        self._template = _environment().from_string(template)
         self._bos_ids = tuple(tokenizer.encode("", add_special_tokens=True).ids)
         self.thinks = self.think_end in template and self._thinks_by_default()
 
@@ -167,6 +165,31 @@ class ChatFormat:
         return out
 
 
+class ChatTextMethods:
+    """The methods of an engine that its checkpoint's format answers alone."""
+
+    _format: ChatFormat
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._format.tokenize(text)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        return self._format.detokenize(token_ids)
+
+    def render_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        think: bool | None = None,
+        prefill: str = "",
+    ) -> str:
+        return self._format.render_chat(messages, tools=tools, think=think, prefill=prefill)
+
+    def parse(self, text: str, *, prompt: str = "") -> Parsed:
+        return self._format.parse(text, prompt=prompt)
+
+
 def _tool_calls(text: str, prompt: str) -> tuple[tuple[ToolCall, ...], str]:
     """The well-formed calls, and the text without them; a malformed call stays in the text."""
     calls: list[ToolCall] = []
@@ -235,7 +258,7 @@ PLAIN = (
 )
 
 
-class Generation(Extension):
+class _Generation(Extension):
     """`{% generation %} … {% endgeneration %}` marks what a model is trained on; rendering keeps its body."""
 
     tags: ClassVar[set[str]] = {"generation"}
@@ -245,14 +268,16 @@ class Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def environment(kind: type[Environment]) -> Environment:
-    """An environment of that kind (a sandboxed one) with the filters and tags that templates use."""
-    made = kind(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, LoopControls])
-    made.filters["tojson"] = to_json
+def _environment() -> ImmutableSandboxedEnvironment:
+    """The sandbox with the filters and tags that templates use."""
+    made = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControls]
+    )
+    made.filters["tojson"] = _to_json
     return made
 
 
-def to_json(
+def _to_json(
     value: Any,
     ensure_ascii: bool = False,
     indent: int | None = None,

@@ -6,7 +6,7 @@ prompt lookup (Saxena 2023; Yang et al. 2023, arXiv:2304.04487): the latest plac
 in the sample's own prompt and output.
 
 Departures: samples of one search draft from one another's tokens; an output's text begins with the last tokens of its
-prompt instead of being joined to it, so that prompts are read once and as slowly as one likes.
+prompt instead of being joined to it, so that prompts are indexed once and as slowly as one likes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIZES = (3, 2)
 REACH = 32
 """Tokens up to which a match is followed back."""
 
-CLASSES = 8
+LENGTH_CLASSES = 8
 """Matches of 1, 2-3, 4-7, ... tokens, and of 128 or more, are counted apart."""
 FIRST = (0.0, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
 """Shares of right tokens to begin with, counted as WEIGHT observations."""
@@ -41,33 +41,33 @@ class Drafter(Protocol):
     def draft(self, count: int) -> list[int]: ...
 
 
-def kind_of(length: int) -> int:
+def length_class(length: int) -> int:
     """The class of a match of at least one token."""
-    return min(length.bit_length(), CLASSES) - 1
+    return min(length.bit_length(), LENGTH_CLASSES) - 1
 
 
-class Hits:
-    """Right and tried tokens by the class of the match; `over` is what it leans on where it knows little."""
+class AcceptanceRates:
+    """Right and tried tokens by the class of the match; `prior` is what it leans on where it knows little."""
 
-    def __init__(self, over: Hits | None = None) -> None:
-        self.right, self.tried = [0.0] * CLASSES, [0.0] * CLASSES
-        self._over = over
+    def __init__(self, prior: AcceptanceRates | None = None) -> None:
+        self.right, self.tried = [0.0] * LENGTH_CLASSES, [0.0] * LENGTH_CLASSES
+        self._prior = prior
 
     def chance(self, kind: int) -> float:
         """That the next drafted token is right."""
-        before = self._over.chance(kind) if self._over else FIRST[kind]
+        before = self._prior.chance(kind) if self._prior else FIRST[kind]
         return min((self.right[kind] + WEIGHT * before) / (self.tried[kind] + WEIGHT), 0.995)
 
-    def count(self, kind: int, drafted: int, right: int) -> None:
+    def observe(self, kind: int, drafted: int, right: int) -> None:
         """Tokens after the first wrong one were not tried."""
         self.right[kind] = FADE * self.right[kind] + right
         self.tried[kind] = FADE * self.tried[kind] + right + (right < drafted)
-        if self._over:
-            self._over.count(kind, drafted, right)
+        if self._prior:
+            self._prior.observe(kind, drafted, right)
 
 
-class Reading:
-    """Prompts that are still to be taken in, a few tokens at a time."""
+class IndexQueue:
+    """Texts that are still to be indexed, a few tokens at a time."""
 
     def __init__(self) -> None:
         self._left: deque[tuple[Drafter | Text, Iterator[int]]] = deque()
@@ -78,8 +78,8 @@ class Reading:
     def __bool__(self) -> bool:
         return bool(self._left)
 
-    def go_on(self, count: int) -> None:
-        """Take in so many more."""
+    def advance(self, count: int) -> None:
+        """Index so many more."""
         while count > 0 and self._left:
             into, tokens = self._left[0]
             piece = list(islice(tokens, count))
@@ -160,11 +160,11 @@ class Ngram:
         return found
 
 
-class Search:
+class SearchIndex:
     """What the samples of one search share: the automaton of its prompts and outputs, and the prompts' n-grams."""
 
     def __init__(self, corpus: SuffixAutomaton | None = None) -> None:
-        self.reading = Reading()
+        self.queue = IndexQueue()
         self._corpus = corpus
         self._automaton = SuffixAutomaton()
         self._prompts: dict[tuple[int, ...], Ngram] = {}
@@ -178,7 +178,7 @@ class Search:
         """For another sample of that prompt."""
         if prompt not in self._seen:
             self._seen.add(prompt)
-            self.reading.add(self._automaton.begin(), prompt)
+            self.queue.add(self._automaton.begin(), prompt)
         made = Sam(self._automaton.begin(), Follower(self._corpus) if self._corpus else None)
         made.feed(prompt[-LEAD:])
         return made
@@ -188,7 +188,7 @@ class Search:
         known = self._prompts.get(prompt)
         if known is None:
             known = self._prompts[prompt] = Ngram()
-            self.reading.add(known, prompt)
+            self.queue.add(known, prompt)
         made = Ngram(known)
         made.feed(prompt[-LEAD:])
         return made

@@ -1,6 +1,6 @@
-"""What is refused before anything runs, each with the field at fault.
+"""Requests on their way to the worker: what is refused, each with the field at fault, and texts to score in tokens.
 
-Reward and embedding requests before the worker: which model, and the tokens to read at. Never loads torch.
+A prompt that comes as token ids is not tokenised again. Never loads torch.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reason_engine.contracts import Capabilities
+from reason_engine.engines import check_counts, room_left
 from reason_engine.engines.chat.template import ChatFormat
 from reason_engine.engines.embedded import grammar
-from reason_engine.engines.embedded.messages import Rate
+from reason_engine.engines.embedded.messages import ScoreTexts
 from reason_engine.engines.embedded.model.shape import read_shape
-from reason_engine.engines.refusals import check_counts, room_left
-from reason_engine.engines.reward_models import Kind, RewardFile, choose
+from reason_engine.engines.reward_models import RewardFile, RewardKind, choose_reward
 from reason_engine.engines.text import token_ids_of
 from reason_engine.errors import CapabilityMissing, RequestError
 from reason_engine.types import GenerateRequest, Message, Prompt, Sampling, ScoreRequest
@@ -71,16 +71,8 @@ def check(request: GenerateRequest, vocab: int, caps: Capabilities, running: Con
 
 
 def _check_ranges(sampling: Sampling) -> None:
-    values = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "repetition_penalty": sampling.repetition_penalty,
-    }
-    for name, value in values.items():
-        low, high = RANGES[name]
+    for name, (low, high) in RANGES.items():
+        value: float = getattr(sampling, name)
         if not (math.isfinite(value) and low <= value <= high):
             raise RequestError(f"{name} must be in {low:g}..{high:g}, not {value:g}", param=name)
     if any(not math.isfinite(value) for _, value in sampling.logit_bias):
@@ -90,7 +82,7 @@ def _check_ranges(sampling: Sampling) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class _RewardModel:
     """How a reward model reads: its format, context and vocabulary."""
 
     file: RewardFile
@@ -99,78 +91,69 @@ class Reader:
     vocab: int
 
 
-class Judging:
-    """The reward models of one engine by name. `chat`, `context` and `vocab` are the served model's."""
+class ScoreInputs:
+    """Texts to score, in tokens of the model that reads them: the served one to embed, or a reward model of `files`.
+    `chat`, `context` and `vocab` are the served model's."""
 
     def __init__(self, files: Mapping[str, RewardFile], chat: ChatFormat, context: int, vocab: int) -> None:
-        """Reads the formats of those with a checkpoint of their own. Raises ModelLoadError."""
+        """Reads the formats of reward models with a checkpoint of their own. Raises ModelLoadError."""
         self._chat, self._context, self._vocab = chat, context, vocab
-        self._readers = {
-            name: Reader(file, chat, context, vocab) if file.own else _reader(file)
+        self._models = {
+            name: _RewardModel(file, chat, context, vocab) if file.own else _own_checkpoint(file)
             for name, file in files.items()
         }
 
     @property
-    def kinds(self) -> dict[str, Kind]:
-        """Of each by name."""
-        return {name: reader.file.kind for name, reader in self._readers.items()}
+    def kinds(self) -> dict[str, RewardKind]:
+        """Of each reward model by name."""
+        return {name: model.file.kind for name, model in self._models.items()}
 
-    def message(self, identity: str, request: ScoreRequest) -> Rate:
-        """The request in tokens. Raises RequestError kinds."""
-        if not self._readers:
+    async def message(self, identity: str, request: ScoreRequest) -> ScoreTexts:
+        """The request in tokens; texts to embed are cut to the context. Raises RequestError kinds."""
+        if request.task == "embed":
+            cut = [(await prompt_ids(self._chat, text))[: self._context] for text in request.inputs]
+            for ids in cut:
+                check_prompt(ids, self._context + 1, self._vocab)
+            return ScoreTexts(identity, None, tuple(cut), ((0,),) * len(cut), (0,) * len(cut))
+        if not self._models:
             raise CapabilityMissing(
                 "no reward model is loaded; serve one beside the model with --reward-model NAME=PATH",
                 param="reasoning.verifier",
                 code="capability_missing",
             )
-        name = choose(request, self.kinds)
-        if request.ends and len(request.ends) != len(request.inputs):
-            raise RequestError("ends and inputs differ in number", param="ends")
-        if request.prompts and len(request.prompts) != len(request.inputs):
-            raise RequestError("prompts and inputs differ in number", param="prompts")
-        inputs: list[tuple[int, ...]] = []
-        places: list[tuple[int, ...]] = []
-        begins: list[int] = []
-        for number, text in enumerate(request.inputs):
-            ends = request.ends[number] if request.ends else None
-            before = request.prompts[number] if request.prompts else ""
-            ids, read, begin = _tokens(self._readers[name], request, text, ends, before)
-            inputs.append(ids)
-            places.append(read)
-            begins.append(begin)
-        return Rate(identity, name, tuple(inputs), tuple(places), tuple(begins))
-
-    async def embedding(self, identity: str, inputs: Sequence[str]) -> Rate:
-        """Texts to embed by the served model, in tokens, each cut to the context. Raises RequestError kinds."""
-        cut = [(await prompt_ids(self._chat, text))[: self._context] for text in inputs]
-        for ids in cut:
-            check_prompt(ids, self._context + 1, self._vocab)
-        return Rate(identity, None, tuple(cut), ((0,),) * len(cut), (0,) * len(cut))
+        name = choose_reward(request, self.kinds)
+        for field, given in (("ends", request.ends), ("prompts", request.prompts)):
+            if given and len(given) != len(request.inputs):
+                raise RequestError(f"{field} and inputs differ in number", param=field)
+        made = [_tokens(self._models[name], request, number) for number in range(len(request.inputs))]
+        inputs, places, begins = zip(*made, strict=True) if made else ((), (), ())
+        return ScoreTexts(identity, name, inputs, places, begins)
 
 
-def _reader(file: RewardFile) -> Reader:
+def _own_checkpoint(file: RewardFile) -> _RewardModel:
     folder = Path(file.path)
     shape = read_shape(folder, heads=True)
-    return Reader(file, ChatFormat.load(folder), shape.context, shape.vocab)
+    return _RewardModel(file, ChatFormat.load(folder), shape.context, shape.vocab)
 
 
 def _tokens(
-    reader: Reader, request: ScoreRequest, text: str, ends: tuple[int, ...] | None, prompt: str
+    model: _RewardModel, request: ScoreRequest, number: int
 ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """(tokens of the whole text, places to read, where the answer begins): the last token is read for `reward`, else
-    those where the ends are."""
-    chat = reader.chat
-    before = prompt if reader.file.own else ""
+    """Of one input: (tokens of the whole text, places to read, where the answer begins). The last token is read for
+    `reward`, else those where the ends are."""
+    chat, text = model.chat, request.inputs[number]
+    ends = request.ends[number] if request.ends else None
+    before = request.prompts[number] if request.prompts and model.file.own else ""
     if request.turns and not before:
         before = chat.render_chat(request.turns)
     # A model with a format of its own has seen finished turns; a head reads what the served model writes.
-    if request.turns and not reader.file.own and request.task == "reward":
+    if request.turns and not model.file.own and request.task == "reward":
         whole = chat.render_chat((*request.turns, Message("assistant", text)), closed=True)
     else:
         whole = before + text
     ids = tuple(chat.tokenize(whole))
-    check_prompt(ids, reader.context + 1, reader.vocab)
-    if request.task == "reward" and reader.file.side is None:
+    check_prompt(ids, model.context + 1, model.vocab)
+    if request.task == "reward" and model.file.side is None:
         return ids, (len(ids) - 1,), 0
     starts = [start for start, _ in chat.tokenizer.encode(whole, add_special_tokens=False).offsets]
     first = len(ids) - len(starts)

@@ -14,60 +14,42 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import SecretStr
+
 from reason_engine.contracts import Capabilities, Health
-from reason_engine.engines import engines
-from reason_engine.engines.chat.template import ChatFormat
-from reason_engine.engines.chat.text_methods import Spoken
+from reason_engine.engines import check_adapter, engines
+from reason_engine.engines.chat.template import ChatFormat, ChatTextMethods
 from reason_engine.engines.checkpoint.adapter_files import read_adapter
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.engines.embedded import admission
-from reason_engine.engines.embedded.admission import Judging
-from reason_engine.engines.embedded.messages import (
-    Abort,
-    Choose,
-    Config,
-    DraftFrom,
-    Failed,
-    FromWorker,
-    LoadAdapter,
-    Rate,
-    Ready,
-    Start,
-    Step,
-    TakeWeights,
-    UnloadAdapter,
-)
+from reason_engine.engines.embedded import admission, messages
+from reason_engine.engines.embedded.admission import ScoreInputs
+from reason_engine.engines.embedded.messages import DraftMethod, FromWorker, Ready, StepOutput, WorkerConfig
 from reason_engine.engines.embedded.model.shape import read_shape
-from reason_engine.engines.embedded.transport import Link, ProcessLink, Stream, ThreadLink
-from reason_engine.engines.refusals import check_adapter
+from reason_engine.engines.embedded.transport import (
+    ProcessTransport,
+    SampleStream,
+    ThreadTransport,
+    Transport,
+)
 from reason_engine.engines.reward_models import (
     SERVED,
     Endpoints,
-    Kind,
-    beside,
-    choose,
+    RewardKind,
+    bundled_heads,
     choose_embedder,
+    choose_reward,
     is_url,
     read_reward,
 )
 from reason_engine.errors import EngineDead, ReasonError
-from reason_engine.types import (
-    Choice,
-    ChoiceRequest,
-    Chunk,
-    GenerateRequest,
-    ModelInfo,
-    ScoreRequest,
-    Scores,
-)
+from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ModelInfo, ScoreRequest, Scores
 
 if TYPE_CHECKING:
-    from pydantic import SecretStr
     from torch import Tensor
 
 
 @engines.register("embedded")
-class Embedded(Spoken):
+class Embedded(ChatTextMethods):
     """Serves one safetensors checkpoint (Llama, Mistral, Qwen2, Qwen3) on CPU or CUDA.
 
     `name` is what the model is called (default: the folder's name). `context` lowers the model's own limit. `dtype`,
@@ -92,7 +74,7 @@ class Embedded(Spoken):
         prefix_bytes: int = 0,
         rewards: Mapping[str, str] | None = None,
         reward_keys: Mapping[str, SecretStr] | None = None,
-        draft: Literal["none", "sam", "ngram"] = "none",
+        draft: DraftMethod = "none",
     ) -> None:
         """Read and check the folder's files. Raises ModelLoadError."""
         checkpoint = ModelFolder.find(str(path))
@@ -102,12 +84,12 @@ class Embedded(Spoken):
         self._format = ChatFormat.load(folder)
         self._vocab = shape.vocab
         limit = min(context, shape.context) if context else shape.context
-        given = {**beside(folder), **(rewards or {})}
+        given = {**bundled_heads(folder), **(rewards or {})}
         files = {name: read_reward(name, path) for name, path in given.items() if not is_url(path)}
-        self._judging = Judging(files, self._format, limit, shape.vocab)
+        self._score_inputs = ScoreInputs(files, self._format, limit, shape.vocab)
         urls = {name: url for name, url in given.items() if is_url(url)}
         self._endpoints = Endpoints(urls, keys=reward_keys)
-        self._config = Config(
+        self._config = WorkerConfig(
             str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
             rewards=tuple(files.values()), draft=draft,
         )  # fmt: skip
@@ -120,16 +102,16 @@ class Embedded(Spoken):
         self._option_ids = lru_cache(256)(self._tokenize_option)
         self.chosen: Ready | None = None
         """Threads, precision and device, once started."""
-        self._link: Link = ThreadLink() if inline else ProcessLink()
-        self._streams: dict[str, Stream] = {}
-        self._calls: dict[str, asyncio.Future[Choice | Scores | None]] = {}
+        self._transport: Transport = ThreadTransport() if inline else ProcessTransport()
+        self._streams: dict[str, SampleStream] = {}
+        self._queries: dict[str, asyncio.Future[Choice | Scores | None]] = {}
         self._numbers = count()
         self._adapters: list[str] = []
-        self._taken = 0
+        self._replaced = 0
         self._ready: asyncio.Future[Ready] | None = None
         self._dead: EngineDead | None = None
         self._closing = False
-        self._last = Step([], [], [], 0, 0, 0)
+        self._last = StepOutput([], [], [], 0, 0, 0)
 
     @property
     def caps(self) -> Capabilities:
@@ -156,13 +138,13 @@ class Embedded(Spoken):
         """Load the model. Raises ModelLoadError, or EngineDead where the worker ends while it loads."""
         if self._ready is None:
             self._ready = asyncio.get_running_loop().create_future()
-            await self._link.open(self._config, self._receive)
+            await self._transport.open(self._config, self._receive)
         self.chosen = await asyncio.shield(self._ready)
 
     async def close(self) -> None:
         """End the worker; open requests fail with EngineDead."""
         self._closing = True
-        await self._link.close()
+        await self._transport.close()
         await self._endpoints.close()
         self._end(EngineDead("the engine was closed"))
 
@@ -181,10 +163,10 @@ class Embedded(Spoken):
         admission.check_prompt(ids, self._info.context, self._vocab)
         admission.check(request, self._vocab, self.caps, self._streams)
         check_adapter(request.adapter, self._adapters)
-        self._alive()
-        stream = self._streams[request.id] = Stream(request.n)
-        self._link.send(
-            Start(
+        self._check_alive()
+        stream = self._streams[request.id] = SampleStream(request.n)
+        self._transport.send(
+            messages.Generate(
                 request.id,
                 ids,
                 request.n,
@@ -203,7 +185,7 @@ class Embedded(Spoken):
 
     async def abort(self, request_id: str, index: int | None = None) -> None:
         if request_id in self._streams:
-            self._link.send(Abort(request_id, index))
+            self._transport.send(messages.Abort(request_id, index))
 
     async def choose(self, request: ChoiceRequest) -> Choice:
         """Probabilities of the options. No token is generated for it."""
@@ -213,8 +195,7 @@ class Embedded(Spoken):
         admission.check_prompt(ids, self._info.context - longest + 1, self._vocab)
         admission.check_options(options)
         check_adapter(request.adapter, self._adapters)
-        identity = f"choice-{next(self._numbers)}"
-        made = await self._call(identity, Choose(identity, ids, options, request.adapter))
+        made = await self._ask(messages.Choose(self._new_id("choice"), ids, options, request.adapter))
         assert isinstance(made, Choice)
         return made
 
@@ -225,36 +206,31 @@ class Embedded(Spoken):
         """By a head, an endpoint, or for `embed` the served model. Nothing is generated.
 
         Raises RequestError kinds, EngineError."""
-        identity = f"score-{next(self._numbers)}"
         if request.task == "embed":
-            if choose_embedder(request, self.caps.embeds) in self._endpoints.embeds:
-                return await self._endpoints.score(request)
-            message = await self._judging.embedding(identity, request.inputs)
-        elif self._rewards and choose(request, self._rewards) in self._endpoints.kinds:
-            return await self._endpoints.score(request)
+            remote = choose_embedder(request, self.caps.embeds) in self._endpoints.embeds
         else:
-            message = self._judging.message(identity, request)
-        made = await self._call(identity, message)
+            remote = bool(self._rewards) and choose_reward(request, self._rewards) in self._endpoints.kinds
+        if remote:
+            return await self._endpoints.score(request)
+        made = await self._ask(await self._score_inputs.message(self._new_id("score"), request))
         assert isinstance(made, Scores)
         return made
 
     @property
-    def _rewards(self) -> dict[str, Kind]:
-        return {**self._judging.kinds, **self._endpoints.kinds}
+    def _rewards(self) -> dict[str, RewardKind]:
+        return {**self._score_inputs.kinds, **self._endpoints.kinds}
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Load an adapter's folder under a name; a loaded one of that name is replaced. Raises ModelLoadError."""
         read_adapter(path)
-        identity = f"adapter-{next(self._numbers)}"
-        await self._call(identity, LoadAdapter(identity, name, path))
+        await self._ask(messages.LoadAdapter(self._new_id("adapter"), name, path))
         if name not in self._adapters:
             self._adapters.append(name)
 
     async def unload_adapter(self, name: str) -> None:
         """Forget an adapter; requests that run with it finish. Raises UnknownModel."""
         check_adapter(name, self._adapters)
-        identity = f"adapter-{next(self._numbers)}"
-        await self._call(identity, UnloadAdapter(identity, name))
+        await self._ask(messages.UnloadAdapter(self._new_id("adapter"), name))
         self._adapters.remove(name)
 
     def adapters(self) -> tuple[str, ...]:
@@ -263,10 +239,9 @@ class Embedded(Spoken):
     async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
         """Texts that `sam` drafts from besides what a search was asked and has written, in place of those before.
 
-        Returns once they are taken in, which is done while nothing runs.
+        Returns once they are indexed, which is done while nothing runs.
         """
-        identity = f"texts-{next(self._numbers)}"
-        await self._call(identity, DraftFrom(identity, tuple(map(tuple, texts))))
+        await self._ask(messages.DraftFrom(self._new_id("texts"), tuple(map(tuple, texts))))
 
     async def take_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on with other weights of the same shapes, by their names in the checkpoint; a copy of them is taken.
@@ -274,19 +249,17 @@ class Embedded(Spoken):
         No prefix of the old ones is found again, and the fingerprint tells how often it was done.
         Raises RequestError while anything runs or adapters are loaded, ModelLoadError where the tensors do not fit.
         """
-        number = next(self._numbers)
         copied = {name: tensor.detach().clone() for name, tensor in tensors.items()}
-        await self._call(f"weights-{number}", TakeWeights(f"weights-{number}", copied))
-        self._taken += 1
-        self._info = replace(
-            self._info, fingerprint=f"{self._info.fingerprint.partition('+')[0]}+{self._taken}"
-        )
+        await self._ask(messages.ReplaceWeights(self._new_id("weights"), copied))
+        self._replaced += 1
+        first = self._info.fingerprint.partition("+")[0]
+        self._info = replace(self._info, fingerprint=f"{first}+{self._replaced}")
 
-    async def _finish(self, request_id: str, stream: Stream) -> None:
+    async def _finish(self, request_id: str, stream: SampleStream) -> None:
         """Leave only when nothing of the request runs any more."""
         try:
             if stream.left:
-                self._link.send(Abort(request_id))
+                self._transport.send(messages.Abort(request_id))
             while stream.left:
                 await stream.take()
         except ReasonError:
@@ -294,20 +267,21 @@ class Embedded(Spoken):
         finally:
             del self._streams[request_id]
 
-    async def _call(
-        self, identity: str, message: Choose | Rate | LoadAdapter | UnloadAdapter | TakeWeights | DraftFrom
-    ) -> Choice | Scores | None:
-        self._alive()
-        future = self._calls[identity] = asyncio.get_running_loop().create_future()
-        self._link.send(message)
+    def _new_id(self, kind: str) -> str:
+        return f"{kind}-{next(self._numbers)}"
+
+    async def _ask(self, query: messages.Query) -> Choice | Scores | None:
+        self._check_alive()
+        future = self._queries[query.id] = asyncio.get_running_loop().create_future()
+        self._transport.send(query)
         try:
             return await future
         finally:
-            del self._calls[identity]
-            if future.cancelled() and isinstance(message, Choose | Rate):
-                self._link.send(Abort(identity))
+            del self._queries[query.id]
+            if future.cancelled() and isinstance(query, messages.Choose | messages.ScoreTexts):
+                self._transport.send(messages.Abort(query.id))
 
-    def _alive(self) -> None:
+    def _check_alive(self) -> None:
         if self._dead is not None:
             raise self._dead
         if self._ready is None or not self._ready.done() or self._closing:
@@ -316,19 +290,19 @@ class Embedded(Spoken):
     def _receive(self, message: FromWorker | None) -> None:
         assert self._ready is not None
         match message:
-            case Step():
+            case StepOutput():
                 self._last = message
                 for delta in message.deltas:
-                    if (stream := self._streams.get(delta[0])) is not None:
+                    if (stream := self._streams.get(delta.request)) is not None:
                         stream.put(delta)
                 for identity, value in message.results:
-                    if (future := self._calls.get(identity)) is not None and not future.done():
+                    if (future := self._queries.get(identity)) is not None and not future.done():
                         future.set_result(value)
                 for identity, error in message.errors:
                     self._fail(identity, error)
             case Ready():
                 self._ready.set_result(message)
-            case Failed():
+            case messages.Failed():
                 if not self._ready.done():
                     self._ready.set_exception(message.error)
                 self._end(EngineDead(f"the engine failed: {message.error}"))
@@ -338,7 +312,7 @@ class Embedded(Spoken):
     def _fail(self, identity: str, error: Exception) -> None:
         if (stream := self._streams.get(identity)) is not None:
             stream.fail(error)
-        elif (future := self._calls.get(identity)) is not None and not future.done():
+        elif (future := self._queries.get(identity)) is not None and not future.done():
             future.set_exception(error)
 
     def _end(self, error: EngineDead) -> None:
@@ -347,5 +321,5 @@ class Embedded(Spoken):
         self._dead = error
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(error)
-        for identity in [*self._streams, *self._calls]:
+        for identity in [*self._streams, *self._queries]:
             self._fail(identity, error)

@@ -1,27 +1,25 @@
 """Prompts through the model: several at a time, long ones in pieces, what is known of them copied instead.
 
 Each segment has its own keys and values, (layers, length, 2 K, D), which become the prefix cache's entry as they are.
-
-`choose`: the model's probabilities over a few continuations, read off one or two passes, nothing decoded.
-
-p(option) = product over its tokens of p(token | prompt, tokens before). The prompt's last position gives every first
-token; options of several tokens go through once more, all together, behind the prompt's keys and values.
+`score_options` reads the probabilities of a few continuations off one or two passes; nothing is decoded.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reason_engine.engines.embedded.messages import Choose
-from reason_engine.engines.embedded.model.adapter_layers import Patch
-from reason_engine.engines.embedded.model.decoder import Decoder
-from reason_engine.types import Choice
+from reason_engine.engines.embedded.model.adapters import AdapterLayers
+from reason_engine.engines.embedded.model.decoder import Attend, Decoder
+
+BLOCK = 8
+"""Tokens that share one hash in the prefix cache."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +38,7 @@ class Segment:
         return len(self.ids) - self.done
 
 
-def segment(
+def new_segment(
     decoder: Decoder, ids: Sequence[int], known: Tensor | None, length: int, adapter: int = 0, keep: int = 1
 ) -> Segment:
     """A segment whose first `length` tokens are known; at least `keep` are left to do."""
@@ -54,7 +52,7 @@ def segment(
 
 
 def advance(
-    decoder: Decoder, segments: Sequence[Segment], limit: int, patch: Patch | None
+    decoder: Decoder, segments: Sequence[Segment], limit: int, adapters: AdapterLayers | None
 ) -> list[tuple[Segment, Tensor]]:
     """Run up to about `limit` more tokens of these; the segments that are whole, with their hidden states (keep, H)."""
     pieces: list[tuple[Segment, int]] = []
@@ -71,15 +69,14 @@ def advance(
     tokens = [t for one, count in pieces for t in one.ids[one.done : one.done + count]]
     positions = [p for one, count in pieces for p in range(one.done, one.done + count)]
     device = decoder.device
-    if patch is not None:
-        patch.select([one.adapter for one, count in pieces for _ in range(count)])
-    attention = _Attention(decoder, pieces)
+    if adapters is not None:
+        adapters.select([one.adapter for one, count in pieces for _ in range(count)])
     hidden = decoder.forward(
         torch.tensor(tokens, device=device),
         torch.tensor(positions, device=device),
-        attention.attend,
+        _causal_attention(decoder, pieces),
         max(positions) + 1,
-        patch,
+        adapters,
     )
     whole: list[tuple[Segment, Tensor]] = []
     end = 0
@@ -91,19 +88,16 @@ def advance(
     return whole
 
 
-class _Attention:
-    """Causal attention of each piece over its own segment."""
+def _causal_attention(decoder: Decoder, pieces: list[tuple[Segment, int]]) -> Attend:
+    """Of each piece over its own segment."""
+    keys = decoder.shape.kv_heads
+    masks = [_mask(decoder, one.done, count) for one, count in pieces]
 
-    def __init__(self, decoder: Decoder, pieces: list[tuple[Segment, int]]) -> None:
-        self.heads = decoder.shape.kv_heads
-        self.pieces = pieces
-        self.masks = [_mask(decoder, one.done, count) for one, count in pieces]
-
-    def attend(self, layer: int, q_NQD: Tensor, kv_N2KD: Tensor) -> Tensor:
+    def attend(layer: int, q_NQD: Tensor, kv_N2KD: Tensor) -> Tensor:
         """(N, Q D). Key heads stand as the batch, the queries that share one as its heads."""
         out: list[Tensor] = []
-        at, keys = 0, self.heads
-        for (one, count), mask in zip(self.pieces, self.masks, strict=True):
+        at = 0
+        for (one, count), mask in zip(pieces, masks, strict=True):
             end = one.done + count
             kv = one.kv[layer, :end]
             kv[one.done :] = kv_N2KD[at : at + count]
@@ -117,6 +111,8 @@ class _Attention:
             at += count
         return out[0] if len(out) == 1 else torch.cat(out)
 
+    return attend
+
 
 def _mask(decoder: Decoder, start: int, count: int) -> Tensor | None:
     """None where plain causal attention is meant; else (count, start + count) with minus infinity ahead of each."""
@@ -127,21 +123,34 @@ def _mask(decoder: Decoder, start: int, count: int) -> Tensor | None:
     return zero.masked_fill(ahead, float("-inf")).to(decoder.device)
 
 
-def weigh(
-    decoder: Decoder, job: Choose, prompt: Segment, hidden_1H: Tensor, cached: int, patch: Patch | None
-) -> Choice:
-    """The options' probabilities, once the prompt has gone through the model."""
+def score_options(
+    decoder: Decoder,
+    options: Sequence[tuple[int, ...]],
+    prompt: Segment,
+    hidden_1H: Tensor,
+    adapters: AdapterLayers | None,
+) -> tuple[tuple[float, ...], float]:
+    """The options' probabilities, normalised, and their share of the distribution, once the prompt has gone through.
+
+    p(option) = product over its tokens of p(token | prompt, tokens before). The prompt's last position gives every
+    first token; options of several tokens go through once more, all together, behind the prompt's keys and values.
+    """
     first_V = decoder.logits(hidden_1H)[-1].log_softmax(-1)
-    totals: list[float] = first_V[torch.tensor([o[0] for o in job.options], device=decoder.device)].tolist()
-    longer = {i: option for i, option in enumerate(job.options) if len(option) > 1}
+    totals: list[float] = first_V[torch.tensor([o[0] for o in options], device=decoder.device)].tolist()
+    longer = {i: option for i, option in enumerate(options) if len(option) > 1}
     parts = {
-        i: segment(
-            decoder, (*job.ids, *option[:-1]), prompt.kv, len(job.ids), prompt.adapter, keep=len(option) - 1
+        i: new_segment(
+            decoder,
+            (*prompt.ids, *option[:-1]),
+            prompt.kv,
+            len(prompt.ids),
+            prompt.adapter,
+            keep=len(option) - 1,
         )
         for i, option in longer.items()
     }
     if parts:
-        done = dict(advance(decoder, list(parts.values()), sum(p.left for p in parts.values()), patch))
+        done = dict(advance(decoder, list(parts.values()), sum(p.left for p in parts.values()), adapters))
         for i, part in parts.items():
             logp = decoder.logits(done[part]).log_softmax(-1)
             rest = torch.tensor(longer[i][1:], device=decoder.device).unsqueeze(1)
@@ -149,5 +158,70 @@ def weigh(
     best = max(totals)
     shares = [math.exp(total - best) for total in totals]
     mass = min(1.0, sum(math.exp(total) for total in totals))
-    probabilities = tuple(share / sum(shares) for share in shares)
-    return Choice(probabilities, mass, len(job.ids) - job.learned, max(0, cached - job.learned), 0)
+    return tuple(share / sum(shares) for share in shares), mass
+
+
+class PrefixCache:
+    """Keys and values of sequences seen before, found again by their tokens; least recently used goes first.
+
+    Every block of tokens has a hash chained over all before it; the longest known chain names an entry, whose tokens
+    are then compared one by one. A chain starts with a space (weights version and adapter), so that a change of either
+    finds nothing. Bounded by bytes. An entry may cover fewer tokens than it was asked to hold, never more.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit, self.used = limit_bytes, 0
+        self._entries: OrderedDict[tuple[Hashable, tuple[int, ...]], Tensor] = OrderedDict()
+        self._chains: dict[int, tuple[Hashable, tuple[int, ...]]] = {}
+
+    def find(self, space: Hashable, ids: Sequence[int]) -> tuple[Tensor | None, int]:
+        """Keys and values that begin with the longest known prefix of `ids`, and how many tokens they share."""
+        best: tuple[Hashable, tuple[int, ...]] | None = None
+        for chain in _chain(space, ids):
+            if (named := self._chains.get(chain)) is None:
+                break
+            best = named
+        if best is None or best not in self._entries or best[0] != space:
+            return None, 0
+        self._entries.move_to_end(best)
+        shared = 0
+        for mine, theirs in zip(ids, best[1], strict=False):
+            if mine != theirs:
+                break
+            shared += 1
+        return self._entries[best], shared
+
+    def add(self, space: Hashable, ids: Sequence[int], kv: Tensor) -> None:
+        """Keep the keys and values of these tokens, unless they are too large or too few."""
+        size = kv.numel() * kv.element_size()
+        if len(ids) < BLOCK or size > self.limit // 2:
+            return
+        key = (space, tuple(ids))
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return
+        self._entries[key] = kv
+        self.used += size
+        for chain in _chain(space, ids):
+            self._chains[chain] = key
+        while self.used > self.limit:
+            self._drop(next(iter(self._entries)))
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._chains.clear()
+        self.used = 0
+
+    def _drop(self, key: tuple[Hashable, tuple[int, ...]]) -> None:
+        kv = self._entries.pop(key)
+        self.used -= kv.numel() * kv.element_size()
+        for chain in _chain(*key):
+            if self._chains.get(chain) == key:
+                del self._chains[chain]
+
+
+def _chain(space: Hashable, ids: Sequence[int]) -> Iterator[int]:
+    value = hash(space)
+    for at in range(BLOCK, len(ids) + 1, BLOCK):
+        value = hash((value, tuple(ids[at - BLOCK : at])))
+        yield value

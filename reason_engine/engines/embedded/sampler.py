@@ -11,19 +11,18 @@ drawn without drafts, token by token, from the same seed; only rounding may diff
 size. For a draft that is a point mass this accepts as often as speculative sampling (Leviathan et al. 2023,
 arXiv:2211.17192, algorithm 1: min(1, p / q) is p of the drafted token).
 
-Random numbers that depend on a sample's seed and a token's place, and on nothing else.
-
-Counter-based (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): u = mix(mix(seed) + place * golden),
-with SplitMix64's finaliser as mix. So a row draws the same alone, in any batch, and after an interruption.
+The numbers depend on a sample's seed and a token's place, and on nothing else. They are counter-based (Salmon et al.
+2011, "Parallel random numbers: as easy as 1, 2, 3"): u = mix(mix(seed) + place * golden), with SplitMix64's finaliser
+as mix. So a sample draws the same alone, in any batch, and after an interruption.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -34,14 +33,14 @@ from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.errors import EngineDead
 from reason_engine.types import Sampling
 
-WIDE = 16384
+WIDE_VOCAB = 16384
 """Vocabulary above which sums are kept in double precision."""
 
-AHEAD = 32
+STEPS_AHEAD = 32
 """Steps whose random numbers are worked out at once."""
 
 
-Raw = tuple[float, list[tuple[int, float]]]
+RawLogprob = tuple[float, list[tuple[int, float]]]
 
 
 @dataclass(slots=True)
@@ -50,30 +49,16 @@ class Drawn:
 
     tokens_B: Tensor
     tokens: list[int]
-    logprobs: list[Raw] | None = None
+    logprobs: list[RawLogprob] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedDraft:
     """What a row gained: `right` drafted tokens, then one of its own."""
 
     tokens: list[int]
     right: int
-    logprobs: list[Raw] | None = None
-
-
-class Grammar(Protocol):
-    def allowed(self, vocab: int) -> NDArray[np.bool_]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Mask:
-    """What a grammar allows at one place."""
-
-    mask: NDArray[np.bool_]
-
-    def allowed(self, vocab: int) -> NDArray[np.bool_]:
-        return self.mask
+    logprobs: list[RawLogprob] | None = None
 
 
 class Sampler:
@@ -90,27 +75,29 @@ class Sampler:
         device: torch.device,
     ) -> None:
         self.device, self.vocab = device, vocab
-        heat = [s.temperature for s in samplings]
-        self.greedy = all(t <= 0 for t in heat)
-        self.mixed = not self.greedy and any(t <= 0 for t in heat)
-        self.precise = torch.float64 if vocab > WIDE else torch.float32
-        self._streams = streams(seeds)
+        temperatures = [s.temperature for s in samplings]
+        self.greedy = all(t <= 0 for t in temperatures)
+        self.mixed = not self.greedy and any(t <= 0 for t in temperatures)
+        self.precise = torch.float64 if vocab > WIDE_VOCAB else torch.float32
+        self._streams = rng_streams(seeds)
         self._places = np.array([len(i) for i in ids], dtype=np.uint64)
         self._drawn = 0
-        self._uniforms = self._ahead(self._streams, self._places)
-        self._matched = [(row, m) for row, m in enumerate(matchers) if m is not None]
-        self.matchers: Sequence[tuple[int, Grammar]] = self._matched
-        self.inverse_B1 = self._column([1 / t if t > 0 else 1.0 for t in heat])
-        self.greedy_B = torch.tensor([t <= 0 for t in heat], device=device)
-        self.even = len(set(heat)) == 1 and heat[0] == 1.0
-        self.top_k = [s.top_k if 0 < s.top_k < vocab else vocab for s in samplings]
-        self.top_p = (
-            self._column([s.top_p for s in samplings]) if any(s.top_p < 1 for s in samplings) else None
+        self._uniforms = self._uniforms_from(self._streams, self._places)
+        self._matchers = [(row, m) for row, m in enumerate(matchers) if m is not None]
+        self._masks: list[tuple[int, Callable[[], NDArray[np.bool_]]]] = [
+            (row, partial(matcher.allowed, vocab)) for row, matcher in self._matchers
+        ]
+        """Rows under a grammar, and what it allows next, (V)."""
+        self.inverse_B1 = self._column([1 / t if t > 0 else 1.0 for t in temperatures])
+        self.greedy_B = torch.tensor([t <= 0 for t in temperatures], device=device)
+        self.even = len(set(temperatures)) == 1 and temperatures[0] == 1.0
+        self.most_k = max((s.top_k for s in samplings if 0 < s.top_k < vocab), default=0)
+        self.top_k_B1 = torch.tensor(
+            [[s.top_k if 0 < s.top_k < vocab else vocab] for s in samplings], device=device
         )
-        self.min_p = (
-            self._column([s.min_p for s in samplings]) if any(s.min_p > 0 for s in samplings) else None
-        )
-        self.cut_k = any(k < vocab for k in self.top_k)
+        top_p, min_p = [s.top_p for s in samplings], [s.min_p for s in samplings]
+        self.top_p = self._column(top_p) if min(top_p) < 1 else None
+        self.min_p = self._column(min_p) if max(min_p) > 0 else None
         self.bias = _bias(samplings, vocab, device)
         self.penalties = (
             Penalties(samplings, ids, prompts, vocab, device) if any(map(_penalised, samplings)) else None
@@ -121,8 +108,8 @@ class Sampler:
     def draw(self, logits_BV: Tensor) -> Drawn:
         """One token a row."""
         raw = logits_BV
-        if self.matchers or self.bias is not None or self.penalties is not None:
-            logits_BV = self._shape(logits_BV.clone())
+        if self._masks or self.bias is not None or self.penalties is not None:
+            logits_BV = self._adjust(logits_BV.clone())
         tokens = logits_BV.argmax(-1) if self.greedy else self._pick(logits_BV)
         drawn = Drawn(tokens, tokens.tolist())
         # Where a logit is NaN a search ends past the vocabulary, and the maximum is NaN.
@@ -133,21 +120,21 @@ class Sampler:
             )
         self._drawn += 1
         if self.penalties is not None:
-            self.penalties.count(tokens)
+            self.penalties.add(torch.arange(len(tokens), device=self.device), tokens)
         if self.logprobs is not None:
             drawn.logprobs = _logprobs(raw, tokens, self.logprobs)
         return drawn
 
-    def check(self, logits_NV: Tensor, drafts: Sequence[list[int]]) -> list[Checked]:
+    def check(self, logits_NV: Tensor, drafts: Sequence[list[int]]) -> list[CheckedDraft]:
         """For each row the drafted tokens that are right, and one more. `logits_NV`: row by row, of its last token and
         of each drafted one."""
         drawn = self._spread(drafts).draw(logits_NV)
-        made: list[Checked] = []
+        made: list[CheckedDraft] = []
         for draft, at in zip(drafts, accumulate((len(d) + 1 for d in drafts), initial=0), strict=False):
             right = next((i for i, t in enumerate(draft) if drawn.tokens[at + i] != t), len(draft))
             raw = None if drawn.logprobs is None else drawn.logprobs[at : at + right + 1]
-            made.append(Checked(drawn.tokens[at : at + right + 1], right, raw))
-        self._go_on([one.tokens for one in made])
+            made.append(CheckedDraft(drawn.tokens[at : at + right + 1], right, raw))
+        self._advance([one.tokens for one in made])
         return made
 
     def _spread(self, drafts: Sequence[list[int]]) -> Sampler:
@@ -156,96 +143,94 @@ class Sampler:
         rows = np.repeat(np.arange(len(drafts)), counts)
         offsets = np.concatenate([np.arange(count) for count in counts])
         at = torch.from_numpy(rows).to(self.device)
-        wide = copy.copy(self)
+        spread = copy.copy(self)
         places = self._places[rows] + np.uint64(self._drawn) + offsets.astype(np.uint64)
-        wide._uniforms = self._ahead(self._streams[rows], places, steps=1)
-        wide.inverse_B1, wide.greedy_B = self.inverse_B1[at], self.greedy_B[at]
-        wide.top_k = [self.top_k[row] for row in rows]
-        wide.top_p = None if self.top_p is None else self.top_p[at]
-        wide.min_p = None if self.min_p is None else self.min_p[at]
-        wide.bias = None if self.bias is None else self.bias[at]
-        wide.penalties = None if self.penalties is None else self.penalties.spread(drafts, at)
+        spread._uniforms = self._uniforms_from(self._streams[rows], places, steps=1)
+        spread.inverse_B1, spread.greedy_B = self.inverse_B1[at], self.greedy_B[at]
+        spread.top_k_B1 = self.top_k_B1[at]
+        spread.top_p = None if self.top_p is None else self.top_p[at]
+        spread.min_p = None if self.min_p is None else self.min_p[at]
+        spread.bias = None if self.bias is None else self.bias[at]
+        spread.penalties = None if self.penalties is None else self.penalties.spread(drafts, at)
         starts = list(accumulate(counts, initial=0))
-        wide.matchers = [
-            (starts[row] + offset, _Mask(mask))
-            for row, matcher in self._matched
+        spread._masks = [
+            (starts[row] + offset, partial(np.asarray, mask))
+            for row, matcher in self._matchers
             for offset, mask in enumerate(matcher.ahead(drafts[row], self.vocab))
         ]
-        return wide
+        return spread
 
-    def _go_on(self, tokens: Sequence[list[int]]) -> None:
+    def _advance(self, tokens: Sequence[list[int]]) -> None:
         """The rows gained so many tokens."""
         gained = np.array([len(one) for one in tokens], dtype=np.uint64)
         self._places, self._drawn = self._places + np.uint64(self._drawn) + gained, 0
-        self._uniforms = self._ahead(self._streams, self._places)
+        self._uniforms = self._uniforms_from(self._streams, self._places)
         if self.penalties is not None:
-            self.penalties.gain(tokens)
+            rows = [row for row, new in enumerate(tokens) for _ in new]
+            self.penalties.add(*torch.tensor([rows, [t for new in tokens for t in new]], device=self.device))
 
     def _pick(self, logits_BV: Tensor) -> Tensor:
-        hot = logits_BV if self.even else logits_BV * self.inverse_B1
-        if self.cut_k or self.top_p is not None or self.min_p is not None:
-            hot = hot.masked_fill(hot < self._threshold(hot), float("-inf"))
-        sums = hot.softmax(-1).cumsum(-1, dtype=self.precise)
+        scaled = logits_BV if self.even else logits_BV * self.inverse_B1
+        if self.most_k or self.top_p is not None or self.min_p is not None:
+            scaled = scaled.masked_fill(scaled < self._threshold(scaled), float("-inf"))
+        sums = scaled.softmax(-1).cumsum(-1, dtype=self.precise)
         picked = torch.searchsorted(sums, next(self._uniforms) * sums[:, -1:], right=True).squeeze(1)
         return torch.where(self.greedy_B, logits_BV.argmax(-1), picked) if self.mixed else picked
 
-    def _ahead(
-        self, streams: NDArray[np.uint64], places: NDArray[np.uint64], steps: int = AHEAD
+    def _uniforms_from(
+        self, streams: NDArray[np.uint64], places: NDArray[np.uint64], steps: int = STEPS_AHEAD
     ) -> Iterator[Tensor]:
         """Each row's number for this step, the next, and so on, (B, 1); below 1 by enough that u * total < total."""
         below = 1 - torch.finfo(self.precise).eps
         while True:
             ahead = np.arange(steps, dtype=np.uint64)[:, None]
-            table = torch.from_numpy(uniforms(streams, places + ahead)).to(self.precise)
+            table = torch.from_numpy(rng_uniforms(streams, places + ahead)).to(self.precise)
             yield from table.clamp_(max=below).to(self.device).unsqueeze(2)
             places = places + np.uint64(steps)
 
-    def _threshold(self, hot_BV: Tensor) -> Tensor:
+    def _threshold(self, scaled_BV: Tensor) -> Tensor:
         """The least logit that each row keeps, (B, 1)."""
         low = torch.full_like(self.inverse_B1, float("-inf"))
-        if self.cut_k or self.top_p is not None:
-            ordered = self._ordered(hot_BV)
-            if self.cut_k:
-                last = torch.tensor([min(k, ordered.shape[1]) - 1 for k in self.top_k], device=self.device)
-                kth = ordered.gather(1, last.unsqueeze(1))
-                cut = torch.tensor([k < self.vocab for k in self.top_k], device=self.device).unsqueeze(1)
-                low = torch.where(cut, kth, low)
+        if self.most_k or self.top_p is not None:
+            ordered = self._ordered(scaled_BV)
+            if self.most_k:
+                kth = ordered.gather(1, self.top_k_B1.clamp(max=ordered.shape[1]) - 1)
+                low = torch.where(self.top_k_B1 < self.vocab, kth, low)
             if self.top_p is not None:
                 inside = ordered.masked_fill(ordered < low, float("-inf"))
                 base = torch.where(
                     low > float("-inf"),
                     inside.logsumexp(-1, keepdim=True),
-                    hot_BV.logsumexp(-1, keepdim=True),
+                    scaled_BV.logsumexp(-1, keepdim=True),
                 )
                 p = (inside - base).exp()
                 kept = (p.cumsum(-1) - p < self.top_p) & (p > 0)
                 nucleus = ordered.masked_fill(~kept, float("inf")).amin(-1, keepdim=True)
                 low = torch.where(self.top_p < 1, torch.maximum(low, nucleus), low)
         if self.min_p is not None:
-            low = torch.maximum(low, hot_BV.amax(-1, keepdim=True) + self.min_p.log())
+            low = torch.maximum(low, scaled_BV.amax(-1, keepdim=True) + self.min_p.log())
         return low
 
-    def _ordered(self, hot_BV: Tensor) -> Tensor:
+    def _ordered(self, scaled_BV: Tensor) -> Tensor:
         """The largest logits in falling order: as many as every row's truncation needs."""
-        count = min(self.vocab, max([64, *(k for k in self.top_k if k < self.vocab)]))
+        count = min(self.vocab, max(64, self.most_k))
         while count < self.vocab:
-            ordered = hot_BV.topk(count).values
+            ordered = scaled_BV.topk(count).values
             if self.top_p is None:
                 return ordered
-            mass = (ordered.logsumexp(-1, keepdim=True) - hot_BV.logsumexp(-1, keepdim=True)).exp()
+            mass = (ordered.logsumexp(-1, keepdim=True) - scaled_BV.logsumexp(-1, keepdim=True)).exp()
             if bool(((mass > self.top_p) | (self.top_p >= 1)).all()):
                 return ordered
             count *= 8
-        return hot_BV.sort(-1, descending=True).values
+        return scaled_BV.sort(-1, descending=True).values
 
-    def _shape(self, logits_BV: Tensor) -> Tensor:
+    def _adjust(self, logits_BV: Tensor) -> Tensor:
         if self.penalties is not None:
             self.penalties.apply(logits_BV)
         if self.bias is not None:
             logits_BV += self.bias
-        for row, matcher in self.matchers:
-            allowed = torch.from_numpy(matcher.allowed(self.vocab)).to(self.device)
-            logits_BV[row].masked_fill_(~allowed, float("-inf"))
+        for row, mask in self._masks:
+            logits_BV[row].masked_fill_(~torch.from_numpy(mask()).to(self.device), float("-inf"))
         return logits_BV
 
     def _column(self, values: list[float]) -> Tensor:
@@ -281,18 +266,18 @@ class Penalties:
         logits_BV.copy_(torch.where(self.seen_BV, scaled, logits_BV))
         logits_BV -= self.frequency * self.counts_BV + self.presence * (self.counts_BV > 0)
 
-    def count(self, tokens_B: Tensor) -> None:
-        """Note one new token a row."""
-        at = tokens_B.unsqueeze(1)
-        self.counts_BV.scatter_add_(1, at, torch.ones_like(at, dtype=torch.float32))
-        self.seen_BV.scatter_(1, at, True)
+    def add(self, rows_N: Tensor, tokens_N: Tensor) -> None:
+        """Note new tokens of these rows; a row may have several."""
+        ones = torch.ones_like(tokens_N, dtype=torch.float32)
+        self.counts_BV.index_put_((rows_N, tokens_N), ones, accumulate=True)
+        self.seen_BV[rows_N, tokens_N] = True
 
     def spread(self, drafts: Sequence[list[int]], rows_N: Tensor) -> Penalties:
         """Of single places, as `Sampler._spread`: what is drafted before a place counts there."""
-        wide = copy.copy(self)
-        wide.presence, wide.frequency = self.presence[rows_N], self.frequency[rows_N]
-        wide.repetition = self.repetition[rows_N]
-        wide.counts_BV, wide.seen_BV = self.counts_BV[rows_N], self.seen_BV[rows_N]
+        spread = copy.copy(self)
+        spread.presence, spread.frequency = self.presence[rows_N], self.frequency[rows_N]
+        spread.repetition = self.repetition[rows_N]
+        spread.counts_BV, spread.seen_BV = self.counts_BV[rows_N], self.seen_BV[rows_N]
         places: list[int] = []
         tokens: list[int] = []
         start = 0
@@ -301,21 +286,11 @@ class Penalties:
                 places += [start + offset] * offset
                 tokens += draft[:offset]
             start += len(draft) + 1
-        wide._add(places, tokens)
-        return wide
-
-    def gain(self, tokens: Sequence[list[int]]) -> None:
-        """Note each row's new tokens."""
-        self._add([row for row, new in enumerate(tokens) for _ in new], [t for new in tokens for t in new])
-
-    def _add(self, rows: list[int], tokens: list[int]) -> None:
-        at = torch.tensor([rows, tokens], dtype=torch.long, device=self.counts_BV.device)
-        ones = torch.ones(len(rows), device=self.counts_BV.device)
-        self.counts_BV.index_put_((at[0], at[1]), ones, accumulate=True)
-        self.seen_BV[at[0], at[1]] = True
+        spread.add(*torch.tensor([places, tokens], dtype=torch.long, device=rows_N.device))
+        return spread
 
 
-def _logprobs(logits_BV: Tensor, tokens_B: Tensor, count: int) -> list[Raw]:
+def _logprobs(logits_BV: Tensor, tokens_B: Tensor, count: int) -> list[RawLogprob]:
     """Of the model's own distribution, before temperature and truncation."""
     logp = logits_BV.log_softmax(-1)
     chosen: list[float] = logp.gather(1, tokens_B.unsqueeze(1)).squeeze(1).tolist()
@@ -345,12 +320,12 @@ _A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _30, _27, _31, _11 = (np.uint64(n) for n in (30, 27, 31, 11))
 
 
-def streams(seeds: list[int]) -> NDArray[np.uint64]:
+def rng_streams(seeds: list[int]) -> NDArray[np.uint64]:
     """One stream a seed; any integer is a seed."""
     return _mix(np.array([seed % 2**64 for seed in seeds], dtype=np.uint64) + GOLDEN)
 
 
-def uniforms(streams_B: NDArray[np.uint64], places_B: NDArray[np.uint64]) -> NDArray[np.float64]:
+def rng_uniforms(streams_B: NDArray[np.uint64], places_B: NDArray[np.uint64]) -> NDArray[np.float64]:
     """The number in [0, 1) of each stream at each place."""
     return (_mix(streams_B + places_B * GOLDEN) >> _11).astype(np.float64) * 2.0**-53
 

@@ -1,32 +1,55 @@
 """Continuous batching: what waits, what is being read, what runs. One `step` is at most one prompt pass and one token.
 
-A prompt is read once for all its samples. When the store would outgrow its bounds the youngest row is set back to wait;
-it goes on later from its own tokens, and since its draws depend on seed and place alone, with the same text.
+A prompt is read once for all its samples. When the store would outgrow its bounds the youngest sample is set back to
+wait; it goes on later from its own tokens, and since its draws depend on seed and place alone, with the same text.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Hashable
-from dataclasses import replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from reason_engine.engines.embedded.batch import Batch, sampler_for
-from reason_engine.engines.embedded.cache import KeyValues, PrefixCache
-from reason_engine.engines.embedded.drafting import MOST, Drafting, Drafts, Method, now
+from reason_engine.engines import room_left
+from reason_engine.engines.embedded.batch import Batch, KeyValues, Sample, sampler_of
+from reason_engine.engines.embedded.drafting import MOST, Drafting, SampleDrafter, now
 from reason_engine.engines.embedded.grammar import Matcher
-from reason_engine.engines.embedded.messages import Choose, Start
-from reason_engine.engines.embedded.model.adapters import Adapters
+from reason_engine.engines.embedded.messages import (
+    Choose,
+    Generate,
+    OutputBuffer,
+    ReplaceWeights,
+    WorkerConfig,
+)
+from reason_engine.engines.embedded.model.adapters import AdapterSlots
 from reason_engine.engines.embedded.model.decoder import Decoder
-from reason_engine.engines.embedded.prefill import Segment, advance, segment, weigh
-from reason_engine.engines.embedded.rows import Outbox, Row
-from reason_engine.engines.embedded.sampler import Checked
-from reason_engine.engines.refusals import room_left
+from reason_engine.engines.embedded.prefill import PrefixCache, Segment, advance, new_segment, score_options
+from reason_engine.engines.embedded.sampler import RawLogprob
 from reason_engine.engines.text import StopFinder, Vocabulary
+from reason_engine.errors import RequestError
+from reason_engine.types import Choice
 
-Job = list[Row] | tuple[Choose, Hashable]
-"""What a prompt is read for: rows that share it, or a choice and the space of its prefixes."""
+KEPT_BYTES = 2**28
+"""Size of a store above which it is released when nothing runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _PendingChoice:
+    """A choice whose prompt, `ids` with the adapter's own `learned` tokens first, is to be read."""
+
+    request: Choose
+    ids: tuple[int, ...]
+    learned: int
+    adapter: int
+    space: Hashable
+
+
+Waiting = list[Sample] | _PendingChoice
+"""What a prompt is read for: samples that share it, or a choice."""
 
 
 class Scheduler:
@@ -37,33 +60,31 @@ class Scheduler:
         decoder: Decoder,
         vocabulary: Vocabulary,
         eos_ids: frozenset[int],
-        outbox: Outbox,
-        *,
-        context: int,
-        max_rows: int,
-        cache_bytes: int,
-        prefix_bytes: int,
-        prefill_tokens: int,
-        draft: Method = "none",
+        output: OutputBuffer,
+        config: WorkerConfig,
     ) -> None:
-        self.decoder, self.vocabulary, self.eos_ids, self.outbox = decoder, vocabulary, eos_ids, outbox
-        self.context, self.max_rows, self.cache_bytes = context, max_rows, cache_bytes
-        self.prefill_tokens = prefill_tokens
-        self.adapters = Adapters(decoder)
-        self.prefixes = PrefixCache(prefix_bytes)
-        self.drafting = Drafting(decoder.device, draft)
+        self.decoder, self.vocabulary, self.eos_ids, self.output = decoder, vocabulary, eos_ids, output
+        default_bytes = _cache_bytes(decoder.device)
+        self.context = config.context or decoder.shape.context
+        self.max_rows, self.cache_bytes = config.max_rows, config.cache_bytes or default_bytes
+        on_cpu = decoder.device.type == "cpu"
+        self.prefill_tokens = config.prefill_tokens if on_cpu else max(config.prefill_tokens, 4096)
+        self.adapters = AdapterSlots(decoder.shape, decoder.device)
+        self.prefixes = PrefixCache(config.prefix_bytes or default_bytes // 8)
+        self.drafting = Drafting(decoder.device, config.draft)
         self.batch = Batch(decoder, KeyValues(decoder.shape, decoder.dtype, decoder.device))
-        self._waiting: deque[list[Row]] = deque()
-        self._choices: deque[tuple[Choose, int, Hashable]] = deque()
-        self._reading: dict[Segment, tuple[Job, int]] = {}
+        self._waiting: deque[list[Sample]] = deque()
+        self._choices: deque[_PendingChoice] = deque()
+        self._reading: dict[Segment, tuple[Waiting, int]] = {}
+        """Segments on their way, with how many of their tokens came from the prefix cache."""
 
     @property
     def busy(self) -> bool:
-        return bool(self.batch.rows or self._reading or self._waiting or self._choices)
+        return bool(self.batch.samples or self._reading or self._waiting or self._choices)
 
     @property
     def running(self) -> int:
-        return len(self.batch.rows) + self._reserved
+        return len(self.batch.samples) + self._reserved
 
     @property
     def waiting(self) -> int:
@@ -71,129 +92,149 @@ class Scheduler:
 
     @property
     def _reserved(self) -> int:
-        return sum(len(job) for job, _ in self._reading.values() if isinstance(job, list))
+        return sum(len(group) for group, _ in self._reading.values() if isinstance(group, list))
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Raises ModelLoadError."""
+        self.adapters.load(name, path, self.decoder.weights, self._used_adapters)
+
+    def unload_adapter(self, name: str) -> None:
+        """Raises UnknownModel."""
+        self.adapters.unload(name, self._used_adapters)
 
     @property
-    def used_adapters(self) -> set[int]:
+    def _used_adapters(self) -> set[int]:
         """Adapter slots that open requests depend on."""
-        rows = [*self.batch.rows, *(row for group in self._waiting for row in group)]
-        reading = {one.adapter for one in self._reading}
-        return {row.adapter for row in rows} | reading | {adapter for _, adapter, _ in self._choices}
+        samples = [*self.batch.samples, *(one for group in self._waiting for one in group)]
+        return {one.adapter for one in (*samples, *self._reading, *self._choices)}
 
-    def start(self, request: Start, matcher: Matcher | None = None) -> None:
+    def replace_weights(self, request: ReplaceWeights) -> None:
+        """Go on with other weights; what was kept of the old ones' keys and values is forgotten. Nothing may run.
+
+        Raises RequestError while adapters are loaded, which hold parts of the old weights, and ModelLoadError.
+        """
+        if self.adapters.layers is not None:
+            raise RequestError("unload the adapters first: they belong to the weights that are loaded")
+        self.decoder.replace_weights(request.tensors)
+        self.prefixes.clear()
+
+    def start(self, request: Generate, matcher: Matcher | None = None) -> None:
         """Queue a request. Raises UnknownModel for an adapter that is not loaded, ContextLengthExceeded."""
         adapter, space = self.adapters.find(request.adapter)
-        ids = self._given(adapter, request.ids)
+        prompt = self._prompt(adapter, request.ids)
         sampling = request.sampling
         ends = frozenset(sampling.stop_token_ids)
         ends = ends if sampling.ignore_eos and matcher is None else ends | self.eos_ids
-        ask = self.drafting.open(request)
-        rows = [
-            Row(
+        limit = min(self.context, len(prompt) + sampling.max_tokens)
+        drafting = self.drafting.open(request)
+        group: list[Sample] = []
+        for index in range(request.n):
+            ids, own = list(prompt), matcher.copy() if matcher is not None else None
+            sample = Sample(
                 request,
                 index,
-                sampling.seed + index,
-                list(ids),
-                len(ids),
-                min(self.context, len(ids) + sampling.max_tokens),
+                ids,
+                len(prompt),
+                limit,
                 ends,
                 self.vocabulary,
                 self.vocabulary.detokenizer(request.ids),
                 StopFinder(sampling.stop, sampling.include_stop),
-                matcher.copy() if matcher is not None else None,
-                adapter,
-                space,
-                len(ids) - len(request.ids),
-                tells=index == 0,
-                drafts=Drafts(ask) if ask is not None else None,
+                matcher=own,
+                adapter=adapter,
+                space=space,
+                learned=len(prompt) - len(request.ids),
+                reports_prompt=index == 0,
+                drafter=SampleDrafter(drafting, ids, len(prompt), limit, own) if drafting else None,
             )
-            for index in range(request.n)
-        ]
+            group.append(sample)
         before = next(
             (i for i, w in enumerate(self._waiting) if w[0].request.priority > request.priority), None
         )
-        self._waiting.insert(len(self._waiting) if before is None else before, rows)
+        self._waiting.insert(len(self._waiting) if before is None else before, group)
 
     def choose(self, request: Choose) -> None:
-        """Queue a choice. Raises UnknownModel for an adapter that is not loaded."""
+        """Queue a choice. Raises UnknownModel for an adapter that is not loaded, ContextLengthExceeded."""
         adapter, space = self.adapters.find(request.adapter)
-        ids = self._given(adapter, request.ids)
-        learned, longest = len(ids) - len(request.ids), max(map(len, request.options))
-        room_left(len(ids) + longest - 1, self.context)
-        self._choices.append((replace(request, ids=ids, learned=learned), adapter, space))
+        ids = self._prompt(adapter, request.ids)
+        room_left(len(ids) + max(map(len, request.options)) - 1, self.context)
+        self._choices.append(_PendingChoice(request, ids, len(ids) - len(request.ids), adapter, space))
 
     def abort(self, request_id: str, index: int | None = None) -> None:
-        """End all that is left of a request, or one sample of it; each gets its last piece."""
-        gone = [row for row in self.batch.rows if row.request.id == request_id and index in (None, row.index)]
-        for row in gone:
-            self.batch.leave(row)
+        """End all that is left of a request, or one sample of it; each gets its last delta."""
+        running = self.batch.samples
+        gone = [one for one in running if one.request.id == request_id and index in (None, one.index)]
+        for sample in gone:
+            self.batch.leave(sample)
         for group in [w for w in self._waiting if w[0].request.id == request_id]:
-            gone += drop(group, index)
+            gone += _drop(group, index)
             if not group:
                 self._waiting.remove(group)
-        for one, (job, _) in list(self._reading.items()):
-            if isinstance(job, list) and job[0].request.id == request_id:
-                gone += drop(job, index)
-                if not job:
-                    del self._reading[one]
-            elif isinstance(job, tuple) and job[0].id == request_id:
-                del self._reading[one]
-        self._choices = deque(c for c in self._choices if c[0].id != request_id)
-        for row in gone:
-            self.outbox.text(row, row.cut(), None)
+        for segment, (group, _) in list(self._reading.items()):
+            if isinstance(group, list) and group[0].request.id == request_id:
+                gone += _drop(group, index)
+                if not group:
+                    del self._reading[segment]
+            elif isinstance(group, _PendingChoice) and group.request.id == request_id:
+                del self._reading[segment]
+        self._choices = deque(c for c in self._choices if c.request.id != request_id)
+        for sample in gone:
+            self.output.add(sample.abort())
 
     def step(self) -> None:
         """Do one portion of work."""
         self._admit()
         if self._reading:
             self._read()
-        if self.batch.rows:
+        if self.batch.samples:
             self._make_room()
-            if self.batch.drafting:
-                self._step_drafting()
-            else:
-                drawn = self.batch.step(self.adapters.patch)
-                self._take(list(self.batch.rows), drawn.tokens, drawn.logprobs, running=True)
-        if not self.busy and self.batch.store.data.nbytes > 2**28:
+            self._decode()
+        if not self.busy and self.batch.store.data.nbytes > KEPT_BYTES:
             self.batch.store.release()
 
-    def _step_drafting(self) -> None:
-        """A step in which some row may draft: its drafts are checked where that pays."""
-        batch, drafting = self.batch, self.drafting
-        rows = list(batch.rows)
-        drafts = drafting.plan(rows, batch.room(self.cache_bytes, MOST))
-        begun = now(self.decoder.device)
-        if drafts is None:
-            drawn = batch.step(self.adapters.patch)
-            drafting.plain(len(rows), now(self.decoder.device) - begun)
-            self._take(rows, drawn.tokens, drawn.logprobs, running=True)
+    def _decode(self) -> None:
+        """A token for every running sample; drafts are checked where some sample may draft and it pays."""
+        batch, drafting, device = self.batch, self.drafting, self.decoder.device
+        samples = list(batch.samples)
+        if not batch.drafting:
+            drawn = batch.step(self.adapters.layers)
+            self._extend(samples, drawn.tokens, drawn.logprobs)
+            self._leave(samples)
             return
-        made = batch.check(drafts, self.adapters.patch)
-        drafting.checked(rows, drafts, [one.right for one in made], now(self.decoder.device) - begun)
-        for row, draft, one in zip(rows, drafts, made, strict=True):
-            taken = self._take_all(row, one)
-            row.accepted += min(taken, one.right)
-            row.rejected += len(draft) - min(taken, one.right)
-        self._leave(rows)
+        drafters = [one.drafter for one in samples]
+        drafts = drafting.plan(drafters, batch.cells_allowed(self.cache_bytes, MOST))
+        begun = now(device)
+        if drafts is None:
+            drawn = batch.step(self.adapters.layers)
+            drafting.observe_plain(len(samples), now(device) - begun)
+            self._extend(samples, drawn.tokens, drawn.logprobs)
+        else:
+            made = batch.check(drafts, self.adapters.layers)
+            right = [one.right for one in made]
+            drafting.observe_checked(drafters, drafts, right, now(device) - begun)
+            for sample, draft, one in zip(samples, drafts, made, strict=True):
+                self.output.add(sample.extend(one.tokens, one.logprobs, len(draft)))
+        self._leave(samples)
 
-    def _take_all(self, row: Row, made: Checked) -> int:
-        """Give a row its tokens up to its end, and tell them; how many it took."""
-        wanted = made.logprobs if row.request.sampling.logprobs is not None else None
-        for at, token in enumerate(made.tokens, 1):
-            text = row.take(token)
-            self.outbox.text(row, text, token, row.logprob(token, wanted[at - 1]) if wanted else None)
-            if row.finish is not None:
-                return at
-        return len(made.tokens)
+    def _extend(
+        self, samples: Sequence[Sample], tokens: Sequence[int], logprobs: Sequence[RawLogprob] | None
+    ) -> None:
+        """Give each sample its token, and report it."""
+        for i, sample in enumerate(samples):
+            self.output.add(sample.extend(tokens[i : i + 1], logprobs and logprobs[i : i + 1]))
+
+    def _leave(self, samples: Sequence[Sample]) -> None:
+        """Let the finished ones go: only after every sample has its tokens, since a row is moved by its length."""
+        for sample in [one for one in samples if one.finish is not None]:
+            self.prefixes.add(sample.space, sample.ids[:-1], self.batch.save(sample))
+            self.batch.leave(sample)
 
     def _admit(self) -> None:
         """Begin reading what fits, choices first: they are short and someone waits on them to go on."""
         budget = self.prefill_tokens - sum(one.left for one in self._reading)
         while self._choices and budget > 0:
-            job, adapter, space = self._choices.popleft()
-            one, cached = self._segment(job.ids, adapter, space)
-            self._reading[one] = ((job, space), cached)
-            budget -= one.left
+            choice = self._choices.popleft()
+            budget -= self._begin_reading(choice, choice.ids, choice.adapter, choice.space)
         while self._waiting and budget > 0:
             group = self._waiting[0]
             room = self._room(len(group), len(group[0].ids))
@@ -203,101 +244,86 @@ class Scheduler:
             if room < len(group):
                 self._waiting.appendleft(group[room:])
             first = group[0]
-            one, cached = self._segment(first.ids, first.adapter, first.space)
-            self._reading[one] = (group[:room], cached)
-            budget -= one.left
+            budget -= self._begin_reading(group[:room], first.ids, first.adapter, first.space)
 
-    def _given(self, adapter: int, ids: tuple[int, ...]) -> tuple[int, ...]:
+    def _begin_reading(self, group: Waiting, ids: Sequence[int], adapter: int, space: Hashable) -> int:
+        """How many tokens are to be read."""
+        known, shared = self.prefixes.find(space, ids)
+        segment = new_segment(self.decoder, ids, known, shared, adapter)
+        self._reading[segment] = (group, segment.done)
+        return segment.left
+
+    def _prompt(self, adapter: int, ids: tuple[int, ...]) -> tuple[int, ...]:
         """The tokens of a prompt as the adapter reads it. Raises ContextLengthExceeded."""
         given = (*self.adapters.learned(adapter), *ids)
         room_left(len(given), self.context)
         return given
 
     def _room(self, wanted: int, length: int) -> int:
-        """How many more rows of that length may run now; always one where nothing else does."""
+        """How many more samples of that length may run now; always one where nothing else does."""
         taken = self._reserved
-        count = min(wanted, self.max_rows - len(self.batch.rows) - taken)
-        while count > 0 and self.batch.needs(taken + count, length) > self.cache_bytes:
+        count = min(wanted, self.max_rows - len(self.batch.samples) - taken)
+        while count > 0 and self.batch.bytes_needed(taken + count, length) > self.cache_bytes:
             count //= 2
-        return count if count > 0 or self.batch.rows or taken else 1
+        return count if count > 0 or self.batch.samples or taken else 1
 
     def _make_room(self) -> None:
-        """Set the youngest rows back while the next step would outgrow the store's bounds."""
-        while len(self.batch.rows) > 1 and self.batch.needs() > self.cache_bytes:
-            row = self.batch.rows[-1]
-            self.prefixes.add(row.space, row.ids[:-1], self.batch.save(row))
-            self.batch.leave(row)
-            self._waiting.appendleft([row])
-
-    def _segment(
-        self, ids: list[int] | tuple[int, ...], adapter: int, space: Hashable
-    ) -> tuple[Segment, int]:
-        known, shared = self.prefixes.find(space, ids)
-        one = segment(self.decoder, ids, known, shared, adapter)
-        return one, one.done
+        """Set the youngest samples back while the next step would outgrow the store's bounds."""
+        while len(self.batch.samples) > 1 and self.batch.bytes_needed() > self.cache_bytes:
+            sample = self.batch.samples[-1]
+            self.prefixes.add(sample.space, sample.ids[:-1], self.batch.save(sample))
+            self.batch.leave(sample)
+            self._waiting.appendleft([sample])
 
     def _read(self) -> None:
-        """One pass over the prompts; those that are whole become rows, or answers to choices."""
-        whole = advance(self.decoder, list(self._reading), self.prefill_tokens, self.adapters.patch)
-        rows: list[Row] = []
+        """One pass over the prompts; those that are whole become running samples, or answers to choices."""
+        whole = advance(self.decoder, list(self._reading), self.prefill_tokens, self.adapters.layers)
+        read: list[tuple[Segment, list[Sample]]] = []
+        last: list[torch.Tensor] = []
         sources: list[int] = []
-        for at, (one, hidden) in enumerate(whole):
-            job, cached = self._reading[one]
-            if isinstance(job, tuple):
-                choice, space = job
-                del self._reading[one]
-                self.prefixes.add(space, choice.ids, one.kv)
-                answer = weigh(self.decoder, choice, one, hidden, cached, self.adapters.patch)
-                self.outbox.result(choice.id, answer)
+        for segment, hidden in whole:
+            group, cached = self._reading.pop(segment)
+            if isinstance(group, _PendingChoice):
+                self._answer(group, segment, hidden, cached)
                 continue
-            self.prefixes.add(job[0].space, tuple(one.ids), one.kv)
-            if job[0].tells and len(job[0].ids) == job[0].prompt:
-                learned = job[0].learned
-                job[0].announced = (job[0].prompt - learned, max(0, cached - learned))
-            rows += job
-            sources += [at] * len(job)
-        if rows:
-            last = torch.cat([hidden[-1:] for _, hidden in whole])
-            logits = self.decoder.logits(last).index_select(
-                0, torch.tensor(sources, device=self.decoder.device)
-            )
-            drawn = sampler_for(rows, self.decoder).draw(logits)
-            self._take(rows, drawn.tokens, drawn.logprobs, running=False)
-        for one, _ in whole:
-            job = self._reading.pop(one, ([], 0))[0]
-            alive = [row for row in job if row.finish is None] if isinstance(job, list) else []
-            if alive:
-                self.batch.join(alive, one.kv)
+            first = group[0]
+            self.prefixes.add(first.space, tuple(segment.ids), segment.kv)
+            if first.reports_prompt and len(first.ids) == first.prompt:
+                first.prompt_counts = (first.prompt - first.learned, max(0, cached - first.learned))
+            sources += [len(read)] * len(group)
+            read.append((segment, group))
+            last.append(hidden[-1:])
+        if not read:
+            return
+        samples = [one for _, group in read for one in group]
+        source = torch.tensor(sources, device=self.decoder.device)
+        drawn = sampler_of(samples, self.decoder).draw(self.decoder.logits(torch.cat(last))[source])
+        self._extend(samples, drawn.tokens, drawn.logprobs)
+        for segment, group in read:
+            if alive := [one for one in group if one.finish is None]:
+                self.batch.join(alive, segment.kv)
 
-    def _take(
-        self,
-        rows: list[Row],
-        tokens: list[int],
-        logprobs: list[tuple[float, list[tuple[int, float]]]] | None,
-        *,
-        running: bool,
-    ) -> None:
-        """Give each row its token, tell it, and let the finished ones go."""
-        for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-            text = row.take(token)
-            wanted = logprobs is not None and row.request.sampling.logprobs is not None
-            self.outbox.text(
-                row, text, token, row.logprob(token, logprobs[i]) if wanted and logprobs else None
-            )
-        if running:
-            self._leave(rows)
-
-    def _leave(self, rows: list[Row]) -> None:
-        """Let the finished ones go: only after every row has its tokens, since a row is moved by its length."""
-        for row in [row for row in rows if row.finish is not None]:
-            self.prefixes.add(row.space, row.ids[:-1], self.batch.save(row))
-            self.batch.leave(row)
+    def _answer(self, choice: _PendingChoice, prompt: Segment, hidden: torch.Tensor, cached: int) -> None:
+        self.prefixes.add(choice.space, choice.ids, prompt.kv)
+        options, learned = choice.request.options, choice.learned
+        probabilities, mass = score_options(self.decoder, options, prompt, hidden, self.adapters.layers)
+        self.output.add_result(
+            choice.request.id,
+            Choice(probabilities, mass, len(choice.ids) - learned, max(0, cached - learned)),
+        )
 
 
-def drop(rows: list[Row], index: int | None) -> list[Row]:
-    """Take one sample's row, or all, out of rows that wait together. What is left goes on telling the prompt."""
-    gone = [row for row in rows if index in (None, row.index)]
-    rows[:] = [row for row in rows if row not in gone]
-    if rows and any(row.tells for row in gone):
-        rows[0].tells = True
+def _drop(group: list[Sample], index: int | None) -> list[Sample]:
+    """Take one sample, or all, out of those that wait together. What is left goes on to report the prompt."""
+    gone = [one for one in group if index in (None, one.index)]
+    group[:] = [one for one in group if one not in gone]
+    if group and any(one.reports_prompt for one in gone):
+        group[0].reports_prompt = True
     return gone
+
+
+def _cache_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * 0.6)
+    return min(2**32, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)

@@ -1,20 +1,16 @@
-"""Reward models in the worker: a linear head, or a small stack of them, over the hidden states of a decoder.
+"""Texts read by reward models and as vectors, in the worker: one pass of a decoder, then a head over its states.
 
-    r(t) = W_k relu(... relu(W_1 h_t + b_1)) + b_k          h_t the normalised state after the last layer
-
-or by a side network (`side.py`), which reads all of an answer's tokens.
+    linear   r(t) = W_k relu(... relu(W_1 h_t + b_1)) + b_k        h_t the normalised state after the last layer
+    side     a side network, which reads all of an answer's tokens (`side_network`)
+    mean     e = m / |m|,  m = 1/T sum_t h_t                       the served model's own embedding of a text
 
 The decoder is the served one, whose cached prefixes are then used again, or one of the head's own checkpoint. With two
 labels the value is the log-odds of the second. A step is one pass over the texts that fit `limit` tokens, so that a
 long batch does not hold up what is being generated for longer than a prompt would.
 
-Texts as vectors by the served model itself: the mean of its hidden states over a text's tokens, of length 1.
-
-    e = m / |m|,  m = 1/T sum_t h_t          h_t the normalised state after the last layer
-
-Pooling as in Sentence-BERT (Reimers and Gurevych 2019, section 3, MEAN), without the training for it that follows
-there: any decoder gives these vectors, but states of causal attention know only what stands before them. A model that
-was trained to embed does better; it is served by an endpoint.
+`mean` is pooling as in Sentence-BERT (Reimers and Gurevych 2019, section 3, MEAN), without the training for it that
+follows there: any decoder gives these vectors, but states of causal attention know only what stands before them. A
+model that was trained to embed does better; it is served by an endpoint.
 """
 
 from __future__ import annotations
@@ -30,14 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.engines.embedded.cache import PrefixCache
-from reason_engine.engines.embedded.messages import Rate
-from reason_engine.engines.embedded.model import weights
+from reason_engine.engines.embedded.messages import OutputBuffer, ScoreTexts
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.model.side_network import SideNetwork, surprise
-from reason_engine.engines.embedded.prefill import Segment, advance, segment
-from reason_engine.engines.embedded.rows import Outbox
+from reason_engine.engines.embedded.model.weights import load_weights
+from reason_engine.engines.embedded.prefill import PrefixCache, Segment, advance, new_segment
 from reason_engine.engines.reward_models import RewardFile
 from reason_engine.errors import ModelLoadError
 from reason_engine.types import Scores
@@ -48,7 +42,7 @@ NOTHING = -12.0
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class LinearHead:
     """Linear layers in order, each (weight, bias or None), over a decoder. `own`: over the served model."""
 
     decoder: Decoder
@@ -75,7 +69,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class SideHead:
     """A side network beside the served model, from the token before the answer on."""
 
     decoder: Decoder
@@ -95,136 +89,14 @@ class Side:
         hidden_NH = hidden_NH[start - len(ids) :]
         ids_T = torch.tensor(ids[start:], device=hidden_NH.device)
         tokens_TH = self.decoder.weights.embedding.index_select(0, ids_T)
-        said_1T3 = surprise(self.decoder.logits(hidden_NH)[None], ids_T[None])
+        surprise_1T3 = surprise(self.decoder.logits(hidden_NH)[None], ids_T[None])
         states_TH = self.decoder.states(hidden_NH)
-        values_1T = self.network(states_TH[None].float(), tokens_TH[None].float(), said_1T3)
+        values_1T = self.network(states_TH[None].float(), tokens_TH[None].float(), surprise_1T3)
         return tuple(float(values_1T[0, place - start]) if place >= begin else NOTHING for place in places)
 
 
-@dataclass(slots=True)
-class Job:
-    """A request on its way; `values[i]` is None until input i was read."""
-
-    request: Rate
-    values: list[tuple[float, ...] | None]
-
-    def next(self) -> int:
-        return self.values.index(None)
-
-
-class Rater:
-    """Reads texts by heads, by the name None as vectors; first come first served."""
-
-    def __init__(
-        self,
-        heads: Mapping[str, Head | Side],
-        served: Decoder,
-        prefixes: PrefixCache,
-        outbox: Outbox,
-        limit: int,
-    ) -> None:
-        self.heads: Mapping[str | None, Head | Side | Mean] = {**heads, None: Mean(served)}
-        self.prefixes, self.outbox, self.limit = prefixes, outbox, limit
-        self._jobs: deque[Job] = deque()
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._jobs)
-
-    def add(self, request: Rate) -> None:
-        """Queue a request."""
-        if not request.inputs:
-            self.outbox.result(request.id, Scores(()))
-            return
-        self._jobs.append(Job(request, [None] * len(request.inputs)))
-
-    def abort(self, request_id: str) -> None:
-        """Forget a request that nobody waits for."""
-        self._jobs = deque(job for job in self._jobs if job.request.id != request_id)
-
-    def step(self) -> None:
-        """One pass."""
-        job = self._jobs[0]
-        request, head = job.request, self.heads[job.request.model]
-        first, parts = job.next(), list[Segment]()
-        for number, ids in enumerate(request.inputs[first:], first):
-            places = request.places[number] or (len(ids) - 1,)
-            part = self._segment(head, ids, len(ids) - head.kept_from(places, request.begins[number]))
-            if parts and sum(p.left for p in parts) + part.left > self.limit:
-                break
-            parts.append(part)
-        done = dict(advance(head.decoder, parts, sum(p.left for p in parts), None))
-        for number, part in enumerate(parts, first):
-            job.values[number] = head.read(
-                done[part], part.ids, request.places[number], request.begins[number]
-            )
-        if None not in job.values:
-            self._jobs.popleft()
-            read = sum(map(len, request.inputs))
-            self.outbox.result(request.id, Scores(tuple(v for v in job.values if v is not None), read))
-
-    def _segment(self, head: Head | Side | Mean, ids: Sequence[int], keep: int) -> Segment:
-        known, shared = self.prefixes.find(0, ids) if head.own else (None, 0)
-        return segment(head.decoder, ids, known, shared, keep=keep)
-
-
-def load_heads(files: Sequence[RewardFile], served: Decoder) -> dict[str, Head | Side]:
-    """Raises ModelLoadError naming the folder and what is wrong."""
-    return {file.name: _load(file, served) for file in files}
-
-
-def _load(file: RewardFile, served: Decoder) -> Head | Side:
-    folder, decoder = Path(file.path), served
-    if file.side is not None:
-        return _load_side(folder, file.side, served)
-    if not file.own:
-        # A checkpoint with another head has no output embedding; none is asked for.
-        shape = replace(read_shape(folder, heads=True), tied=True)
-        loaded = weights.load(folder, shape, served.dtype, served.device)
-        decoder = Decoder(shape, loaded, served.dtype, served.device)
-    layers = _layers(folder, decoder)
-    width = decoder.shape.hidden
-    for weight, _ in layers:
-        if weight.shape[1] != width:
-            raise ModelLoadError(
-                f"{folder}: a head over {weight.shape[1]} values where the model has {width}"
-            )
-        width = weight.shape[0]
-    if width not in (1, 2):
-        raise ModelLoadError(f"{folder}: a reward model has one label or two, not {width}")
-    return Head(decoder, layers, file.own)
-
-
-def _layers(folder: Path, decoder: Decoder) -> tuple[tuple[Tensor, Tensor | None], ...]:
-    """`score.weight`, or `score.0.weight`, `score.2.weight` and so on, with their biases."""
-    found = _tensors(folder, decoder.device)
-    matrices = sorted(name for name, tensor in found.items() if name.endswith("weight") and tensor.dim() == 2)
-    if not matrices:
-        raise ModelLoadError(f"{folder}: no head found: no tensor score.weight")
-    return tuple((found[name], found.get(name.removesuffix("weight") + "bias")) for name in matrices)
-
-
-def _load_side(folder: Path, sizes: tuple[int, int], decoder: Decoder) -> Side:
-    network = SideNetwork(decoder.shape.hidden, *sizes)
-    tensors = _tensors(folder, torch.device("cpu"))
-    try:
-        network.load_state_dict({name.removeprefix(NAMES[0]): tensor for name, tensor in tensors.items()})
-    except RuntimeError as error:
-        raise ModelLoadError(f"{folder}: {str(error).splitlines()[1].strip()}") from None
-    return Side(decoder, network.to(decoder.device).eval().requires_grad_(False))
-
-
-def _tensors(folder: Path, device: torch.device) -> dict[str, Tensor]:
-    """Those of the head, in fp32. Raises ModelLoadError."""
-    return {
-        name: tensor.to(device, torch.float32)
-        for name, tensor in ModelFolder(folder).tensors()
-        if name.startswith(NAMES)
-    }
-
-
 @dataclass(frozen=True, slots=True)
-class Mean:
+class MeanPooling:
     """Reads a text whole: states that are in the prefix cache as keys and values only are computed again."""
 
     decoder: Decoder
@@ -240,3 +112,123 @@ class Mean:
         """The text's vector, (H); the places do not matter."""
         mean = self.decoder.states(hidden_NH).float().mean(0)
         return tuple(F.normalize(mean, dim=0).tolist())
+
+
+Head = LinearHead | SideHead | MeanPooling
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request on its way; `values[i]` is None until input i was read."""
+
+    request: ScoreTexts
+    values: list[tuple[float, ...] | None]
+
+
+class TextScorer:
+    """Reads texts by heads, by the name None as vectors; first come first served."""
+
+    def __init__(
+        self,
+        heads: Mapping[str, LinearHead | SideHead],
+        served: Decoder,
+        prefixes: PrefixCache,
+        output: OutputBuffer,
+        limit: int,
+    ) -> None:
+        self.heads: Mapping[str | None, Head] = {**heads, None: MeanPooling(served)}
+        self.prefixes, self.output, self.limit = prefixes, output, limit
+        self._pending: deque[_Pending] = deque()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._pending)
+
+    def add(self, request: ScoreTexts) -> None:
+        """Queue a request."""
+        if not request.inputs:
+            self.output.add_result(request.id, Scores(()))
+            return
+        self._pending.append(_Pending(request, [None] * len(request.inputs)))
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request that nobody waits for."""
+        self._pending = deque(one for one in self._pending if one.request.id != request_id)
+
+    def step(self) -> None:
+        """One pass."""
+        request, values = self._pending[0].request, self._pending[0].values
+        head = self.heads[request.model]
+        first, segments = values.index(None), list[Segment]()
+        for number, ids in enumerate(request.inputs[first:], first):
+            places = request.places[number] or (len(ids) - 1,)
+            one = self._segment(head, ids, len(ids) - head.kept_from(places, request.begins[number]))
+            if segments and sum(s.left for s in segments) + one.left > self.limit:
+                break
+            segments.append(one)
+        done = dict(advance(head.decoder, segments, sum(s.left for s in segments), None))
+        for number, one in enumerate(segments, first):
+            values[number] = head.read(done[one], one.ids, request.places[number], request.begins[number])
+        if None not in values:
+            self._pending.popleft()
+            read = sum(map(len, request.inputs))
+            self.output.add_result(request.id, Scores(tuple(v for v in values if v is not None), read))
+
+    def _segment(self, head: Head, ids: Sequence[int], keep: int) -> Segment:
+        known, shared = self.prefixes.find(0, ids) if head.own else (None, 0)
+        return new_segment(head.decoder, ids, known, shared, keep=keep)
+
+
+def load_heads(files: Sequence[RewardFile], served: Decoder) -> dict[str, LinearHead | SideHead]:
+    """Raises ModelLoadError naming the folder and what is wrong."""
+    return {file.name: _load(file, served) for file in files}
+
+
+def _load(file: RewardFile, served: Decoder) -> LinearHead | SideHead:
+    folder, decoder = Path(file.path), served
+    if file.side is not None:
+        return _load_side(folder, file.side, served)
+    if not file.own:
+        # A checkpoint with another head has no output embedding; none is asked for.
+        shape = replace(read_shape(folder, heads=True), tied=True)
+        loaded = load_weights(folder, shape, served.dtype, served.device)
+        decoder = Decoder(shape, loaded, served.dtype, served.device)
+    layers = _layers(folder, decoder)
+    width = decoder.shape.hidden
+    for weight, _ in layers:
+        if weight.shape[1] != width:
+            raise ModelLoadError(
+                f"{folder}: a head over {weight.shape[1]} values where the model has {width}"
+            )
+        width = weight.shape[0]
+    if width not in (1, 2):
+        raise ModelLoadError(f"{folder}: a reward model has one label or two, not {width}")
+    return LinearHead(decoder, layers, file.own)
+
+
+def _layers(folder: Path, decoder: Decoder) -> tuple[tuple[Tensor, Tensor | None], ...]:
+    """`score.weight`, or `score.0.weight`, `score.2.weight` and so on, with their biases."""
+    found = _tensors(folder, decoder.device)
+    matrices = sorted(name for name, tensor in found.items() if name.endswith("weight") and tensor.dim() == 2)
+    if not matrices:
+        raise ModelLoadError(f"{folder}: no head found: no tensor score.weight")
+    return tuple((found[name], found.get(name.removesuffix("weight") + "bias")) for name in matrices)
+
+
+def _load_side(folder: Path, sizes: tuple[int, int], decoder: Decoder) -> SideHead:
+    network = SideNetwork(decoder.shape.hidden, *sizes)
+    tensors = _tensors(folder, torch.device("cpu"))
+    try:
+        network.load_state_dict({name.removeprefix(NAMES[0]): tensor for name, tensor in tensors.items()})
+    except RuntimeError as error:
+        raise ModelLoadError(f"{folder}: {str(error).splitlines()[1].strip()}") from None
+    return SideHead(decoder, network.to(decoder.device).eval().requires_grad_(False))
+
+
+def _tensors(folder: Path, device: torch.device) -> dict[str, Tensor]:
+    """Those of the head, in fp32. Raises ModelLoadError."""
+    return {
+        name: tensor.to(device, torch.float32)
+        for name, tensor in ModelFolder(folder).tensors()
+        if name.startswith(NAMES)
+    }

@@ -1,6 +1,6 @@
-"""How the front reaches its worker: a thread of this process, or a process of its own.
+"""How the front reaches its worker, a thread of this process or a process of its own, and what it holds of a request.
 
-One open request as the front sees it: pieces arrive, and are joined per sample while nobody reads.
+Deltas of one sample are joined while nobody reads. Never loads torch.
 """
 
 from __future__ import annotations
@@ -15,29 +15,38 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol
 
-from reason_engine.engines.embedded.messages import Config, Delta, FromWorker, Stop, ToWorker
+from reason_engine.engines.embedded.messages import (
+    Delta,
+    FromWorker,
+    Inbox,
+    Stop,
+    ToWorker,
+    WorkerConfig,
+    frame,
+    join,
+)
 from reason_engine.types import Chunk
 
 Receive = Callable[[FromWorker | None], None]
 """Called in the front's event loop; None once the worker has ended."""
 
 
-class Link(Protocol):
-    async def open(self, config: Config, receive: Receive) -> None: ...
+class Transport(Protocol):
+    async def open(self, config: WorkerConfig, receive: Receive) -> None: ...
     def send(self, message: ToWorker) -> None: ...
     async def close(self) -> None: ...
 
 
-class ThreadLink:
+class ThreadTransport:
     """The worker in a daemon thread."""
 
     def __init__(self) -> None:
-        self._inbox: SimpleQueue[ToWorker | Callable[[], None]] = SimpleQueue()
+        self._inbox: Inbox = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    async def open(self, config: Config, receive: Receive) -> None:
+    async def open(self, config: WorkerConfig, receive: Receive) -> None:
         from reason_engine.engines.embedded.worker import Worker
 
         loop = asyncio.get_running_loop()
@@ -62,7 +71,7 @@ class ThreadLink:
             await asyncio.to_thread(self._thread.join)
 
 
-class ProcessLink:
+class ProcessTransport:
     """The worker in a child process that ends with this one."""
 
     def __init__(self) -> None:
@@ -73,7 +82,7 @@ class ProcessLink:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
-    async def open(self, config: Config, receive: Receive) -> None:
+    async def open(self, config: WorkerConfig, receive: Receive) -> None:
         home = str(Path(__file__).resolve().parents[3])
         paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = await asyncio.create_subprocess_exec(
@@ -105,10 +114,8 @@ class ProcessLink:
 
     def _write(self, message: object) -> None:
         stream = self._process.stdin if self._process else None
-        if stream is None or stream.is_closing():
-            return
-        data = pickle.dumps(message, protocol=5)
-        stream.write(struct.pack("<I", len(data)) + data)
+        if stream is not None and not stream.is_closing():
+            stream.write(frame(message))
 
     async def _read(self, process: Process, receive: Receive) -> None:
         assert process.stdout is not None
@@ -120,35 +127,35 @@ class ProcessLink:
             receive(None)
 
 
-class Stream:
-    """Open until each of its `n` samples has had its last piece, or it failed."""
+class SampleStream:
+    """The front's end of one request: open until each of its `n` samples has had its last delta, or it failed."""
 
     def __init__(self, n: int) -> None:
         self.left = n
         self._held: dict[int, list[Delta]] = {}
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._error: Exception | None = None
 
     def put(self, delta: Delta) -> None:
-        self._held.setdefault(delta[1], []).append(delta)
-        if delta[5] is not None:
+        self._held.setdefault(delta.index, []).append(delta)
+        if delta.finish is not None:
             self.left -= 1
-        self._news.set()
+        self._changed.set()
 
     def fail(self, error: Exception) -> None:
         self._error, self.left = error, 0
-        self._news.set()
+        self._changed.set()
 
     async def take(self) -> list[Chunk]:
         """The chunks that have come, at least one. Raises the error that ended the stream, after what came before."""
-        await self._news.wait()
-        self._news.clear()
+        await self._changed.wait()
+        self._changed.clear()
         held, self._held = self._held, {}
         if not held and self._error is not None:
             raise self._error
         if self._error is not None:
-            self._news.set()
-        return [_chunk(deltas) for deltas in held.values()]
+            self._changed.set()
+        return [_chunk(*join(deltas)) for deltas in held.values()]
 
     @property
     def over(self) -> bool:
@@ -156,22 +163,5 @@ class Stream:
         return self.left == 0 and not self._held and self._error is None
 
 
-def _chunk(deltas: list[Delta]) -> Chunk:
-    if len(deltas) == 1:
-        _, index, text, ids, logprobs, finish, reason, prompt, cached, accepted, rejected = deltas[0]
-        return Chunk(index, text, ids, len(ids), logprobs, finish, reason, prompt, cached, accepted, rejected)
-    ids = tuple(i for d in deltas for i in d[3])
-    last = deltas[-1]
-    return Chunk(
-        last[1],
-        "".join(d[2] for d in deltas),
-        ids,
-        len(ids),
-        tuple(p for d in deltas for p in d[4]),
-        last[5],
-        last[6],
-        sum(d[7] for d in deltas),
-        sum(d[8] for d in deltas),
-        sum(d[9] for d in deltas),
-        sum(d[10] for d in deltas),
-    )
+def _chunk(_: str, index: int, text: str, ids: tuple[int, ...], *others: Any) -> Chunk:
+    return Chunk(index, text, ids, len(ids), *others)

@@ -1,7 +1,7 @@
 """The worker: a loop that takes messages, steps the scheduler and sends what came of it. In a thread or a process.
 
-`python -m reason_engine.engines.embedded.worker` is the process: messages on standard input and output, each 4 bytes of
-length and a pickle. It trusts its parent, and ends when its parent's end of the pipe closes.
+`python -m reason_engine.engines.embedded.worker` is the process: messages on standard input and output, framed as
+`messages` says. It trusts its parent, and ends when its parent's end of the pipe closes.
 """
 
 from __future__ import annotations
@@ -16,37 +16,30 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import BinaryIO
 
 from reason_engine.engines.chat.template import ChatFormat
+from reason_engine.engines.embedded import messages
 from reason_engine.engines.embedded.grammar import Grammars, Matcher
 from reason_engine.engines.embedded.messages import (
-    Abort,
-    Choose,
-    Config,
-    DraftFrom,
-    Failed,
     FromWorker,
-    LoadAdapter,
-    Rate,
-    Start,
-    Stop,
-    TakeWeights,
+    Generate,
+    Inbox,
+    OutputBuffer,
     ToWorker,
-    UnloadAdapter,
+    WorkerConfig,
+    frame,
 )
+from reason_engine.engines.text import Vocabulary
 from reason_engine.errors import ReasonError, RequestError
 
-STUDY_TOKENS = 1000
-"""Of the texts to draft from, between two looks at the inbox."""
-
-Send = Callable[[FromWorker], None]
+INDEX_TOKENS = 1000
+"""Of the texts to draft from, indexed between two looks at the inbox."""
 
 
 class Worker:
     """One model and its loop. `inbox` may be fed from any thread."""
 
-    def __init__(self, config: Config, inbox: SimpleQueue[ToWorker | Callable[[], None]], send: Send) -> None:
+    def __init__(self, config: WorkerConfig, inbox: Inbox, send: Callable[[FromWorker], None]) -> None:
         self.config, self.inbox, self.send = config, inbox, send
 
     def run(self) -> None:
@@ -58,122 +51,116 @@ class Worker:
                 self._load()
                 self._loop()
         except ReasonError as error:
-            self.send(Failed(error))
+            self.send(messages.Failed(error))
         except Exception as error:  # boundary: whatever stops the loop ends this engine
             traceback.print_exc()
-            self.send(Failed(RuntimeError(f"{type(error).__name__}: {error}")))
+            self.send(messages.Failed(RuntimeError(f"{type(error).__name__}: {error}")))
 
     def _load(self) -> None:
-        from reason_engine.engines.embedded.loading import build
-        from reason_engine.engines.embedded.rows import Outbox
-        from reason_engine.engines.embedded.scoring import Rater, load_heads
+        import torch
 
-        chat = ChatFormat.load(Path(self.config.path))
-        self.outbox = Outbox(self.send, self.config.coalesce_seconds)
-        self.scheduler, ready = build(self.config, chat, self.outbox)
-        self.grammars = Grammars(chat.tokenizer, self.scheduler.decoder.shape.vocab, chat.eos_ids)
-        heads = load_heads(self.config.rewards, self.scheduler.decoder)
-        self.rater = Rater(
-            heads,
-            self.scheduler.decoder,
-            self.scheduler.prefixes,
-            self.outbox,
-            self.scheduler.prefill_tokens,
-        )
+        from reason_engine.engines.embedded.model.decoder import load_decoder
+        from reason_engine.engines.embedded.scheduler import Scheduler
+        from reason_engine.engines.embedded.scoring import TextScorer, load_heads
+
+        config, folder = self.config, Path(self.config.path)
+        chat = ChatFormat.load(folder)
+        decoder = load_decoder(folder, dtype=config.dtype, device=config.device, threads=config.threads)
+        self.output = OutputBuffer(self.send, config.coalesce_seconds)
+        self.scheduler = Scheduler(decoder, Vocabulary(chat.tokenizer), chat.eos_ids, self.output, config)
+        self.grammars = Grammars(chat.tokenizer, decoder.shape.vocab, chat.eos_ids)
+        heads = load_heads(config.rewards, decoder)
+        limit = self.scheduler.prefill_tokens
+        self.scorer = TextScorer(heads, decoder, self.scheduler.prefixes, self.output, limit)
         self._compiling: dict[str, list[int]] = {}
-        self._studying: list[str] = []
-        self.send(ready)
+        """Requests whose constraint is being compiled, with the samples that were aborted meanwhile."""
+        self._indexing: list[str] = []
+        precision = str(decoder.dtype).removeprefix("torch.")
+        self.send(messages.Ready(torch.get_num_threads(), precision, str(decoder.device)))
 
     def _loop(self) -> None:
         while True:
             while True:
                 try:
-                    message = self.inbox.get(block=not (self._busy or self._studying))
+                    message = self.inbox.get(block=not (self._busy or self._indexing))
                 except Empty:
                     break
-                if isinstance(message, Stop):
+                if isinstance(message, messages.Stop):
                     return
                 self._handle(message)
                 if not self._busy:
                     self._flush()
-            if self.rater.busy:
-                self.rater.step()
+            if self.scorer.busy:
+                self.scorer.step()
             if self.scheduler.busy:
                 self.scheduler.step()
             self._flush()
-            if self._studying and not self._busy:
-                self._study()
+            if self._indexing and not self._busy:
+                self._index_texts()
 
-    def _study(self) -> None:
-        """Take in some of the texts to draft from; nothing else is to be done."""
-        study = self.scheduler.drafting.study
-        study.go_on(STUDY_TOKENS)
-        if not study:
-            for identity in self._studying:
-                self.outbox.result(identity)
-            self._studying.clear()
+    def _index_texts(self) -> None:
+        """Index some of the texts to draft from; nothing else is to be done."""
+        queue = self.scheduler.drafting.corpus_queue
+        queue.advance(INDEX_TOKENS)
+        if not queue:
+            for identity in self._indexing:
+                self.output.add_result(identity)
+            self._indexing.clear()
             self._flush()
 
     @property
     def _busy(self) -> bool:
-        return self.scheduler.busy or self.rater.busy
+        return self.scheduler.busy or self.scorer.busy
 
     def _flush(self) -> None:
-        failures = self.scheduler.drafting.failures
-        self.outbox.flush(
-            self.scheduler.running, self.scheduler.waiting, now=not self._busy, failures=failures
-        )
+        scheduler, failures = self.scheduler, self.scheduler.drafting.failures
+        self.output.flush(scheduler.running, scheduler.waiting, now=not self._busy, draft_failures=failures)
 
     def _handle(self, message: ToWorker | Callable[[], None]) -> None:
+        if callable(message):
+            return message()
         try:
             match message:
-                case Start(sampling=sampling) if sampling.structured is not None:
-                    self._compile(message)
-                case Start():
-                    self.scheduler.start(message)
-                case Choose():
+                case Generate():
+                    if message.sampling.structured is not None:
+                        self._compile(message)
+                    else:
+                        self.scheduler.start(message)
+                case messages.Choose():
                     self.scheduler.choose(message)
-                case Rate():
-                    self.rater.add(message)
-                case Abort():
-                    if message.id in self._compiling and message.index is not None:
-                        self._compiling[message.id].append(message.index)
-                    elif message.id in self._compiling:
-                        del self._compiling[message.id]
-                        self.outbox.error(
-                            message.id, RequestError("aborted while its constraint was compiled")
-                        )
-                    self.rater.abort(message.id)
-                    self.scheduler.abort(message.id, message.index)
-                case LoadAdapter():
-                    self.scheduler.adapters.load(
-                        message.name, Path(message.path), self.scheduler.used_adapters
-                    )
-                    self.outbox.result(message.id)
-                case UnloadAdapter():
-                    self.scheduler.adapters.unload(message.name, self.scheduler.used_adapters)
-                    self.outbox.result(message.id)
-                case TakeWeights():
-                    self._take_weights(message)
-                case DraftFrom():
+                case messages.ScoreTexts():
+                    self.scorer.add(message)
+                case messages.Abort():
+                    self._abort(message.id, message.index)
+                case messages.LoadAdapter():
+                    self.scheduler.load_adapter(message.name, Path(message.path))
+                    self.output.add_result(message.id)
+                case messages.UnloadAdapter():
+                    self.scheduler.unload_adapter(message.name)
+                    self.output.add_result(message.id)
+                case messages.ReplaceWeights():
+                    if self._busy or self._compiling:
+                        raise RequestError("weights are taken only while nothing runs")
+                    self.scheduler.replace_weights(message)
+                    self.output.add_result(message.id)
+                case messages.DraftFrom():
                     self.scheduler.drafting.draft_from(message.texts)
-                    self._studying.append(message.id)
-                case Stop():
+                    self._indexing.append(message.id)
+                case messages.Stop():
                     pass
-                case _:
-                    message()
         except ReasonError as error:
-            self.outbox.error(getattr_id(message), error)
+            self.output.add_error("" if isinstance(message, messages.Stop) else message.id, error)
 
-    def _take_weights(self, message: TakeWeights) -> None:
-        from reason_engine.engines.embedded.loading import renew
+    def _abort(self, request_id: str, index: int | None) -> None:
+        if request_id in self._compiling and index is not None:
+            self._compiling[request_id].append(index)
+        elif request_id in self._compiling:
+            del self._compiling[request_id]
+            self.output.add_error(request_id, RequestError("aborted while its constraint was compiled"))
+        self.scorer.abort(request_id)
+        self.scheduler.abort(request_id, index)
 
-        if self._busy or self._compiling:
-            raise RequestError("weights are taken only while nothing runs")
-        renew(self.scheduler, message.tensors)
-        self.outbox.result(message.id)
-
-    def _compile(self, request: Start) -> None:
+    def _compile(self, request: Generate) -> None:
         """Compile the constraint beside the loop; whichever comes first, the result or the limit, decides."""
         self._compiling[request.id] = []
 
@@ -199,35 +186,26 @@ class Worker:
         timer.start()
         threading.Thread(target=lambda: (work(), timer.cancel()), daemon=True).start()
 
-    def _compiled(self, request: Start, made: Matcher | ReasonError) -> None:
+    def _compiled(self, request: Generate, made: Matcher | ReasonError) -> None:
         if request.id not in self._compiling:
             return
-        left = self._compiling.pop(request.id)
-        if isinstance(made, ReasonError):
-            self.outbox.error(request.id, made)
-            return
-        self.scheduler.start(request, made)
-        for index in left:
+        aborted = self._compiling.pop(request.id)
+        try:
+            if isinstance(made, ReasonError):
+                raise made
+            self.scheduler.start(request, made)
+        except ReasonError as error:
+            self.output.add_error(request.id, error)
+        for index in aborted:
             self.scheduler.abort(request.id, index)
 
 
-def getattr_id(message: ToWorker | Callable[[], None]) -> str:
-    return message.id if not isinstance(message, Stop) and not callable(message) else ""
-
-
-def write(stream: BinaryIO, message: object) -> None:
-    """One framed message."""
-    data = pickle.dumps(message, protocol=5)
-    stream.write(struct.pack("<I", len(data)) + data)
-    stream.flush()
-
-
 def main() -> None:
-    """The process's life: the first message is its Config."""
+    """The process's life: the first message is its WorkerConfig."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     reading, writing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    inbox: SimpleQueue[ToWorker | Callable[[], None]] = SimpleQueue()
+    inbox: Inbox = SimpleQueue()
 
     def receive() -> object:
         head = reading.read(4)
@@ -236,7 +214,7 @@ def main() -> None:
         return pickle.loads(reading.read(struct.unpack("<I", head)[0]))
 
     config = receive()
-    assert isinstance(config, Config)
+    assert isinstance(config, WorkerConfig)
 
     def listen() -> None:
         while True:
@@ -246,7 +224,8 @@ def main() -> None:
 
     def send(message: FromWorker) -> None:
         try:
-            write(writing, message)
+            writing.write(frame(message))
+            writing.flush()
         except OSError:
             os._exit(0)
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reason_engine.engines.drafting.sources import Hits, Sam, Search, kind_of
+from reason_engine.engines.drafting.sources import AcceptanceRates, Sam, SearchIndex, length_class
 from reason_engine.engines.vllm.cpu_repairs import repair_drafting
 
 log = logging.getLogger("reason_engine.engines.vllm")
@@ -38,8 +38,8 @@ PROMPT_TOKENS = 512
 class _Prompt:
     """What the samples of one prompt share."""
 
-    search: Search = field(default_factory=Search)
-    hits: Hits = field(default_factory=Hits)
+    search: SearchIndex = field(default_factory=SearchIndex)
+    hits: AcceptanceRates = field(default_factory=AcceptanceRates)
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class SamDrafter:
         self._most = int(vllm_config.speculative_config.num_speculative_tokens)
         self._context = int(vllm_config.model_config.max_model_len)
         self._cpu = str(vllm_config.device_config.device) == "cpu"
-        self._all = Hits()
+        self._all = AcceptanceRates()
         self._rows: OrderedDict[tuple[int, bytes], list[_Row | None]] = OrderedDict()
         self._prompts: OrderedDict[bytes, _Prompt] = OrderedDict()
         self.failures = 0
@@ -105,7 +105,9 @@ class SamDrafter:
                 del self._rows[_key(before)]
             return row, False
         name = before.tobytes()
-        prompt = self._prompts[name] = self._prompts.pop(name, None) or _Prompt(hits=Hits(self._all))
+        prompt = self._prompts[name] = self._prompts.pop(name, None) or _Prompt(
+            hits=AcceptanceRates(self._all)
+        )
         while len(self._prompts) > MOST_PROMPTS:
             self._prompts.popitem(last=False)
         return _Row(prompt.search.sam(tuple(before.tolist())), prompt), True
@@ -113,14 +115,14 @@ class SamDrafter:
     def _draft(self, row: _Row, text: NDArray[np.int32], gained: int, fresh: bool) -> list[int]:
         search, hits = row.prompt.search, row.prompt.hits
         if row.drafted and not fresh:
-            hits.count(row.kind, row.drafted, min(gained - 1, row.drafted))
+            hits.observe(row.kind, row.drafted, min(gained - 1, row.drafted))
         row.drafted = 0
-        search.reading.go_on(PROMPT_TOKENS)
+        search.queue.advance(PROMPT_TOKENS)
         row.sam.feed(text[-gained:].tolist())
         length = row.sam.find()
         if length < SHORTEST_MATCH:
             return []
-        row.kind = kind_of(length)
+        row.kind = length_class(length)
         worth = math.floor(math.log(LEAST_CHANCE) / math.log(hits.chance(row.kind)))
         draft = row.sam.draft(max(0, min(self._most, length, worth, self._context - len(text) - 1)))
         row.drafted = len(draft)

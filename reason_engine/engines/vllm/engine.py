@@ -20,12 +20,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from reason_engine.contracts import Capabilities, Health
-from reason_engine.engines import engines
-from reason_engine.engines.chat.template import ChatFormat
-from reason_engine.engines.chat.text_methods import Spoken
+from reason_engine.engines import check_adapter, check_counts, engines, room_left
+from reason_engine.engines.chat.template import ChatFormat, ChatTextMethods
 from reason_engine.engines.checkpoint.adapter_files import check_fits, only_lora, read_adapter
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.engines.refusals import check_adapter, check_counts, room_left
 from reason_engine.engines.reward_models import Endpoints
 from reason_engine.engines.text import Vocabulary, token_ids_of
 from reason_engine.engines.vllm import cpu_repairs
@@ -65,7 +63,7 @@ _DRAFTERS = {"custom_class": "sam", "draft_model": "model"}
 
 
 @engines.register("vllm")
-class VllmEngine(Spoken):
+class VllmEngine(ChatTextMethods):
     """Constructing it loads nothing; `start` checks the folder, then loads the weights."""
 
     def __init__(

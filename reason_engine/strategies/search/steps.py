@@ -1,13 +1,12 @@
-"""Grows partial solutions step by step: the model's side of every search over steps. The mathematics are elsewhere.
+"""Grows partial solutions step by step and makes one answer of those that ended, for every search over steps.
 
 A step ends where the profile says (`step_end`); the next one continues on the tokens of the last, so that an engine
 reads a prefix once. Several steps from one state are one engine request. Where the profile knows the task, its checker
 drops illegal lines and tells whether an answer is right; it never proposes, values or looks ahead.
 
-Makes one answer of the finished thoughts of a search.
-
-`best`: the thought of highest value. `vote`: the answer whose draws' values sum to most (best-of-n weighted, Li et
-al. 2023, arXiv:2206.02336, section 3.2; the final selection of Snell et al. 2024, arXiv:2408.03314, section 5.1).
+The answer is by `best` the thought of highest value, by `vote` the answer whose draws' values sum to most (best-of-n
+weighted, Li et al. 2023, arXiv:2206.02336, section 3.2; the final selection of Snell et al. 2024, arXiv:2408.03314,
+section 5.1).
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Steps:
         ]
         return Thought((*thought.steps, *lines), path.text, path.text.strip(), path=path, done=path.finished)
 
-    async def formed(self, ctx: Context, answer: Answer, worked: str) -> Answer:
+    async def in_requested_form(self, ctx: Context, answer: Answer, worked: str) -> Answer:
         """The answer in the form that the request asks for, from what was `worked` out: a search goes by steps, which
         no schema fits."""
         if not self._structured:
@@ -218,7 +217,7 @@ Give its answer in the form that is asked for, and nothing else."""
 Choose = Literal["best", "vote"]
 
 
-async def decided(ctx: Context, steps: Steps, ends: Sequence[Thought], choose: Choose) -> Answer:
+async def choose_answer(ctx: Context, steps: Steps, ends: Sequence[Thought], choose: Choose) -> Answer:
     """The answer of these finished thoughts, proposed as the best so far; an empty one where there are none."""
     named = [end for end in ends if end.path and end.path.answer is not None]
     if not named:
@@ -240,7 +239,7 @@ async def decided(ctx: Context, steps: Steps, ends: Sequence[Thought], choose: C
     return ctx.propose(answer, votes[0].weight)
 
 
-def settled_by(answer: Answer, remaining: int, confidence: float) -> bool:
+def vote_settled(answer: Answer, remaining: int, confidence: float) -> bool:
     """Whether so many more answers are not worth having, by Adaptive-Consistency's rule: weights count in units of the
     mean voter, and no answer to come is taken to outweigh the mean of the leader's."""
     whole = sum(vote.weight for vote in answer.votes)
@@ -251,7 +250,7 @@ def settled_by(answer: Answer, remaining: int, confidence: float) -> bool:
     return settled([vote.weight / mean for vote in answer.votes], remaining * heaviest, confidence)
 
 
-async def answered(
+async def final_answer(
     ctx: Context, steps: Steps, furthest: Thought, ends: Sequence[Thought], choose: Choose
 ) -> Answer:
     """The answer of a search that is over; one without an end takes its furthest thought to one first."""
@@ -260,7 +259,7 @@ async def answered(
         async with ctx.span("finish") as here:
             last = await steps.finish(here, furthest)
         if last is None or not last.done:
-            return await steps.formed(ctx, Answer(), (last or furthest).text)
+            return await steps.in_requested_form(ctx, Answer(), (last or furthest).text)
         found = [last]
-    answer = await decided(ctx, steps, found, choose)
-    return await steps.formed(ctx, answer, answer.path.text if answer.path else "")
+    answer = await choose_answer(ctx, steps, found, choose)
+    return await steps.in_requested_form(ctx, answer, answer.path.text if answer.path else "")

@@ -1,17 +1,15 @@
-"""The tree of a tree search, as values and pure functions: no sampling, no scoring.
+"""The trees of tree searches, as values and pure functions: no sampling, no scoring.
 
 Tree of Thoughts, Yao et al. 2023, arXiv:2305.10601, algorithms 1 (breadth first) and 2 (depth first).
 
-The mathematics of Monte Carlo tree search: pure bookkeeping on a tree, no sampling, no scoring.
-
-Kocsis and Szepesvari 2006, "Bandit based Monte-Carlo Planning", section 2.3 (UCB1); Rosin 2011, "Multi-armed bandits
-with episode context" (PUCT, in the form that Silver et al. 2017 use); Chaslot, Winands and van den Herik 2008,
-"Parallel Monte-Carlo Tree Search", section 3.3 (virtual loss). With W the sum of the values of n visits, v virtual
-losses, N = n + v, p the parent, P the prior:
+Monte Carlo tree search: Kocsis and Szepesvari 2006, "Bandit based Monte-Carlo Planning", section 2.3 (UCB1); Rosin
+2011, "Multi-armed bandits with episode context" (PUCT, in the form that Silver et al. 2017 use); Chaslot, Winands and
+van den Herik 2008, "Parallel Monte-Carlo Tree Search", section 3.3 (virtual loss).
+With W the sum of the values of n visits, v virtual losses, N = n + v, p the parent, P the prior:
 
     Q = W / N          UCB1 = Q + c sqrt(ln N_p / N)          PUCT = Q + c P sqrt(N_p) / (1 + N)
 
-A virtual loss counts as a visit of value 0 along the whole way, until the simulation that made it is over.
+A virtual loss counts as a visit of value 0 along the whole branch, until the simulation that made it is over.
 Progressive widening, Couetoux et al. 2011, "Continuous upper confidence trees": a node may be expanded again once its
 visits to the power of `widening` exceed the expansions it had.
 """
@@ -61,7 +59,7 @@ def merge(thoughts: Sequence[Thought]) -> list[Thought]:
     return [replace(thought, draws=drawn[key]) for key, thought in best.items()]
 
 
-def keep(thoughts: Sequence[Thought], breadth: int) -> list[Thought]:
+def keep_best(thoughts: Sequence[Thought], breadth: int) -> list[Thought]:
     """S_t of algorithm 1: the `breadth` thoughts of highest value; ties keep their order."""
     return sorted(thoughts, key=lambda thought: -thought.value)[:breadth]
 
@@ -78,7 +76,7 @@ def unseen(thoughts: Sequence[Thought], seen: set[str]) -> list[Thought]:
     return [thought for thought in thoughts if thought.done or thought.key not in seen]
 
 
-def widest(visited: Mapping[Thought, int]) -> Thought:
+def most_promising(visited: Mapping[Thought, int]) -> Thought:
     """Where to sample again when the stack is empty: the highest value per visit; ties go to the earlier thought."""
     return max(visited, key=lambda thought: thought.value / visited[thought])
 
@@ -141,29 +139,29 @@ def priors(thoughts: Sequence[Thought]) -> list[float]:
     return [thought.likelihood / total if total else 1 / len(thoughts) for thought in thoughts]
 
 
-def descend(root: Node, score: Score, widening: float) -> list[Node]:
-    """The way from the root to the node to expand next: at each node the child of highest score, ties to the first."""
-    way = [root]
-    while not _expands(way[-1], widening):
-        way.append(max((child for child in way[-1].children if not child.closed), key=score))
-    return way
+def select_branch(root: Node, score: Score, widening: float) -> list[Node]:
+    """From the root to the node to expand next: at each node the child of highest score, ties to the first."""
+    branch = [root]
+    while not _expands(branch[-1], widening):
+        branch.append(max((child for child in branch[-1].children if not child.closed), key=score))
+    return branch
 
 
-def suppose(way: Sequence[Node]) -> None:
-    """Virtual loss: until its value is known, the way counts as visited and lost, so that others go elsewhere."""
-    for node in way:
+def add_virtual_loss(branch: Sequence[Node]) -> None:
+    """Virtual loss: until its value is known, the branch counts as visited and lost, so that others go elsewhere."""
+    for node in branch:
         node.losses += 1
 
 
-def revert(way: Sequence[Node]) -> None:
-    """Take the virtual loss of `suppose` back."""
-    for node in way:
+def remove_virtual_loss(branch: Sequence[Node]) -> None:
+    """Take the virtual loss of `add_virtual_loss` back."""
+    for node in branch:
         node.losses -= 1
 
 
-def backup(way: Sequence[Node], value: float) -> None:
-    """A simulation's value, to every node on its way."""
-    for node in way:
+def backup(branch: Sequence[Node], value: float) -> None:
+    """A simulation's value, to every node on its branch."""
+    for node in branch:
         node.visits += 1
         node.total += value
 

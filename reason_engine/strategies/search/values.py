@@ -42,7 +42,7 @@ def aggregated(scores: Sequence[float], how: Aggregate) -> float:
             return sum(scores) / len(scores)
 
 
-def judge_for(
+def verifier_for(
     evaluate: By | None, named: tuple[str, dict[str, object]] | None, profile: Profile, *, checked: bool
 ) -> tuple[str, dict[str, object]] | None:
     """The verifier of a search that values by `evaluate`. None leaves the choice to what there is: the verifier that
@@ -93,7 +93,7 @@ class Values:
 
     def _seen(self, ctx: Context, thought: Thought) -> Thought:
         if thought.path:
-            ctx.judge(thought.path.node, thought.value, by=self._by)
+            ctx.record_score(thought.path.node, thought.value, by=self._by)
         if thought.done:
             ctx.propose(thought.answer, thought.value)
         elif (thought.depth, thought.value) >= (self.furthest.depth, self.furthest.value):
@@ -125,7 +125,7 @@ class Values:
         if self._by == "likelihood":
             return thought.likelihood
         if thought.key not in self._known:
-            prompt = filled(self._prompt, ctx, self._steps.state(thought))
+            prompt = fill_prompt(self._prompt, ctx, self._steps.state(thought))
             choice = await ctx.choice(prompt, self._options, stage="value")
             self._known[thought.key] = choice.probabilities[0]
         return self._known[thought.key]
@@ -149,7 +149,7 @@ class Values:
         return [cast.count(i) / max(1, len(cast)) for i in range(1, len(thoughts) + 1)]
 
 
-def filled(prompt: str, ctx: Context, state: str) -> str:
+def fill_prompt(prompt: str, ctx: Context, state: str) -> str:
     """A prompt with its literal `{problem}` and `{state}` replaced."""
     # One pass, so that braces inside a problem or a state are never read as places to fill.
     parts = {"{problem}": ctx.problem.question, "{state}": state}

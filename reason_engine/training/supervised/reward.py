@@ -28,7 +28,7 @@ from pydantic import Field, model_validator
 
 from reason_engine.data.formats.rows import Preference, Row, Turns
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.engines.reward_models import HEAD, HEAD_DIM, Kind
+from reason_engine.engines.reward_models import HEAD, HEAD_DIM, RewardKind
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 ScoredText = tuple[list[int], Sequence[int], int]
 """Token ids, the places that are read, where the answer begins."""
 SIDE_WIDTH = 192
-CLASSES: dict[Kind, str] = {
+CLASSES: dict[RewardKind, str] = {
     "outcome": "AutoModelForSequenceClassification",
     "process": "AutoModelForTokenClassification",
 }
@@ -156,7 +156,7 @@ def _answer_start(text: Encoded) -> int:
     return text.weights.index(1.0) if 1.0 in text.weights else len(text.ids)
 
 
-def add_head(config: HeadRecipe, model: Any, kind: Kind, pad: int | None) -> Any:
+def add_head(config: HeadRecipe, model: Any, kind: RewardKind, pad: int | None) -> Any:
     """The model's body under a new head `score`; of a head alone the body is frozen."""
     import torch
     import transformers
@@ -241,7 +241,7 @@ def _side_values(made: Any, lm_head: Any, body: Body, rows: Sequence[ScoredText]
     return values_BT[rows_N, places_N]
 
 
-def head_saver(config: HeadRecipe, kind: Kind) -> Any:
+def head_saver(config: HeadRecipe, kind: RewardKind) -> Any:
     """What writes the result: the checkpoint, or the head alone."""
     if config.train == "model":
         return save_model

@@ -1,4 +1,4 @@
-"""The forward pass: tokens and their positions in, hidden states out.
+"""The decoder: loaded in the precision that suits model and machine; tokens and positions in, hidden states out.
 
 Shape suffixes: N tokens of this pass, H hidden, Q query heads, K key-value heads, D head size, B rows, V vocabulary.
 Few operations per layer, since for small models much of the time goes into calling them: RMSNorm is a vector norm and
@@ -9,18 +9,38 @@ makes is written where the layer before wrote.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reason_engine.engines.embedded.model.adapter_layers import Patch, Place
-from reason_engine.engines.embedded.model.shape import Shape
-from reason_engine.engines.embedded.model.weights import Matrix, Weights
+from reason_engine.engines.embedded.model.adapters import AdapterLayers, Place
+from reason_engine.engines.embedded.model.shape import Shape, read_shape
+from reason_engine.engines.embedded.model.weights import Matrix, Weights, build_weights, load_weights
+from reason_engine.errors import ModelLoadError
 
 Attend = Callable[[int, Tensor, Tensor], Tensor]
 """(layer, q_NQD, kv_N2KD) -> (N, Q D): keeps the new keys and values, then attends."""
+
+SMALL = 20_000_000
+"""Parameters below which one thread and fp32 are the fastest on a CPU. Above, one core is left to the front: a thread
+that waits for its turn on a full machine holds up all others at every operation."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load_decoder(folder: Path, *, dtype: str = "auto", device: str = "auto", threads: int = 0) -> Decoder:
+    """Load a checkpoint folder; sets torch's number of threads. `auto` and 0 choose by model size and machine.
+
+    Raises ModelLoadError.
+    """
+    shape = read_shape(folder)
+    place, size = _device(device), _parameters(shape)
+    torch.set_num_threads(threads or (1 if size < SMALL else max(1, len(os.sched_getaffinity(0)) - 1)))
+    precision = _dtype(dtype, shape, size, place)
+    return Decoder(shape, load_weights(folder, shape, precision, place), precision, place)
 
 
 class Decoder:
@@ -28,10 +48,15 @@ class Decoder:
 
     def __init__(self, shape: Shape, weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
         self.shape, self.weights, self.dtype, self.device = shape, weights, dtype, device
-        self._hidden = _Floor(shape.eps, shape.hidden, device)
-        self._head = _Floor(shape.eps, shape.head_dim, device)
+        self._hidden = _UnitNorm(shape.eps, shape.hidden, device)
+        self._head = _UnitNorm(shape.eps, shape.head_dim, device)
         self._buffers: _Buffers | None = None
         self._rotations = self._rotation_table(min(shape.context, 4096))
+
+    def replace_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on with other weights of the same shapes, by their names in the checkpoint. Raises ModelLoadError."""
+        named = {name.removeprefix("model."): tensor.to(self.dtype) for name, tensor in tensors.items()}
+        self.weights = build_weights(named, self.shape, self.dtype, self.device, "the new weights")
 
     def forward(
         self,
@@ -39,7 +64,7 @@ class Decoder:
         positions_N: Tensor,
         attend: Attend,
         longest: int,
-        patch: Patch | None = None,
+        adapters: AdapterLayers | None = None,
     ) -> Tensor:
         """Hidden states after the last layer, (N, H), not yet normalised. `longest`: the highest position plus one."""
         s, n = self.shape, tokens_N.shape[0]
@@ -50,21 +75,21 @@ class Decoder:
             self._rotations = self._rotation_table(min(s.context, 2 * longest))
         turn = self._rotations.index_select(0, positions_N)
         embedding = self.weights.embedding
-        x = embedding.index_select(0, tokens_N) if patch is None else patch.embed(embedding, tokens_N)
+        x = embedding.index_select(0, tokens_N) if adapters is None else adapters.embed(embedding, tokens_N)
         for i, layer in enumerate(self.weights.layers):
             h = self._norm(x, layer.norm_in)
             _product(h, layer.qkv, layer.qkv_bias, b.qkv)
-            if patch is not None:
-                patch.add(i, "qkv", h, b.qkv)
+            if adapters is not None:
+                adapters.add(i, "qkv", h, b.qkv)
             self._rotate(b, layer.head_norm, turn)
             a = attend(i, b.q, b.kv)
-            _residual(x, a, layer.out, (i, "out"), patch)
+            _residual(x, a, layer.out, (i, "out"), adapters)
             h = self._norm(x, layer.norm_mlp)
             _product(h, layer.gate_up, None, b.gate_up)
-            if patch is not None:
-                patch.add(i, "gate_up", h, b.gate_up)
+            if adapters is not None:
+                adapters.add(i, "gate_up", h, b.gate_up)
             g = F.silu(b.gate).mul_(b.up)
-            _residual(x, g, layer.down, (i, "down"), patch)
+            _residual(x, g, layer.down, (i, "down"), adapters)
         return x
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
@@ -104,7 +129,7 @@ class Decoder:
         return torch.polar(scale, angles).to(torch.complex64).unsqueeze(1).to(self.device)
 
 
-class _Floor:
+class _UnitNorm:
     """x / sqrt(|x|² + size * eps): RMSNorm but for the factor sqrt(size), `root`."""
 
     def __init__(self, eps: float, size: int, device: torch.device) -> None:
@@ -142,22 +167,53 @@ def _product(x: Tensor, matrix: Matrix, bias: Tensor | None, out: Tensor) -> Non
         torch.addmm(bias, x, matrix, out=out)
 
 
-def _residual(x: Tensor, y: Tensor, matrix: Matrix, place: Place, patch: Patch | None) -> None:
+def _residual(x: Tensor, y: Tensor, matrix: Matrix, place: Place, adapters: AdapterLayers | None) -> None:
     """Add a sublayer's output, y @ matrix, to the residual stream in place; what wraps the output comes before."""
-    if patch is not None and patch.wraps:
+    if adapters is not None and adapters.wraps:
         h = torch.mm(y, matrix) if isinstance(matrix, Tensor) else matrix.product(y)
-        patch.add(*place, y, h)
-        patch.wrap(*place, h)
+        adapters.add(*place, y, h)
+        adapters.wrap(*place, h)
         x.add_(h)
         return
     if isinstance(matrix, Tensor):
         x.addmm_(y, matrix)
     else:
         x.add_(matrix.product(y))
-    if patch is not None:
-        patch.add(*place, y, x)
+    if adapters is not None:
+        adapters.add(*place, y, x)
 
 
 def _pairs(x: Tensor) -> Tensor:
     """The last dimension as complex numbers, a view."""
     return torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelLoadError(f"device {name!r}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _dtype(name: str, shape: Shape, size: int, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        if name not in DTYPES:
+            raise ModelLoadError(f"dtype {name!r} is not among auto, {', '.join(DTYPES)}")
+        return DTYPES[name]
+    stored = DTYPES.get(shape.dtype, torch.float32)
+    if device.type != "cpu":
+        return stored
+    return torch.bfloat16 if stored != torch.float32 and size >= SMALL and _fast_bfloat16() else torch.float32
+
+
+def _fast_bfloat16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.backends.mkldnn.is_available()
+
+
+def _parameters(shape: Shape) -> int:
+    """About: all but the embedding's second copy and the small vectors."""
+    return shape.vocab * shape.hidden + 12 * shape.layers * shape.hidden**2

@@ -3,15 +3,14 @@
 `Int8` follows its file: activations are rounded to 127 steps token by token, so that codes meet codes and their sums
 are whole numbers. Few rows go through torch's kernel, which sums in fp32 and hands out bf16 (a relative error of up to
 2⁻⁹); small matrices and many rows are turned into fp32, some outputs at a time, which is exact.
-`Int4` goes through torch's kernel for groups of 4-bit codes, on which activations are bf16, and is turned back into
-numbers where there is none (other devices, odd sizes).
+`Int4` goes through torch's kernel for groups of 4-bit codes, on which activations are bf16; `Nibbles` is turned back
+into numbers where there is none (other devices, odd sizes).
+
+`read_codes` reads them from AutoGPTQ's, AutoAWQ's and compressed-tensors' packing. GPTQ and AWQ put eight 4-bit codes
+into an int32, GPTQ along the inputs, AWQ along the outputs in the order 0 2 4 6 1 3 5 7. Zeros are packed along the
+outputs; AutoGPTQ stores them less one. W = (code - zero) · scale.
 
 Shape suffixes: N rows, I inputs, O outputs, G groups of inputs.
-
-The tensors of a quantised checkpoint as codes and scales: AutoGPTQ's, AutoAWQ's and compressed-tensors' packing.
-
-GPTQ and AWQ put eight 4-bit codes into an int32, GPTQ along the inputs, AWQ along the outputs in the order 0 2 4 6 1 3
-5 7. Zeros are packed along the outputs; AutoGPTQ stores them less one. W = (code - zero) · scale.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def pack(parts: Sequence[Codes], device: torch.device) -> Quantised:
     """One matrix of several that share their input, laid out as it is multiplied on this device."""
     first = parts[0]
     if any(not _same(part.order_I, first.order_I) for part in parts):
-        return Side([pack([part], device) for part in parts])
+        return SideBySide([pack([part], device) for part in parts])
     code, scale = (
         torch.cat([getattr(part, name) for part in parts]).to(device) for name in ("code_OI", "scale_OG")
     )
@@ -145,7 +144,7 @@ class Nibbles:
         return torch.mm(x, weight_OI.t())
 
 
-class Side:
+class SideBySide:
     """Matrices side by side that share their input but not the order of it."""
 
     def __init__(self, parts: Sequence[Quantised]) -> None:

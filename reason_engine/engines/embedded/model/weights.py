@@ -60,19 +60,19 @@ class Weights:
     head: Tensor
 
 
-def load(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device) -> Weights:
+def load_weights(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device) -> Weights:
     """Read the folder's safetensors. Raises ModelLoadError naming the file or the missing tensor."""
     tensors = {
         name.removeprefix("model."): _read(tensor, name, dtype)
         for name, tensor in ModelFolder(folder).tensors()
     }
-    made = build(tensors, shape, dtype, device, str(folder))
+    made = build_weights(tensors, shape, dtype, device, str(folder))
     tensors.clear()
     _give_back()
     return made
 
 
-def build(
+def build_weights(
     tensors: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype, device: torch.device, source: str
 ) -> Weights:
     """From tensors of that dtype, by name without `model.`. Raises ModelLoadError naming source or tensor."""
@@ -153,19 +153,13 @@ class _Builder:
     def bias(self, at: str) -> Tensor | None:
         if at + "q_proj.bias" not in self.tensors:
             return None
-        s = self.shape
         q, k, v = (self.take(f"{at}{name}_proj.bias") for name in "qkv")
-        return torch.cat(
-            [interleave(q[:, None], s.head_dim)[:, 0], interleave(k[:, None], s.head_dim)[:, 0], v]
-        )
+        return torch.cat([interleave(q, self.shape.head_dim), interleave(k, self.shape.head_dim), v])
 
     def head_norm(self, at: str) -> Tensor:
         """One weight a head of q and k, (heads + kv_heads, head_dim), times sqrt(head_dim), kept in fp32."""
         s = self.shape
-        q, k = (
-            interleave(self.take(f"{at}{name}_norm.weight", s.head_dim)[:, None], s.head_dim)[:, 0]
-            for name in "qk"
-        )
+        q, k = (interleave(self.take(f"{at}{name}_norm.weight", s.head_dim), s.head_dim) for name in "qk")
         both = torch.cat([q.expand(s.heads, -1), k.expand(s.kv_heads, -1)]).float()
         return both * math.sqrt(s.head_dim)
 
@@ -188,9 +182,10 @@ def _read(tensor: Tensor, name: str, dtype: torch.dtype) -> Tensor:
 
 
 def interleave(weight: Tensor, head_dim: int) -> Tensor:
-    """Reorder each head's outputs from (first half, second half) to pairs, so that a rotation is a complex product.
+    """Reorder each head's outputs, (out, ...), from (first half, second half) to pairs, so that a rotation is a complex
+    product.
 
     q and k are permuted alike, so their products stay what they were.
     """
-    rows, columns = weight.shape
-    return weight.view(rows // head_dim, 2, head_dim // 2, columns).transpose(1, 2).reshape(rows, columns)
+    halves = weight.view(-1, 2, head_dim // 2, *weight.shape[1:])
+    return halves.transpose(1, 2).reshape(weight.shape)
