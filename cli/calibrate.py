@@ -60,10 +60,10 @@ def calibrate(
     import asyncio
 
     from reason_engine.evals.spec import parse_specs
-    from reason_engine.loop.calibrate import Wish
+    from reason_engine.loop.calibrate import Calibration
     from reason_engine.loop.calibrate import calibrate as fit
 
-    wish = Wish(
+    options = Calibration(
         tasks=tuple(parse_specs(task, "task")),
         model=model,
         engine=engine,
@@ -76,7 +76,7 @@ def calibrate(
         out=out,
         command=command_line(),
     )
-    policy = asyncio.run(fit(wish, _progress(as_json)))
+    policy = asyncio.run(fit(options, _progress(as_json)))
     if as_json:
         show({"policy": policy.model_dump(mode="json")})
     else:

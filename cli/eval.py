@@ -27,7 +27,7 @@ from reason_engine.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    from reason_engine.evals.record import Record
+    from reason_engine.evals.run import Record
 
 DEFAULT = ["direct,chain-of-thought,self-consistency"]
 
@@ -85,15 +85,16 @@ def eval_(
     from dataclasses import asdict
 
     from reason_engine.evals import tasks
-    from reason_engine.evals.command import Target, run
+    from reason_engine.evals.command import run
     from reason_engine.evals.report import markdown
-    from reason_engine.evals.run import Plan
+    from reason_engine.evals.run import EvalPlan
+    from reason_engine.evals.solvers import EvalTarget
     from reason_engine.evals.spec import parse_specs
 
     if not task:
         print("\n".join(tasks))
         return
-    plan = Plan(
+    plan = EvalPlan(
         tuple(parse_specs(task, "task")),
         tuple(parse_specs(strategies, "strategy")),
         limit=limit,
@@ -102,7 +103,9 @@ def eval_(
         concurrency=concurrency,
     )
     key = os.environ.get("REASON_API_KEY")
-    target = Target(model, url, engine, threads, limits(tokens, seconds, samples), max_tokens, key, knowledge)
+    target = EvalTarget(
+        model, url, engine, threads, limits(tokens, seconds, samples), max_tokens, key, knowledge
+    )
     report = asyncio.run(run(plan, target, out, command_line(), _progress(as_json)))
     if as_json:
         show({"report": asdict(report)})

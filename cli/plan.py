@@ -11,8 +11,8 @@ from reason_engine.cli.terminal import AsJson, show
 from reason_engine.errors import SetupError
 
 if TYPE_CHECKING:
-    from reason_engine.compression.law.forecast import Forecast, Plan, Trust, Wish
-    from reason_engine.compression.law.points import Point
+    from reason_engine.compression.forecast import Forecast, Goal, HeldOutError, PruningForecast
+    from reason_engine.compression.law import Point
 
 app = typer.Typer(no_args_is_help=True, help="Predict a run from the runs there are.")
 
@@ -52,20 +52,20 @@ def prune(
 
     Without --size, --rate and --base-loss the runs of the file are looked at.
     """
-    from reason_engine.compression.law.forecast import of_kind, plan
-    from reason_engine.compression.law.points import read_points
+    from reason_engine.compression.forecast import of_kind, predict
+    from reason_engine.compression.law import read_points
 
     if target_loss is not None and tokens is not None:
         raise SetupError("--target-loss and --tokens exclude each other")
     rows = of_kind(read_points(points), by)
-    found = plan(rows, by, _wishes(rows, (size, rate, base_loss), target_loss, tokens))
+    found = predict(rows, by, _goals(rows, (size, rate, base_loss), target_loss, tokens))
     if as_json:
         show(found.to_json())
     else:
         print(text(found))
 
 
-def text(found: Plan) -> str:
+def text(found: PruningForecast) -> str:
     """The law, how far to trust it, the forecasts."""
     law, left_out = found.law, f", {found.dropped} at or below L0 left out" if found.dropped else ""
     return "\n".join(
@@ -76,22 +76,20 @@ def text(found: Plan) -> str:
             f"gamma {law.gamma:.4g}  delta {law.delta:.4g}",
             "",
             "Mean error of L - L0 on points that were not fitted:",
-            *_trust("last fifth of the checkpoints", found.checkpoints),
-            *_trust("whole runs, each left out once", found.whole_runs),
+            *_error_lines("last fifth of the checkpoints", found.checkpoints),
+            *_error_lines("whole runs, each left out once", found.whole_runs),
             "",
             *map(_line, found.forecasts),
         ]
     )
 
 
-def _trust(name: str, trust: Trust) -> list[str]:
-    if not trust.points:
+def _error_lines(name: str, errors: HeldOutError) -> list[str]:
+    if not errors.points:
         return [f"  {name}: too few sizes and rates to leave any out"]
-    low, high = trust.interval
-    said = (
-        f"  {name}: P2 law {trust.error:.1%} (95 % interval {low:.1%} to {high:.1%}, worst {trust.worst:.1%})"
-    )
-    return [said, *(f"    {rival} {error:.1%}" for rival, error in trust.rivals.items())]
+    low, high = errors.interval
+    said = f"  {name}: P2 law {errors.error:.1%} (95 % interval {low:.1%} to {high:.1%}, worst {errors.worst:.1%})"
+    return [said, *(f"    {rival} {error:.1%}" for rival, error in errors.rivals.items())]
 
 
 def _line(one: Forecast) -> str:
@@ -106,19 +104,19 @@ def _line(one: Forecast) -> str:
     return f"{name} {one.tokens:,.0f} tokens to a loss of {one.loss:.4f}"
 
 
-def _wishes(
+def _goals(
     rows: list[Point],
     model: tuple[float | None, float | None, float | None],
     target: float | None,
     tokens: int | None,
-) -> list[Wish]:
-    from reason_engine.compression.law.forecast import Wish
-    from reason_engine.compression.law.points import runs_of
+) -> list[Goal]:
+    from reason_engine.compression.forecast import Goal
+    from reason_engine.compression.law import runs_of
 
     size, rate, base_loss = model
     if size is None and rate is None and base_loss is None:
         first = [run[0] for run in runs_of(rows).values()]
-        return [Wish(one.run, one.N0, one.rho, one.L0, target, tokens) for one in first]
+        return [Goal(one.run, one.N0, one.rho, one.L0, target, tokens) for one in first]
     if size is None or rate is None or base_loss is None:
         raise SetupError(
             "--size, --rate and --base-loss go together: they name a model that is not in the file"
@@ -129,4 +127,4 @@ def _wishes(
         raise SetupError(
             f"--target-loss: the law knows losses above that of the model before pruning ({base_loss:g}) only"
         )
-    return [Wish("this model", size, rate, base_loss, target, tokens)]
+    return [Goal("this model", size, rate, base_loss, target, tokens)]

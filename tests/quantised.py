@@ -71,12 +71,12 @@ def write_int4(
     """A 4-bit copy of a checkpoint."""
     from safetensors.torch import load_file, save_file
 
-    from reason_engine.compression.shards import is_linear
+    from reason_engine.compression.matrices import is_layer_matrix
 
     shutil.copytree(model, out)
     made: dict[str, Any] = {}
     for name, tensor in load_file(model / "model.safetensors").items():
-        if is_linear(name):
+        if is_layer_matrix(name):
             made |= tensors(name.removesuffix(".weight"), tensor, scheme, group, None, symmetric)
         else:
             made[name] = tensor

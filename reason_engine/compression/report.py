@@ -1,33 +1,48 @@
 """What a compression costs and brings, before and after: size, resident memory, perplexity, accuracy, tokens a second.
 
 All by the embedded engine on this machine, in one run. Perplexity is exp of the mean cross-entropy of rows that were
-not calibrated on, with an interval by resampling rows; accuracy has Wilson's interval and the paired difference.
-
-A report as Markdown.
+not calibrated on, with an interval by resampling rows. Accuracy is on the tasks and strategies of `reason eval`, with
+Wilson's interval and the paired difference. Speed is measured in alternating pairs, so that what the machine does
+besides meets both: prompts are the same random tokens, and each row writes a fixed number of tokens, greedily.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import random
+import statistics
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from reason_engine.compression import Served
-from reason_engine.compression.calibration_rows import has_source, read
-from reason_engine.compression.config import Compression
-from reason_engine.compression.look import look
-from reason_engine.compression.measure import Accuracy, Speed, compare_accuracy, compare_speed, kept
+from reason_engine.compression import CompressionConfig, Report, Served
+from reason_engine.compression.calibration import read_calibration
+from reason_engine.compression.process import measure_in_process
 from reason_engine.engines.checkpoint.folder import ModelFolder
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.errors import ModelLoadError
-from reason_engine.evals.statistics import bootstrap
+from reason_engine.evals.run import EvalPlan, Record, RecordFile, evaluate
+from reason_engine.evals.solvers import LocalSolver
+from reason_engine.evals.spec import parse_specs
+from reason_engine.evals.statistics import bootstrap, paired_test, wilson
+from reason_engine.profile import read_profile
 from reason_engine.progress import OnProgress
+from reason_engine.types import GenerateRequest, Sampling
 
-if TYPE_CHECKING:
-    from reason_engine.compression.report import Perplexity, Report
+CONCURRENCY = 16
+"""Problems at once."""
+WIDTHS, PROMPT, TOKENS = (1, 16), 32, 48
+"""Of the measurement of speed: rows at once, and tokens that each reads and writes."""
+
+
+INTERVALS = (
+    "In brackets 95 % intervals: of resampled rows (perplexity), Wilson's (accuracy), of the median of pairs (speed). "
+    "Measured by the embedded engine on this machine."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +68,41 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Accuracy:
+    """Right answers of `problems`; `difference` is after minus before with its interval, `p` McNemar's."""
+
+    task: str
+    strategy: str
+    problems: int
+    before: int
+    after: int
+    difference: tuple[float, float, float]
+    p: float
+
+    def interval(self, right: int) -> tuple[float, float]:
+        """95 %, Wilson."""
+        return wilson(right, self.problems)
+
+    @property
+    def kept(self) -> float:
+        """Right answers after, as a share of those before."""
+        return self.after / self.before if self.before else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Medians of tokens a second, and of the pairs' ratios after / before with its 95 % interval."""
+
+    rows: int
+    before: float
+    after: float
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class CompressionReport:
     """`notes` say what could not be measured and why."""
 
     method: str
@@ -68,37 +117,55 @@ class Report:
         return asdict(self)
 
     def to_markdown(self) -> str:
-        from reason_engine.compression.report import markdown
-
-        return markdown(self)
+        """The table, who serves the result, and what was not measured."""
+        lines = [
+            f"# {self.method}",
+            "",
+            "| | before | after | after / before |",
+            "|---|---:|---:|---:|",
+            *_rows(self),
+            "",
+            INTERVALS,
+            "",
+            *(f"{note}." for note in self.notes),
+            "Served by:",
+            "",
+            f"- embedded engine: {self.served.embedded}",
+            f"- vLLM, CPU: {self.served.vllm_cpu}",
+            f"- vLLM, GPU: {self.served.vllm_gpu}",
+            "",
+        ]
+        return "\n".join(lines)
 
 
 def measure(
-    method: str, before: Path, after: Path, config: Compression, served: Served, tell: OnProgress
-) -> Report:
+    method: str, before: Path, after: Path, config: CompressionConfig, served: Served, tell: OnProgress
+) -> CompressionReport:
     """Measure both folders by what `config.report` asks for; what the embedded engine cannot load has its size only."""
-    wish, old, new = config.report, _size(before), _size(after)
+    options, old, new = config.report, _size(before), _size(after)
     try:
         for folder in (before, after):
             read_shape(folder)
     except ModelLoadError as error:
-        return Report(method, served, Side(old), Side(new), notes=(f"not measured here: {error}",))
+        return CompressionReport(method, served, Side(old), Side(new), notes=(f"not measured here: {error}",))
     notes: list[str] = []
     rows: list[list[int]] = []
-    if wish.perplexity and has_source(config):
-        rows = read(config, before).held_out
-    elif wish.perplexity:
+    if options.perplexity and config.has_text:
+        rows = read_calibration(config, before).held_out
+    elif options.perplexity:
         notes.append("no perplexity: it is measured on rows of data or a mixture, and none is named")
-    looked = wish.speed or bool(rows)
+    in_process = options.speed or bool(rows)
     sides = [
-        _side(name, folder, size, rows if looked else None, wish.threads or 0, tell)
+        _side(name, folder, size, rows if in_process else None, options.threads or 0, tell)
         for name, folder, size in (("before", before, old), ("after", after, new))
     ]
-    accuracy = asyncio.run(compare_accuracy(before, after, wish, config.seed, tell)) if wish.tasks else []
-    speed = (
-        asyncio.run(compare_speed(before, after, wish.pairs, wish.threads or 0, tell)) if wish.speed else []
-    )
-    return Report(method, served, sides[0], sides[1], tuple(accuracy), tuple(speed), tuple(notes))
+    accuracy: list[Accuracy] = []
+    speed: list[Speed] = []
+    if options.tasks:
+        accuracy = asyncio.run(compare_accuracy(before, after, options, config.seed, tell))
+    if options.speed:
+        speed = asyncio.run(compare_speed(before, after, options.pairs, options.threads or 0, tell))
+    return CompressionReport(method, served, sides[0], sides[1], tuple(accuracy), tuple(speed), tuple(notes))
 
 
 def _side(
@@ -107,17 +174,17 @@ def _side(
     if rows is None:
         return Side(size)
     tell({"stage": f"memory and perplexity, {name}", "done": 0, "total": 1})
-    found = look(folder, rows, threads=threads)
+    found = measure_in_process(folder, rows, threads=threads)
     tell({"stage": f"memory and perplexity, {name}", "done": 1, "total": 1})
     value = _perplexity(found.rows) if rows else None
     return Side(size, found.loaded, found.loaded - found.empty, found.dtype, value)
 
 
 def _perplexity(rows: Sequence[tuple[float, int]]) -> Perplexity:
-    return Perplexity(_exp(rows), *bootstrap(rows, _exp), len(rows))
+    return Perplexity(_exp_mean(rows), *bootstrap(rows, _exp_mean), len(rows))
 
 
-def _exp(rows: Sequence[tuple[float, int]]) -> float:
+def _exp_mean(rows: Sequence[tuple[float, int]]) -> float:
     return math.exp(min(700.0, sum(loss for loss, _ in rows) / sum(count for _, count in rows)))
 
 
@@ -125,32 +192,90 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in ModelFolder(folder).weight_files)
 
 
-def markdown(report: Report) -> str:
-    """The table, who serves the result, and what was not measured."""
-    served = report.served
-    return "\n".join(
-        [
-            f"# {report.method}",
-            "",
-            "| | before | after | after / before |",
-            "|---|---:|---:|---:|",
-            *_rows(report),
-            "",
-            "In brackets 95 % intervals: of resampled rows (perplexity), Wilson's (accuracy), of the median of pairs "
-            "(speed). Measured by the embedded engine on this machine.",
-            "",
-            *(f"{note}." for note in report.notes),
-            "Served by:",
-            "",
-            f"- embedded engine: {served.embedded}",
-            f"- vLLM, CPU: {served.vllm_cpu}",
-            f"- vLLM, GPU: {served.vllm_gpu}",
-            "",
-        ]
-    )
+async def compare_accuracy(
+    before: Path, after: Path, options: Report, seed: int, tell: OnProgress
+) -> list[Accuracy]:
+    """One entry a task. Raises SetupError for a task whose data is missing."""
+    plans = [
+        EvalPlan(
+            tuple(parse_specs([task], "task")),
+            tuple(parse_specs([strategy], "strategy")),
+            limit=options.limit,
+            seed=seed,
+            data=options.data,
+            concurrency=CONCURRENCY,
+        )
+        for task, strategy in options.tasks.items()
+    ]
+    old, new = [
+        await _records(plans, name, folder, options.threads or 0, tell)
+        for name, folder in (("before", before), ("after", after))
+    ]
+    return [_accuracy(plan, *pair) for plan, pair in zip(plans, zip(old, new, strict=True), strict=True)]
 
 
-def _rows(report: Report) -> Iterator[str]:
+async def _records(
+    plans: Sequence[EvalPlan], name: str, folder: Path, threads: int, tell: OnProgress
+) -> list[list[Record]]:
+    def progress(record: Record, done: int, total: int) -> None:
+        tell({"stage": f"{record.task}, {name}", "done": done, "total": total})
+
+    async with LocalSolver(Embedded(folder, inline=True, threads=threads), read_profile(folder)) as solver:
+        return [await evaluate(plan, solver, RecordFile(None), progress) for plan in plans]
+
+
+def _accuracy(plan: EvalPlan, before: Sequence[Record], after: Sequence[Record]) -> Accuracy:
+    test = paired_test([(new.correct, old.correct) for old, new in zip(before, after, strict=True)])
+    old_right, new_right = (sum(record.correct for record in side) for side in (before, after))
+    difference = (test.difference, test.low, test.high)
+    task, strategy = plan.tasks[0].label, plan.strategies[0].label
+    return Accuracy(task, strategy, test.problems, old_right, new_right, difference, test.p)
+
+
+async def compare_speed(
+    before: Path, after: Path, pairs: int, threads: int, tell: OnProgress, tokens: int = TOKENS
+) -> list[Speed]:
+    """One entry a number of rows, each of which writes so many tokens. Both engines are held in memory at once."""
+    engines = [Embedded(folder, inline=True, threads=threads) for folder in (before, after)]
+    vocabulary = read_shape(before).vocab
+    found: list[Speed] = []
+    try:
+        for engine in engines:
+            await engine.start()
+        for width in WIDTHS:
+            for engine in engines:
+                await _rate(engine, vocabulary, width, tokens, -1)
+            rates: list[tuple[float, float]] = []
+            for pair in range(pairs):
+                order = engines if pair % 2 == 0 else engines[::-1]
+                seen = {id(engine): await _rate(engine, vocabulary, width, tokens, pair) for engine in order}
+                rates.append((seen[id(engines[0])], seen[id(engines[1])]))
+                tell({"stage": f"speed, {width} at once", "done": pair + 1, "total": pairs})
+            found.append(_speed(width, rates))
+    finally:
+        for engine in engines:
+            await engine.close()
+    return found
+
+
+async def _rate(engine: Embedded, vocabulary: int, rows: int, tokens: int, seed: int) -> float:
+    rng = random.Random(f"speed-{seed}")
+    ids = tuple(rng.randrange(3, vocabulary) for _ in range(PROMPT))
+    sampling = Sampling(temperature=0.0, max_tokens=tokens, ignore_eos=True)
+    began, count = time.monotonic(), 0
+    async for chunk in engine.generate(GenerateRequest(f"speed-{rows}-{seed}", ids, rows, sampling)):
+        count += len(chunk.token_ids)
+    return count / (time.monotonic() - began)
+
+
+def _speed(rows: int, rates: Sequence[tuple[float, float]]) -> Speed:
+    ratios = [after / before for before, after in rates]
+    low, high = bootstrap(ratios, statistics.median)
+    first, second = (statistics.median(rate[side] for rate in rates) for side in (0, 1))
+    return Speed(rows, first, second, statistics.median(ratios), low, high)
+
+
+def _rows(report: CompressionReport) -> Iterator[str]:
     old, new = report.before, report.after
     yield f"| files, MB | {old.size / 1e6:,.2f} | {new.size / 1e6:,.2f} | {new.size / old.size:.3f} |"
     if old.weights and new.weights and old.resident and new.resident:
@@ -169,7 +294,7 @@ def _rows(report: Report) -> Iterator[str]:
             f"{_perplexity_cell(new.perplexity)} | {ratio:.3f} |"
         )
     for one in report.accuracy:
-        yield _accuracy(one)
+        yield _accuracy_row(one)
     for one in report.speed:
         yield (
             f"| tokens/s, {one.rows} at once | {one.before:,.0f} | {one.after:,.0f} | "
@@ -181,11 +306,11 @@ def _perplexity_cell(found: Perplexity) -> str:
     return f"{found.value:,.3f} [{found.low:,.3f}, {found.high:,.3f}]"
 
 
-def _accuracy(found: Accuracy) -> str:
+def _accuracy_row(found: Accuracy) -> str:
     sides: list[str] = []
     for right in (found.before, found.after):
         low, high = found.interval(right)
         sides.append(f"{100 * right / found.problems:.1f} % [{100 * low:.1f}, {100 * high:.1f}]")
     change, low, high = found.difference
     points = f"{100 * change:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], p = {found.p:.2g}"
-    return f"| {found.task}, {found.strategy} ({found.problems}) | {' | '.join(sides)} | {kept(found):.3f}; {points} |"
+    return f"| {found.task}, {found.strategy} ({found.problems}) | {' | '.join(sides)} | {found.kept:.3f}; {points} |"

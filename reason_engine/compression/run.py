@@ -12,8 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from reason_engine.compression import compressors
-from reason_engine.compression.config import Compression
+from reason_engine.compression import CompressionConfig, compressors
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.open import NANO, bundled_model
 from reason_engine.errors import SetupError
@@ -59,7 +58,9 @@ def _checked(model: str) -> ModelFolder:
     return folder
 
 
-def _manifest(method: str, config: Compression, base: ModelFolder, figures: dict[str, Any]) -> dict[str, Any]:
+def _manifest(
+    method: str, config: CompressionConfig, base: ModelFolder, figures: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "method": method,
         "config": config.model_dump(mode="json"),

@@ -1,9 +1,5 @@
-"""What a run showed: success with its interval beside its cost, and paired comparisons. As data, Markdown and JSON.
-
-Success against cost, one panel a task: generated tokens on a logarithmic axis, Wilson intervals as bars.
-
-The grey line is what the fixed strategies reach at a price; `auto` is a star.
-"""
+"""What a run showed: success with its interval beside its cost, and paired comparisons. As data, Markdown, JSON and a
+plot of success against generated tokens, one panel a task."""
 
 from __future__ import annotations
 
@@ -14,12 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from reason_engine.evals.record import Record
-from reason_engine.evals.statistics import mcnemar, paired_difference, wilson
+from reason_engine.evals.run import Record
+from reason_engine.evals.statistics import paired_test, wilson
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StrategyResult:
     """One strategy on one task. Rates are proportions, costs are means a problem."""
 
     task: str
@@ -38,7 +34,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class Comparison:
     """Two strategies on the problems both answered; `difference` is first minus second."""
 
     task: str
@@ -54,31 +50,31 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class EvalReport:
     """`about`: the commands, the model and the settings behind the figures."""
 
     about: Mapping[str, object]
-    rows: tuple[Row, ...]
-    pairs: tuple[Pair, ...]
+    rows: tuple[StrategyResult, ...]
+    pairs: tuple[Comparison, ...]
 
 
-def summarise(records: Sequence[Record], about: Mapping[str, object]) -> Report:
+def summarise(records: Sequence[Record], about: Mapping[str, object]) -> EvalReport:
     """Tasks and strategies in the order of their first record, then the parts of mixed tasks as tasks of their own."""
     groups: dict[tuple[str, str], dict[tuple[int, int], Record]] = {}
     mixed = [replace(record, task=f"{record.task} · {record.part}") for record in records if record.part]
     for record in [*records, *mixed]:
         groups.setdefault((record.task, record.strategy), {})[record.index, record.seed] = record
-    pairs = [
-        _pair(task, first, second, groups[task, first], groups[task, second])
-        for (task, first), (other, second) in combinations(groups, 2)
-        if task == other
-    ]
-    return Report(
-        dict(about), tuple(_row(*key, list(group.values())) for key, group in groups.items()), tuple(pairs)
-    )
+    pairs: list[Comparison] = []
+    for (task, first), (other, second) in combinations(groups, 2):
+        if task == other:
+            ones, others = groups[task, first], groups[task, second]
+            shared = [(ones[key].correct, others[key].correct) for key in ones if key in others]
+            pairs.append(Comparison(task, first, second, *paired_test(shared)))
+    rows = (_row(*key, list(group.values())) for key, group in groups.items())
+    return EvalReport(dict(about), tuple(rows), tuple(pairs))
 
 
-def markdown(report: Report) -> str:
+def markdown(report: EvalReport) -> str:
     """Tables of rates in percent, with the commands that made them."""
     lines = ["# Evaluation", ""]
     for key, value in report.about.items():
@@ -87,26 +83,23 @@ def markdown(report: Report) -> str:
     for task in dict.fromkeys(row.task for row in report.rows):
         lines += ["", f"## {task}", "", _HEAD, "|---|---:|---:|---:|---:|---:|---:|---:|---|"]
         lines += [_row_text(row) for row in report.rows if row.task == task]
-        pairs = [pair for pair in report.pairs if pair.task == task]
-        if pairs:
+        if pairs := [pair for pair in report.pairs if pair.task == task]:
             lines += ["", _PAIR_HEAD, "|---|---|---:|---:|---:|---:|"]
             lines += [_pair_text(pair) for pair in pairs]
     return "\n".join([*lines, "", _NOTE, ""])
 
 
-def write(report: Report, out: Path) -> None:
+def write(report: EvalReport, out: Path) -> None:
     """`report.md`, `report.json` and the plot `report.png` in an existing folder."""
-    from reason_engine.evals.report import plot
-
     (out / "report.md").write_text(markdown(report), "utf-8")
     (out / "report.json").write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", "utf-8")
     plot(report, out / "report.png")
 
 
-def _row(task: str, strategy: str, records: Sequence[Record]) -> Row:
+def _row(task: str, strategy: str, records: Sequence[Record]) -> StrategyResult:
     count, right = len(records), sum(record.correct for record in records)
     low, high = wilson(right, count)
-    return Row(
+    return StrategyResult(
         task=task,
         strategy=strategy,
         problems=count,
@@ -123,25 +116,11 @@ def _row(task: str, strategy: str, records: Sequence[Record]) -> Row:
     )
 
 
-def _pair(
-    task: str,
-    first: str,
-    second: str,
-    ones: Mapping[tuple[int, int], Record],
-    others: Mapping[tuple[int, int], Record],
-) -> Pair:
-    shared = [(ones[key].correct, others[key].correct) for key in ones if key in others]
-    first_only, second_only = shared.count((True, False)), shared.count((False, True))
-    difference, low, high = paired_difference(first_only, second_only, len(shared))
-    p = mcnemar(first_only, second_only)
-    return Pair(task, first, second, len(shared), first_only, second_only, difference, low, high, p)
-
-
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _row_text(row: Row) -> str:
+def _row_text(row: StrategyResult) -> str:
     stopped = ", ".join(f"{name} {count}" for name, count in row.stopped.items())
     interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
     return (
@@ -150,7 +129,7 @@ def _row_text(row: Row) -> str:
     )
 
 
-def _pair_text(pair: Pair) -> str:
+def _pair_text(pair: Comparison) -> str:
     return (
         f"| {_cell(pair.first)} | {_cell(pair.second)} | {100 * pair.difference:+.1f} | {100 * pair.low:+.1f} to "
         f"{100 * pair.high:+.1f} | {pair.first_only} / {pair.second_only} | {pair.p:.2g} |"
@@ -168,8 +147,9 @@ _NOTE = (
 )
 
 
-def plot(report: Report, path: Path) -> None:
-    """Write a PNG. Draws without a display."""
+def plot(report: EvalReport, path: Path) -> None:
+    """Write a PNG, without a display: tokens on a logarithmic axis, Wilson intervals as bars, `auto` as a star. The
+    grey line is what the fixed strategies reach at a price."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row.task for row in report.rows))
@@ -179,19 +159,12 @@ def plot(report: Report, path: Path) -> None:
         rows = [row for row in report.rows if row.task == task]
         for row in rows:
             low, high = 100 * max(0.0, row.success - row.low), 100 * max(0.0, row.high - row.success)
-            x, y = max(row.new_tokens, 1.0), 100 * row.success
-            star = _auto(row)
+            x, y, star = max(row.new_tokens, 1.0), 100 * row.success, _auto(row)
             axes.errorbar([x], [y], yerr=[[low], [high]], fmt="*" if star else "o", markersize=13 if star else 6,
                           capsize=3, label=row.strategy)  # fmt: skip
         best = frontier([(max(row.new_tokens, 1.0), 100 * row.success) for row in rows if not _auto(row)])
-        axes.plot(
-            [x for x, _ in best],
-            [y for _, y in best],
-            drawstyle="steps-post",
-            color="grey",
-            linewidth=0.8,
-            zorder=0,
-        )
+        x, y = [x for x, _ in best], [y for _, y in best]
+        axes.plot(x, y, drawstyle="steps-post", color="grey", linewidth=0.8, zorder=0)
         axes.set(title=task, xlabel="new tokens a problem", ylabel="success %", xscale="log", ylim=(-3, 103))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
@@ -207,5 +180,5 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return best
 
 
-def _auto(row: Row) -> bool:
+def _auto(row: StrategyResult) -> bool:
     return row.strategy.partition(":")[0] == "auto"

@@ -1,28 +1,32 @@
-"""Runs tasks times strategies and keeps every answer. Problem i has the same seed under every strategy, so that
-strategies are compared in pairs; a run that was killed goes on where it stopped. Strategies run one after another:
-between two runs of one problem lies a whole task, so that the engine's prefix cache favours none of them."""
+"""Runs tasks times strategies and keeps every answer, in `answers.jsonl` where it is given a file.
+
+Problem i has the same seed under every strategy, so that strategies are compared in pairs; a run that was killed goes
+on where it stopped. Strategies run one after another: between two runs of one problem lies a whole task, so that the
+engine's prefix cache favours none of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from reason_engine.answers import Equality
 from reason_engine.contracts import Task
 from reason_engine.errors import ContextLengthExceeded, SetupError, first_error
 from reason_engine.evals import tasks
-from reason_engine.evals.record import Record, RecordFile
 from reason_engine.evals.solvers import Reply, Solver
 from reason_engine.evals.spec import Spec, build
+from reason_engine.jsonl import JsonLines
 from reason_engine.types import Problem
+
+Key = tuple[str, str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvalPlan:
     """What is evaluated. `limit`: problems of each task; `data`: the folder of public sets; `texts`: whether records
-    keep all that was said."""
+    keep the whole text."""
 
     tasks: tuple[Spec, ...]
     strategies: tuple[Spec, ...]
@@ -40,7 +44,74 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Record:
+    """`completion_tokens`: every generated token of the problem. `internal_prompt_tokens`: prompt tokens of its calls
+    to the engine that no prefix cache held. `error`: why there is no answer, where the problem was refused. `part`: of
+    a mixed task; `text`: the whole text, where a run keeps it."""
+
+    task: str
+    strategy: str
+    index: int
+    seed: int
+    question: str
+    answer: str | None
+    correct: bool
+    completion_tokens: int
+    internal_prompt_tokens: int
+    seconds: float
+    stopped: str
+    samples: int = 0
+    error: str | None = None
+    part: str | None = None
+    text: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What a run does not do twice."""
+        return self.task, self.strategy, self.index, self.seed
+
+
+NAMES = tuple(field.name for field in fields(Record))
+
+
+class RecordFile:
+    """Appends records as they come. None as path keeps nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def load(self) -> dict[Key, Record]:
+        """The records so far; a last line that a kill cut short is dropped. Raises SetupError on any other bad line."""
+        if self.path is None or not self.path.exists():
+            return {}
+        try:
+            lines = list(JsonLines(self.path).lines("cut"))
+        except OSError as error:
+            raise SetupError(f"{self.path}: {error}") from None
+        found: dict[Key, Record] = {}
+        for line in lines:
+            try:
+                row = line.value()
+                names = [name for name in NAMES if name in row or name not in ("part", "text")]
+                record = Record(**{name: row[name] for name in names})
+            except UnicodeDecodeError as error:
+                raise SetupError(f"{self.path}: {error}") from None
+            except (ValueError, KeyError, TypeError) as error:
+                raise SetupError(
+                    f"{self.path}:{line.number}: not a record of an evaluation: {error!r}"
+                ) from None
+            found[record.key] = record
+        return found
+
+    def append(self, record: Record) -> None:
+        """Write one line, at once."""
+        if self.path is not None:
+            row = {key: value for key, value in asdict(record).items() if key != "text" or value is not None}
+            JsonLines(self.path).append(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
     """One problem under one strategy."""
 
     task: Task
@@ -48,17 +119,18 @@ class Job:
     strategy: Spec
     problem: Problem
 
+    @property
     def index(self) -> int:
         """The problem's place in its data set."""
         return self.problem.meta["index"]
 
 
-def jobs(plan: Plan) -> list[Job]:
+def trials(plan: EvalPlan) -> list[Trial]:
     """All of the plan, strategy by strategy. Raises SetupError for a task, key or data file that is wrong."""
     built = [(build(tasks, spec), spec.label) for spec in plan.tasks]
     problems = [(task, label, task.problems(plan.limit, plan.seed, plan.data)) for task, label in built]
     return [
-        Job(task, label, strategy, problem)
+        Trial(task, label, strategy, problem)
         for task, label, found in problems
         for strategy in plan.strategies
         for problem in found
@@ -66,9 +138,8 @@ def jobs(plan: Plan) -> list[Job]:
 
 
 async def evaluate(
-    plan: Plan,
+    plan: EvalPlan,
     solver: Solver,
-    equality: Equality,
     file: RecordFile,
     progress: Callable[[Record, int, int], None] = lambda record, done, total: None,
 ) -> list[Record]:
@@ -76,22 +147,22 @@ async def evaluate(
 
     A problem that does not fit the model's context counts as wrong. Any other error ends the run; what is done is kept.
     """
-    work = jobs(plan)
+    work = [
+        (trial, (trial.task_label, trial.strategy.label, trial.index, plan.seed)) for trial in trials(plan)
+    ]
     known = file.load()
-    keys = [(job.task_label, job.strategy.label, job.index(), plan.seed) for job in work]
-    for job, key in zip(work, keys, strict=True):
-        if key in known and known[key].question != job.problem.question:
+    for trial, key in work:
+        if key in known and known[key].question != trial.problem.question:
             raise SetupError(
-                f"{file.path} holds answers to other problems of {job.task_label!r}; choose another --out"
+                f"{file.path} holds answers to other problems of {trial.task_label!r}; choose another --out"
             )
-    waiting = iter([(job, key) for job, key in zip(work, keys, strict=True) if key not in known])
+    waiting = iter([(trial, key) for trial, key in work if key not in known])
 
-    async def worker(queue: Iterator[tuple[Job, tuple[str, str, int, int]]]) -> None:
-        for job, key in queue:
-            record = await _one(job, plan, solver, equality)
-            known[key] = record
-            file.append(record)
-            progress(record, len(known), len(work))
+    async def worker(queue: Iterator[tuple[Trial, Key]]) -> None:
+        for trial, key in queue:
+            known[key] = await _answered(trial, plan, solver)
+            file.append(known[key])
+            progress(known[key], len(known), len(work))
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -99,7 +170,7 @@ async def evaluate(
                 group.create_task(worker(waiting))
     except BaseExceptionGroup as errors:
         raise first_error(errors) from None
-    return [known[key] for key in keys]
+    return [known[key] for _, key in work]
 
 
 def seed_of(run_seed: int, index: int) -> int:
@@ -107,19 +178,21 @@ def seed_of(run_seed: int, index: int) -> int:
     return run_seed * 1_000_003 + index
 
 
-async def _one(job: Job, plan: Plan, solver: Solver, equality: Equality) -> Record:
+async def _answered(trial: Trial, plan: EvalPlan, solver: Solver) -> Record:
     error = None
     try:
-        reply = await solver.answer(job.problem, job.strategy, seed_of(plan.seed, job.index()))
+        reply = await solver.answer(trial.problem, trial.strategy, seed_of(plan.seed, trial.index))
     except ContextLengthExceeded as refused:
         reply, error = Reply(None, "", 0, 0, 0.0, "done", 0), refused.message
-    correct = error is None and await job.task.grade(job.problem, reply.answer, reply.text, equality)
+    correct = error is None and await trial.task.grade(
+        trial.problem, reply.answer, reply.text, solver.equality
+    )
     return Record(
-        task=job.task_label,
-        strategy=job.strategy.label,
-        index=job.index(),
+        task=trial.task_label,
+        strategy=trial.strategy.label,
+        index=trial.index,
         seed=plan.seed,
-        question=job.problem.question,
+        question=trial.problem.question,
         answer=reply.answer,
         correct=correct,
         completion_tokens=reply.completion_tokens,
@@ -128,6 +201,6 @@ async def _one(job: Job, plan: Plan, solver: Solver, equality: Equality) -> Reco
         stopped=reply.stopped,
         samples=reply.samples,
         error=error,
-        part=job.problem.meta.get("part"),
+        part=trial.problem.meta.get("part"),
         text=reply.text if plan.texts else None,
     )

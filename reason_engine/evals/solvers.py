@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import TracebackType
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
 
@@ -30,6 +30,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class EvalTarget:
+    """A model in this process, or with `url` a running server. `limits` bound each problem, `max_tokens` each path;
+    `knowledge` is the folder of documents that strategies with `knowledge=true` retrieve from."""
+
+    model: str | None = None
+    url: str | None = None
+    engine: str = "auto"
+    threads: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    max_tokens: int = 0
+    api_key: str | None = None
+    knowledge: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """An answer and its cost. `prompt_tokens` are those of internal calls that no prefix cache held."""
 
@@ -43,29 +58,39 @@ class Reply:
 
 
 class Solver(Protocol):
-    """Answers one problem by one strategy."""
+    """Answers one problem by one strategy, while it is entered as a context. `name` is what reports call the model;
+    `equality` compares its answers."""
 
-    name: str
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def equality(self) -> Equality: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *error: object) -> None: ...
     async def answer(self, problem: Problem, spec: Spec, seed: int) -> Reply: ...
 
 
-class InProcess:
-    """Runs strategies on an engine that is already started."""
+@dataclass(frozen=True)
+class LocalSolver:
+    """Runs strategies on an engine, which starts and ends with the context. `max_tokens` bounds each path."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        profile: Profile,
-        equality: Equality,
-        limits: Limits | None = None,
-        max_tokens: int = 0,
-        name: str | None = None,
-        knowledge: Retriever | None = None,
-    ) -> None:
-        self.engine, self.profile, self.equality, self.knowledge = engine, profile, equality, knowledge
-        self.limits, self.sampling = limits or Limits(), Sampling(max_tokens=max_tokens)
-        self.name = name or engine.info.name
+    engine: Engine
+    profile: Profile
+    equality: Equality = field(default_factory=Equality)
+    limits: Limits = field(default_factory=Limits)
+    max_tokens: int = 0
+    name: str = ""
+    knowledge: Retriever | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.engine.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        try:
+            await self.engine.close()
+        finally:
+            await self.equality.close()
 
     async def answer(self, problem: Problem, spec: Spec, seed: int) -> Reply:
         """Raises what `solve` raises."""
@@ -76,73 +101,60 @@ class InProcess:
             self.engine,
             profile=self.profile,
             limits=self.limits,
-            sampling=self.sampling,
+            sampling=Sampling(max_tokens=self.max_tokens),
             seed=seed,
             equality=self.equality,
             knowledge=self.knowledge,
         )
-        used = outcome.usage
-        seconds = time.monotonic() - began
-        prompt = used.prompt - used.cached
+        used, seconds = outcome.usage, time.monotonic() - began
         return Reply(
             outcome.answer.value,
             outcome.content,
             used.completion,
-            prompt,
+            used.prompt - used.cached,
             seconds,
             outcome.stopped,
             outcome.samples,
         )
 
 
-class OverHttp:
+def budget_of(limits: Limits) -> dict[str, float]:
+    """The limits that are set, as a request's `budget` names them."""
+    known = {"tokens": limits.tokens, "seconds": limits.seconds, "samples": limits.samples}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+class RemoteSolver:
     """Asks an OpenAI-compatible server. One without the `reason` object is read by its content and its usage."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        model: str | None = None,
-        api_key: str | None = None,
-        limits: Limits | None = None,
-        max_tokens: int = 0,
-        http_client: AsyncClient | None = None,
-    ) -> None:
+    def __init__(self, target: EvalTarget, http_client: AsyncClient | None = None) -> None:
+        url = target.url or ""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise SetupError(f"--url {url!r} is no address; one looks like http://127.0.0.1:8000")
         self.url = url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
-        self.name, self._key, self._http = model or "", api_key, http_client
-        budget = (
-            {"tokens": limits.tokens, "seconds": limits.seconds, "samples": limits.samples} if limits else {}
-        )
-        self._budget = {key: value for key, value in budget.items() if value is not None}
-        self._max_tokens = max_tokens
+        self.name, self.equality = target.model or "", Equality()
+        self._target, self._http = target, http_client
 
     async def __aenter__(self) -> Self:
         """Connect; the first listed model is asked where none was named."""
         from openai import APIError, AsyncOpenAI
 
-        self._client = AsyncOpenAI(
-            base_url=self.url, api_key=self._key or "none", timeout=600, http_client=self._http
-        )
+        key = self._target.api_key or "none"
+        self._client = AsyncOpenAI(base_url=self.url, api_key=key, timeout=600, http_client=self._http)
         try:
-            if not self.name:
-                models = await self._client.models.list()
-                if not models.data:
-                    raise SetupError(f"{self.url} lists no model; name one with --model")
-                self.name = models.data[0].id
+            models = [] if self.name else (await self._client.models.list()).data
         except APIError as error:
             await self._client.close()
             raise _translate(error, self.url) from None
-        except SetupError:
+        if not self.name and not models:
             await self._client.close()
-            raise
+            raise SetupError(f"{self.url} lists no model; name one with --model")
+        self.name = self.name or models[0].id
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
+        await self.equality.close()
         await self._client.close()
 
     async def answer(self, problem: Problem, spec: Spec, seed: int) -> Reply:
@@ -150,15 +162,15 @@ class OverHttp:
         from openai import APIError, omit
 
         body: dict[str, Any] = {"reasoning": {"strategy": spec.name, **spec.params}}
-        if self._budget:
-            body["budget"] = self._budget
+        if budget := budget_of(self._target.limits):
+            body["budget"] = budget
         began = time.monotonic()
         try:
             completion = await self._client.chat.completions.create(
                 model=self.name,
                 messages=[{"role": "user", "content": problem.question}],
                 seed=seed,
-                max_completion_tokens=self._max_tokens or omit,
+                max_completion_tokens=self._target.max_tokens or omit,
                 extra_body=body,
             )
         except APIError as error:
@@ -172,22 +184,14 @@ def _reply(data: Mapping[str, Any], seconds: float) -> Reply:
     reason: Mapping[str, Any] | None = data.get("reason")
     if reason is None:
         found = find(text)
-        prompt = usage.get("prompt_tokens", 0) - (
-            (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        prompt, completion = usage.get("prompt_tokens", 0) - cached, usage.get("completion_tokens", 0)
+        return Reply(
+            None if found is None else normalise(found), text, completion, prompt, seconds, "done", 1
         )
-        answer = None if found is None else normalise(found)
-        return Reply(answer, text, usage.get("completion_tokens", 0), prompt, seconds, "done", 1)
-    stages = reason["usage_by_stage"].values()
-    prompt = sum(stage["prompt"] - stage["cached"] for stage in stages)
-    return Reply(
-        reason["answer"],
-        text,
-        usage["completion_tokens"],
-        prompt,
-        seconds,
-        reason["stopped"],
-        reason["samples"],
-    )
+    prompt = sum(stage["prompt"] - stage["cached"] for stage in reason["usage_by_stage"].values())
+    stopped, samples = reason["stopped"], reason["samples"]
+    return Reply(reason["answer"], text, usage["completion_tokens"], prompt, seconds, stopped, samples)
 
 
 def _translate(error: Exception, url: str) -> Exception:

@@ -4,8 +4,6 @@
     word-problems:steps=3-5     {"strategy": "best-of-n", "n": 16, "verifier": {"name": "countdown"}}
 
 Several stand in one text with commas between. A value is JSON where it reads as such, else text.
-
-Problems to choose settings on: never those of a test set.
 """
 
 from __future__ import annotations
@@ -141,17 +139,17 @@ def _value(text: str) -> Any:
 
 
 @runtime_checkable
-class Developed(Task, Protocol):
+class DevelopmentTask(Task, Protocol):
     """A task that has problems for development, drawn from other seeds or another split than its test problems."""
 
     def development(self, limit: int | None, seed: int) -> list[Problem]: ...
 
 
-def developed(spec: Spec) -> Developed:
+def development_task(spec: Spec) -> DevelopmentTask:
     """The task. Raises UnknownName, SetupError naming a key at fault, or that it has test problems only."""
     task = build(tasks, spec)
-    if not isinstance(task, Developed):
-        known = ", ".join(name for name in tasks if issubclass(tasks.get(name), Developed))
+    if not isinstance(task, DevelopmentTask):
+        known = ", ".join(name for name in tasks if issubclass(tasks.get(name), DevelopmentTask))
         raise SetupError(
             f"task {spec.name!r} has test problems only, and nothing is fitted to those; these have others: {known}"
         )

@@ -16,7 +16,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -37,11 +37,11 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 def mcnemar(first_only: int, second_only: int) -> float:
     """Two-sided p-value of no difference between paired outcomes."""
     discordant, fewer = first_only + second_only, min(first_only, second_only)
-    tail, ways = 0, 1  # whole numbers: exact for any count
+    extreme, binomial = 0, 1  # whole numbers: exact for any count
     for k in range(fewer + 1):
-        tail += ways
-        ways = ways * (discordant - k) // (k + 1)
-    return min(1.0, 2 * (tail / 2**discordant))
+        extreme += binomial
+        binomial = binomial * (discordant - k) // (k + 1)
+    return min(1.0, 2 * (extreme / 2**discordant))
 
 
 def paired_difference(first_only: int, second_only: int, count: int) -> tuple[float, float, float]:
@@ -53,11 +53,30 @@ def paired_difference(first_only: int, second_only: int, count: int) -> tuple[fl
     return (first_only - second_only) / count, max(-1.0, p - q - half), min(1.0, p - q + half)
 
 
+class PairedTest(NamedTuple):
+    """Outcomes of two sides on the same problems; `difference` is first minus second, with its interval."""
+
+    problems: int
+    first_only: int
+    second_only: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_test(pairs: Sequence[tuple[bool, bool]]) -> PairedTest:
+    """Of (first right, second right) on each problem."""
+    first_only, second_only = pairs.count((True, False)), pairs.count((False, True))
+    difference = paired_difference(first_only, second_only, len(pairs))
+    return PairedTest(len(pairs), first_only, second_only, *difference, mcnemar(first_only, second_only))
+
+
 def macro_f1(pairs: Sequence[tuple[str, str]]) -> float:
     """Of (true, predicted) classes, over the classes that are true of something; 0 without any."""
-    right = Counter(true for true, said in pairs if true == said)
-    true, said = Counter(true for true, _ in pairs), Counter(said for _, said in pairs)
-    return sum(2 * right[name] / (true[name] + said[name]) for name in true) / max(1, len(true))
+    right = Counter(true for true, predicted in pairs if true == predicted)
+    true, predicted = Counter(true for true, _ in pairs), Counter(predicted for _, predicted in pairs)
+    return sum(2 * right[name] / (true[name] + predicted[name]) for name in true) / max(1, len(true))
 
 
 def bootstrap(

@@ -1,4 +1,4 @@
-"""What `reason adapt` does: a model is measured, taught a domain with its old tasks held, and measured again.
+"""What `reason adapt` does: measures a model, teaches it a domain while its old tasks are held, and measures it again.
 
     out: runs/law
     train:                        # as for `reason train sft`, without `out`
@@ -12,9 +12,8 @@
     old: {tasks: [arithmetic], rows: old-held-out.jsonl}
 
 The taught model is `out`/model, the table `out`/report.md and report.json. A run that was broken off goes on: answers
-are kept by the weights that gave them, training by its own checkpoint.
-
-How well a checkpoint predicts the answers of a file: -log p a token, each weighted as in training.
+are kept by the weights that gave them, training by its own checkpoint. The loss of a file's rows is -log p a token of
+their answers, each weighted as in training.
 """
 
 from __future__ import annotations
@@ -29,20 +28,17 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from reason_engine.answers import Equality
 from reason_engine.data.formats.readers import read_rows
 from reason_engine.data.formats.rows import Conversation, Text
 from reason_engine.data.synthesize.teacher import TeacherOptions, check_verifier, open_teacher
-from reason_engine.engines.checkpoint.folder import ModelFolder
+from reason_engine.engines.checkpoint.folder import ModelFolder, read_json
 from reason_engine.engines.open import open_engine, profile_of
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
-from reason_engine.evals.record import Record, RecordFile
-from reason_engine.evals.run import Plan, evaluate
-from reason_engine.evals.solvers import InProcess
-from reason_engine.evals.spec import Spec, build, parse_specs
+from reason_engine.evals.run import EvalPlan, Record, RecordFile, evaluate
+from reason_engine.evals.solvers import LocalSolver
+from reason_engine.evals.spec import build, parse_specs
 from reason_engine.loop import compare
-from reason_engine.loop.compare import shares
 from reason_engine.progress import OnProgress
 from reason_engine.settings import load_settings
 from reason_engine.strategies import strategies
@@ -53,7 +49,7 @@ from reason_engine.types import Problem
 
 
 class Watched(Frozen):
-    """What is measured of a part: tasks by name, as for `reason eval`, and rows whose loss is told."""
+    """What is measured of a part: tasks by name, as for `reason eval`, and rows whose loss is taken."""
 
     tasks: tuple[str, ...] = ()
     rows: Path | None = None
@@ -107,18 +103,22 @@ class AdaptConfig(Frozen):
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
-    """The problems of a task and where it belongs."""
+class MeasuredTask:
+    """One task under the strategy. `part`: domain or old."""
 
     part: str
-    spec: Spec
+    plan: EvalPlan
     problems: Sequence[Problem]
+
+    @property
+    def label(self) -> str:
+        """The task as reports call it."""
+        return self.plan.tasks[0].label
 
 
 def adapt(config: AdaptConfig, *, fresh: bool, command: str, tell: OnProgress) -> str:
     """Measure, train, measure; the report. Raises SetupError before anything heavy where something is wrong."""
-    papers = _papers(config)
-    strategy = _strategy(config)
+    measured = _measured_tasks(config)
     if config.judge is not None:
         check_verifier("judge", config.judge.params)
     for file in (config.domain.rows, config.old.rows):
@@ -130,68 +130,60 @@ def adapt(config: AdaptConfig, *, fresh: bool, command: str, tell: OnProgress) -
         shutil.rmtree(taught, ignore_errors=True)
         for file in config.out.glob("answers-*.jsonl"):
             file.unlink()
-    before = _measured(config, base, papers, strategy, tell)
+    before = _records(config, base, measured, tell)
     _teach(config, fresh, tell)
-    after = _measured(config, taught, papers, strategy, tell)
-    changes = [*_tasks(config, papers, before, after, tell), *_losses(config, base, taught)]
-    manifest = json.loads((taught / "manifest.json").read_text("utf-8"))
+    after = _records(config, taught, measured, tell)
+    changes = [*_task_changes(config, measured, before, after, tell), *_losses(config, base, taught)]
+    manifest = ModelFolder(taught).read_json("manifest.json")
     about = {"command": command, **_about(config, manifest)}
     text = compare.markdown(changes, about)
     (config.out / "report.md").write_text(text, "utf-8")
-    told = {"about": about, "changes": [asdict(change) for change in changes]}
-    (config.out / "report.json").write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    report = {"about": about, "changes": [asdict(change) for change in changes]}
+    (config.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return text
 
 
-def _papers(config: AdaptConfig) -> list[Paper]:
-    found: list[Paper] = []
+def _measured_tasks(config: AdaptConfig) -> list[MeasuredTask]:
+    found: list[MeasuredTask] = []
+    strategy, *more = parse_specs([config.strategy], "strategy")
     for part, watched in (("domain", config.domain), ("old", config.old)):
         for spec in parse_specs(list(watched.tasks), "task") if watched.tasks else ():
-            found.append(Paper(part, spec, build(tasks, spec).problems(config.limit, config.seed, None)))
+            plan = EvalPlan(
+                (spec,),
+                (strategy,),
+                config.limit,
+                config.seed,
+                concurrency=config.concurrency,
+                texts=True,
+            )
+            found.append(
+                MeasuredTask(part, plan, build(tasks, spec).problems(config.limit, config.seed, None))
+            )
+    if more:
+        raise SetupError("strategy: name one")
+    build(strategies, strategy)
     return found
 
 
-def _strategy(config: AdaptConfig) -> Spec:
-    spec, *more = parse_specs([config.strategy], "strategy")
-    if more:
-        raise SetupError("strategy: name one")
-    build(strategies, spec)
-    return spec
-
-
-def _measured(
-    config: AdaptConfig, model: Path, papers: Sequence[Paper], strategy: Spec, tell: OnProgress
+def _records(
+    config: AdaptConfig, model: Path, measured: Sequence[MeasuredTask], tell: OnProgress
 ) -> list[list[Record]]:
-    """The records of each paper; those that the weights have given before are read."""
-    if not papers:
+    """The answers to each task; those that the weights have given before are read."""
+    if not measured:
         return []
     settings = load_settings({"model": str(model), "engine": config.engine, "threads": config.train.threads})
     config.out.mkdir(parents=True, exist_ok=True)
     file = RecordFile(config.out / f"answers-{ModelFolder(model).fingerprint}.jsonl")
 
     async def work() -> list[list[Record]]:
-        engine, equality = open_engine(settings, inline=True), Equality()
-        await engine.start()
-        try:
-            solver = InProcess(engine, profile_of(settings), equality, max_tokens=config.max_tokens)
-            found: list[list[Record]] = []
-            for paper in papers:
-                plan = Plan(
-                    (paper.spec,),
-                    (strategy,),
-                    config.limit,
-                    config.seed,
-                    None,
-                    config.concurrency,
-                    texts=True,
-                )
-                found.append(await evaluate(plan, solver, equality, file))
+        engine, profile = open_engine(settings, inline=True), profile_of(settings)
+        found: list[list[Record]] = []
+        async with LocalSolver(engine, profile, max_tokens=config.max_tokens) as solver:
+            for task in measured:
+                found.append(await evaluate(task.plan, solver, file))
                 right = sum(record.correct for record in found[-1])
-                tell({"note": f"{model}: {paper.spec.label}: {right} of {len(found[-1])} right"})
-            return found
-        finally:
-            await engine.close()
-            await equality.close()
+                tell({"note": f"{model}: {task.label}: {right} of {len(found[-1])} right"})
+        return found
 
     return asyncio.run(work())
 
@@ -200,49 +192,45 @@ def _teach(config: AdaptConfig, fresh: bool, tell: OnProgress) -> None:
     """Train, unless that is done."""
     file = config.train.out / "manifest.json"
     if file.is_file():
-        if json.loads(file.read_text("utf-8"))["config"] == config.train.model_dump(mode="json"):
+        if read_json(file)["config"] == config.train.model_dump(mode="json"):
             tell({"note": f"{config.train.out}: trained already"})
             return
         raise SetupError(f"{file}: made with another config; use --fresh to begin anew")
     run("sft", config.train, fresh=fresh, tell=tell)
 
 
-def _tasks(
+def _task_changes(
     config: AdaptConfig,
-    papers: Sequence[Paper],
+    measured: Sequence[MeasuredTask],
     before: Sequence[Sequence[Record]],
     after: Sequence[Sequence[Record]],
     tell: OnProgress,
 ) -> list[compare.Change]:
     found: list[compare.Change] = []
-    for paper, old, new in zip(papers, before, after, strict=True):
-        label = paper.spec.label
-        found.append(compare.accuracy(paper.part, label, old, new))
-        if (kinds := compare.classes(paper.part, label, paper.problems, old, new)) is not None:
-            found.append(kinds)
-        if paper.part == "domain" and config.judge is not None:
-            tell({"note": f"{label}: the judge compares {len(old)} answers"})
-            found.append(compare.preference(paper.part, label, _judged(config, paper, old, new)))
+    for task, old, new in zip(measured, before, after, strict=True):
+        found.append(compare.accuracy(task.part, task.label, old, new))
+        if (f1 := compare.classes(task.part, task.label, task.problems, old, new)) is not None:
+            found.append(f1)
+        if task.part == "domain" and config.judge is not None:
+            tell({"note": f"{task.label}: the judge compares {len(old)} answers"})
+            shares = asyncio.run(_judged(config, config.judge, task, old, new))
+            found.append(compare.preference(task.part, task.label, shares))
     return found
 
 
-def _judged(
-    config: AdaptConfig, paper: Paper, before: Sequence[Record], after: Sequence[Record]
+async def _judged(
+    config: AdaptConfig,
+    judge: Referee,
+    task: MeasuredTask,
+    before: Sequence[Record],
+    after: Sequence[Record],
 ) -> list[float]:
-    judge = config.judge
-    assert judge is not None
-
-    async def work() -> list[float]:
-        target = TeacherOptions(
-            judge.model, judge.url, config.engine, config.train.threads, config.max_tokens
+    target = TeacherOptions(judge.model, judge.url, config.engine, config.train.threads, config.max_tokens)
+    old, new = ([record.text or "" for record in side] for side in (before, after))
+    async with open_teacher(target) as teacher:
+        return await compare.win_shares(
+            teacher, judge.params, task.problems, old, new, config.seed, config.concurrency
         )
-        async with open_teacher(target) as teacher:
-            old, new = ([record.text or "" for record in side] for side in (before, after))
-            return await shares(
-                teacher, judge.params, paper.problems, old, new, config.seed, config.concurrency
-            )
-
-    return asyncio.run(work())
 
 
 def _losses(config: AdaptConfig, base: Path, taught: Path) -> list[compare.Change]:
@@ -250,10 +238,7 @@ def _losses(config: AdaptConfig, base: Path, taught: Path) -> list[compare.Chang
     for part, file in (("domain", config.domain.rows), ("old", config.old.rows)):
         if file is not None:
             count = sum(1 for _ in read_rows(file, Conversation, Text))
-            sides = [
-                answer_loss_of(model, file, max_length=config.train.max_length, threads=config.train.threads)
-                for model in (base, taught)
-            ]
+            sides = [mean_answer_loss(model, file, config.train) for model in (base, taught)]
             found.append(compare.loss(part, str(file), count, *sides))
     return found
 
@@ -271,9 +256,7 @@ def _about(config: AdaptConfig, manifest: Mapping[str, Any]) -> dict[str, object
     }
 
 
-def answer_loss_of(
-    model: Path, rows: Path, *, max_length: int = 1024, micro_tokens: int = 4096, threads: int | None = None
-) -> float:
+def mean_answer_loss(model: Path, rows: Path, config: SftConfig, micro_tokens: int = 4096) -> float:
     """The mean over all tokens of the answers, in fp32. Raises SetupError, ModelLoadError."""
     read = list(read_rows(rows, Conversation, Text))
     import torch
@@ -282,16 +265,14 @@ def answer_loss_of(
     from reason_engine.training.common.forward import answer_loss, body_of
     from reason_engine.training.common.models import load_model
 
-    torch.set_num_threads(threads or torch.get_num_threads())
+    torch.set_num_threads(config.threads or torch.get_num_threads())
     loaded, tokenizer = load_model(model)
     loaded.eval()
-    items = Encoder(tokenizer, max_length).encode(read)
+    items = Encoder(tokenizer, config.max_length).encode(read)
     body, head = body_of(loaded, False), loaded.get_output_embeddings()
     total = sum(sum(one.weights[1:]) for one in items)
     if not total:
         raise SetupError(f"{rows}: no row has an answer with a weight above 0")
     with torch.no_grad():
-        return (
-            sum(float(answer_loss(body, head, group, "fp32")) for group in micro_batches(items, micro_tokens))
-            / total
-        )
+        groups = micro_batches(items, micro_tokens)
+        return sum(float(answer_loss(body, head, group, "fp32")) for group in groups) / total

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +25,11 @@ from reason_engine.errors import (
     first_error,
 )
 from reason_engine.evals.run import seed_of
-from reason_engine.evals.spec import Developed, Spec, developed
+from reason_engine.evals.spec import DevelopmentTask, Spec, development_task
 from reason_engine.loop.fit import Arm, Measured, Sample, arms, buckets, fit
 from reason_engine.loop.path_cache import Pool, View
 from reason_engine.policy import Case, Curve, Policy, weights_of
 from reason_engine.profile import FILE, Profile
-from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.solve import solve
 from reason_engine.runtime.verify import checker_of
 from reason_engine.settings import load_settings
@@ -39,11 +38,11 @@ from reason_engine.strategies.auto import certainty
 from reason_engine.types import Problem, Sampling
 
 Progress = Callable[[str, str, int, int], None]
-"""Hears task, strategy, how many measurements are done, and of how many."""
+"""Takes task, strategy, how many measurements are done, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Calibration:
     """What is to be calibrated. `limit`: problems of each task; `only`: strategies, none for all; `within`: how much
     success a cheaper plan may lack, in points of 1."""
 
@@ -64,7 +63,7 @@ class Wish:
 class Question:
     """A development problem with the task that grades it."""
 
-    task: Developed
+    task: DevelopmentTask
     label: str
     problem: Problem
 
@@ -81,17 +80,17 @@ class Group:
     """Arms that cannot run on this model or engine, and why."""
 
 
-async def calibrate(wish: Wish, progress: Progress) -> Policy:
+async def calibrate(options: Calibration, progress: Progress) -> Policy:
     """Measure, fit and write. Raises SetupError or RequestError before a token is spent where something is wrong."""
-    settings = load_settings({"model": wish.model, "engine": wish.engine, "threads": wish.threads})
+    settings = load_settings({"model": options.model, "engine": options.engine, "threads": options.threads})
     profile = profile_of(settings)
-    groups = grouped(_questions(wish), profile, wish.only)
-    out = _target(wish, model_folder(settings) if settings.engine not in ("openai", "scripted") else None)
+    groups = grouped(_questions(options), profile, options.only)
+    out = _target(options, model_folder(settings) if settings.engine not in ("openai", "scripted") else None)
     engine = open_engine(settings, inline=True)
     await engine.start()
     try:
-        await measure(groups, engine, profile, wish, progress)
-        policy = fitted(groups, weights_of(engine.info.fingerprint), wish)
+        await measure(groups, engine, profile, options, progress)
+        policy = fitted(groups, weights_of(engine.info.fingerprint), options)
     finally:
         await engine.close()
     _write(out, profile.model_copy(update={"auto": policy}))
@@ -104,14 +103,13 @@ def grouped(questions: list[Question], profile: Profile, only: tuple[str, ...] =
     for question in questions:
         found = profile.task_of(question.problem.question)
         name, checker = (found[0].task, found[0].checker) if found else (None, None)
-        groups.setdefault(name, Group(name, arms(checker, only, profile.verifiers))).questions.append(
-            question
-        )
+        group = groups.setdefault(name, Group(name, arms(checker, only, profile.verifiers)))
+        group.questions.append(question)
     return list(groups.values())
 
 
 async def measure(
-    groups: list[Group], engine: Engine, profile: Profile, wish: Wish, progress: Progress
+    groups: list[Group], engine: Engine, profile: Profile, options: Calibration, progress: Progress
 ) -> None:
     """Every arm on every question; arms that draw whole paths share them. An arm that cannot run is left out."""
     equality, total, done = Equality(), sum(len(g.arms) * len(g.questions) for g in groups), 0
@@ -121,18 +119,17 @@ async def measure(
         nonlocal done
         for group, place in work:
             question = group.questions[place]
-            pool = Pool(engine, f"{wish.seed} {question.label} {place}")
+            pool = Pool(engine, f"{options.seed} {question.label} {place}")
             for arm in group.arms:
                 if arm.label not in group.left_out:
-                    await _one(
-                        group, place, arm, View(pool) if arm.pooled else engine, profile, wish, equality
-                    )
+                    seen = View(pool) if arm.pooled else engine
+                    await _measure_arm(group, place, arm, seen, profile, options, equality)
                 done += 1
                 progress(question.label, arm.label, done, total)
 
     try:
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(wish.concurrency):
+            for _ in range(options.concurrency):
                 tasks.create_task(worker())
     except BaseExceptionGroup as errors:
         raise first_error(errors) from None
@@ -140,7 +137,7 @@ async def measure(
         await equality.close()
 
 
-def fitted(groups: list[Group], weights: str, wish: Wish) -> Policy:
+def fitted(groups: list[Group], weights: str, options: Calibration) -> Policy:
     """The policy. Raises SetupError where no strategy could run."""
     cases: list[Case] = []
     curves: list[Curve] = []
@@ -153,25 +150,31 @@ def fitted(groups: list[Group], weights: str, wish: Wish) -> Policy:
             measured = [
                 Measured(arm.stage, tuple(group.samples[arm.label, i] for i in places)) for arm in usable
             ]
-            case, points = fit(group.task, most, measured, wish.within)
+            case, points = fit(group.task, most, measured, options.within)
             cases.append(case)
             curves += points
     # Questions of a known task are told apart first; within a task the shorter come first.
     cases.sort(key=lambda case: case.task is None)
     made = {
-        "command": wish.command,
+        "command": options.command,
         "date": datetime.now(UTC).date().isoformat(),
-        "tasks": [spec.label for spec in wish.tasks],
-        "problems": wish.limit,
-        "seed": wish.seed,
-        "within": wish.within,
+        "tasks": [spec.label for spec in options.tasks],
+        "problems": options.limit,
+        "seed": options.seed,
+        "within": options.within,
         "left_out": {name: why for group in groups for name, why in group.left_out.items()},
     }
     return Policy(weights=weights, cases=tuple(cases), curves=tuple(curves), made=made)
 
 
-async def _one(
-    group: Group, place: int, arm: Arm, engine: Engine, profile: Profile, wish: Wish, equality: Equality
+async def _measure_arm(
+    group: Group,
+    place: int,
+    arm: Arm,
+    engine: Engine,
+    profile: Profile,
+    options: Calibration,
+    equality: Equality,
 ) -> None:
     question = group.questions[place]
     try:
@@ -181,7 +184,7 @@ async def _one(
             engine,
             profile=profile,
             sampling=Sampling(max_tokens=0),
-            seed=seed_of(wish.seed, place),
+            seed=seed_of(options.seed, place),
             equality=equality,
         )
     except ContextLengthExceeded:
@@ -192,40 +195,33 @@ async def _one(
         return
     right = await question.task.grade(question.problem, outcome.answer.value, outcome.content, equality)
     sure = certainty(outcome.answer, checker_of(profile, question.problem))
-    group.samples[arm.label, place] = Sample(right, sure, _spent(arm, engine, outcome))
+    spent = dict(engine.spent) if isinstance(engine, View) else {}
+    own = outcome.usage.completion - sum(spent.values())  # what is no shared path is the arm's own
+    group.samples[arm.label, place] = Sample(right, sure, {**spent, **({arm.label: own} if own > 0 else {})})
 
 
-def _spent(arm: Arm, engine: Engine, outcome: Outcome) -> Mapping[str, int]:
-    """Tokens by the kind of path; what is no shared path is the arm's own."""
-    shared = dict(engine.spent) if isinstance(engine, View) else {}
-    own = outcome.usage.completion - sum(shared.values())
-    return {**shared, **({arm.label: own} if own > 0 else {})}
-
-
-def _questions(wish: Wish) -> list[Question]:
-    if wish.limit < 1:
+def _questions(options: Calibration) -> list[Question]:
+    if options.limit < 1:
         raise SetupError("--limit must be at least 1")
     found: list[Question] = []
-    for spec in wish.tasks:
-        task = developed(spec)
-        found += [Question(task, spec.label, p) for p in task.development(wish.limit, wish.seed)]
+    for spec in options.tasks:
+        task = development_task(spec)
+        found += [Question(task, spec.label, p) for p in task.development(options.limit, options.seed)]
     return found
 
 
-def _target(wish: Wish, folder: Path | None) -> Path:
+def _target(options: Calibration, folder: Path | None) -> Path:
     """Where the profile is written. Raises SetupError where that cannot be."""
-    if wish.out is None and (folder is None or folder == bundled_model()):
+    if options.out is None and (folder is None or folder == bundled_model()):
         raise SetupError("the profile of this model is not ours to write; name a file with --out FILE")
-    path = wish.out or (folder or Path()) / FILE
+    path = options.out or (folder or Path()) / FILE
     try:
         if path.is_dir():
             raise IsADirectoryError(21, "is a folder, not a file")
-        with _beside(path).open("w"):
-            pass
+        _beside(path).open("w").close()
         _beside(path).unlink()
         if path.exists():
-            with path.open("a"):
-                pass
+            path.open("a").close()
     except OSError as error:
         raise SetupError(
             f"{path}: cannot be written: {error.strerror}; name a file with --out FILE"

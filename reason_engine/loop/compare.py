@@ -1,25 +1,22 @@
-"""Two models on the same problems, told as one table: what was gained where it was wanted, what was lost elsewhere.
+"""Compares two models on the same problems, as one table: what was gained where it was wanted, what was lost elsewhere.
 
 Accuracy with Wilson's interval and, between the two, the paired difference with McNemar's test; macro-F1 where the
-answers are classes; loss on given rows; and how often a judge prefers the new answer (both orders, ties a half), with
-bootstrap intervals. The formulas stand in `evals.statistics`.
-
-Which of two answers a judge prefers, asked in both orders (verifier `judge`, mode pairwise).
+answers are classes; loss on given rows; and how often a judge prefers the new answer (verifier `judge`, mode pairwise:
+both orders, ties a half), with bootstrap intervals. The formulas stand in `evals.statistics`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from reason_engine.data.synthesize.teacher import Teacher
-from reason_engine.evals.datasets.rows import said
-from reason_engine.evals.record import Record
-from reason_engine.evals.run import seed_of
-from reason_engine.evals.statistics import bootstrap, macro_f1, mcnemar, paired_difference, wilson
+from reason_engine.evals.datasets.rows import class_name
+from reason_engine.evals.run import Record, seed_of
+from reason_engine.evals.statistics import bootstrap, macro_f1, paired_test, wilson
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies import Strategy, VerifierChoice
@@ -31,7 +28,7 @@ CLASSES, EACH = 20, 5
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A value with its 95 % interval; the interval is None where one pass over fixed rows has none to tell."""
+    """A value with its 95 % interval; the interval is None where one pass over fixed rows has none."""
 
     value: float
     interval: tuple[float, float] | None = None
@@ -53,43 +50,38 @@ class Change:
 
 def accuracy(part: str, task: str, before: Sequence[Record], after: Sequence[Record]) -> Change:
     """Of the same problems in the same order."""
-    pairs = [(one.correct, other.correct) for one, other in zip(before, after, strict=True)]
-    count, lost, won = len(pairs), pairs.count((True, False)), pairs.count((False, True))
-    difference, low, high = paired_difference(won, lost, count)
-    sides = [sum(side) for side in zip(*pairs, strict=True)] if pairs else [0, 0]
-    old, new = (Figure(right / max(1, count), wilson(right, count)) for right in sides)
-    return Change(
-        part, task, "accuracy", count, old, new, Figure(difference, (low, high)), mcnemar(won, lost)
+    test = paired_test([(new.correct, old.correct) for old, new in zip(before, after, strict=True)])
+    first, second = (
+        Figure(right / max(1, test.problems), wilson(right, test.problems))
+        for right in (sum(record.correct for record in side) for side in (before, after))
     )
+    change = Figure(test.difference, (test.low, test.high))
+    return Change(part, task, "accuracy", test.problems, first, second, change, test.p)
 
 
 def classes(
     part: str, task: str, problems: Sequence[Problem], before: Sequence[Record], after: Sequence[Record]
 ) -> Change | None:
     """Macro-F1, where the right answers are classes."""
-    true = [said(None, problem.reference or "") for problem in problems]
+    true = [class_name(None, problem.reference or "") for problem in problems]
     kinds = len(set(true))
     if not 1 < kinds <= CLASSES or len(true) < EACH * kinds:
         return None
 
     def class_of(name: str, record: Record) -> str:
-        return name if record.correct else said(record.answer, record.text or "")
+        return name if record.correct else class_name(record.answer, record.text or "")
 
     rows = [
-        (name, class_of(name, one), class_of(name, other))
-        for name, one, other in zip(true, before, after, strict=True)
+        (name, class_of(name, old), class_of(name, new))
+        for name, old, new in zip(true, before, after, strict=True)
     ]
 
-    def old(some: Sequence[tuple[str, str, str]]) -> float:
-        return macro_f1([(name, first) for name, first, _ in some])
+    def f1(side: int) -> Callable[[Sequence[tuple[str, str, str]]], float]:
+        return lambda some: macro_f1([(row[0], row[side]) for row in some])
 
-    def new(some: Sequence[tuple[str, str, str]]) -> float:
-        return macro_f1([(name, second) for name, _, second in some])
-
-    def between(some: Sequence[tuple[str, str, str]]) -> float:
-        return new(some) - old(some)
-
-    first, second, change = (Figure(of(rows), bootstrap(rows, of)) for of in (old, new, between))
+    old, new = f1(1), f1(2)
+    figures = (old, new, lambda some: new(some) - old(some))
+    first, second, change = (Figure(of(rows), bootstrap(rows, of)) for of in figures)
     return Change(part, task, "macro-F1", len(rows), first, second, change)
 
 
@@ -99,14 +91,8 @@ def preference(part: str, task: str, shares: Sequence[float]) -> Change:
     def mean(some: Sequence[float]) -> float:
         return sum(some) / len(some)
 
-    return Change(
-        part,
-        task,
-        "win rate by judge",
-        len(shares),
-        None,
-        Figure(mean(shares), bootstrap(list(shares), mean)),
-    )
+    figure = Figure(mean(shares), bootstrap(shares, mean))
+    return Change(part, task, "win rate by judge", len(shares), None, figure)
 
 
 def loss(part: str, rows: str, count: int, before: float, after: float) -> Change:
@@ -128,14 +114,14 @@ def markdown(changes: Sequence[Change], about: Mapping[str, object]) -> str:
         scale = 1.0 if one.metric == "loss" else 100.0
         cells = (
             one.part, one.task.replace("|", "\\|"), one.metric + ("" if scale == 1 else ", %"), f"{one.problems:,}",
-            _shown(one.before, scale), _shown(one.after, scale), _shown(one.difference, scale, "+"),
+            _cell(one.before, scale), _cell(one.after, scale), _cell(one.difference, scale, "+"),
             "" if one.p is None else f"{one.p:.2g}",
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", NOTE, ""])
 
 
-def _shown(figure: Figure | None, scale: float, sign: str = "") -> str:
+def _cell(figure: Figure | None, scale: float, sign: str = "") -> str:
     if figure is None:
         return ""
     form = f"{sign}.4f" if scale == 1 else f"{sign}.1f"
@@ -154,7 +140,7 @@ NOTE = (
 )
 
 
-class Comparison(Strategy):
+class PairwiseJudgement(Strategy):
     """A judge asked about two texts that other runs made."""
 
     name: ClassVar[str] = "comparison"
@@ -167,7 +153,7 @@ class Comparison(Strategy):
         return Answer(self.second, None, score.value if score else None)
 
 
-async def shares(
+async def win_shares(
     judge: Teacher,
     params: dict[str, Any],
     problems: Sequence[Problem],
@@ -176,8 +162,8 @@ async def shares(
     seed: int,
     concurrency: int,
 ) -> list[float]:
-    """How much of each problem the text after won. Texts that are the same share it without being asked about, as do
-    those of which the judge says nothing. Raises what `solve` raises."""
+    """How much of each problem the text after won, in [0, 1]. Texts that are the same share it without being asked
+    about, as do those of which the judge says nothing. Raises what `solve` raises."""
     named = VerifierChoice(name="judge", params={"rank": "win-rate", **params, "mode": "pairwise"})
     gate = asyncio.Semaphore(concurrency)
 
@@ -186,7 +172,7 @@ async def shares(
         if texts[0] == texts[1]:
             return 0.5
         first, second = (Path(0, "", text) for text in texts)
-        strategy = Comparison.model_validate({"verifier": named, "first": first, "second": second})
+        strategy = PairwiseJudgement.model_validate({"verifier": named, "first": first, "second": second})
         async with gate:
             outcome = await solve(
                 strategy,

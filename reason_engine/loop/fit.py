@@ -1,4 +1,7 @@
-"""Fits plans to measurements: pure arithmetic on what every arm did on every problem.
+"""The strategies that `reason calibrate` measures, and the plans that it fits to what they did: pure arithmetic.
+
+The grid is small and declared. Every registered strategy is in it, one that is not named here with its usual settings;
+`auto` is not, since it is made of the others. Where the questions are of a task with a checker, best-of-n asks it.
 
 A plan is a chain of arms with thresholds. On problem i it goes on to the next arm while the certainty c of the present
 one is below its threshold a, and is right where the arm that it ends with is right:
@@ -8,11 +11,6 @@ one is below its threshold a, and is right where the arm that it ends with is ri
 
 since a later vote takes what an earlier one drew. Of all plans those stay that nothing cheaper reaches; the last of
 them is the cheapest one within `within` of the best. Ties go to the cheaper plan, then to the shorter one.
-
-What `reason calibrate` measures: a small declared grid of strategies and sizes.
-
-Every registered strategy is in it, one that is not named here with its usual settings; `auto` is not, since it is made
-of the others. Where the questions are of a task with a checker, best-of-n asks the checker.
 """
 
 from __future__ import annotations
@@ -90,7 +88,7 @@ def fit(
     curves = [
         Curve(
             case=case.label,
-            strategy=_label(arm.stage),
+            strategy=Arm(arm.stage).label,
             problems=len(arm.samples),
             success=round(arm.success, 4),
             tokens=round(arm.tokens, 2),
@@ -125,8 +123,8 @@ def candidates(measured: Sequence[Measured]) -> list[Plan]:
     plans: list[Plan] = []
     for chain in _chains(measured):
         costs = _costs(chain)
-        marks = [[_mark(arm, q) for q in QUANTILES] for arm in chain[:-1]]
-        for accept in product(*(sorted({mark for mark in found if mark > 0}) for found in marks)):
+        thresholds = [[_threshold(arm, q) for q in QUANTILES] for arm in chain[:-1]]
+        for accept in product(*(sorted({value for value in found if value > 0}) for found in thresholds)):
             plans.append(_plan(chain, costs, accept))
     return plans
 
@@ -166,16 +164,11 @@ def _plan(chain: Sequence[Measured], costs: Sequence[Sequence[int]], accept: Seq
     return Plan(stages=tuple(stages), tokens=max(0.5, round(tokens / count, 2)), success=right / count)
 
 
-def _mark(arm: Measured, quantile: float) -> float:
+def _threshold(arm: Measured, quantile: float) -> float:
     """A certainty that this share of the problems stays below. Rounded down, so that what is equal is accepted."""
     values = sorted(sample.certainty for sample in arm.samples)
     value = values[min(len(values) - 1, int(quantile * len(values)))]
     return float(f"{value * (1 - 1e-6):.6g}")
-
-
-def _label(stage: Stage) -> str:
-    fields = ",".join(f"{key}={value}" for key, value in stage.fields.items())
-    return f"{stage.strategy}:{fields}" if fields else stage.strategy
 
 
 # The largest votes first: they draw the paths that the smaller ones are made of.

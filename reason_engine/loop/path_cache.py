@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
 
-from reason_engine.contracts import Capabilities, Engine, Health, Parsed
+from reason_engine.contracts import Capabilities, Engine, Health
+from reason_engine.engines.chat.template import ChatTextMethods
 from reason_engine.runtime.collect import PartialPath, collect
 from reason_engine.runtime.sampling import PathCache
 from reason_engine.types import (
@@ -22,7 +23,6 @@ from reason_engine.types import (
     ChoiceRequest,
     Chunk,
     GenerateRequest,
-    Message,
     ModelInfo,
     ScoreRequest,
     Scores,
@@ -49,11 +49,13 @@ class Pool:
         return paths
 
 
-class View:
+class View(ChatTextMethods):
     """One strategy's use of a pool; an engine to everyone else. `spent`: tokens by the kind of path."""
 
+    _format: Any  # the engine, which has the same methods
+
     def __init__(self, pool: Pool) -> None:
-        self._pool, self._engine = pool, pool.engine
+        self._pool, self._engine, self._format = pool, pool.engine, pool.engine
         self._paths = pool.cache.reader()
         self.spent = Counter[str]()
 
@@ -110,22 +112,3 @@ class View:
 
     async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
         await self._engine.draft_from(texts)
-
-    def tokenize(self, text: str) -> list[int]:
-        return self._engine.tokenize(text)
-
-    def detokenize(self, token_ids: Sequence[int]) -> str:
-        return self._engine.detokenize(token_ids)
-
-    def render_chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        tools: Sequence[Mapping[str, Any]] = (),
-        think: bool | None = None,
-        prefill: str = "",
-    ) -> str:
-        return self._engine.render_chat(messages, tools=tools, think=think, prefill=prefill)
-
-    def parse(self, text: str, *, prompt: str = "") -> Parsed:
-        return self._engine.parse(text, prompt=prompt)

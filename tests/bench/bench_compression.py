@@ -15,8 +15,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from reason_engine.compression import measure as _speed
-from reason_engine.compression.look import look
+from reason_engine.compression.process import measure_in_process
+from reason_engine.compression.report import compare_speed
 from reason_engine.compression.run import prepare, run
 from tests.bench._measure import machine
 from tests.models import write_model
@@ -48,7 +48,7 @@ def memory(models: dict[str, Path], threads: int) -> None:
     """One process a model, in fp32."""
     full = None
     for name, folder in models.items():
-        found = look(folder, threads=threads, dtype="float32")
+        found = measure_in_process(folder, threads=threads, dtype="float32")
         weights = found.loaded - found.empty
         full = full or (found.loaded, weights)
         print(
@@ -60,7 +60,7 @@ def memory(models: dict[str, Path], threads: int) -> None:
 async def speed(models: dict[str, Path], pairs: int, threads: int, tokens: int) -> None:
     """Each against the model in full."""
     for name in ("int8", "int4"):
-        for one in await _speed.compare(models["bf16"], models[name], pairs, threads, lambda _: None, tokens):
+        for one in await compare_speed(models["bf16"], models[name], pairs, threads, lambda _: None, tokens):
             print(
                 f"{name}, {one.rows} at once: {one.before:.1f} to {one.after:.1f} tokens/s, "
                 f"{one.ratio:.2f} (95 % interval {one.low:.2f} to {one.high:.2f}), {pairs} pairs"

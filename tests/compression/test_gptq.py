@@ -10,7 +10,6 @@ import pytest
 
 from reason_engine.cli.main import main
 from reason_engine.compression.quantize import gptq
-from reason_engine.compression.quantize import gptq as _gptqmodel
 from reason_engine.compression.quantize.gptq import QuantiseError, quantise
 from reason_engine.compression.run import prepare, run
 from reason_engine.errors import MissingExtra, SetupError
@@ -29,9 +28,9 @@ def test_without_the_extra_the_line_that_installs_it(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def missing(name: str) -> str:
-        raise _gptqmodel.PackageNotFoundError(name)
+        raise gptq.PackageNotFoundError(name)
 
-    monkeypatch.setattr(_gptqmodel, "version", missing)
+    monkeypatch.setattr(gptq, "version", missing)
     with pytest.raises(MissingExtra, match=r"gptqmodel is not installed; .* \"reason-engine\[compress\]\""):
         run("gptq", prepare("gptq", None, SETTINGS), str(model), tmp_path / "o")
     words = [
@@ -95,7 +94,7 @@ def test_the_process_is_heard_and_its_error_told(
     (tmp_path / "worker.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delenv("GPTQMODEL_CPU_WORKERS", raising=False)
-    monkeypatch.setattr(_gptqmodel, "WORKER", "worker")
+    monkeypatch.setattr(gptq, "WORKER", "worker")
     said: list[Any] = []
     if code:
         with pytest.raises(QuantiseError, match=r"^gptqmodel: ValueError: 2 no luck$"):

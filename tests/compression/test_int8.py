@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from reason_engine.compression.quantize.int8 import folded, round_to_nearest
+from reason_engine.compression.quantize.int8 import round_to_nearest, smoothing
 from reason_engine.compression.run import prepare, run
 from reason_engine.errors import SetupError
 from reason_engine.training.common.models import load_model
@@ -61,7 +61,7 @@ def _logits(folder: Path, tensors: dict[str, Any] | None = None) -> torch.Tensor
 
 def test_smoothing_alone_changes_no_answer(uneven: Path, text: Path) -> None:
     config = prepare("int8", None, [QUIET, "smooth=0.5", f"data={text}"])
-    change = folded(config, uneven, lambda _: None)
+    change = smoothing(config, 0.5, uneven, lambda _: None)
     tensors = {name: change(name, tensor) for name, tensor in load_file(uneven / "model.safetensors").items()}
     before = load_file(uneven / "model.safetensors")
     assert not torch.equal(

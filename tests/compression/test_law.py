@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reason_engine.compression.law.forecast import Wish, plan
-from reason_engine.compression.law.law import Law, fit
-from reason_engine.compression.law.points import Point, append_points, read_points
+from reason_engine.compression.forecast import Goal, predict
+from reason_engine.compression.law import Law, Point, append_points, fit, read_points
 from reason_engine.errors import SetupError
 
 TRUE = Law(NC=8.0, DC=900.0, E=0.05, alpha=0.3, beta=0.7, gamma=-1.2, delta=0.1)
@@ -53,7 +52,7 @@ def test_points_made_by_the_law_are_predicted() -> None:
 
 
 def test_unseen_points_are_judged_and_rivals_beside_them() -> None:
-    found = plan(points(noise=0.02), None, [])
+    found = predict(points(noise=0.02), None, [])
     assert (found.runs, found.points, found.dropped) == (9, 180, 0)
     assert found.checkpoints.points == 36 and found.whole_runs.points == 180
     for trust in (found.checkpoints, found.whole_runs):
@@ -66,8 +65,8 @@ def test_unseen_points_are_judged_and_rivals_beside_them() -> None:
 
 def test_a_run_off_the_law_is_led_through() -> None:
     off = [replace(p, L=p.L0 + 1.6 * p.excess) if p.run == "300000.0-0.35" else p for p in points()]
-    one = Wish("300000.0-0.35", 3e5, 0.35, 1.0, tokens=5e5)
-    found = plan(off, None, [one, replace(one, run="another")])
+    one = Goal("300000.0-0.35", 3e5, 0.35, 1.0, tokens=5e5)
+    found = predict(off, None, [one, replace(one, run="another")])
     own, other = (forecast.loss - 1.0 for forecast in found.forecasts if forecast.loss)
     assert own == pytest.approx(1.6 * TRUE.excess(3e5, 0.35, 5e5), rel=0.05)
     assert other < 0.85 * own
@@ -76,7 +75,7 @@ def test_a_run_off_the_law_is_led_through() -> None:
 
 def test_the_unseen_fifth_is_not_fitted() -> None:
     spoiled = [replace(p, L=p.L + 5) if p.D > 16 * 20_000 else p for p in points()]
-    found = plan(spoiled, None, [])
+    found = predict(spoiled, None, [])
     assert found.checkpoints.error > 0.9  # a fit that had seen them would follow
     assert found.checkpoints.rivals["last value of the run"] > 0.9
 
@@ -84,7 +83,7 @@ def test_the_unseen_fifth_is_not_fitted() -> None:
 def test_points_at_or_below_the_loss_before_are_counted() -> None:
     made = points()
     made[3] = replace(made[3], L=1.0)
-    assert plan(made, None, []).dropped == 1
+    assert predict(made, None, []).dropped == 1
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_points_at_or_below_the_loss_before_are_counted() -> None:
 )
 def test_too_few(made: list[Point], said: str) -> None:
     with pytest.raises(SetupError, match=said):
-        plan(made, None, [])
+        predict(made, None, [])
 
 
 def test_points_are_appended_and_read(tmp_path: Path) -> None:

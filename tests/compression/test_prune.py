@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from reason_engine.compression.law.points import read_points
+from reason_engine.compression.law import read_points
 from reason_engine.compression.run import prepare, run
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.model.weights import load_weights
@@ -140,17 +140,17 @@ def test_a_training_is_a_stage_on_a_terminal() -> None:
 
 
 def test_recovery_learns_a_file_without_what_is_held_out(tmp_path: Path) -> None:
-    from reason_engine.compression.calibration_rows import read
-    from reason_engine.compression.prune.recover import split
+    from reason_engine.compression.calibration import read_calibration
+    from reason_engine.compression.prune.recover import split_rows
     from reason_engine.training.common.models import load_tokenizer
 
     model, file = write_model(tmp_path / "m"), tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps({"text": f"row {n} " + "x" * 40}) + "\n" for n in range(100)))
     config = prepare("prune", None, [f"data={file}", "rows=30", "length=64"])
-    material, tokenizer = read(config, model), load_tokenizer(model)
-    held = split(config, material, tokenizer, 50, tmp_path / "learned.jsonl")
+    calibration, tokenizer = read_calibration(config, model), load_tokenizer(model)
+    held = split_rows(config, calibration, tokenizer, 50, tmp_path / "learned.jsonl")
     learned = {json.loads(line)["text"] for line in (tmp_path / "learned.jsonl").read_text().splitlines()}
-    unseen = {tokenizer.decode(ids) for ids in material.held_out}
+    unseen = {tokenizer.decode(ids) for ids in calibration.held_out}
     assert len(held) == 8 and len(learned) == 100 - len(held) - len(unseen)
     assert not learned & unseen and not learned & {row.text for row in held}
 

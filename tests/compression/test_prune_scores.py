@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reason_engine.compression.prune import structured as _depth
+from reason_engine.compression.prune import structured
 from reason_engine.compression.prune.structured import (
-    Sizes,
-    best,
+    LayerSizes,
+    columns_of,
+    highest,
     importance,
-    narrowed,
     reconstructed,
-    spread,
+    sizes_after,
 )
 from reason_engine.compression.prune.unstructured import (
     DAMPING,
@@ -89,11 +89,11 @@ def test_what_stays_makes_up_for_what_goes() -> None:
 def test_importance_and_places() -> None:
     weight_OI = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
     assert importance(weight_OI, torch.diag(torch.tensor([2.0, 5.0]))).tolist() == [20.0, 20.0]
-    assert best(torch.tensor([1.0, 9.0, 5.0, 9.0]), 2).tolist() == [1, 3]
-    assert spread(torch.tensor([0, 2]), 3).tolist() == [0, 1, 2, 6, 7, 8]
+    assert highest(torch.tensor([1.0, 9.0, 5.0, 9.0]), 2).tolist() == [1, 3]
+    assert columns_of(torch.tensor([0, 2]), 3).tolist() == [0, 1, 2, 6, 7, 8]
 
 
-BEFORE = Sizes(hidden=64, heads=8, kv_heads=4, head_dim=16, inner=256)
+BEFORE = LayerSizes(hidden=64, heads=8, kv_heads=4, head_dim=16, inner=256)
 """24,576 in attention, 49,152 in the MLP, 73,728 a layer."""
 
 
@@ -111,7 +111,7 @@ BEFORE = Sizes(hidden=64, heads=8, kv_heads=4, head_dim=16, inner=256)
 def test_narrowed(
     rate: float, multiple: int, kv_heads: int | None, may_go: bool, heads: tuple[int, int], inner: int
 ) -> None:
-    after = narrowed(BEFORE, rate, multiple, kv_heads, may_go)
+    after = sizes_after(BEFORE, rate, multiple, kv_heads, may_go)
     assert ((after.heads, after.kv_heads), after.inner) == (heads, inner)
     assert after.parameters <= (1 - rate) * BEFORE.parameters + 3 * 64
 
@@ -122,22 +122,26 @@ def test_narrowed(
 )
 def test_narrowed_refuses(rate: float, kv_heads: int, said: str) -> None:
     with pytest.raises(SetupError, match=said):
-        narrowed(BEFORE, rate, 32, kv_heads, True)
+        sizes_after(BEFORE, rate, 32, kv_heads, True)
 
 
 def test_layers_of_the_least_influence_go() -> None:
-    kept = _depth.stays([0.5, 0.1, 0.9, 0.2], 2)
+    kept = structured.kept_layers([0.5, 0.1, 0.9, 0.2], 2)
     assert kept == [0, 2]
-    assert _depth.renamed("model.layers.2.mlp.up_proj.weight", kept) == "model.layers.1.mlp.up_proj.weight"
     assert (
-        _depth.renamed("model.layers.12.mlp.up_proj.weight", [3, 12]) == "model.layers.1.mlp.up_proj.weight"
+        structured.renamed_tensor("model.layers.2.mlp.up_proj.weight", kept)
+        == "model.layers.1.mlp.up_proj.weight"
     )
-    assert _depth.renamed("model.layers.1.mlp.up_proj.weight", kept) is None
-    assert _depth.renamed("model.norm.weight", kept) == "model.norm.weight"
-    assert _depth.settings({"layer_types": ["a", "b", "c"]}, [0, 2]) == {
+    assert (
+        structured.renamed_tensor("model.layers.12.mlp.up_proj.weight", [3, 12])
+        == "model.layers.1.mlp.up_proj.weight"
+    )
+    assert structured.renamed_tensor("model.layers.1.mlp.up_proj.weight", kept) is None
+    assert structured.renamed_tensor("model.norm.weight", kept) == "model.norm.weight"
+    assert structured.depth_settings({"layer_types": ["a", "b", "c"]}, [0, 2]) == {
         "num_hidden_layers": 2,
         "layer_types": ["a", "c"],
     }
-    assert [_depth.dropped_count(8, rate) for rate in (0.01, 0.25, 0.3)] == [1, 2, 2]
+    assert [structured.dropped_count(8, rate) for rate in (0.01, 0.25, 0.3)] == [1, 2, 2]
     with pytest.raises(SetupError, match=r"rate: 0.9 of 4 layers leaves none"):
-        _depth.dropped_count(4, 0.9)
+        structured.dropped_count(4, 0.9)

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from reason_engine.compression import Served
-from reason_engine.compression.look import LookError, look
-from reason_engine.compression.measure import Accuracy, kept
-from reason_engine.compression.report import Report, Side
+from reason_engine.compression.process import MeasureError, measure_in_process
+from reason_engine.compression.report import Accuracy, CompressionReport, Side
 from reason_engine.compression.run import prepare, run
 from reason_engine.training.common.models import load_model
 from tests.models import write_model
@@ -50,7 +49,7 @@ def test_every_figure_is_there(model: Path, tmp_path: Path) -> None:
 def test_perplexity_is_that_of_transformers(model: Path) -> None:
     rows = [list(range(10, 60)), list(range(40, 70))]
     loaded, _ = load_model(model)
-    for (total, count), ids in zip(look(model, rows).rows, rows, strict=True):
+    for (total, count), ids in zip(measure_in_process(model, rows).rows, rows, strict=True):
         with torch.no_grad():
             logits = loaded(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
         exact = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum").item()
@@ -58,12 +57,12 @@ def test_perplexity_is_that_of_transformers(model: Path) -> None:
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(LookError, match=r"tokenizer\.json: not found"):
-        look(tmp_path)
+    with pytest.raises(MeasureError, match=r"tokenizer\.json: not found"):
+        measure_in_process(tmp_path)
 
 
 def test_what_cannot_be_loaded_here_has_its_size_and_the_reason() -> None:
-    report = Report(
+    report = CompressionReport(
         "gptq", Served("no", "no", "yes, W8A16"), Side(100), Side(40), notes=("not measured here: why",)
     )
     page = report.to_markdown()
@@ -72,6 +71,6 @@ def test_what_cannot_be_loaded_here_has_its_size_and_the_reason() -> None:
 
 def test_accuracy_kept_and_its_paired_difference() -> None:
     found = Accuracy("t", "s", 100, 80, 76, (-0.04, -0.1, 0.02), 0.2)
-    assert kept(found) == 0.95
-    page = Report("m", Served("y", "y", "y"), Side(1), Side(1), (found,)).to_markdown()
+    assert found.kept == 0.95
+    page = CompressionReport("m", Served("y", "y", "y"), Side(1), Side(1), (found,)).to_markdown()
     assert "80.0 % [71.1, 86.7] | 76.0 % [66.8, 83.3] | 0.950; -4.0 points [-10.0, +2.0], p = 0.2" in page

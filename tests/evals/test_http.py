@@ -17,7 +17,7 @@ from reason_engine.errors import (
     RequestError,
     SetupError,
 )
-from reason_engine.evals.solvers import OverHttp
+from reason_engine.evals.solvers import EvalTarget, RemoteSolver
 from reason_engine.evals.spec import Spec
 from reason_engine.types import Limits, Problem
 
@@ -46,8 +46,10 @@ REASON = {
 }
 
 
-def server(handle: Callable[[Request], Response], **options: Any) -> OverHttp:
-    return OverHttp("http://there:8000", http_client=AsyncClient(transport=MockTransport(handle)), **options)
+def server(handle: Callable[[Request], Response], **options: Any) -> RemoteSolver:
+    return RemoteSolver(
+        EvalTarget(url="http://there:8000", **options), AsyncClient(transport=MockTransport(handle))
+    )
 
 
 def error(status: int, code: str | None = None) -> Callable[[Request], Response]:
@@ -134,9 +136,9 @@ async def test_a_server_without_models() -> None:
 @pytest.mark.parametrize("url", ["", "there:8000", "ftp://there", "http://"])
 def test_bad_addresses(url: str) -> None:
     with pytest.raises(SetupError, match="--url"):
-        OverHttp(url)
+        RemoteSolver(EvalTarget(url=url))
 
 
 def test_a_path_in_the_address_is_kept() -> None:
-    assert OverHttp("http://there/api/v1/").url == "http://there/api/v1"
-    assert OverHttp("http://there:8000/").url == "http://there:8000/v1"
+    assert RemoteSolver(EvalTarget(url="http://there/api/v1/")).url == "http://there/api/v1"
+    assert RemoteSolver(EvalTarget(url="http://there:8000/")).url == "http://there:8000/v1"

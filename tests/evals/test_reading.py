@@ -9,9 +9,9 @@ import pytest
 from reason_engine.answers import Equality
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
-from reason_engine.evals.command import Target, run
-from reason_engine.evals.run import Plan
-from reason_engine.evals.solvers import InProcess
+from reason_engine.evals.command import run
+from reason_engine.evals.run import EvalPlan
+from reason_engine.evals.solvers import EvalTarget, LocalSolver
 from reason_engine.evals.spec import Spec
 from reason_engine.knowledge import Library
 from reason_engine.profile import Ask, Profile
@@ -37,7 +37,7 @@ async def test_documents_make_the_difference(tmp_path: Path) -> None:
     await library.open()
     engine = Scripted(reads)
     await engine.start()
-    solver = InProcess(engine, Profile(ask=Ask(sources="Sources:")), equality, knowledge=library)
+    solver = LocalSolver(engine, Profile(ask=Ask(sources="Sources:")), equality, knowledge=library)
     right = {False: 0, True: 0}
     for known in right:
         for problem in problems:
@@ -56,7 +56,7 @@ def test_every_fact_is_written_once_and_asked_once(tmp_path: Path) -> None:
 
 
 async def test_a_server_has_its_own_documents(tmp_path: Path) -> None:
-    plan = Plan((Spec("reading"),), (Spec("direct"),), limit=1)
-    target = Target(url="http://127.0.0.1:1", knowledge=tmp_path)
+    plan = EvalPlan((Spec("reading"),), (Spec("direct"),), limit=1)
+    target = EvalTarget(url="http://127.0.0.1:1", knowledge=tmp_path)
     with pytest.raises(SetupError, match="--knowledge and --url exclude each other"):
         await run(plan, target, None, "", lambda *_: None)

@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from reason_engine.evals.record import Record
 from reason_engine.evals.report import frontier, markdown, plot, summarise
+from reason_engine.evals.run import Record
 
 
 def record(strategy: str, index: int, correct: bool, *, task: str = "t", tokens: int = 10) -> Record:

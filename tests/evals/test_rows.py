@@ -11,8 +11,8 @@ import pytest
 from reason_engine.answers import Equality
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
-from reason_engine.evals.datasets.rows import said
-from reason_engine.evals.record import Record, RecordFile
+from reason_engine.evals.datasets.rows import class_name
+from reason_engine.evals.run import Record, RecordFile
 from reason_engine.evals.spec import Spec, build
 from reason_engine.evals.statistics import bootstrap, macro_f1
 
@@ -44,7 +44,7 @@ async def test_rows_are_graded_by_value_or_by_text(tmp_path: Path) -> None:
             assert await task.grade(problem, answer, text, equality) is right, (problem.question, text)
     finally:
         await equality.close()
-    assert said(None, " Not  a\nComplaint. ") == "not a complaint"
+    assert class_name(None, " Not  a\nComplaint. ") == "not a complaint"
 
 
 async def test_conversations_are_problems_too(tmp_path: Path) -> None:

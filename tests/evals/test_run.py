@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -13,10 +14,9 @@ from reason_engine.answers import Equality
 from reason_engine.contracts import Engine
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import ContextLengthExceeded, EngineError, SetupError
-from reason_engine.evals.command import Folder
-from reason_engine.evals.record import Record, RecordFile
-from reason_engine.evals.run import Plan, evaluate
-from reason_engine.evals.solvers import InProcess, Reply
+from reason_engine.evals.command import RunFolder
+from reason_engine.evals.run import EvalPlan, Record, RecordFile, evaluate
+from reason_engine.evals.solvers import LocalSolver, Reply
 from reason_engine.evals.spec import Spec
 from reason_engine.profile import Profile
 from reason_engine.types import Limits, Problem
@@ -40,12 +40,12 @@ async def equality() -> AsyncIterator[Equality]:
     await it.close()
 
 
-def solver(engine: Engine, equality: Equality, limits: Limits | None = None) -> InProcess:
-    return InProcess(engine, Profile(), equality, limits, max_tokens=64)
+def solver(engine: Engine, equality: Equality, limits: Limits | None = None) -> LocalSolver:
+    return LocalSolver(engine, Profile(), equality, limits or Limits(), max_tokens=64)
 
 
-def plan(data: Path, *strategies: Spec, concurrency: int = 2) -> Plan:
-    return Plan((GAME,), strategies or (Spec("direct"),), data=data, concurrency=concurrency)
+def plan(data: Path, *strategies: Spec, concurrency: int = 2) -> EvalPlan:
+    return EvalPlan((GAME,), strategies or (Spec("direct"),), data=data, concurrency=concurrency)
 
 
 async def test_grades_and_counts(data: Path, tmp_path: Path, equality: Equality) -> None:
@@ -56,7 +56,6 @@ async def test_grades_and_counts(data: Path, tmp_path: Path, equality: Equality)
     records = await evaluate(
         both,
         solver(engine, equality),
-        equality,
         file,
         lambda record, done, total: heard.append((done, total)),
     )
@@ -86,7 +85,7 @@ async def test_seeds_follow_the_problem_not_the_order(data: Path, equality: Equa
             return "Answer: 1"
 
         await evaluate(
-            plan(data, concurrency=concurrency), solver(Scripted(note), equality), equality, RecordFile(None)
+            plan(data, concurrency=concurrency), solver(Scripted(note), equality), RecordFile(None)
         )
         seen.append(seeds)
     assert seen[0] == seen[1]
@@ -95,15 +94,15 @@ async def test_seeds_follow_the_problem_not_the_order(data: Path, equality: Equa
 
 async def test_a_run_that_was_cut_goes_on(data: Path, tmp_path: Path, equality: Equality) -> None:
     path = tmp_path / "answers.jsonl"
-    first = await evaluate(plan(data), solver(Scripted(player), equality), equality, RecordFile(path))
+    first = await evaluate(plan(data), solver(Scripted(player), equality), RecordFile(path))
     lines = path.read_text().splitlines(keepends=True)
     path.write_text(lines[0] + lines[1][:20])
     engine = Scripted(player)
-    again = await evaluate(plan(data), solver(engine, equality), equality, RecordFile(path))
+    again = await evaluate(plan(data), solver(engine, equality), RecordFile(path))
     assert engine.requests == 2
     assert [replace(r, seconds=0) for r in again] == [replace(r, seconds=0) for r in first]
     done = Scripted(player)
-    await evaluate(plan(data), solver(done, equality), equality, RecordFile(path))
+    await evaluate(plan(data), solver(done, equality), RecordFile(path))
     assert done.requests == 0
 
 
@@ -111,10 +110,10 @@ async def test_answers_to_other_problems_are_not_taken_over(
     data: Path, tmp_path: Path, equality: Equality
 ) -> None:
     file = RecordFile(tmp_path / "answers.jsonl")
-    await evaluate(plan(data), solver(Scripted(player), equality), equality, file)
+    await evaluate(plan(data), solver(Scripted(player), equality), file)
     (data / "game24/24.csv").write_text("Rank,Puzzles\n1,1 1 1 24\n2,4 5 6 10\n3,3 3 8 8\n")
     with pytest.raises(SetupError, match="other problems"):
-        await evaluate(plan(data), solver(Scripted(player), equality), equality, file)
+        await evaluate(plan(data), solver(Scripted(player), equality), file)
 
 
 async def test_an_engine_error_ends_the_run_and_keeps_what_is_done(
@@ -127,7 +126,7 @@ async def test_an_engine_error_ends_the_run_and_keeps_what_is_done(
     engine = Scripted(player, fail=fail)
     file = RecordFile(tmp_path / "answers.jsonl")
     with pytest.raises(EngineError, match="out of memory"):
-        await evaluate(plan(data, concurrency=1), solver(engine, equality), equality, file)
+        await evaluate(plan(data, concurrency=1), solver(engine, equality), file)
     assert len(file.load()) == 1
     assert engine.running == 0
 
@@ -136,21 +135,28 @@ async def test_a_problem_over_the_context_is_wrong_not_fatal(data: Path, equalit
     class Narrow:
         name = "narrow"
 
+        def __init__(self, equality: Equality) -> None:
+            self.equality = equality
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *error: object) -> None:
+            pass
+
         async def answer(self, problem: Problem, spec: Spec, seed: int) -> Reply:
             if problem.meta["index"] == 1:
                 raise ContextLengthExceeded("too long", param="messages")
             return Reply("1", "1", 1, 1, 0.1, "done", 1)
 
-    records = await evaluate(plan(data), Narrow(), equality, RecordFile(None))
+    records = await evaluate(plan(data), Narrow(equality), RecordFile(None))
     assert [r.error for r in records] == [None, "too long", None]
     assert not records[1].correct and records[1].answer is None
 
 
 async def test_a_budget_is_kept_per_problem(data: Path, equality: Equality) -> None:
     many = plan(data, Spec("self-consistency", {"n": 8}))
-    records = await evaluate(
-        many, solver(Scripted(player), equality, Limits(tokens=20)), equality, RecordFile(None)
-    )
+    records = await evaluate(many, solver(Scripted(player), equality, Limits(tokens=20)), RecordFile(None))
     assert all(r.completion_tokens <= 20 and r.stopped == "budget-tokens" for r in records)
 
 
@@ -165,7 +171,7 @@ def test_a_damaged_answer_file_is_named(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("limit", "concurrency"), [(0, 1), (-1, 1), (1, 0)])
 def test_bad_plans(limit: int, concurrency: int) -> None:
     with pytest.raises(SetupError):
-        Plan((GAME,), (Spec("direct"),), limit=limit, concurrency=concurrency)
+        EvalPlan((GAME,), (Spec("direct"),), limit=limit, concurrency=concurrency)
 
 
 def record(strategy: str, index: int, correct: bool) -> Record:
@@ -174,25 +180,25 @@ def record(strategy: str, index: int, correct: bool) -> Record:
 
 def test_a_folder_keeps_commands_and_refuses_another_setup(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    Folder(out, {"model": "a"}, "reason eval x")
-    folder = Folder(out, {"model": "a"}, "reason eval y")
+    RunFolder(out, {"model": "a"}, "reason eval x")
+    folder = RunFolder(out, {"model": "a"}, "reason eval y")
     report = folder.finish([record("direct", 0, True), record("vote", 0, False)])
     assert report.about["commands"] == ["reason eval x", "reason eval y"]
     assert json.loads((out / "report.json").read_text())["rows"][0]["right"] == 1
     assert "`reason eval y`" in (out / "report.md").read_text()
     assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(SetupError, match=r"model 'a'.*'b'"):
-        Folder(out, {"model": "b"}, "reason eval z")
+        RunFolder(out, {"model": "b"}, "reason eval z")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"commands": 1}'])
 def test_a_damaged_run_file_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(SetupError, match=r"run\.json"):
-        Folder(tmp_path, {}, "c")
+        RunFolder(tmp_path, {}, "c")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SetupError, match="--out"):
-        Folder(tmp_path / "file" / "out", {}, "c")
+        RunFolder(tmp_path / "file" / "out", {}, "c")

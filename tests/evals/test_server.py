@@ -11,9 +11,8 @@ from httpx2 import ASGITransport, AsyncClient
 from reason_engine.answers import Equality
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import RequestError
-from reason_engine.evals.record import RecordFile
-from reason_engine.evals.run import Plan, evaluate
-from reason_engine.evals.solvers import InProcess, OverHttp
+from reason_engine.evals.run import EvalPlan, RecordFile, evaluate
+from reason_engine.evals.solvers import EvalTarget, LocalSolver, RemoteSolver
 from reason_engine.evals.spec import Spec
 from reason_engine.profile import Profile, TaskMatch
 from reason_engine.serving.app import create_app
@@ -41,19 +40,17 @@ def player(prompt: str, seed: int, index: int) -> str:
 
 
 async def test_in_process_and_over_http_agree(data: Path) -> None:
-    plan = Plan((GAME,), ARMS, data=data, concurrency=1)
+    plan = EvalPlan((GAME,), ARMS, data=data, concurrency=1)
     equality = Equality()
-    here = await evaluate(plan, InProcess(Scripted(player), PROFILE, equality), equality, RecordFile(None))
+    here = await evaluate(plan, LocalSolver(Scripted(player), PROFILE, equality), RecordFile(None))
     engine = Scripted(player)
     await engine.start()
     app = create_app(engine, PROFILE)
     transport = ASGITransport(app=app)
-    async with OverHttp("http://127.0.0.1", http_client=AsyncClient(transport=transport)) as http:
-        there = await evaluate(plan, http, equality, RecordFile(None))
+    async with RemoteSolver(EvalTarget(url="http://127.0.0.1"), AsyncClient(transport=transport)) as http:
+        there = await evaluate(plan, http, RecordFile(None))
         with pytest.raises(RequestError, match=r"'n'|n:"):
-            await evaluate(
-                Plan((GAME,), (Spec("direct", {"n": 4}),), data=data), http, equality, RecordFile(None)
-            )
+            await evaluate(EvalPlan((GAME,), (Spec("direct", {"n": 4}),), data=data), http, RecordFile(None))
     await app.state.service.equality.close()
     await equality.close()
     assert [replace(r, seconds=0) for r in there] == [replace(r, seconds=0) for r in here]

@@ -12,9 +12,9 @@ from reason_engine.contracts import Task
 from reason_engine.data.numbers import held_out, is_development
 from reason_engine.errors import SetupError, UnknownName
 from reason_engine.evals import tasks
+from reason_engine.evals.datasets import choose_indices
 from reason_engine.evals.datasets.game24 import Game24, Game24Tot
-from reason_engine.evals.datasets.load import chosen
-from reason_engine.evals.spec import Developed, Spec, build, developed
+from reason_engine.evals.spec import DevelopmentTask, Spec, build, development_task
 from reason_engine.recipes.mix import Mix
 from reason_engine.recipes.puzzles import CountdownTask
 from reason_engine.recipes.words import WordProblems
@@ -153,15 +153,15 @@ def test_a_file_that_is_no_text(data: Path) -> None:
 
 
 def test_chosen_takes_a_reproducible_sample() -> None:
-    assert chosen(5, None, 0) == chosen(5, 9, 0) == [0, 1, 2, 3, 4]
-    sample = chosen(1000, 10, 3)
-    assert sample == chosen(1000, 10, 3) == sorted(sample)
-    assert sample != chosen(1000, 10, 4)
+    assert choose_indices(5, None, 0) == choose_indices(5, 9, 0) == [0, 1, 2, 3, 4]
+    sample = choose_indices(1000, 10, 3)
+    assert sample == choose_indices(1000, 10, 3) == sorted(sample)
+    assert sample != choose_indices(1000, 10, 4)
 
 
-@pytest.mark.parametrize("name", [name for name in tasks if issubclass(tasks.get(name), Developed)])
+@pytest.mark.parametrize("name", [name for name in tasks if issubclass(tasks.get(name), DevelopmentTask)])
 def test_development_problems_are_no_test_problems(name: str, data: Path) -> None:
-    task = developed(Spec(name))
+    task = development_task(Spec(name))
     found = task.development(30, 0)
     assert found == task.development(30, 0) != task.development(30, 1)
     assert len({problem.meta["index"] for problem in found}) == len(found) > 1
@@ -171,7 +171,7 @@ def test_development_problems_are_no_test_problems(name: str, data: Path) -> Non
 
 
 def test_development_puzzles_are_of_the_development_sets() -> None:
-    for problem in developed(Spec("game24")).development(None, 0):
+    for problem in development_task(Spec("game24")).development(None, 0):
         state = tuple(sorted(problem.meta["numbers"]))
         assert is_development(state) and state not in held_out()
 
@@ -179,7 +179,7 @@ def test_development_puzzles_are_of_the_development_sets() -> None:
 @pytest.mark.parametrize("name", ["gsm8k", "math500", "svamp"])
 def test_nothing_is_fitted_to_test_problems(name: str) -> None:
     with pytest.raises(SetupError, match=f"'{name}' has test problems only.*word-problems"):
-        developed(Spec(name))
+        development_task(Spec(name))
 
 
 async def test_a_mix_has_equal_parts_and_their_grades(data: Path, equality: Equality) -> None:

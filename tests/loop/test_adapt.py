@@ -14,11 +14,11 @@ from reason_engine.answers import Equality
 from reason_engine.data.synthesize.teacher import Teacher
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
-from reason_engine.evals.record import Record
-from reason_engine.loop import adapt as door
+from reason_engine.evals.run import Record
+from reason_engine.loop import adapt as command
 from reason_engine.loop import compare
 from reason_engine.loop.adapt import AdaptConfig, adapt
-from reason_engine.loop.compare import shares
+from reason_engine.loop.compare import win_shares
 from reason_engine.profile import Profile
 from reason_engine.training.common.config import load
 from reason_engine.types import Problem
@@ -86,8 +86,8 @@ def test_what_is_taught_is_gained_and_told(
         raise AssertionError("trained or asked again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(door, "run", never)
-        patched.setattr("reason_engine.evals.solvers.InProcess.answer", never)
+        patched.setattr(command, "run", never)
+        patched.setattr("reason_engine.evals.solvers.LocalSolver.answer", never)
         again, said = run(file)
     assert again == text and any("trained already" in line for line in said)
     with pytest.raises(SetupError, match="another config; use --fresh"):
@@ -106,7 +106,7 @@ async def test_a_judge_is_asked_in_both_orders() -> None:
         judge = Teacher(Scripted(choose=choose), Profile(), equality)
         problems = [Problem(f"question {n}") for n in range(3)]
         old, new = ["bad", "good", "same"], ["good", "bad", "same"]
-        assert await shares(judge, {}, problems, old, new, 0, 2) == pytest.approx([0.8, 0.2, 0.5])
+        assert await win_shares(judge, {}, problems, old, new, 0, 2) == pytest.approx([0.8, 0.2, 0.5])
     finally:
         await equality.close()
     assert len(asked) == 4
@@ -161,7 +161,7 @@ def test_what_is_wrong_is_said_before_anything_is_measured(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("an engine was opened")
 
-    monkeypatch.setattr(door, "open_engine", never)
+    monkeypatch.setattr(command, "open_engine", never)
     with pytest.raises(Exception, match=re.escape(said)):
         run(recipe(base, tmp_path, **changes))
     assert not (tmp_path / "out").exists()

@@ -12,8 +12,8 @@ from reason_engine.cli.main import main
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import ModelLoadError
 from reason_engine.evals.spec import Spec
-from reason_engine.loop import calibrate as door
-from reason_engine.loop.calibrate import Wish
+from reason_engine.loop import calibrate as command
+from reason_engine.loop.calibrate import Calibration
 from reason_engine.loop.fit import arms
 from reason_engine.loop.path_cache import Pool, View
 from reason_engine.policy import Policy
@@ -56,12 +56,14 @@ class Counting:
 
 async def calibrated(limit: int = 24, only: tuple[str, ...] = FEW) -> tuple[Policy, Scripted, list[int]]:
     engine, heard = Scripted(reply, logprob=lambda p, t: -0.01), list[int]()
-    wish = Wish(tasks=(Spec("counting"),), limit=limit, only=only)
+    options = Calibration(tasks=(Spec("counting"),), limit=limit, only=only)
     task = Counting(limit)
-    questions = [door.Question(task, "counting", p) for p in task.development(limit, 0)]
-    groups = door.grouped(questions, Profile(), only)
-    await door.measure(groups, engine, Profile(), wish, lambda task, arm, done, total: heard.append(done))
-    return door.fitted(groups, "scripted", wish), engine, heard
+    questions = [command.Question(task, "counting", p) for p in task.development(limit, 0)]
+    groups = command.grouped(questions, Profile(), only)
+    await command.measure(
+        groups, engine, Profile(), options, lambda task, arm, done, total: heard.append(done)
+    )
+    return command.fitted(groups, "scripted", options), engine, heard
 
 
 async def test_short_questions_get_a_direct_answer_and_long_ones_a_vote() -> None:

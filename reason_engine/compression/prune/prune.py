@@ -4,26 +4,28 @@
     depth        whole layers, by block influence                      a smaller dense model, faster everywhere
     magnitude, wanda, sparsegpt    single weights, any or 2:4          zeros, stored and multiplied like the rest
 
-The rate is the share of the decoder layers' matrices; embedding, norms and output matrix stay. Each way's paper
-stands in its own file: `_width`, `_depth`, `_sparse`, `_sparsegpt`; recovery in `_recover`, its law in `law`.
+The rate is the share of the decoder layers' matrices; embedding, norms and output matrix stay. The papers stand in
+`structured` and `unstructured`, recovery in `recover`, its law in `compression.law`. The checkpoint is written from the
+one before, tensor by tensor in its own precision.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from reason_engine.compression import Served, compressors
-from reason_engine.compression.calibration_rows import has_source, read
-from reason_engine.compression.config import Compression
-from reason_engine.compression.prune import structured as _depth
-from reason_engine.compression.prune import structured as _width
-from reason_engine.compression.prune.recover import Recover
-from reason_engine.compression.shards import check_linears
+from reason_engine.compression import CompressionConfig, Served, compressors
+from reason_engine.compression.calibration import read_calibration
+from reason_engine.compression.law import append_points
+from reason_engine.compression.matrices import check_matrices, is_layer_matrix, rewrite
+from reason_engine.compression.prune import structured
+from reason_engine.compression.prune.recover import Recover, points_of, recover
+from reason_engine.compression.prune.unstructured import zero_weights
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.progress import OnProgress, silent
 
@@ -32,7 +34,7 @@ SEXAGESIMAL = 124
 """What YAML makes of 2:4."""
 
 
-class PruneConfig(Compression):
+class PruneConfig(CompressionConfig):
     """`data` or `mixture` calibrates; by magnitude alone needs neither."""
 
     by: Literal["width", "depth", "magnitude", "wanda", "sparsegpt"] = "width"
@@ -56,7 +58,7 @@ class PruneConfig(Compression):
             raise ValueError(f"pattern: is of single weights; by {self.by} takes whole {self.by}")
         if self.pattern is not None and "rate" in self.model_fields_set and self.rate != 0.5:
             raise ValueError("pattern: 2:4 is a rate of 0.5: leave rate out")
-        if not has_source(self) and (self.by != "magnitude" or self.recover is not None):
+        if not self.has_text and (self.by != "magnitude" or self.recover is not None):
             what = f"by {self.by} looks at activations" if self.by != "magnitude" else "recover needs rows"
             raise ValueError(f"{what}: name data or a mixture")
         return self
@@ -73,18 +75,18 @@ class Prune:
 
     def check(self, config: PruneConfig, model: Path) -> list[str]:
         shape = read_shape(model)
-        said = check_linears(model, 4 if config.pattern else 1).replace("quantised: ", "to prune: ")
+        found = check_matrices(model, 4 if config.pattern else 1).replace("quantised: ", "to prune: ")
         if config.by == "width":
-            before, after = _width.sizes(model, config.rate, config.multiple, config.kv_heads)
+            before, after = structured.layer_sizes(model, config.rate, config.multiple, config.kv_heads)
             gone = 1 - after.parameters / before.parameters
             return [
-                f"{said}; {100 * gone:.1f} % of them go: {before.inner} channels to {after.inner}, "
+                f"{found}; {100 * gone:.1f} % of them go: {before.inner} channels to {after.inner}, "
                 f"{before.kv_heads} key-value heads to {after.kv_heads}"
             ]
         if config.by == "depth":
-            count = _depth.dropped_count(shape.layers, config.rate)
-            return [f"{said}; {count} of {shape.layers} layers go"]
-        return [said, "zeros are stored, and served, as any other number: neither smaller nor faster"]
+            count = structured.dropped_count(shape.layers, config.rate)
+            return [f"{found}; {count} of {shape.layers} layers go"]
+        return [found, "zeros are stored, and served, as any other number: neither smaller nor faster"]
 
     def served(self, config: PruneConfig) -> Served:
         if config.by in STRUCTURED:
@@ -98,57 +100,85 @@ class Prune:
         """Prune, write, recover."""
         import torch
 
-        from reason_engine.compression.prune.pruned_model import prune, write
-
         if config.threads:
             torch.set_num_threads(config.threads)
-        material = read(config, model) if has_source(config) else None
-        if material is not None:
-            tell({"note": f"calibrated on {material.source}"})
-        pruned = prune(config, model, material.calibration if material else [], tell)
+        rows = read_calibration(config, model) if config.has_text else None
+        if rows is not None:
+            tell({"note": f"calibrated on {rows.source}"})
+        pruned = prune_model(config, model, rows.calibration if rows else [], tell)
         write(pruned, model, out, tell)
         figures = {**pruned.figures, "pruned": 1 - pruned.left / pruned.parameters}
-        if config.recover is None or material is None:
+        if config.recover is None or rows is None:
             return figures
-        return figures | _recovered(config, config.recover, pruned, material, model, out, tell)
+        found = recover(config, config.recover, model, out, rows, pruned.zeros, tell)
+        points = points_of(found, config.by, model.name, pruned.parameters, figures["pruned"], config.seed)
+        append_points(config.recover.points or out.parent / "points.jsonl", points)
+        return {**figures, "recovered": found}
 
 
-def _recovered(
-    config: PruneConfig, wish: Recover, pruned: Any, material: Any, model: Path, out: Path, tell: OnProgress
-) -> dict[str, Any]:
-    from reason_engine.compression.law.points import append_points
-    from reason_engine.compression.prune import recover as rows
-    from reason_engine.compression.prune.recover import Job, points_of, recover
-    from reason_engine.training.common.models import load_tokenizer
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """`tensors`: what changed, by name; `kept`: layers that stay, where some go; `settings`: of `config.json`; `zeros`:
+    True where a weight is pruned; `parameters` before and `left` after."""
 
-    place = out / ".recovery"
-    place.mkdir()
-    try:
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            if (model / name).is_file():
-                shutil.copyfile(model / name, out / name)  # the student is read as a model of its own
-        learned: Path | None = None
-        if config.data is None:
-            held: Any = rows.drawn_held(config, wish.held)
-        else:
-            learned = place / "rows.jsonl"
-            held = rows.split(config, material, load_tokenizer(model), wish.held, learned)
-        job = Job(
-            out,
-            model,
-            learned,
-            config.mixture,
-            held,
-            config.length,
-            rows.learned_seed(config),
-            config.threads,
-        )
-        found = recover(job, wish, pruned.zeros, place / "run", tell)
-        for file in ("config.json", *(f.name for f in (place / "run").glob("*.safetensors*"))):
-            os.replace(place / "run" / file, out / file)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-    share = 1 - pruned.left / pruned.parameters
-    points = points_of(found, config.by, model.name, pruned.parameters, share, config.seed)
-    append_points(wish.points or out.parent / "points.jsonl", points)
-    return {"recovered": found}
+    tensors: Mapping[str, Any]
+    parameters: int
+    left: int
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    kept: Sequence[int] | None = None
+    zeros: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    figures: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def prune_model(config: PruneConfig, folder: Path, rows: list[list[int]], tell: OnProgress) -> Pruned:
+    """The model pruned in memory, by what the config says."""
+    from reason_engine.training.common.models import load_model
+
+    model, _ = load_model(folder)
+    model.eval().requires_grad_(False)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if config.by == "width":
+        before, after = structured.layer_sizes(folder, config.rate, config.multiple, config.kv_heads)
+        structured.narrow_layers(model, rows, before, after, config.reconstruct, tell)
+        settings = {
+            "intermediate_size": after.inner,
+            "num_attention_heads": after.heads,
+            "num_key_value_heads": after.kv_heads,
+        }
+        if after.kv_heads < before.kv_heads:
+            settings["head_dim"] = after.head_dim  # else read off the number of heads
+        left = sum(parameter.numel() for parameter in model.parameters())
+        return Pruned(_layer_tensors(model), total, left, settings)
+    if config.by == "depth":
+        scores = structured.block_influences(model, rows, tell)
+        kept = structured.kept_layers(scores, structured.dropped_count(len(scores), config.rate))
+        gone = [layer for index, layer in enumerate(model.model.layers) if index not in kept]
+        left = total - sum(parameter.numel() for layer in gone for parameter in layer.parameters())
+        settings = structured.depth_settings(ModelFolder(folder).config, kept)
+        return Pruned({}, total, left, settings, kept, figures={"influence": scores, "layers": kept})
+    fours = config.pattern is not None
+    zeros = zero_weights(model, rows, config.by, 0.5 if fours else config.rate, fours, tell)
+    left = total - int(sum(gone.sum() for gone in zeros.values()))
+    return Pruned(_layer_tensors(model), total, left, zeros=zeros)
+
+
+def write(pruned: Pruned, model: Path, out: Path, tell: OnProgress) -> None:
+    """The checkpoint in `out`."""
+
+    def change(name: str, tensor: Any) -> dict[str, Any]:
+        named = name if pruned.kept is None else structured.renamed_tensor(name, pruned.kept)
+        if named is None:
+            return {}
+        return {named: pruned.tensors[name].to(tensor.dtype) if name in pruned.tensors else tensor}
+
+    rewrite(model, out, change, tell, "write", pruned.settings)
+
+
+def _layer_tensors(model: Any) -> dict[str, Any]:
+    """Matrices and biases of the layers, by name."""
+    state = model.state_dict()
+    return {
+        name: tensor.cpu()
+        for name, tensor in state.items()
+        if is_layer_matrix(name) or is_layer_matrix(f"{name.removesuffix('.bias')}.weight")
+    }

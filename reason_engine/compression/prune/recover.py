@@ -3,33 +3,41 @@
 The plain loss, −log p of what a row teaches, is taken on rows that are not learned: before pruning (L0) and at evenly
 spaced checkpoints. These are the points of `reason plan prune`. Weights that pruning set to zero stay zero throughout.
 
-Which rows a recovery learns from and which its loss is taken on: none that perplexity is measured on.
-
-Of a mixture both are drawn from seeds of their own. A file's rows are those that calibration drew from, less what is
-held out there; running text in pieces, as there.
+No row that perplexity is measured on is learned, nor is the loss taken on one. Of a mixture both kinds are drawn from
+seeds of their own. A file's rows are those that calibration drew from, less what is held out there; running text in
+pieces, as there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from reason_engine.compression.calibration_rows import Material, drawn, pieces_of
-from reason_engine.compression.config import Compression
-from reason_engine.compression.law.points import Point
-from reason_engine.data import Example
+from reason_engine.compression import CompressionConfig
+from reason_engine.compression.calibration import CalibrationRows, draw_rows, tokenized
+from reason_engine.compression.law import Point
 from reason_engine.data.formats.rows import Conversation, Text, to_json
-from reason_engine.data.mixture import Part, Stream
+from reason_engine.data.mixture import Stream
 from reason_engine.errors import SetupError
+from reason_engine.jsonl import JsonLines
 from reason_engine.progress import OnProgress, staged
 from reason_engine.training.common.config import Frozen
+from reason_engine.training.supervised.distill import DistillConfig, SoftAnswers
+from reason_engine.training.supervised.loop import supervise
+from reason_engine.training.supervised.sft import Answers
+
+HELD_SHARE = 0.1
+"""Of a file's rows, at most, that the loss is taken on."""
+FEWEST = 10
+LEARNED_SEED, HELD_SEED = 1_000_003, 2_000_003
+"""Added to the seed for the rows of a mixture that are learned, and that the loss is taken on."""
 
 
 class Recover(Frozen):
@@ -51,60 +59,81 @@ class Recover(Frozen):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is recovered: `student` in its folder, `teacher` before pruning; the rows to learn, in a file or drawn from
-    a mixture by the seed, and those to take the loss on."""
+def recover(
+    config: CompressionConfig,
+    options: Recover,
+    teacher: Path,
+    student: Path,
+    calibration: CalibrationRows,
+    zeros: Mapping[str, Any],
+    tell: OnProgress,
+) -> dict[str, Any]:
+    """Train the checkpoint in the folder `student`, which was pruned from `teacher`: L0 and the losses
+    [(tokens, loss)] seen on the way. `zeros`: True where a weight stays zero."""
+    from reason_engine.training.common.models import load_tokenizer
 
-    student: Path
-    teacher: Path
-    learned: Path | None
-    mixture: tuple[Part, ...]
-    held: Sequence[Any]
-    length: int
-    seed: int
-    threads: int | None
+    place = student / ".recovery"
+    place.mkdir()
+    try:
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            if (teacher / name).is_file():
+                shutil.copyfile(teacher / name, student / name)  # the student is read as a model of its own
+        learned: Path | None = None
+        if config.data is None:
+            held: Sequence[Any] = [*islice(Stream(config.mixture, config.seed + HELD_SEED), options.held)]
+        else:
+            learned = place / "rows.jsonl"
+            held = split_rows(config, calibration, load_tokenizer(teacher), options.held, learned)
+        recipe = DistillConfig(
+            out=place / "run",
+            model=student,
+            teacher=teacher,
+            data=learned,
+            mixture=config.mixture,
+            max_length=config.length,
+            seed=config.seed + LEARNED_SEED,
+            threads=config.threads,
+            save_every=1 << 60,  # a recovery is whole or not at all
+            log_every=10,
+            **options.model_dump(exclude={"checkpoints", "held", "points"}),
+        )
+        found = _distil(recipe, options, held, zeros, tell)
+        for file in ("config.json", *(path.name for path in recipe.out.glob("*.safetensors*"))):
+            os.replace(recipe.out / file, student / file)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return found
 
 
-def recover(job: Job, wish: Recover, zeros: Mapping[str, Any], out: Path, tell: OnProgress) -> dict[str, Any]:
-    """Train into `out`. L0 and the losses [(tokens, loss)] seen on the way. `zeros`: True where a weight stays zero."""
+def _distil(
+    recipe: DistillConfig,
+    options: Recover,
+    held: Sequence[Any],
+    zeros: Mapping[str, Any],
+    tell: OnProgress,
+) -> dict[str, Any]:
     from reason_engine.training.common.forward import body_of
     from reason_engine.training.common.models import load_model
-    from reason_engine.training.supervised.distill import DistillConfig, SoftAnswers
-    from reason_engine.training.supervised.loop import supervise
-    from reason_engine.training.supervised.sft import Answers
 
-    config = DistillConfig(
-        out=out,
-        model=job.student,
-        teacher=job.teacher,
-        data=job.learned,
-        mixture=job.mixture,
-        max_length=job.length,
-        seed=job.seed,
-        threads=job.threads,
-        save_every=1 << 60,  # a recovery is whole or not at all
-        log_every=10,
-        **wish.model_dump(exclude={"checkpoints", "held", "points"}),
-    )
-    model, tokenizer = load_model(job.teacher)
-    before = plain_loss(Answers(config, model, tokenizer), body_of(model, False), job.held, config)
+    model, tokenizer = load_model(recipe.teacher)
+    before = plain_loss(Answers(recipe, model, tokenizer), body_of(model, False), held, recipe)
     del model
-    seen: list[tuple[int, float]] = []
+    losses: list[tuple[int, float]] = []
 
     def watch(tokens: int, objective: Any, body: Any) -> None:
-        _clear(objective.model, zeros)
-        due = len(seen) + 1
-        if due <= wish.checkpoints and tokens * wish.checkpoints >= due * wish.tokens:
-            seen.append(
-                (tokens, plain_loss(Answers(config, objective.model, tokenizer), body, job.held, config))
-            )
+        _restore_zeros(objective.model, zeros)
+        due = len(losses) + 1
+        if due <= options.checkpoints and tokens * options.checkpoints >= due * options.tokens:
+            loss = plain_loss(Answers(recipe, objective.model, tokenizer), body, held, recipe)
+            losses.append((tokens, loss))
             objective.model.train()
-            tell({"stage": "checkpoint", "done": due, "total": wish.checkpoints, "loss": seen[-1][1]})
+            tell({"stage": "checkpoint", "done": due, "total": options.checkpoints, "loss": loss})
 
-    told = staged(tell, "recover", wish.tokens)
-    supervise(config, out, told, SoftAnswers, base=job.student, copies=1, memory=Answers, on_step=watch)
-    return {"L0": before, "losses": seen}
+    listener = staged(tell, "recover", options.tokens)
+    supervise(
+        recipe, recipe.out, listener, SoftAnswers, base=recipe.model, copies=1, memory=Answers, on_step=watch
+    )
+    return {"L0": before, "losses": losses}
 
 
 def plain_loss(objective: Any, body: Any, rows: Sequence[Any], config: Any) -> float:
@@ -117,10 +146,8 @@ def plain_loss(objective: Any, body: Any, rows: Sequence[Any], config: Any) -> f
     with torch.no_grad():
         items = objective.encode(rows)
         total = objective.total(items, body)
-        return (
-            sum(objective.loss(group, body)[0].item() for group in micro_batches(items, config.micro_tokens))
-            / total
-        )
+        groups = micro_batches(items, config.micro_tokens)
+        return sum(objective.loss(group, body)[0].item() for group in groups) / total
 
 
 def points_of(
@@ -132,7 +159,7 @@ def points_of(
     return [Point(name, by, size, rate, found["L0"], tokens, loss) for tokens, loss in found["losses"]]
 
 
-def _clear(model: Any, zeros: Mapping[str, Any]) -> None:
+def _restore_zeros(model: Any, zeros: Mapping[str, Any]) -> None:
     import torch
 
     with torch.no_grad():
@@ -141,50 +168,30 @@ def _clear(model: Any, zeros: Mapping[str, Any]) -> None:
                 parameter.masked_fill_(zeros[name], 0.0)
 
 
-SHARE = 0.1
-"""Of a file's rows, at most, that the loss is taken on."""
-FEWEST = 10
-
-
-def drawn_held(config: Compression, count: int) -> list[Example]:
-    """Of a mixture: rows to take the loss on."""
-    return list(islice(Stream(config.mixture, held_seed(config)), count))
-
-
-def learned_seed(config: Compression) -> int:
-    """Of the mixture that is learned."""
-    return config.seed + 1_000_003
-
-
-def held_seed(config: Compression) -> int:
-    """Of the mixture's rows that the loss is taken on."""
-    return config.seed + 2_000_003
-
-
-def split(
-    config: Compression, material: Material, tokenizer: Any, count: int, learned: Path
+def split_rows(
+    config: CompressionConfig, calibration: CalibrationRows, tokenizer: Any, count: int, learned: Path
 ) -> list[Conversation | Text]:
     """Of a file: write what is learned, return what the loss is taken on. Raises SetupError on rows of other kinds and
     on too few."""
-    found = list(_usable(config, material, tokenizer))
-    held = min(count, int(SHARE * len(found)))
+    found = list(_usable(config, calibration, tokenizer))
+    held = min(count, int(HELD_SHARE * len(found)))
     if len(found) < FEWEST or not held:
         raise SetupError(f"recover: {config.data} has {len(found)} rows to learn from, at least {FEWEST}")
-    with learned.open("w", encoding="utf-8") as file:
-        for row in found[held:]:
-            file.write(json.dumps(to_json(row), ensure_ascii=False) + "\n")
+    JsonLines(learned).rewrite(map(to_json, found[held:]))
     return found[:held]
 
 
-def _usable(config: Compression, material: Material, tokenizer: Any) -> Iterator[Conversation | Text]:
-    held = set(map(tuple, material.held_out))
-    for row in drawn(config)[0]:
+def _usable(
+    config: CompressionConfig, calibration: CalibrationRows, tokenizer: Any
+) -> Iterator[Conversation | Text]:
+    held = set(map(tuple, calibration.held_out))
+    for row in draw_rows(config)[0]:
         if not isinstance(row, (Conversation, Text)):
             kind = type(row).__name__.lower()
             raise SetupError(
                 f"recover: learns from conversations or text, and {config.data} holds rows of kind {kind}"
             )
-        pieces = pieces_of([row], tokenizer, config.length, 1 << 60)
+        pieces = tokenized([row], tokenizer, config.length, 1 << 60)
         if isinstance(row, Conversation):
             if not held.intersection(map(tuple, pieces)):
                 yield row

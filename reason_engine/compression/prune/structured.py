@@ -1,4 +1,4 @@
-"""Structured pruning of width: whole channels of the MLP and whole groups of attention heads, equally many a layer.
+"""Structured pruning. Width: whole channels of the MLP and whole groups of attention heads go, equally many a layer.
 
 What a channel or head adds to its output matrix W over the calibration tokens is its importance, as Wanda's score of
 single weights (arXiv:2306.11695) summed over the column, in the spirit of Minitron (Muralidharan et al. 2024,
@@ -14,7 +14,7 @@ arXiv:2302.04089, eq. 4, for all columns at once):
 A group is one key-value head with its query heads. The rest of a layer and the residual stream keep their sizes, so the
 result is an ordinary dense model.
 
-Structured pruning of depth: the layers that change their input the least are dropped.
+Depth: the layers that change their input the least are dropped.
 
     BI_i = 1 − E[ cos(h_i, h_{i+1}) ]        h_i: residual stream before layer i, mean over calibration tokens
 
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reason_engine.compression.prune.layerwise import Walk
+from reason_engine.compression.calibration import LayerwiseRun
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.errors import SetupError
@@ -39,7 +39,7 @@ RIDGE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class LayerSizes:
     """Of one layer."""
 
     hidden: int
@@ -55,18 +55,22 @@ class Sizes:
         return attention + 3 * self.hidden * self.inner
 
 
-def sizes(folder: Path, rate: float, multiple: int, kv_heads: int | None) -> tuple[Sizes, Sizes]:
+def layer_sizes(
+    folder: Path, rate: float, multiple: int, kv_heads: int | None
+) -> tuple[LayerSizes, LayerSizes]:
     """Of a layer of this model before and after. Raises SetupError where the rate cannot be met."""
     shape, inner = read_shape(folder), int(ModelFolder(folder).config["intermediate_size"])
-    before = Sizes(shape.hidden, shape.heads, shape.kv_heads, shape.head_dim, inner)
+    before = LayerSizes(shape.hidden, shape.heads, shape.kv_heads, shape.head_dim, inner)
     # vLLM takes the size of a Qwen2 head from the number of heads, so these cannot become fewer.
     heads_may_go = shape.architecture != "Qwen2ForCausalLM"
     if kv_heads is not None and kv_heads != shape.kv_heads and not heads_may_go:
         raise SetupError("kv_heads: vLLM reads the size of a Qwen2 head off their number: all must stay")
-    return before, narrowed(before, rate, multiple, kv_heads, heads_may_go)
+    return before, sizes_after(before, rate, multiple, kv_heads, heads_may_go)
 
 
-def narrowed(before: Sizes, rate: float, multiple: int, kv_heads: int | None, heads_may_go: bool) -> Sizes:
+def sizes_after(
+    before: LayerSizes, rate: float, multiple: int, kv_heads: int | None, heads_may_go: bool
+) -> LayerSizes:
     """The sizes after at least the share `rate` of a layer's matrices is gone: key-value heads first (the share
     rounded down, unless `kv_heads` says how many stay), channels for the rest. Raises SetupError where they cannot."""
     if kv_heads is None:
@@ -74,7 +78,7 @@ def narrowed(before: Sizes, rate: float, multiple: int, kv_heads: int | None, he
     if not 1 <= kv_heads <= before.kv_heads:
         raise SetupError(f"kv_heads: must be 1 to {before.kv_heads}, the number before, is {kv_heads}")
     each = before.heads // before.kv_heads
-    fewer = Sizes(before.hidden, each * kv_heads, kv_heads, before.head_dim, before.inner)
+    fewer = LayerSizes(before.hidden, each * kv_heads, kv_heads, before.head_dim, before.inner)
     left = round((1 - rate) * before.parameters) - (fewer.parameters - 3 * before.hidden * before.inner)
     inner = min(left // (3 * before.hidden) // multiple * multiple, before.inner)
     if inner < multiple:
@@ -83,35 +87,40 @@ def narrowed(before: Sizes, rate: float, multiple: int, kv_heads: int | None, he
             f"rate: {rate:g} of a layer cannot be pruned with {multiple} of {before.inner} channels and {kv_heads} of "
             f"{before.kv_heads} key-value heads left; at most {max(0.0, most):.2f}, or less with fewer kv_heads"
         )
-    return Sizes(before.hidden, fewer.heads, kv_heads, before.head_dim, inner)
+    return LayerSizes(before.hidden, fewer.heads, kv_heads, before.head_dim, inner)
 
 
-def narrow(
-    model: Any, rows: list[list[int]], before: Sizes, after: Sizes, reconstruct: bool, tell: OnProgress
+def narrow_layers(
+    model: Any,
+    rows: list[list[int]],
+    before: LayerSizes,
+    after: LayerSizes,
+    reconstruct: bool,
+    tell: OnProgress,
 ) -> None:
     """Cut the model's layers in place, each calibrated behind the ones cut already."""
     layers = model.model.layers
-    walk = Walk(model, rows)
+    run = LayerwiseRun(model, rows)
     for index, layer in enumerate(layers):
         tell({"stage": "prune", "done": index, "total": len(layers)})
         attention, mlp = layer.self_attn, layer.mlp
         if after.kv_heads < before.kv_heads:
-            gram_II = walk.grams(layer, ("self_attn.o_proj",))["self_attn.o_proj"]
+            gram_II = run.grams(layer, ("self_attn.o_proj",))["self_attn.o_proj"]
             wide = before.heads // before.kv_heads * before.head_dim
-            scores_G = importance(attention.o_proj.weight, gram_II).reshape(-1, wide).sum(1)
-            groups = best(scores_G, after.kv_heads)
-            columns = spread(groups, wide)
+            score_G = importance(attention.o_proj.weight, gram_II).reshape(-1, wide).sum(1)
+            groups = highest(score_G, after.kv_heads)
+            columns = columns_of(groups, wide)
             keep_columns(attention.o_proj, columns, gram_II if reconstruct else None)
             keep_rows(attention.q_proj, columns)
-            for each in (attention.k_proj, attention.v_proj):
-                keep_rows(each, spread(groups, before.head_dim))
+            for linear in (attention.k_proj, attention.v_proj):
+                keep_rows(linear, columns_of(groups, before.head_dim))
         if after.inner < before.inner:
-            gram_II = walk.grams(layer, ("mlp.down_proj",))["mlp.down_proj"]
-            channels = best(importance(mlp.down_proj.weight, gram_II), after.inner)
+            gram_II = run.grams(layer, ("mlp.down_proj",))["mlp.down_proj"]
+            channels = highest(importance(mlp.down_proj.weight, gram_II), after.inner)
             keep_columns(mlp.down_proj, channels, gram_II if reconstruct else None)
-            for each in (mlp.gate_proj, mlp.up_proj):
-                keep_rows(each, channels)
-        walk.step(layer)
+            for linear in (mlp.gate_proj, mlp.up_proj):
+                keep_rows(linear, channels)
+        run.advance(layer)
     tell({"stage": "prune", "done": len(layers), "total": len(layers)})
 
 
@@ -120,12 +129,12 @@ def importance(weight_OI: Any, gram_II: Any) -> Any:
     return weight_OI.detach().float().square().sum(0) * gram_II.diagonal()
 
 
-def best(scores: Any, count: int) -> Any:
+def highest(scores: Any, count: int) -> Any:
     """Places of the highest, in order."""
     return scores.argsort(descending=True, stable=True)[:count].sort().values
 
 
-def spread(groups: Any, width: int) -> Any:
+def columns_of(groups: Any, width: int) -> Any:
     """Places of all columns of these groups."""
     import torch
 
@@ -173,23 +182,23 @@ def dropped_count(layers: int, rate: float) -> int:
     return count
 
 
-def influences(model: Any, rows: list[list[int]], tell: OnProgress) -> list[float]:
+def block_influences(model: Any, rows: list[list[int]], tell: OnProgress) -> list[float]:
     """Block influence of every layer."""
-    layers, walk = model.model.layers, Walk(model, rows)
+    layers, run = model.model.layers, LayerwiseRun(model, rows)
     found: list[float] = []
     for index, layer in enumerate(layers):
         tell({"stage": "influence", "done": index, "total": len(layers)})
-        found.append(walk.influence(layer))
+        found.append(run.influence(layer))
     return found
 
 
-def stays(scores: Sequence[float], count: int) -> list[int]:
+def kept_layers(scores: Sequence[float], count: int) -> list[int]:
     """Places of the layers that stay when the `count` of the least influence go."""
     gone = set(sorted(range(len(scores)), key=lambda index: scores[index])[:count])
     return [index for index in range(len(scores)) if index not in gone]
 
 
-def renamed(name: str, kept: Sequence[int]) -> str | None:
+def renamed_tensor(name: str, kept: Sequence[int]) -> str | None:
     """A tensor's name once only these layers are left; None where it goes with its layer."""
     found = LAYER.match(name)
     if not found:
@@ -198,7 +207,7 @@ def renamed(name: str, kept: Sequence[int]) -> str | None:
     return f"{found[1]}{kept.index(index)}{found[3]}" if index in kept else None
 
 
-def settings(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+def depth_settings(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
     """What `config.json` then says of the layers."""
     changed: dict[str, Any] = {"num_hidden_layers": len(kept)}
     if isinstance(kinds := config.get("layer_types"), list):

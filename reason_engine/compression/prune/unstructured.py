@@ -1,14 +1,13 @@
-"""Which weights of a matrix are set to zero, by score: magnitude or Wanda; any, or two of each four.
+"""Unstructured pruning: single weights are set to zero, by magnitude, Wanda or SparseGPT; any, or two of each four.
 
     magnitude   |W_oi|               the lowest of the matrix
     Wanda       |W_oi| · ‖X_i‖₂      the lowest of each output (Sun et al. 2023, arXiv:2306.11695, eq. 1)
 
 2:4: of four neighbouring inputs of an output the two of the lowest score.
 
-SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774, algorithm 1): weights that stay make up for those that go.
-
-Columns from left to right; where w_j goes, its error spreads over the columns behind it by the inverse Hessian of the
-layer's squared output error, H = XᵀX + λI:
+SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774, algorithm 1): weights that stay make up for those that go. Columns
+are worked off from left to right; where w_j goes, its error spreads over the columns behind it by the inverse Hessian
+of the layer's squared output error, H = XᵀX + λI:
 
     ε = (w_j − ŵ_j) / U_jj,   w_{j+1…} −= ε U_{j,j+1…},   H⁻¹ = UᵀU
 
@@ -18,6 +17,42 @@ What goes is chosen for a block of columns at a time by w² / U_jj², or, for 2:
 from __future__ import annotations
 
 from typing import Any
+
+from reason_engine.compression.calibration import LayerwiseRun
+from reason_engine.compression.matrices import MATRICES
+from reason_engine.progress import OnProgress
+
+BLOCK = 128
+DAMPING = 0.01
+"""λ as a share of the mean of H's diagonal."""
+
+
+def zero_weights(
+    model: Any, rows: list[list[int]], by: str, rate: float, fours: bool, tell: OnProgress
+) -> dict[str, Any]:
+    """Set single weights to zero in place, in each layer behind the ones that are pruned already; True where one is
+    zero now, by name."""
+    layers = model.model.layers
+    run = LayerwiseRun(model, rows) if by != "magnitude" else None
+    zeros: dict[str, Any] = {}
+    for index, layer in enumerate(layers):
+        tell({"stage": "prune", "done": index, "total": len(layers)})
+        grams = run.grams(layer, MATRICES) if run else {}
+        for name in MATRICES:
+            linear = layer.get_submodule(name)
+            weight_OI = linear.weight.data
+            if by == "sparsegpt":
+                linear.weight.data = sparsegpt(weight_OI, grams[name], rate, fours)
+            else:
+                score_OI = weight_OI.abs() if run is None else wanda(weight_OI, grams[name])
+                by_output = run is not None
+                gone_OI = two_of_four(score_OI) if fours else lowest(score_OI, rate, by_output)
+                linear.weight.data = weight_OI.masked_fill(gone_OI, 0.0)
+            zeros[f"model.layers.{index}.{name}.weight"] = linear.weight.data == 0
+        if run:
+            run.advance(layer)
+    tell({"stage": "prune", "done": len(layers), "total": len(layers)})
+    return zeros
 
 
 def wanda(weight_OI: Any, gram_II: Any) -> Any:
@@ -40,11 +75,6 @@ def two_of_four(score_OI: Any) -> Any:
     """True for the two lowest of each four."""
     fours = score_OI.reshape(score_OI.shape[0], -1, 4)
     return lowest(fours.reshape(-1, 4), 0.5, True).reshape(score_OI.shape)
-
-
-BLOCK = 128
-DAMPING = 0.01
-"""λ as a share of the mean of H's diagonal."""
 
 
 def sparsegpt(weight_OI: Any, gram_II: Any, rate: float, fours: bool) -> Any:

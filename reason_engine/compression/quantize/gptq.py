@@ -8,10 +8,9 @@ Columns are worked off by their activations, largest first, but within groups, s
 
 8 bits: vLLM has a kernel for them on GPUs only (Marlin), and the embedded engine none; `int8` is served everywhere.
 
-gptqmodel in a process of its own: it writes to the terminal, keeps threads and settings of the process.
-
-The job goes in as JSON on standard input; out come JSON lines of progress, and what the library says in a log file,
-whose end is the message where it fails.
+The process of its own is this module run by itself, since gptqmodel writes to the terminal and keeps threads and
+settings of the process. The request goes in as JSON on standard input; out come JSON lines of progress, and what the
+library says in a log file, whose end is the message where it fails.
 """
 
 from __future__ import annotations
@@ -29,16 +28,15 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from reason_engine.compression import Served, compressors
-from reason_engine.compression.calibration_rows import has_source, read
-from reason_engine.compression.config import Compression
-from reason_engine.compression.shards import check_linears
+from reason_engine.compression import CompressionConfig, Served, compressors
+from reason_engine.compression.calibration import read_calibration
+from reason_engine.compression.matrices import check_matrices
 from reason_engine.engines.open import has_gpu
 from reason_engine.errors import MissingExtra, ReasonError, SetupError
 from reason_engine.progress import OnProgress, silent
 
 
-class GptqConfig(Compression):
+class GptqConfig(CompressionConfig):
     """`data` or `mixture` calibrates."""
 
     bits: Literal[4, 8] = 4
@@ -48,7 +46,7 @@ class GptqConfig(Compression):
 
     @model_validator(mode="after")
     def text_is_named(self) -> GptqConfig:
-        if not has_source(self):
+        if not self.has_text:
             raise ValueError("gptq looks at activations: name data or a mixture to calibrate on")
         return self
 
@@ -66,7 +64,7 @@ class Gptq:
                 "bits: 8-bit GPTQ is served by vLLM on a GPU only, and there is none here; `reason compress int8` "
                 "makes 8-bit weights that every engine serves"
             )
-        found = check_linears(model, config.group)
+        found = check_matrices(model, config.group)
         require()
         return [found]
 
@@ -79,12 +77,12 @@ class Gptq:
         self, config: GptqConfig, model: Path, out: Path, tell: OnProgress = silent
     ) -> dict[str, Any]:
         """Calibrate here, quantise in the process of its own."""
-        material = read(config, model)
-        tell({"note": f"calibrated on {material.source}"})
-        job = {
+        rows = read_calibration(config, model)
+        tell({"note": f"calibrated on {rows.source}"})
+        request = {
             "model": str(model.absolute()),
             "out": str(out.absolute()),
-            "rows": material.calibration,
+            "rows": rows.calibration,
             "batch": config.batch,
             "seed": config.seed,
             "threads": config.threads,
@@ -97,11 +95,11 @@ class Gptq:
                 "sym": True,
             },
         }
-        quantise(job, tell)
-        return {"bits": config.bits, "group": config.group, "calibration": material.source}
+        quantise(request, tell)
+        return {"bits": config.bits, "group": config.group, "calibration": rows.source}
 
 
-WORKER = "reason_engine.compression.quantize.gptqmodel_worker"
+WORKER = "reason_engine.compression.quantize.gptq"
 
 
 class QuantiseError(ReasonError):
@@ -118,11 +116,10 @@ def require() -> str:
         raise MissingExtra("gptqmodel", line) from None
 
 
-def quantise(job: Mapping[str, Any], tell: OnProgress) -> None:
-    """Run the job. Raises QuantiseError with what the library said last."""
-    threads = str(
-        job.get("threads") or os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 2) - 1)
-    )
+def quantise(request: Mapping[str, Any], tell: OnProgress) -> None:
+    """Have it done by the process. Raises QuantiseError with what the library said last."""
+    spare = max(1, (os.cpu_count() or 2) - 1)
+    threads = str(request.get("threads") or os.environ.get("OMP_NUM_THREADS") or spare)
     # the library asks for two workers where two cores or fewer would give it one, and ends there
     environment = {
         **os.environ,
@@ -134,29 +131,29 @@ def quantise(job: Mapping[str, Any], tell: OnProgress) -> None:
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "log"
         with (
-            log.open("wb") as said,
+            log.open("wb") as errors,
             subprocess.Popen(
                 [sys.executable, "-m", WORKER],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=said,
+                stderr=errors,
                 env=environment,
                 cwd=place,
                 text=True,
             ) as process,
         ):
             try:
-                _talk(process, json.dumps(job), tell)
+                _exchange(process, json.dumps(request), tell)
             finally:
                 process.kill()  # an interrupt ends the work too
         if process.returncode:
-            raise QuantiseError(f"gptqmodel: {_last(log.read_text('utf-8', 'replace'))}")
+            raise QuantiseError(f"gptqmodel: {_last_message(log.read_text('utf-8', 'replace'))}")
 
 
-def _talk(process: subprocess.Popen[str], job: str, tell: OnProgress) -> None:
+def _exchange(process: subprocess.Popen[str], request: str, tell: OnProgress) -> None:
     assert process.stdin and process.stdout
     try:
-        process.stdin.write(job)
+        process.stdin.write(request)
         process.stdin.close()
     except BrokenPipeError:
         pass  # it ended at its start; its log says why
@@ -165,8 +162,49 @@ def _talk(process: subprocess.Popen[str], job: str, tell: OnProgress) -> None:
     process.wait()
 
 
-def _last(log: str) -> str:
+def _last_message(log: str) -> str:
     """The last line that says something; of a traceback, its error."""
     lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip() for line in re.split(r"[\r\n]", log)]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
     return (errors or [line for line in lines if line] or ["ended without a word"])[-1][:300]
+
+
+class LayerProgress:
+    """Hears from the library when a layer is done."""
+
+    def __init__(self, total: int, tell: Any) -> None:
+        self.total, self.tell = total, tell
+
+    def layer_complete(self, *, layer_idx: int, submodule_finalized: bool) -> None:
+        """A layer is quantised, and later packed."""
+        if not submodule_finalized:
+            self.tell({"stage": "quantise", "done": layer_idx + 1, "total": self.total})
+
+
+def main() -> None:
+    """The process: everything but progress goes to standard error, into the log."""
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    request = json.load(sys.stdin)
+
+    def tell(row: dict[str, Any]) -> None:
+        out.write(json.dumps(row) + "\n")
+
+    tell({"note": "gptqmodel starts: its import takes a while"})
+    import torch
+    from gptqmodel import GPTQModel, QuantizeConfig  # pyright: ignore[reportMissingImports]
+
+    torch.manual_seed(request["seed"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # `pack_impl="cpu"`, the default, compiles an extension for minutes; the original packs a layer in a moment
+    settings = {**request["quantize"], "device": device, "offload_to_disk": False, "pack_impl": "original"}
+    model = GPTQModel.load(request["model"], QuantizeConfig(**settings))
+    model.layer_callback = LayerProgress(model.model.config.num_hidden_layers, tell)
+    rows = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in request["rows"]]
+    model.quantize(rows, batch_size=request["batch"])
+    tell({"note": "packed; writing"})
+    model.save(request["out"])
+
+
+if __name__ == "__main__":
+    main()

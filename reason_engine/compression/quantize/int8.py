@@ -8,8 +8,6 @@ norms and output matrix stay as they are.
 `smooth` is SmoothQuant (Xiao et al. 2022, arXiv 2211.10438, equation 4): what the activations' outliers cost moves into
 the weights, s_j = max|X_j|^α / max|W_j|^(1-α), X' = X / s, W' = W s. Departure from the paper: 1 / s goes into the rows
 of `up_proj` too, for the input of `down_proj`, which is linear in them.
-
-SmoothQuant's scales from activations, folded into norms and matrices; see `int8` for the formula.
 """
 
 from __future__ import annotations
@@ -21,14 +19,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from reason_engine.compression import Served, compressors
-from reason_engine.compression.calibration_rows import has_source, read
-from reason_engine.compression.config import Compression
-from reason_engine.compression.shards import check_linears, is_linear, rewrite
+from reason_engine.compression import CompressionConfig, Served, compressors
+from reason_engine.compression.calibration import read_calibration
+from reason_engine.compression.matrices import check_matrices, is_layer_matrix, rewrite
 from reason_engine.progress import OnProgress, silent
 
 
-class Int8Config(Compression):
+class Int8Config(CompressionConfig):
     """Without `smooth` nothing is calibrated."""
 
     smooth: float | None = Field(
@@ -37,7 +34,7 @@ class Int8Config(Compression):
 
     @model_validator(mode="after")
     def smooth_needs_text(self) -> Int8Config:
-        if self.smooth is not None and not has_source(self):
+        if self.smooth is not None and not self.has_text:
             raise ValueError("smooth looks at activations: name data or a mixture to calibrate on")
         return self
 
@@ -50,7 +47,7 @@ class Int8:
     summary: ClassVar[str] = "8-bit weights and activations (W8A8), with SmoothQuant as an option"
 
     def check(self, config: Int8Config, model: Path) -> list[str]:
-        return [check_linears(model)]
+        return [check_matrices(model)]
 
     def served(self, config: Int8Config) -> Served:
         return Served("yes, weights stay 8-bit", "yes, W8A8", "yes, W8A8")
@@ -59,18 +56,14 @@ class Int8:
         self, config: Int8Config, model: Path, out: Path, tell: OnProgress = silent
     ) -> dict[str, Any]:
         """Quantise file by file, so that memory holds one matrix at a time."""
-        change = None
-        if config.smooth is not None:
-            from reason_engine.compression.quantize.int8 import folded
-
-            change = folded(config, model, tell)
+        smoothed = None if config.smooth is None else smoothing(config, config.smooth, model, tell)
 
         def quantised(name: str, tensor: Any) -> dict[str, Any]:
-            if change is not None:
-                tensor = change(name, tensor)
-            return round_to_nearest(name, tensor) if is_linear(name) else {name: tensor}
+            tensor = smoothed(name, tensor) if smoothed else tensor
+            return round_to_nearest(name, tensor) if is_layer_matrix(name) else {name: tensor}
 
-        count = rewrite(model, out, quantised, tell, "quantise", quantization_config())
+        settings = {"quantization_config": quantization_config()}
+        count = rewrite(model, out, quantised, tell, "quantise", settings)
         return {"matrices": count, "smooth": config.smooth}
 
 
@@ -105,6 +98,7 @@ def quantization_config() -> dict[str, Any]:
 
 
 LEAST = 1e-5
+"""Below which no magnitude counts."""
 FOLLOWERS = {
     "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
@@ -113,8 +107,11 @@ FOLLOWERS = {
 """What the inverse of a scale goes into, and the matrices whose input it is."""
 
 
-def folded(config: Any, model: Path, tell: OnProgress) -> Callable[[str, Any], Any]:
-    """What makes of each tensor of the checkpoint the one that quantises well; the model computes the same.
+def smoothing(
+    config: CompressionConfig, alpha: float, model: Path, tell: OnProgress
+) -> Callable[[str, Any], Any]:
+    """What makes of each tensor of the checkpoint the one that quantises well: SmoothQuant's scales go into norms and
+    matrices, and the model computes the same.
 
     Raises SetupError where the text is too short.
     """
@@ -122,54 +119,53 @@ def folded(config: Any, model: Path, tell: OnProgress) -> Callable[[str, Any], A
 
     from reason_engine.training.common.models import load_model
 
-    material = read(config, model)
-    tell({"note": f"calibrated on {material.source}"})
+    rows = read_calibration(config, model)
+    tell({"note": f"calibrated on {rows.source}"})
     loaded, _ = load_model(model)
-    largest = _activations(loaded.eval(), material.calibration, tell)
+    largest = _largest_inputs(loaded.eval(), rows.calibration, tell)
     weights = loaded.state_dict()
-    scales: dict[str, Any] = {}
+    times: dict[str, Any] = {}
+    over: dict[str, Any] = {}
     for at in sorted({name.rpartition("|")[0] for name in largest}):
         for source, followers in FOLLOWERS.items():
-            columns = torch.stack([weights[f"{at}.{name}.weight"].abs().amax(0) for name in followers]).amax(
-                0
-            )
-            seen = largest[f"{at}|{followers[0]}"].clamp_min(LEAST)
-            scale_I = (seen**config.smooth / columns.clamp_min(LEAST) ** (1 - config.smooth)).cpu()
-            scales |= {f"{at}.{name}.weight": (scale_I, "times") for name in followers}
-            scales[f"{at}.{source}|"] = (scale_I, "over")
+            largest_IJ = torch.stack([weights[f"{at}.{name}.weight"].abs().amax(0) for name in followers])
+            weight_I = largest_IJ.amax(0).clamp_min(LEAST)
+            input_I = largest[f"{at}|{followers[0]}"].clamp_min(LEAST)
+            scale_I = (input_I**alpha / weight_I ** (1 - alpha)).cpu()
+            times |= {f"{at}.{name}.weight": scale_I for name in followers}
+            over[f"{at}.{source}"] = scale_I
 
     def change(name: str, tensor: Any) -> Any:
         out = tensor.float()
-        if name in scales:
-            out = out * scales[name][0]
-        over = re.sub(r"\.(weight|bias)$", "|", name)
-        if over in scales:
-            scale_I = scales[over][0]
+        if name in times:
+            out = out * times[name]
+        if (module := name.rpartition(".")[0]) in over:
+            scale_I = over[module]
             out = out / (scale_I if out.dim() == 1 else scale_I[:, None])
         return tensor if out is tensor else out.to(tensor.dtype)
 
     return change
 
 
-def _activations(model: Any, rows: list[list[int]], tell: OnProgress) -> dict[str, Any]:
+def _largest_inputs(model: Any, rows: list[list[int]], tell: OnProgress) -> dict[str, Any]:
     """`layer|matrix` to the largest magnitude of each of its inputs over all tokens."""
     import torch
 
     largest: dict[str, Any] = {}
     wanted = {names[0] for names in FOLLOWERS.values()}
 
-    def watch(key: str) -> Callable[[Any, Any], None]:
-        def see(_: Any, inputs: Any) -> None:
+    def record(key: str) -> Callable[[Any, Any], None]:
+        def hook(_: Any, inputs: Any) -> None:
             seen_I = inputs[0].detach().abs().flatten(0, -2).amax(0)
             largest[key] = torch.maximum(largest[key], seen_I) if key in largest else seen_I
 
-        return see
+        return hook
 
     hooks: list[Any] = []
     for name, module in model.named_modules():
         at, found, matrix = re.sub(r"(layers\.\d+)\.(.*)", r"\1|\2", name).partition("|")
         if found and matrix in wanted:
-            hooks.append(module.register_forward_pre_hook(watch(f"{at}|{matrix}")))
+            hooks.append(module.register_forward_pre_hook(record(f"{at}|{matrix}")))
     device = next(model.parameters()).device
     with torch.no_grad():
         for done, ids in enumerate(rows, 1):

@@ -1,10 +1,9 @@
 """Quantisation-aware training: fine-tuned under the quantised weights, then stored on the very same grid.
 
-Trains by `reason train sft` with its `qat` section (see `training/supervised/sft`), or takes a model that
-was trained so: one with `qat.json` beside its weights is stored as it is. 4 bits in GPTQ's layout, 8 bits as the `int8`
-method writes them. Nothing is rounded twice: what the last forward pass saw is what the file holds.
-
-4-bit codes in AutoGPTQ's layout, which vLLM, transformers and the embedded engine load.
+Trains by `reason train sft` with its `qat` section (see `training/supervised/sft`), or takes a model that was
+trained so: one with `qat.json` beside its weights is stored as it is. 4 bits in GPTQ's layout, 8 bits as the `int8`
+method writes them. Nothing is rounded twice: what the last forward pass saw is what the file holds. The layout of 4-bit
+codes is AutoGPTQ's, which vLLM, transformers and the embedded engine load:
 
 qweight [I / 8, O]  eight codes of one output in an int32, the first in the lowest bits
 qzeros  [I / group, O / 8]  the zeros less one, eight outputs in an int32; 8 throughout, since the grid is symmetric
@@ -18,15 +17,13 @@ import shutil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from reason_engine.compression import Served, compressors
-from reason_engine.compression.calibration_rows import has_source, read
-from reason_engine.compression.config import Compression
+from reason_engine.compression import CompressionConfig, Served, compressors
+from reason_engine.compression.calibration import read_calibration
+from reason_engine.compression.matrices import check_matrices, is_layer_matrix, rewrite
 from reason_engine.compression.quantize.int8 import quantization_config as eight_bits
 from reason_engine.compression.quantize.int8 import round_to_nearest
-from reason_engine.compression.shards import check_linears, is_linear, rewrite
-from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.progress import OnProgress, silent, staged
 from reason_engine.training.common.config import Frozen
@@ -47,7 +44,7 @@ class Train(Frozen):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
 
-class QatConfig(Compression):
+class QatConfig(CompressionConfig):
     """A grid and a training; neither for a model that was trained with `qat` before."""
 
     qat: Qat = Qat()
@@ -55,7 +52,7 @@ class QatConfig(Compression):
 
     @model_validator(mode="after")
     def has_rows(self) -> QatConfig:
-        if self.train is not None and not has_source(self):
+        if self.train is not None and not self.has_text:
             raise ValueError("train needs rows: name data or a mixture")
         return self
 
@@ -69,9 +66,9 @@ class QuantisationAware:
 
     def check(self, config: QatConfig, model: Path) -> list[str]:
         grid = grid_of(config, model)
-        said = check_linears(model, grid.group if grid.bits == 4 else 1)
+        found = check_matrices(model, grid.group if grid.bits == 4 else 1)
         how = f"on {config.train.tokens:,} tokens" if config.train else f"before, by the {GRID} of {model}"
-        return [f"{said}; {grid.bits} bits, trained {how}"]
+        return [f"{found}; {grid.bits} bits, trained {how}"]
 
     def served(self, config: QatConfig) -> Served:
         if config.qat.bits == 8:
@@ -102,7 +99,7 @@ def grid_of(config: QatConfig, model: Path) -> Qat:
         )
     try:
         found = Qat.model_validate(json.loads((model / GRID).read_text("utf-8")))
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise ModelLoadError(f"{model / GRID}: {' '.join(str(error).split())}") from None
     if found.grid() != config.qat.grid():
         wanted = " ".join(f"--set qat.{name}={value}" for name, value in found.grid().items())
@@ -115,21 +112,19 @@ def store(model: Path, grid: Qat, out: Path, tell: OnProgress) -> int:
     import torch
 
     def change(name: str, tensor: Any) -> dict[str, Any]:
-        if not is_linear(name):
+        if not is_layer_matrix(name):
             return {name: tensor.to(torch.bfloat16)}
         if grid.bits == 8:
             return round_to_nearest(name, tensor)
         return packed(name.removesuffix(".weight"), *codes4(tensor, grid.group))
 
-    said = quantization_config(grid.group) if grid.bits == 4 else eight_bits()
-    count = rewrite(model, out, change, tell, "store", said)
-    made = ModelFolder(out)
-    made.write_json(CONFIG, {**made.config, "dtype": "bfloat16"})
-    return count
+    quantization = quantization_config(grid.group) if grid.bits == 4 else eight_bits()
+    settings = {"quantization_config": quantization, "dtype": "bfloat16"}
+    return rewrite(model, out, change, tell, "store", settings)
 
 
-def _trained(config: QatConfig, wish: Train, model: Path, place: Path, tell: OnProgress) -> Path:
-    from reason_engine.compression.prune.recover import learned_seed, split
+def _trained(config: QatConfig, train: Train, model: Path, place: Path, tell: OnProgress) -> Path:
+    from reason_engine.compression.prune.recover import LEARNED_SEED, split_rows
     from reason_engine.training.common.models import load_tokenizer
     from reason_engine.training.supervised.sft import Sft, SftConfig
 
@@ -137,7 +132,7 @@ def _trained(config: QatConfig, wish: Train, model: Path, place: Path, tell: OnP
     learned: Path | None = None
     if config.data is not None:
         learned = place / "rows.jsonl"
-        split(config, read(config, model), load_tokenizer(model), 1, learned)
+        split_rows(config, read_calibration(config, model), load_tokenizer(model), 1, learned)
     recipe = SftConfig(
         out=place / "run",
         model=model,
@@ -145,13 +140,13 @@ def _trained(config: QatConfig, wish: Train, model: Path, place: Path, tell: OnP
         mixture=config.mixture,
         qat=config.qat,
         max_length=config.length,
-        seed=learned_seed(config),
+        seed=config.seed + LEARNED_SEED,
         threads=config.threads,
         save_every=1 << 60,  # a training for a compression is whole or not at all
         log_every=10,
-        **wish.model_dump(),
+        **train.model_dump(),
     )
-    Sft.train(recipe, recipe.out, staged(tell, "train", wish.tokens))
+    Sft.train(recipe, recipe.out, staged(tell, "train", train.tokens))
     return recipe.out
 
 

@@ -42,7 +42,7 @@ class AdapterFile:
 
 
 def read_adapter(path: str | Path) -> AdapterFile:
-    """Read and check both files' outsides. Raises ModelLoadError naming the file, and a way out if there is one."""
+    """Read and check both files' outsides. Raises ModelLoadError naming the file, and what to do instead."""
     folder = Path(path)
     where, weights = folder / CONFIG, folder / WEIGHTS
     if not where.is_file():
@@ -50,9 +50,9 @@ def read_adapter(path: str | Path) -> AdapterFile:
     config = read_json(where)
     found = str(config.get("peft_type"))
     if found not in KINDS:
-        said = f"; {MERGE}" if found in ("IA3", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT") else ""
+        hint = f"; {MERGE}" if found in ("IA3", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT") else ""
         raise ModelLoadError(
-            f"{where}: peft_type {found!r} is not served as an adapter: {', '.join(KINDS)} are{said}"
+            f"{where}: peft_type {found!r} is not served as an adapter: {', '.join(KINDS)} are{hint}"
         )
     kind = KINDS[found]
     for key, name in (

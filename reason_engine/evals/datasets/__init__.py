@@ -1,1 +1,65 @@
-"""Public data sets and the user's own rows as tasks, one file each."""
+"""Public data sets and the user's own rows as tasks. Here: reading the user's copies of public sets, and choosing the
+problems of a run. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reason_engine.errors import SetupError
+from reason_engine.types import Problem
+
+
+def choose_indices(count: int, limit: int | None, seed: int) -> list[int]:
+    """Which of `count` problems a run takes: all, or `limit` of them at random by the seed; ascending."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return sorted(random.Random(f"eval-{seed}").sample(range(count), limit))
+
+
+def choose_problems(
+    task: str, known: Sequence[tuple[str, str]], limit: int | None, seed: int
+) -> list[Problem]:
+    """Of all questions with their references those that a run takes."""
+    return [
+        Problem(known[index][0], reference=known[index][1], task=task, meta={"index": index})
+        for index in choose_indices(len(known), limit, seed)
+    ]
+
+
+def find_file(data: Path | None, name: str, task: str) -> Path:
+    """The file `name` below the data folder. Raises SetupError that says what is missing."""
+    if data is None:
+        raise SetupError(f"task {task!r} needs --data DIR, a folder that holds {name}")
+    path = data / name
+    if not path.is_file():
+        raise SetupError(f"task {task!r}: {path} does not exist; --data must be a folder that holds {name}")
+    return path
+
+
+def read_text(path: Path) -> str:
+    """The text of a file. Raises SetupError."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(f"{path}: {error}") from None
+
+
+def read_lines(path: Path, fields: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The objects of a JSON-lines file, each with these fields of text. Raises SetupError naming the line."""
+    rows: list[Mapping[str, Any]] = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise SetupError(f"{path}:{number}: not JSON: {error}") from None
+        for name in fields:
+            if not isinstance(row, dict) or not isinstance(row.get(name), str):
+                raise SetupError(f"{path}:{number}: the text field {name!r} is missing")
+        rows.append(row)
+    return rows

@@ -19,7 +19,7 @@ from reason_engine.answers import Equality
 from reason_engine.data.numbers import games
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
-from reason_engine.evals.datasets.load import chosen, find_file, read_text
+from reason_engine.evals.datasets import choose_indices, find_file, read_text
 from reason_engine.types import Problem
 from reason_engine.verifiers.countdown import Countdown
 
@@ -45,7 +45,7 @@ class Game24(BaseModel):
         span = range(self.first, self.last + 1)
         return [
             self._problem(path, index, puzzles[index])
-            for index in map(span.__getitem__, chosen(len(span), limit, seed))
+            for index in map(span.__getitem__, choose_indices(len(span), limit, seed))
         ]
 
     def development(self, limit: int | None, seed: int) -> list[Problem]:

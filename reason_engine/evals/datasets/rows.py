@@ -14,7 +14,7 @@ from reason_engine.data.formats.readers import read_rows
 from reason_engine.data.formats.rows import Conversation, Reference, question_of
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
-from reason_engine.evals.datasets.load import chosen
+from reason_engine.evals.datasets import choose_indices
 from reason_engine.types import Problem
 
 
@@ -33,17 +33,17 @@ class Rows(BaseModel):
         rows: list[Reference | Conversation] = list(
             read_rows(self.file, Reference, Conversation, format=self.format)
         )
-        return [_problem(rows[index], index) for index in chosen(len(rows), limit, seed)]
+        return [_problem(rows[index], index) for index in choose_indices(len(rows), limit, seed)]
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
         """By equality of values; where the text marks no answer, all of it is the answer."""
         right = problem.reference or ""
         if answer is not None and await equality.same(answer, right):
             return True
-        return said(answer, text) == said(None, right)
+        return class_name(answer, text) == class_name(None, right)
 
 
-def said(answer: str | None, text: str) -> str:
+def class_name(answer: str | None, text: str) -> str:
     """What was answered, without case, outer space and a last full stop: the name of a class."""
     return " ".join((answer if answer is not None else text).casefold().split()).rstrip(".")
 

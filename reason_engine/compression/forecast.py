@@ -1,11 +1,11 @@
 """`reason plan prune`: the P2 law on one's own runs, how far to trust it, and the tokens that a target loss needs.
 
-Trust is measured twice, on points the fit has not seen: the last fifth of each run's checkpoints after a fit to the
+Its error is measured twice, on points the fit has not seen: the last fifth of each run's checkpoints after a fit to the
 first four fifths (as the paper validates), and each whole run after a fit to all others. Beside it, from the same
 points: a constant and a power law in D (both for all runs together) and, for checkpoints, the last value seen of the
 same run and a power law of that run alone. For a run seen in part the law is also led through what is seen of
 it: times the mean factor (in log) by which its last seen points lie off the law. Forecasts for runs of the file are led
-so; a model that is not in it has no such points. An error is |said − seen| / seen of L − L0; the interval is a
+so; a model that is not in it has no such points. An error is |predicted − seen| / seen of L − L0; the interval is a
 bootstrap over runs.
 """
 
@@ -16,24 +16,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from reason_engine.compression.law.law import Law, check, fit
-from reason_engine.compression.law.points import Point, runs_of
+from reason_engine.compression.law import Law, Point, check, fit, runs_of
 from reason_engine.errors import SetupError
 
 SEEN = 0.8
 """Share of a run's checkpoints that is fitted to where the rest is predicted."""
 BOOTSTRAPS = 2000
-
 LAST = 0.25
 """Share of a run's seen points that the law is led through."""
 
-LED = "P2 law led through the run"
-
-Says = Callable[[Point], float]
+Predictor = Callable[[Point], float]
+"""Of L − L0 at a point."""
+Split = tuple[list[Point], list[Point]]
+"""Points that are fitted to, points that are predicted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class HeldOutError:
     """Mean relative error of L − L0 on unseen points with its 95 % interval; `rivals`: the same of plainer models."""
 
     points: int
@@ -44,8 +43,8 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A model and what is asked of its recovery; one of the two."""
+class Goal:
+    """A model and what is asked of its recovery: a loss, what a number of tokens comes to, or (neither) its limit."""
 
     run: str
     N0: float
@@ -54,21 +53,22 @@ class Wish:
     target_loss: float | None = None
     tokens: float | None = None
     level: float = 1.0
-    """By which the run lies off the law."""
+    """The factor by which the run lies off the law."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a wish comes to: loss after `tokens`. `reached`: why no number of tokens is enough, else None."""
+    """Loss after `tokens`. `refused`: why no number of tokens is enough, else None. `wish` is the goal, by the name it
+    has in the JSON output."""
 
-    wish: Wish
+    wish: Goal
     tokens: float | None
     loss: float | None
     refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PruningForecast:
     """`dropped`: points at or below the loss before pruning."""
 
     by: str
@@ -76,30 +76,30 @@ class Plan:
     runs: int
     points: int
     dropped: int
-    checkpoints: Trust
-    whole_runs: Trust
+    checkpoints: HeldOutError
+    whole_runs: HeldOutError
     forecasts: tuple[Forecast, ...]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def plan(points: Sequence[Point], by: str | None, wishes: Sequence[Wish]) -> Plan:
-    """Fit, judge and predict. Raises SetupError on too few points, on an unknown `by`, on a target that the only wish
+def predict(points: Sequence[Point], by: str | None, goals: Sequence[Goal]) -> PruningForecast:
+    """Fit, judge and predict. Raises SetupError on too few points, on an unknown `by`, on a target that the only goal
     cannot reach."""
     chosen = of_kind(points, by)
     check(chosen)
     law = fit(chosen)
     used = [point for point in chosen if point.excess > 0]
-    return Plan(
+    return PruningForecast(
         chosen[0].by,
         law,
         len(runs_of(chosen)),
         len(chosen),
         len(chosen) - len(used),
-        _judge(list(_checkpoints(used)), _alone),
-        _judge(list(_whole(used)), None),
-        tuple(forecast(law, _led(law, used, wish), alone=len(wishes) == 1) for wish in wishes),
+        _held_out_error(list(_last_checkpoints(used)), _run_baselines),
+        _held_out_error(list(_whole_runs(used)), None),
+        tuple(forecast(law, _at_level(law, used, goal), only=len(goals) == 1) for goal in goals),
     )
 
 
@@ -115,56 +115,54 @@ def of_kind(points: Sequence[Point], by: str | None) -> list[Point]:
     return [point for point in points if by is None or point.by == by]
 
 
-def forecast(law: Law, wish: Wish, alone: bool) -> Forecast:
+def forecast(law: Law, goal: Goal, only: bool) -> Forecast:
     """The tokens for a target loss, or the loss after tokens."""
-    if wish.tokens is not None:
-        excess = wish.level * law.excess(wish.N0, wish.rho, wish.tokens)
-        return Forecast(wish, wish.tokens, wish.L0 + excess)
-    if wish.target_loss is None:
-        return Forecast(wish, None, wish.L0 + wish.level * law.floor(wish.N0, wish.rho))
+    if goal.tokens is not None:
+        excess = goal.level * law.excess(goal.N0, goal.rho, goal.tokens)
+        return Forecast(goal, goal.tokens, goal.L0 + excess)
+    if goal.target_loss is None:
+        return Forecast(goal, None, goal.L0 + goal.level * law.floor(goal.N0, goal.rho))
     try:
-        needed = law.tokens(wish.N0, wish.rho, (wish.target_loss - wish.L0) / wish.level)
+        needed = law.tokens(goal.N0, goal.rho, (goal.target_loss - goal.L0) / goal.level)
     except SetupError as error:
-        if alone:
+        if only:
             raise
-        return Forecast(wish, None, None, str(error).removeprefix("--target-loss: "))
-    return Forecast(wish, needed, wish.target_loss)
+        return Forecast(goal, None, None, str(error).removeprefix("--target-loss: "))
+    return Forecast(goal, needed, goal.target_loss)
 
 
-def level(law: Law, run: Sequence[Point]) -> float:
+def level_of(law: Law, run: Sequence[Point]) -> float:
     """The factor by which a run's last points lie off the law."""
     last = run[-max(1, round(LAST * len(run))) :]
     return math.exp(_mean([math.log(p.excess / law.excess(p.N0, p.rho, p.D)) for p in last]))
 
 
-def _led(law: Law, points: Sequence[Point], wish: Wish) -> Wish:
-    run = runs_of(points).get(wish.run)
-    return wish if run is None else replace(wish, level=level(law, run))
+def _at_level(law: Law, points: Sequence[Point], goal: Goal) -> Goal:
+    run = runs_of(points).get(goal.run)
+    return goal if run is None else replace(goal, level=level_of(law, run))
 
 
-Split = tuple[list[Point], list[Point]]
-"""Points that are fitted to, points that are predicted."""
-
-
-def _checkpoints(points: Sequence[Point]) -> Iterator[Split]:
+def _last_checkpoints(points: Sequence[Point]) -> Iterator[Split]:
     """One fit; the unseen points of each run in turn."""
     runs = runs_of(points).values()
-    seen = [point for run in runs for point in run[: _cut(run)]]
+    seen = [point for run in runs for point in run[: _seen_count(run)]]
     for run in runs:
-        yield seen, run[_cut(run) :]
+        yield seen, run[_seen_count(run) :]
 
 
-def _whole(points: Sequence[Point]) -> Iterator[Split]:
+def _whole_runs(points: Sequence[Point]) -> Iterator[Split]:
     runs = runs_of(points)
     for name, run in runs.items():
         yield [point for point in points if point.run != name], run
 
 
-def _cut(run: Sequence[Point]) -> int:
+def _seen_count(run: Sequence[Point]) -> int:
     return math.ceil(SEEN * len(run))
 
 
-def _judge(splits: Sequence[Split], alone: Callable[[Split, Law], dict[str, Says]] | None) -> Trust:
+def _held_out_error(
+    splits: Sequence[Split], baselines: Callable[[Split, Law], dict[str, Predictor]] | None
+) -> HeldOutError:
     errors: list[list[float]] = []
     rivals: dict[str, list[float]] = {}
     last: tuple[list[Point], Law] | None = None
@@ -174,43 +172,38 @@ def _judge(splits: Sequence[Split], alone: Callable[[Split, Law], dict[str, Says
         except SetupError:
             continue  # without this run there are too few sizes or rates to fit
         last = (seen, law)
-        errors.append([_off(law.excess(point.N0, point.rho, point.D), point) for point in unseen])
-        others = _together(seen) | (alone((seen, unseen), law) if alone else {})
-        for name, says in others.items():
-            rivals.setdefault(name, []).extend(_off(says(point), point) for point in unseen)
+        errors.append([_relative(law.excess(point.N0, point.rho, point.D), point) for point in unseen])
+        others = _shared_baselines(seen) | (baselines((seen, unseen), law) if baselines else {})
+        for name, predicted in others.items():
+            rivals.setdefault(name, []).extend(_relative(predicted(point), point) for point in unseen)
     if not errors:
-        return Trust(0, math.nan, (math.nan, math.nan), math.nan, {})
+        return HeldOutError(0, math.nan, (math.nan, math.nan), math.nan, {})
     everything = [error for run in errors for error in run]
-    return Trust(
-        len(everything),
-        _mean(everything),
-        _interval(errors),
-        max(everything),
-        {name: _mean(values) for name, values in rivals.items()},
-    )
+    means = {name: _mean(values) for name, values in rivals.items()}
+    return HeldOutError(len(everything), _mean(everything), _interval(errors), max(everything), means)
 
 
-def _off(said: float, point: Point) -> float:
-    return abs(said - point.excess) / point.excess
+def _relative(predicted: float, point: Point) -> float:
+    return abs(predicted - point.excess) / point.excess
 
 
-def _together(seen: Sequence[Point]) -> dict[str, Says]:
+def _shared_baselines(seen: Sequence[Point]) -> dict[str, Predictor]:
     middle = math.exp(_mean([math.log(point.excess) for point in seen]))
     return {"constant": lambda _: middle, "power law in D": _power_law(seen)}
 
 
-def _alone(split: Split, law: Law) -> dict[str, Says]:
+def _run_baselines(split: Split, law: Law) -> dict[str, Predictor]:
     seen, unseen = split
     own = sorted((point for point in seen if point.run == unseen[0].run), key=lambda point: point.D)
-    off = level(law, own)
+    level = level_of(law, own)
     return {
-        LED: lambda point: off * law.excess(point.N0, point.rho, point.D),
+        "P2 law led through the run": lambda point: level * law.excess(point.N0, point.rho, point.D),
         "last value of the run": lambda _: own[-1].excess,
         "power law of the run": _power_law(own),
     }
 
 
-def _power_law(seen: Sequence[Point]) -> Says:
+def _power_law(seen: Sequence[Point]) -> Predictor:
     """By least squares of log (L − L0) = a − b log D."""
     import numpy as np
 
@@ -221,11 +214,8 @@ def _power_law(seen: Sequence[Point]) -> Says:
 def _interval(errors: Sequence[Sequence[float]]) -> tuple[float, float]:
     import numpy as np
 
-    random, sums, counts = (
-        np.random.default_rng(0),
-        [sum(run) for run in errors],
-        [len(run) for run in errors],
-    )
+    random = np.random.default_rng(0)
+    sums, counts = [sum(run) for run in errors], [len(run) for run in errors]
     drawn = random.integers(0, len(errors), (BOOTSTRAPS, len(errors)))
     means = np.array(sums)[drawn].sum(1) / np.array(counts)[drawn].sum(1)
     low, high = np.percentile(means, (2.5, 97.5))

@@ -1,8 +1,8 @@
-"""A checkpoint looked at in a process of its own: what it keeps resident, and how well it foretells some rows.
+"""Measures a checkpoint in a process of its own: what it keeps resident, and how well it predicts some rows.
 
-`look` asks the process; the module run by itself is the process. Memory is the process's own (unique set size, and what
-it holds on a GPU) before the weights are read and after; the cross-entropies of a row are summed over all its tokens
-but the first.
+`measure_in_process` asks the process; the module run by itself is the process. It imports little, since memory is the
+process's own (unique set size, and what it holds on a GPU) before the weights are read and after. The cross-entropies
+of a row are summed over all its tokens but the first.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from reason_engine.errors import ReasonError
 
 
-class LookError(ReasonError):
-    """The process that looks at a checkpoint ended early."""
+class MeasureError(ReasonError):
+    """The process that measures a checkpoint ended early."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ProcessFigures:
     """Bytes before and after loading; the precision that is computed in; (cross-entropy, tokens) of each row."""
 
     empty: int
@@ -32,48 +32,43 @@ class Look:
     rows: tuple[tuple[float, int], ...]
 
 
-def look(folder: Path, rows: Sequence[Sequence[int]] = (), *, threads: int = 0, dtype: str = "auto") -> Look:
-    """Raises LookError."""
-    asked = {"folder": str(folder.absolute()), "rows": [list(row) for row in rows]}
+def measure_in_process(
+    folder: Path, rows: Sequence[Sequence[int]] = (), *, threads: int = 0, dtype: str = "auto"
+) -> ProcessFigures:
+    """Raises MeasureError."""
+    request = {"folder": str(folder.absolute()), "rows": [list(row) for row in rows]}
     done = subprocess.run(
         [sys.executable, "-m", __name__],
-        input=json.dumps({**asked, "threads": threads, "dtype": dtype}),
+        input=json.dumps({**request, "threads": threads, "dtype": dtype}),
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
         last = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-        raise LookError(f"{folder}: {last[-1]}")
+        raise MeasureError(f"{folder}: {last[-1]}")
     found = json.loads(done.stdout.splitlines()[-1])
-    return Look(found["empty"], found["loaded"], found["dtype"], tuple(map(tuple, found["rows"])))
+    return ProcessFigures(found["empty"], found["loaded"], found["dtype"], tuple(map(tuple, found["rows"])))
 
 
 def main() -> None:
     """Read the question, load, answer."""
     import torch
 
+    from reason_engine.engines.chat.template import ChatFormat
     from reason_engine.engines.embedded.model.decoder import load_decoder
 
-    asked: dict[str, Any] = json.load(sys.stdin)
+    request: dict[str, Any] = json.load(sys.stdin)
     with torch.inference_mode():
-        torch.mm(
-            torch.zeros(64, 64), torch.zeros(64, 64)
-        )  # what the first product loads belongs to an empty process
-        empty = _own()
-        decoder = load_decoder(Path(asked["folder"]), threads=asked["threads"], dtype=asked["dtype"])
-        loaded = _own()
-        rows = [cross_entropy(decoder, row) for row in asked["rows"]]
-    print(
-        json.dumps(
-            {
-                "empty": empty,
-                "loaded": loaded,
-                "dtype": str(decoder.dtype).removeprefix("torch."),
-                "rows": rows,
-            }
-        )
-    )
+        # what the first product loads belongs to an empty process
+        torch.mm(torch.zeros(64, 64), torch.zeros(64, 64))
+        _ = ChatFormat.load(Path(request["folder"]))  # an engine holds it beside the weights
+        empty = _own_memory()
+        decoder = load_decoder(Path(request["folder"]), threads=request["threads"], dtype=request["dtype"])
+        loaded = _own_memory()
+        rows = [cross_entropy(decoder, row) for row in request["rows"]]
+    dtype = str(decoder.dtype).removeprefix("torch.")
+    print(json.dumps({"empty": empty, "loaded": loaded, "dtype": dtype, "rows": rows}))
 
 
 def cross_entropy(decoder: Any, ids: list[int]) -> tuple[float, int]:
@@ -89,7 +84,7 @@ def cross_entropy(decoder: Any, ids: list[int]) -> tuple[float, int]:
     return loss.item(), len(ids) - 1
 
 
-def _own() -> int:
+def _own_memory() -> int:
     import gc
 
     import psutil

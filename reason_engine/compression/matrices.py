@@ -1,7 +1,5 @@
-"""A checkpoint's safetensors rewritten tensor by tensor, file for file, with a config that says how.
-
-Which matrices of a checkpoint are quantised: the seven of a decoder layer, by the names they have in its files.
-"""
+"""The matrices that compression changes: the seven of a decoder layer, by the names they have in a checkpoint's files;
+and the checkpoint written anew with each tensor as a method makes it."""
 
 from __future__ import annotations
 
@@ -15,19 +13,19 @@ from reason_engine.engines.checkpoint.folder import CONFIG, INDEX, ModelFolder, 
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress
 
+MATRICES = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+)  # fmt: skip
+LAYER_MATRIX = re.compile(rf"^model\.layers\.\d+\.({'|'.join(map(re.escape, MATRICES))})\.weight$")
 Change = Callable[[str, Any], Mapping[str, Any]]
 """(name, tensor) to what stands in its place."""
 
 
 def rewrite(
-    model: Path,
-    out: Path,
-    change: Change,
-    tell: OnProgress,
-    stage: str,
-    quantization: Mapping[str, Any] | None,
+    model: Path, out: Path, change: Change, tell: OnProgress, stage: str, settings: Mapping[str, Any]
 ) -> int:
-    """Write every tensor of `model` as `change` makes it, and the config with `quantization_config`.
+    """Write every tensor of `model` as `change` makes it, file for file, and `config.json` with these settings.
 
     One file is held in memory at a time. Returns how many tensors became several.
     """
@@ -54,30 +52,24 @@ def rewrite(
     if len(files) > 1:
         index = {"metadata": {"total_size": size}, "weight_map": places}
         ModelFolder(out).write_json(INDEX, index)
-    config = dict(ModelFolder(model).config)
-    if quantization is not None:
-        config["quantization_config"] = quantization
-    ModelFolder(out).write_json(CONFIG, config)
+    ModelFolder(out).write_json(CONFIG, {**ModelFolder(model).config, **settings})
     return changed
 
 
-LINEAR = re.compile(r"^model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)\.weight$")
+def is_layer_matrix(name: str) -> bool:
+    """Whether a tensor of that name is one of the seven of its layer."""
+    return LAYER_MATRIX.match(name) is not None
 
 
-def is_linear(name: str) -> bool:
-    """Whether a tensor of that name is one of the seven."""
-    return LINEAR.match(name) is not None
-
-
-def check_linears(model: Path, multiple: int = 1) -> str:
-    """What will be quantised, in a line. Raises SetupError for an architecture that is not of this form.
+def check_matrices(model: Path, multiple: int = 1) -> str:
+    """What will be compressed, in a line. Raises SetupError for an architecture that is not of this form.
 
     `multiple`: of the widths of all matrices.
     """
     files = ModelFolder(model)
     config, shapes = files.config, files.shapes
     kind, layers = str(config.get("model_type", "?")), int(config.get("num_hidden_layers") or 0)
-    found = {name: shape for name, shape in shapes.items() if is_linear(name)}
+    found = {name: shape for name, shape in shapes.items() if is_layer_matrix(name)}
     if len(found) != 7 * layers or not layers:
         raise SetupError(
             f"{model}: a {kind} model is not known here: its layers are not the seven matrices of Qwen and Llama "
