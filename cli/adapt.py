@@ -17,9 +17,7 @@ def add_to(app: typer.Typer) -> None:
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train and measure anew.")]
 
 
-def adapt(
-    config: RecipeFile, settings: RecipeSets = None, fresh: Fresh = False, as_json: AsJson = False
-) -> None:
+def adapt(config: RecipeFile, settings: RecipeSets = None, fresh: Fresh = False, as_json: AsJson = False) -> None:
     """Adapt. The config is validated before anything heavy is imported."""
     from reason_engine.loop.adapt import AdaptConfig
     from reason_engine.loop.adapt import adapt as work

@@ -24,23 +24,18 @@ if TYPE_CHECKING:
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("calibrate", help="Measure the strategies on a model and fit what `auto` does with it.")(
-        calibrate
-    )
+    app.command("calibrate", help="Measure the strategies on a model and fit what `auto` does with it.")(calibrate)
 
 
 Tasks = Annotated[list[str], typer.Argument(help="Tasks, as mix or word-problems:steps=3-5.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="Development problems of each task.")]
 Only = Annotated[
-    list[str] | None,
-    typer.Option("--strategies", "-s", help="Only these, with commas between; default: all."),
+    list[str] | None, typer.Option("--strategies", "-s", help="Only these, with commas between; default: all.")
 ]
 Within = Annotated[
     float, typer.Option("--within", min=0, max=100, help="Points of success that a cheaper plan may lack.")
 ]
-Out = Annotated[
-    Path | None, typer.Option("--out", help="Write the profile here, not into the model's folder.")
-]
+Out = Annotated[Path | None, typer.Option("--out", help="Write the profile here, not into the model's folder.")]
 
 
 def calibrate(

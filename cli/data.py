@@ -43,18 +43,13 @@ def add_to(root: typer.Typer) -> None:
 Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Examples to write.")]
 Family = Annotated[str | None, typer.Option("--family", "-f", help="One family; none: list them.")]
 Recipe = Annotated[Path | None, typer.Option("--config", "-c", help="Take the mixture of a training recipe.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A knob of the family.")
-]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A knob of the family.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="A .jsonl file; none: standard output.")]
-Format = Annotated[
-    str | None, typer.Option("--format", help="The rows' format, where it should not be detected.")
-]
+Format = Annotated[str | None, typer.Option("--format", help="The rows' format, where it should not be detected.")]
 Tokenizer = Annotated[
     str | None,
     typer.Option(
-        "--tokenizer",
-        help="Checkpoint folder or tokenizer.json that counts tokens; none given: reason-nano's.",
+        "--tokenizer", help="Checkpoint folder or tokenizer.json that counts tokens; none given: reason-nano's."
     ),
 ]
 Target_ = Annotated[Path, typer.Argument(metavar="OUT", help="A .jsonl file; its account stands beside it.")]
@@ -63,9 +58,7 @@ Strategy = Annotated[str, typer.Option("--strategy", "-s", help="How the model s
 Profile_ = Annotated[
     Path | None,
     typer.Option(
-        "--profile",
-        metavar="DIR",
-        help="Folder whose reason.json says how the --url's model wants to be asked.",
+        "--profile", metavar="DIR", help="Folder whose reason.json says how the --url's model wants to be asked."
     ),
 ]
 Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=1024, help="Rows at once.")]
@@ -175,8 +168,7 @@ def augment(
     rows: Rows,
     out: Target_,
     methods: Annotated[
-        list[str] | None,
-        typer.Option("--method", help="synonyms, paraphrase, back-translation; may be repeated."),
+        list[str] | None, typer.Option("--method", help="synonyms, paraphrase, back-translation; may be repeated.")
     ] = None,
     copies: Annotated[int, typer.Option("--copies", help="Attempts a row and method.")] = 1,
     keep_originals: Annotated[bool, typer.Option("--keep-originals", help="Write the old rows too.")] = False,
@@ -237,8 +229,7 @@ def synthesize(
     strategy: Strategy = "chain-of-thought",
     options: Sets = None,
     verifier: Annotated[
-        str | None,
-        typer.Option("--verifier", help="Says what is right; none: the known answer, else a vote."),
+        str | None, typer.Option("--verifier", help="Says what is right; none: the known answer, else a vote.")
     ] = None,
     params: Annotated[
         list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the verifier.")

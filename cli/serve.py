@@ -32,9 +32,7 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     model: Annotated[str | None, typer.Argument(help="Checkpoint folder or hub name.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, vllm, embedded or openai.")] = None,
-    strategy: Annotated[
-        str | None, typer.Option("--strategy", "-s", help="For requests that name none.")
-    ] = None,
+    strategy: Annotated[str | None, typer.Option("--strategy", "-s", help="For requests that name none.")] = None,
     draft: Annotated[str | None, typer.Option(help="sam, ngram, suffix, model:PATH or eagle:PATH.")] = None,
     adapter: Annotated[
         list[str] | None,
@@ -44,8 +42,7 @@ def serve(
         ),
     ] = None,
     adapters_dir: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="DIR", help="Folder that POST /v1/adapters may load from; repeatable."),
+        list[Path] | None, typer.Option(metavar="DIR", help="Folder that POST /v1/adapters may load from; repeatable.")
     ] = None,
     reward_model: Annotated[
         list[str] | None,
@@ -55,13 +52,9 @@ def serve(
     guard: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Rules on requests and answers, YAML or JSON.")
     ] = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to bind; beyond this machine only with a key.")
-    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind; beyond this machine only with a key.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one.")] = None,
-    api_key: Annotated[
-        list[str] | None, typer.Option(help="Key that clients need; better in REASON_API_KEYS.")
-    ] = None,
+    api_key: Annotated[list[str] | None, typer.Option(help="Key that clients need; better in REASON_API_KEYS.")] = None,
     open_: Annotated[bool, typer.Option("--open", help="Serve beyond this machine without a key.")] = False,
     name: Annotated[str | None, typer.Option("--served-name", help="Name that clients ask for.")] = None,
     upstream_url: Annotated[str | None, typer.Option(help="The endpoint behind --engine openai.")] = None,
@@ -70,9 +63,7 @@ def serve(
         bool, typer.Option("--allow-code", help="Let the verifier `code` run programs, in a sandbox.")
     ] = False,
     threads: Threads = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with any setting: reason_engine.settings.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with any setting: reason_engine.settings.")] = None,
 ) -> None:
     """Serve until stopped."""
     from reason_engine.settings import load_settings
@@ -133,13 +124,7 @@ def start(settings: Settings) -> None:
     import asyncio
     import logging
 
-    from reason_engine.engines.open import (
-        engine_name,
-        open_engine,
-        process_environment,
-        profile_of,
-        served_name,
-    )
+    from reason_engine.engines.open import engine_name, open_engine, process_environment, profile_of, served_name
 
     kind = engine_name(settings)
     if wanted := process_environment(kind):
@@ -159,9 +144,7 @@ def start(settings: Settings) -> None:
     from reason_engine.serving.app import create_app
     from reason_engine.serving.server import server_for
 
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = create_app(engine, profile, settings)
     gate = app.state.service.gate
     server = server_for(app, settings.host, settings.port)
@@ -193,10 +176,7 @@ def banner(settings: Settings, kind: str, description: str, port: int) -> str:
         "reasoning": {"strategy": "tree-of-thoughts"},
     }
     key = " -H 'authorization: Bearer '$REASON_API_KEY" if settings.protected else ""
-    lines = [
-        "",
-        f"{settings.served_name} is ready on {base}/v1   ({kind} engine; page: {base}/, API: {base}/docs)",
-    ]
+    lines = ["", f"{settings.served_name} is ready on {base}/v1   ({kind} engine; page: {base}/, API: {base}/docs)"]
     if settings.model is None:
         lines.append(
             "reason-nano is a demonstration model of a few million parameters: it knows word problems, Game of 24 and "
@@ -236,9 +216,7 @@ def _check_adapters(settings: Settings, kind: str) -> None:
         except RequestError as error:
             raise SetupError(f"--adapter {name}={path}: {error}") from None
         if kind == "openai":
-            raise SetupError(
-                f"--adapter {name}={path}: a remote model's adapters are served by its own server"
-            )
+            raise SetupError(f"--adapter {name}={path}: a remote model's adapters are served by its own server")
         if kind in ("embedded", "vllm"):
             file = read_adapter(path)
             if kind == "vllm":
@@ -267,6 +245,4 @@ def _check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        raise SetupError(
-            f"cannot bind {host}:{port} ({error.strerror}); choose another with --port"
-        ) from None
+        raise SetupError(f"cannot bind {host}:{port} ({error.strerror}); choose another with --port") from None

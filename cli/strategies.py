@@ -14,8 +14,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def strategies(
-    name: Annotated[str | None, typer.Argument(help="Show the options of this one.")] = None,
-    as_json: AsJson = False,
+    name: Annotated[str | None, typer.Argument(help="Show the options of this one.")] = None, as_json: AsJson = False
 ) -> None:
     """List strategies, or the options of one."""
     from reason_engine.strategies import strategies as registry

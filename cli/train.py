@@ -21,12 +21,10 @@ METHODS = "sft, distill, dpo, kto, reward, process-reward, grpo, rloo, ppo, onli
 
 Method = Annotated[str, typer.Argument(help=METHODS)]
 HandOver = Annotated[
-    str | None,
-    typer.Option("--hand-over", metavar="verl", help="Write a job for another trainer instead (grpo, ppo)."),
+    str | None, typer.Option("--hand-over", metavar="verl", help="Write a job for another trainer instead (grpo, ppo).")
 ]
 Launch = Annotated[
-    str | None,
-    typer.Option("--launch", help="Run in --gpus processes of this machine: replicated, fsdp2 or zero3."),
+    str | None, typer.Option("--launch", help="Run in --gpus processes of this machine: replicated, fsdp2 or zero3.")
 ]
 Gpus = Annotated[int, typer.Option("--gpus", min=1, help="GPUs of a node, for --launch and --hand-over.")]
 Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Machines, for --hand-over.")]
@@ -62,13 +60,7 @@ def train(
 
 
 def _launch(
-    name: str,
-    gpus: int,
-    prepared: object,
-    words: list[str],
-    settings: Sequence[str],
-    fresh: bool,
-    as_json: bool,
+    name: str, gpus: int, prepared: object, words: list[str], settings: Sequence[str], fresh: bool, as_json: bool
 ) -> NoReturn:
     """This process becomes the launcher."""
     from reason_engine.training.run import launch_command

@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from reason_engine.errors import SetupError
 
@@ -28,9 +22,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Settings(BaseSettings):
     """Settings of a server, and of the engine that a command opens in its own process."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="REASON_", frozen=True, extra="forbid", env_ignore_empty=True
-    )
+    model_config = SettingsConfigDict(env_prefix="REASON_", frozen=True, extra="forbid", env_ignore_empty=True)
 
     model: str | None = Field(
         default=None, description="checkpoint folder, hub name or remote model; none: the bundled model"
@@ -39,9 +31,7 @@ class Settings(BaseSettings):
         default=None, description="name under which clients ask for it; none: the model's own"
     )
     engine: str = Field(default="auto", description="auto, embedded, vllm, openai or scripted")
-    strategy: str | None = Field(
-        default=None, description="strategy of requests that name none; none: direct"
-    )
+    strategy: str | None = Field(default=None, description="strategy of requests that name none; none: direct")
     draft: str = Field(default="none", description="none, sam, ngram, suffix, model:PATH or eagle:PATH")
     adapters: Mapping[str, str] = Field(default_factory=dict[str, str], description="adapter folders by name")
     adapters_dir: Annotated[tuple[Path, ...], NoDecode] = Field(
@@ -63,9 +53,7 @@ class Settings(BaseSettings):
         description="files fitted to users' feedback, by the name under which requests ask for them",
     )
 
-    knowledge: Path | None = Field(
-        default=None, description="folder of documents that requests may retrieve from"
-    )
+    knowledge: Path | None = Field(default=None, description="folder of documents that requests may retrieve from")
     knowledge_model: str | None = Field(
         default=None,
         description="what embeds passages: `served` (the model itself), the URL of an endpoint with /v1/embeddings, or "
@@ -100,42 +88,24 @@ class Settings(BaseSettings):
     capacity: int = Field(default=512, ge=1, description="paths of all requests together before 429")
     max_body: int = Field(default=2 * 1024 * 1024, ge=1024, description="bytes of a request body before 413")
     traces: int = Field(default=256, ge=0, description="traces kept in memory")
-    keepalive_seconds: float = Field(
-        default=15.0, gt=0, description="silence on a stream before a comment is sent"
-    )
+    keepalive_seconds: float = Field(default=15.0, gt=0, description="silence on a stream before a comment is sent")
     drain_seconds: float = Field(default=30.0, ge=0, description="time that running requests get at shutdown")
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
 
     device: str = Field(default="auto", description="embedded: auto, cpu, cuda, cuda:0, mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    threads: int | None = Field(
-        default=None, ge=1, description="embedded: torch threads; none: as many as pay"
-    )
-    context: int | None = Field(
-        default=None, ge=16, description="tokens of prompt and answer; none: the model's own"
-    )
-    max_rows: int = Field(
-        default=64, ge=1, description="embedded: sequences decoded together; the rest waits"
-    )
-    upstream_url: str | None = Field(
-        default=None, description="openai: base URL of the remote endpoint, /v1 included"
-    )
-    upstream_key: SecretStr | None = Field(
-        default=None, description="openai: the key sent to it, and to no other host"
-    )
-    vllm: Mapping[str, Any] = Field(
-        default_factory=dict[str, Any], description="further vLLM engine arguments"
-    )
+    threads: int | None = Field(default=None, ge=1, description="embedded: torch threads; none: as many as pay")
+    context: int | None = Field(default=None, ge=16, description="tokens of prompt and answer; none: the model's own")
+    max_rows: int = Field(default=64, ge=1, description="embedded: sequences decoded together; the rest waits")
+    upstream_url: str | None = Field(default=None, description="openai: base URL of the remote endpoint, /v1 included")
+    upstream_key: SecretStr | None = Field(default=None, description="openai: the key sent to it, and to no other host")
+    vllm: Mapping[str, Any] = Field(default_factory=dict[str, Any], description="further vLLM engine arguments")
 
     @field_validator("api_keys", "operator_keys", "allowed_hosts", "adapters_dir", mode="before")
     @classmethod
     def split(cls, value: object) -> object:
         """Commas separate values where one text stands for several."""
-        return (
-            tuple(part.strip() for part in value.split(",") if part.strip())
-            if isinstance(value, str)
-            else value
-        )
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("adapters")
     @classmethod

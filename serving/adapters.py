@@ -76,8 +76,7 @@ class Adapters:
             raise _conflict(f"name: {name!r} is being loaded right now", "adapter_loading")
         if name in self._loaded and not replace:
             raise _conflict(
-                f"name: an adapter {name!r} is loaded; unload it first, or send replace: true",
-                "adapter_already_loaded",
+                f"name: an adapter {name!r} is loaded; unload it first, or send replace: true", "adapter_already_loaded"
             )
         self._pending.add(name)
         try:
@@ -107,9 +106,7 @@ class Adapters:
 
     def _found(self, name: str, param: str) -> AdapterVersion:
         if name not in self._loaded:
-            raise UnknownModel(
-                f"no adapter named {name[:LONGEST]!r} is loaded", param=param, code="model_not_found"
-            )
+            raise UnknownModel(f"no adapter named {name[:LONGEST]!r} is loaded", param=param, code="model_not_found")
         return self._loaded[name]
 
     def _engine_name(self, name: str) -> str:
@@ -157,9 +154,7 @@ def allowed_folder(path: str, roots: Sequence[Path]) -> Path:
     except (OSError, RuntimeError, ValueError):  # too long, a circle of links, a zero byte
         raise invalid("path", "not a path") from None
     if not found:
-        raise Refused(
-            403, "path: not below an allowed folder (adapters_dir)", "path_not_allowed", param="path"
-        )
+        raise Refused(403, "path: not below an allowed folder (adapters_dir)", "path_not_allowed", param="path")
     if folder is None:
         raise Refused(404, f"path: no folder {path[:200]!r} there", "adapter_not_found", param="path")
     for name in (CONFIG, WEIGHTS, FILE):
@@ -176,8 +171,6 @@ def _check_file(file: Path, homes: Sequence[Path]) -> None:
     except (OSError, RuntimeError):
         real = file
     if not any(real.is_relative_to(home) for home in homes):
-        raise Refused(
-            403, f"path: {file.name} is a link out of the allowed folders", "path_not_allowed", param="path"
-        )
+        raise Refused(403, f"path: {file.name} is a link out of the allowed folders", "path_not_allowed", param="path")
     if not real.is_file():
         raise invalid("path", f"{file.name} is not a plain file", "invalid_adapter")

@@ -57,9 +57,7 @@ def create_app(engine: Engine, profile: Profile | None = None, settings: Setting
         metrics,
         TraceRing(settings.traces),
         Equality(),
-        Library(settings.knowledge, engine=engine, model=settings.knowledge_model)
-        if settings.knowledge
-        else None,
+        Library(settings.knowledge, engine=engine, model=settings.knowledge_model) if settings.knowledge else None,
         Powers(Sandbox() if settings.code_execution else None, settings.satisfaction),
         guard=ContentGuard(rules, engine, metrics.stopped),
         adapters=Adapters(engine),

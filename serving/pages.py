@@ -47,18 +47,10 @@ def _policy(text: str) -> str:
 
 
 def _docs(schema: dict[str, Any]) -> str:
-    parts = [
-        f"<h1>{html.escape(schema['info']['title'])}</h1>",
-        f"<p>{html.escape(schema['info']['description'])}</p>",
-    ]
+    parts = [f"<h1>{html.escape(schema['info']['title'])}</h1>", f"<p>{html.escape(schema['info']['description'])}</p>"]
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
-            body = (
-                operation.get("requestBody", {})
-                .get("content", {})
-                .get("application/json", {})
-                .get("schema", {})
-            )
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
             parts.append(
                 f"<h2><code>{html.escape(method.upper())} {html.escape(path)}</code></h2>"
                 f"<p>{html.escape(operation.get('description') or operation.get('summary', ''))}</p>"
@@ -80,8 +72,6 @@ def _docs(schema: dict[str, Any]) -> str:
 def _row(name: str, field: dict[str, Any]) -> str:
     kinds = [field, *field.get("anyOf", [])]
     kind = " or ".join(dict.fromkeys(str(k["type"]) for k in kinds if k.get("type") not in (None, "null")))
-    bounds = [
-        f"{key} {k[key]}" for k in kinds for key in ("minimum", "exclusiveMinimum", "maximum") if key in k
-    ]
+    bounds = [f"{key} {k[key]}" for k in kinds for key in ("minimum", "exclusiveMinimum", "maximum") if key in k]
     text = "; ".join(part for part in (field.get("description", ""), ", ".join(bounds)) if part)
     return f"<tr><td><code>{html.escape(name)}</code></td><td>{html.escape(kind)}</td><td>{html.escape(text)}</td></tr>"

@@ -43,13 +43,7 @@ def write_tokenizer(folder: Path, template: str = TEMPLATE) -> int:
 
 
 def write_model(
-    folder: Path,
-    kind: str = "qwen3",
-    *,
-    seed: int = 0,
-    scale: float = 4.0,
-    dtype: str = "float32",
-    **config: Any,
+    folder: Path, kind: str = "qwen3", *, seed: int = 0, scale: float = 4.0, dtype: str = "float32", **config: Any
 ) -> Path:
     """A random causal language model of that kind (`qwen3`, `qwen2`, `llama`, `mistral`) with its tokenizer, in fp32.
 
@@ -61,13 +55,7 @@ def write_model(
 
     vocabulary = write_tokenizer(folder)
     torch.manual_seed(seed)
-    settings = {
-        **TINY,
-        "vocab_size": vocabulary,
-        "eos_token_id": vocabulary - 1,
-        "bos_token_id": None,
-        **config,
-    }
+    settings = {**TINY, "vocab_size": vocabulary, "eos_token_id": vocabulary - 1, "bos_token_id": None, **config}
     settings.setdefault("tie_word_embeddings", False)
     built = getattr(transformers, f"{KINDS[kind]}Config")(**settings)
     model = getattr(transformers, f"{KINDS[kind]}ForCausalLM")(built).to(torch.float32)

@@ -65,9 +65,7 @@ def tensors(
     return {f"{name}.{k}": v.contiguous() for k, v in {**files, "scales": scale.t().half()}.items()}
 
 
-def write_int4(
-    model: Path, out: Path, scheme: str = "gptq", group: int = 32, *, symmetric: bool = False
-) -> Path:
+def write_int4(model: Path, out: Path, scheme: str = "gptq", group: int = 32, *, symmetric: bool = False) -> Path:
     """A 4-bit copy of a checkpoint."""
     from safetensors.torch import load_file, save_file
 

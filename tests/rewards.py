@@ -8,9 +8,7 @@ from pathlib import Path
 from tests.models import KINDS, TINY, write_tokenizer
 
 
-def write_reward(
-    folder: Path, kind: str = "qwen3", *, process: bool = False, labels: int = 1, seed: int = 1
-) -> Path:
+def write_reward(folder: Path, kind: str = "qwen3", *, process: bool = False, labels: int = 1, seed: int = 1) -> Path:
     """A checkpoint for sequence or token classification, with its tokenizer."""
     import torch
     import transformers

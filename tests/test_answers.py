@@ -52,17 +52,7 @@ def test_find(text: str, answer: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "",
-        "I do not know.",
-        "Answer:",
-        "Answer: ...",
-        "\\boxed{",
-        "\\boxed{}",
-        "####",
-        "{not json}",
-        "the answer is",
-    ],
+    ["", "I do not know.", "Answer:", "Answer: ...", "\\boxed{", "\\boxed{}", "####", "{not json}", "the answer is"],
 )
 def test_find_abstains(text: str) -> None:
     assert find(text) is None
@@ -129,9 +119,7 @@ def test_rational(value: str, number: Fraction) -> None:
     assert rational(value) == number
 
 
-@pytest.mark.parametrize(
-    "value", ["", "x", "1/0", "\\frac{1}{0}", "1e999999", "1 2", "--1", "1/2/3", "9" * 301]
-)
+@pytest.mark.parametrize("value", ["", "x", "1/0", "\\frac{1}{0}", "1e999999", "1 2", "--1", "1/2/3", "9" * 301])
 def test_not_rational(value: str) -> None:
     assert rational(value) is None
 

@@ -72,11 +72,7 @@ def public_names(root: Path) -> dict[str, str]:
     if not init.is_file():
         return {}
     for node in ast.parse(init.read_text("utf-8")).body:
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
-            and node.targets[0].id == "_HOME"
-        ):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "_HOME":
             return {name: home.split(".")[0] for name, home in ast.literal_eval(node.value).items()}
     return {}
 
@@ -115,28 +111,13 @@ def test_the_building_stands() -> None:
 
 
 PLANTED = {
-    "reason_engine/runtime/solve.py": (
-        "from reason_engine import strategies",
-        "imports reason_engine.strategies",
-    ),
-    "reason_engine/strategies/mcts.py": (
-        "import reason_engine.engines.vllm",
-        "imports reason_engine.engines",
-    ),
-    "reason_engine/strategies/vote.py": (
-        "from reason_engine.verifiers import v",
-        "imports reason_engine.verifiers",
-    ),
-    "reason_engine/engines/vllm.py": (
-        "from reason_engine.verifiers import x",
-        "imports reason_engine.verifiers",
-    ),
+    "reason_engine/runtime/solve.py": ("from reason_engine import strategies", "imports reason_engine.strategies"),
+    "reason_engine/strategies/mcts.py": ("import reason_engine.engines.vllm", "imports reason_engine.engines"),
+    "reason_engine/strategies/vote.py": ("from reason_engine.verifiers import v", "imports reason_engine.verifiers"),
+    "reason_engine/engines/vllm.py": ("from reason_engine.verifiers import x", "imports reason_engine.verifiers"),
     "reason_engine/data/words.py": ("from reason_engine.evals.run import run", "imports reason_engine.evals"),
     "reason_engine/types.py": ("from reason_engine.store import rows", "imports reason_engine.store"),
-    "serving/app.py": (
-        "from reason_engine.training.supervised.sft import train",
-        "imports reason_engine.training",
-    ),
+    "serving/app.py": ("from reason_engine.training.supervised.sft import train", "imports reason_engine.training"),
     "serving/chat.py": ("def f():\n    import cli", "imports the bare name cli"),
     "cli/serve.py": ("from serving.app import app", "imports the bare name serving"),
     "reason_engine/runtime/trace.py": ("from . import events", "has a relative import"),

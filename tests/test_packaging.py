@@ -34,9 +34,7 @@ def test_listed_packages_are_the_folders() -> None:
 def test_every_module_lies_in_a_package() -> None:
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*.py"):
-            assert (path.parent / "__init__.py").is_file(), (
-                f"{path.relative_to(ROOT)} would be missing from the wheel"
-            )
+            assert (path.parent / "__init__.py").is_file(), f"{path.relative_to(ROOT)} would be missing from the wheel"
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +42,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Names in a wheel built from a copy of the tree, so that the build leaves nothing behind."""
     copy = tmp_path_factory.mktemp("source")
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
     )
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
@@ -92,12 +87,7 @@ def test_data_files_beside_the_code_are_in_the_wheel(wheel: list[str]) -> None:
 
 
 def test_every_requirement_of_the_core_is_pinned() -> None:
-    pins = {
-        line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    }
+    pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    names = {
-        requirement.split(">")[0].split("<")[0].split("=")[0].lower()
-        for requirement in project["dependencies"]
-    }
+    names = {requirement.split(">")[0].split("<")[0].split("=")[0].lower() for requirement in project["dependencies"]}
     assert names <= pins

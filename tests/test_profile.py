@@ -19,9 +19,7 @@ NANO = Profile(
     value_prompt="Can {state}?",
     temperature={"self-consistency": 0.6},
     tasks=(
-        TaskMatch(
-            task="game24", match=r"numbers (?P<numbers>[\d ]+) .*make (?P<target>\d+)", checker="countdown"
-        ),
+        TaskMatch(task="game24", match=r"numbers (?P<numbers>[\d ]+) .*make (?P<target>\d+)", checker="countdown"),
         TaskMatch(task="any", match=r"(?P<numbers>\d+)", checker="countdown"),
     ),
 )

@@ -52,7 +52,5 @@ def test_dir_lists_the_public_names() -> None:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, reason_engine; print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "vllm", "transformers", "openai", "pydantic", "fastapi", "numpy"} & set(out)

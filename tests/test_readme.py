@@ -86,12 +86,8 @@ def excerpt(answer: dict[str, Any]) -> dict[str, Any]:
                 "finish_reason": choice["finish_reason"],
             }
         ],
-        "usage": {
-            name: answer["usage"][name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")
-        },
-        "reason": {
-            name: answer["reason"][name] for name in ("answer", "confidence", "samples", "stopped", "seconds")
-        },
+        "usage": {name: answer["usage"][name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")},
+        "reason": {name: answer["reason"][name] for name in ("answer", "confidence", "samples", "stopped", "seconds")},
     }
 
 
@@ -180,11 +176,7 @@ def test_the_commands_run(command: str) -> None:
     elif words[0] == "doctor":
         words.append("--json")
     ran = subprocess.run(
-        [sys.executable, "-m", "reason_engine.cli.main", *words],
-        input="",
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+        [sys.executable, "-m", "reason_engine.cli.main", *words], input="", capture_output=True, text=True, cwd=ROOT
     )
     assert ran.returncode == 0, ran.stderr
 
@@ -232,9 +224,7 @@ def answer() -> str:
     running = serve()
     try:
         ask(running.url)  # the first request of a server also starts what compares answers
-        fields = [
-            f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in excerpt(ask(running.url)).items()
-        ]
+        fields = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in excerpt(ask(running.url)).items()]
     finally:
         stop(running)
     return "\n".join(["```json", "{", ",\n".join(fields), "}", "```"])

@@ -28,9 +28,7 @@ def test_flag_beats_environment_beats_file(file: Path, monkeypatch: pytest.Monke
     assert settings.model is None
 
 
-def test_an_environment_value_at_its_default_still_beats_the_file(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_environment_value_at_its_default_still_beats_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REASON_PORT", "8000")
     assert load_settings({}, file).port == 8000
 

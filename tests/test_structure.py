@@ -59,9 +59,7 @@ def underscored(root: Path) -> list[str]:
 def circles(root: Path) -> list[list[str]]:
     """Modules that import one another, directly or round about (Tarjan 1972: strongly connected components)."""
     known = sources(root)
-    edges = {
-        here: sorted({there for there, _ in imports(path, known)} - {here}) for here, path in known.items()
-    }
+    edges = {here: sorted({there for there, _ in imports(path, known)} - {here}) for here, path in known.items()}
     number: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -90,8 +88,7 @@ def circles(root: Path) -> list[list[str]]:
 def lines_of(root: Path) -> dict[str, int]:
     """Lines of every file."""
     return {
-        path.relative_to(root).as_posix(): len(path.read_text("utf-8").splitlines())
-        for path in sources(root).values()
+        path.relative_to(root).as_posix(): len(path.read_text("utf-8").splitlines()) for path in sources(root).values()
     }
 
 

@@ -54,14 +54,10 @@ class Asker(Protocol):
 
     async def __aenter__(self) -> Asker: ...
     async def __aexit__(self, *why: object) -> None: ...
-    async def ask(
-        self, turns: Sequence[Message], options: AskOptions, *, publish: Publish = ignore
-    ) -> Reply: ...
+    async def ask(self, turns: Sequence[Message], options: AskOptions, *, publish: Publish = ignore) -> Reply: ...
 
 
-def asker(
-    model: str | None, url: str | None, engine: str, threads: int | None, knowledge: Path | None = None
-) -> Asker:
+def asker(model: str | None, url: str | None, engine: str, threads: int | None, knowledge: Path | None = None) -> Asker:
     """The server at `url`, else an engine of one's own, with the documents of `knowledge`. Raises SetupError before
     anything heavy is loaded."""
     if url:
@@ -160,9 +156,7 @@ class Remote:
                 answer.add(chunk.to_dict())
         except APIStatusError as error:
             if error.status_code < 500 and error.status_code != 429:
-                raise RequestError(
-                    error.message, param=error.param, code=error.code or "invalid_request"
-                ) from None
+                raise RequestError(error.message, param=error.param, code=error.code or "invalid_request") from None
             raise EngineError(error.message) from None
         except APIError as error:
             raise EngineError(error.message) from None

@@ -45,11 +45,7 @@ def _boxed(text: str) -> str | None:
         if place < 0:
             return None
         start = place + len("\\boxed")
-        if (
-            text[start : start + 1] == "{"
-            and (inner := braced(text, start + 1)) is not None
-            and inner.strip()
-        ):
+        if text[start : start + 1] == "{" and (inner := braced(text, start + 1)) is not None and inner.strip():
             return inner.strip()
         if match := _NAKED_BOX.match(text, start):
             return match[1]

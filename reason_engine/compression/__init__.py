@@ -26,9 +26,7 @@ class Report(Frozen):
     limit: int = Field(200, ge=1, description="Problems a task")
     data: Path | None = Field(None, description="Folder of public test sets that the tasks read")
     perplexity: bool = Field(True, description="Of rows that were not calibrated on")
-    speed: bool = Field(
-        True, description="Tokens a second of both, in alternating pairs, and resident memory"
-    )
+    speed: bool = Field(True, description="Tokens a second of both, in alternating pairs, and resident memory")
     pairs: int = Field(5, ge=1, description="Of the measurement of speed")
     threads: int | None = Field(None, ge=1)
 

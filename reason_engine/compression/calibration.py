@@ -65,9 +65,7 @@ def read_calibration(config: CompressionConfig, model: Path) -> CalibrationRows:
     kept = pieces[len(held) : len(held) + config.rows]
     count = sum(map(len, kept))
     if count < LEAST_TOKENS:
-        raise SetupError(
-            f"data: {source} is too short to calibrate on: {count} tokens, at least {LEAST_TOKENS}"
-        )
+        raise SetupError(f"data: {source} is too short to calibrate on: {count} tokens, at least {LEAST_TOKENS}")
     return CalibrationRows(kept, held, f"{source}: {len(kept)} rows, {count:,} tokens")
 
 
@@ -187,9 +185,7 @@ class LayerwiseRun:
     def grams(self, layer: Any, names: Sequence[str]) -> dict[str, Any]:
         """XᵀX of the inputs of the layer's linear modules of these names, [I, I] each."""
         found: dict[str, Any] = {}
-        hooks = [
-            layer.get_submodule(name).register_forward_pre_hook(_add_gram(found, name)) for name in names
-        ]
+        hooks = [layer.get_submodule(name).register_forward_pre_hook(_add_gram(found, name)) for name in names]
         try:
             for _ in self._outputs(layer):
                 pass

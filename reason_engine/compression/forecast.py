@@ -107,9 +107,7 @@ def of_kind(points: Sequence[Point], by: str | None) -> list[Point]:
     """Points of one kind of pruning, since each kind has constants of its own. Raises SetupError."""
     kinds = sorted({point.by for point in points})
     if by is None and len(kinds) > 1:
-        raise SetupError(
-            f"--by: the points are of several kinds, each with a law of its own: {', '.join(kinds)}"
-        )
+        raise SetupError(f"--by: the points are of several kinds, each with a law of its own: {', '.join(kinds)}")
     if by is not None and by not in kinds:
         raise SetupError(f"--by: no points of {by!r}; there are: {', '.join(kinds)}")
     return [point for point in points if by is None or point.by == by]

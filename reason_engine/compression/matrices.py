@@ -22,9 +22,7 @@ Change = Callable[[str, Any], Mapping[str, Any]]
 """(name, tensor) to what stands in its place."""
 
 
-def rewrite(
-    model: Path, out: Path, change: Change, tell: OnProgress, stage: str, settings: Mapping[str, Any]
-) -> int:
+def rewrite(model: Path, out: Path, change: Change, tell: OnProgress, stage: str, settings: Mapping[str, Any]) -> int:
     """Write every tensor of `model` as `change` makes it, file for file, and `config.json` with these settings.
 
     One file is held in memory at a time. Returns how many tensors became several.

@@ -192,9 +192,7 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in ModelFolder(folder).weight_files)
 
 
-async def compare_accuracy(
-    before: Path, after: Path, options: Report, seed: int, tell: OnProgress
-) -> list[Accuracy]:
+async def compare_accuracy(before: Path, after: Path, options: Report, seed: int, tell: OnProgress) -> list[Accuracy]:
     """One entry a task. Raises SetupError for a task whose data is missing."""
     plans = [
         EvalPlan(

@@ -58,9 +58,7 @@ def _checked(model: str) -> ModelFolder:
     return folder
 
 
-def _manifest(
-    method: str, config: CompressionConfig, base: ModelFolder, figures: dict[str, Any]
-) -> dict[str, Any]:
+def _manifest(method: str, config: CompressionConfig, base: ModelFolder, figures: dict[str, Any]) -> dict[str, Any]:
     return {
         "method": method,
         "config": config.model_dump(mode="json"),

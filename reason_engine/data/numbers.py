@@ -44,9 +44,7 @@ def operations(a: Number, b: Number) -> tuple[tuple[str, Number, Number, Number]
     high, low = (a, b) if a >= b else (b, a)
     found = [("+", high, low, high + low), ("-", high, low, high - low), ("*", high, low, high * low)]
     found.extend(("/", x, y, _quotient(x, y)) for x, y in ({(high, low), (low, high)}) if y)
-    return tuple(
-        (op, x, y, whole(value)) for op, x, y, value in sorted(found, key=lambda f: (f[0], f[1] < f[2]))
-    )
+    return tuple((op, x, y, whole(value)) for op, x, y, value in sorted(found, key=lambda f: (f[0], f[1] < f[2])))
 
 
 def whole(value: Number) -> Number:

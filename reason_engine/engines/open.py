@@ -30,9 +30,7 @@ def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
     engine = _build(engine_name(settings), settings, inline)
     offered = ("none", *engine.caps.drafting)
     if settings.draft.partition(":")[0] not in offered:
-        raise SetupError(
-            f"--draft {settings.draft}: this engine drafts by one of: {', '.join(sorted(set(offered)))}"
-        )
+        raise SetupError(f"--draft {settings.draft}: this engine drafts by one of: {', '.join(sorted(set(offered)))}")
     return engine
 
 

@@ -95,9 +95,7 @@ def read_reward(name: str, path: str) -> RewardFile:
     named = files.architecture
     kinds: list[RewardKind] = [kind for suffix, kind in SUFFIXES.items() if named.endswith(suffix)]
     if not kinds:
-        raise ModelLoadError(
-            f"{folder / CONFIG}: {named} has no head that scores: {', '.join(SUFFIXES)} have"
-        )
+        raise ModelLoadError(f"{folder / CONFIG}: {named} has no head that scores: {', '.join(SUFFIXES)} have")
     return RewardFile(name, str(folder), kinds[0], own=False)
 
 
@@ -105,10 +103,7 @@ def _side(folder: Path, stated: object) -> tuple[int, int] | None:
     if stated is None:
         return None
     sizes = [dict(stated).get(key) for key in ("width", "depth")] if isinstance(stated, dict) else [None]
-    if (
-        not all(isinstance(size, int) and 0 < size <= 65536 for size in sizes)
-        or cast(int, sizes[0]) % HEAD_DIM
-    ):
+    if not all(isinstance(size, int) and 0 < size <= 65536 for size in sizes) or cast(int, sizes[0]) % HEAD_DIM:
         raise ModelLoadError(
             f"{folder / HEAD}: side must hold a width, a multiple of {HEAD_DIM}, and a depth, not {stated!r}"
         )
@@ -138,11 +133,7 @@ class Endpoints:
     """Models behind vLLM's pooling API, or OpenAI's of embeddings, each by its URL. `client` serves tests."""
 
     def __init__(
-        self,
-        urls: Mapping[str, str],
-        *,
-        keys: Mapping[str, SecretStr] | None = None,
-        client: AsyncOpenAI | None = None,
+        self, urls: Mapping[str, str], *, keys: Mapping[str, SecretStr] | None = None, client: AsyncOpenAI | None = None
     ) -> None:
         """`keys` are sent to the endpoints of these names and to no other. Raises SetupError for a name without one."""
         for name, url in urls.items():
@@ -265,9 +256,7 @@ def _value(name: str, reply: object, process: bool) -> tuple[float, int]:
         tokens = int((found.get("usage") or {}).get("prompt_tokens") or 0)
         return logit([float(value) for value in row]), tokens
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise EngineError(
-            f"reward model {name!r}: the endpoint's reply is not a pooling response: {error}"
-        ) from None
+        raise EngineError(f"reward model {name!r}: the endpoint's reply is not a pooling response: {error}") from None
 
 
 def logit(row: Sequence[float]) -> float:

@@ -130,9 +130,7 @@ class Scripted:
         self._open[request.id] = stops
         left = set(range(request.n))
         first = True
-        tasks = [
-            asyncio.create_task(self._sample(request, text, ids, *one, queue)) for one in enumerate(stops)
-        ]
+        tasks = [asyncio.create_task(self._sample(request, text, ids, *one, queue)) for one in enumerate(stops)]
         try:
             while left:
                 item = await queue.get()
@@ -249,9 +247,7 @@ class Scripted:
         limit = min(sampling.max_tokens, self._info.context - len(prompt_ids))
         held: list[TokenLogprob] = []
 
-        def put(
-            text: str, ids: tuple[int, ...], finish: FinishReason | None, why: str | int | None = None
-        ) -> None:
+        def put(text: str, ids: tuple[int, ...], finish: FinishReason | None, why: str | int | None = None) -> None:
             self.generated += len(ids)
             queue.put_nowait(Chunk(index, text, ids, len(ids), tuple(held), finish, why))
             held.clear()

@@ -8,8 +8,6 @@ from __future__ import annotations
 from reason_engine.contracts import Task
 from reason_engine.registry import Registry
 
-tasks: Registry[Task] = Registry(
-    "task", "reason_engine.evals", "reason_engine.evals.datasets", "reason_engine.recipes"
-)
+tasks: Registry[Task] = Registry("task", "reason_engine.evals", "reason_engine.evals.datasets", "reason_engine.recipes")
 
 __all__ = ["tasks"]

@@ -23,11 +23,7 @@ from reason_engine.strategies import strategies
 
 
 async def run(
-    plan: EvalPlan,
-    target: EvalTarget,
-    out: Path | None,
-    command: str,
-    progress: Callable[[Record, int, int], None],
+    plan: EvalPlan, target: EvalTarget, out: Path | None, command: str, progress: Callable[[Record, int, int], None]
 ) -> EvalReport:
     """Raises SetupError or RequestError before a token is spent where plan, target or folder are wrong."""
     trials(plan)

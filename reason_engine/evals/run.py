@@ -97,9 +97,7 @@ class RecordFile:
             except UnicodeDecodeError as error:
                 raise SetupError(f"{self.path}: {error}") from None
             except (ValueError, KeyError, TypeError) as error:
-                raise SetupError(
-                    f"{self.path}:{line.number}: not a record of an evaluation: {error!r}"
-                ) from None
+                raise SetupError(f"{self.path}:{line.number}: not a record of an evaluation: {error!r}") from None
             found[record.key] = record
         return found
 
@@ -147,9 +145,7 @@ async def evaluate(
 
     A problem that does not fit the model's context counts as wrong. Any other error ends the run; what is done is kept.
     """
-    work = [
-        (trial, (trial.task_label, trial.strategy.label, trial.index, plan.seed)) for trial in trials(plan)
-    ]
+    work = [(trial, (trial.task_label, trial.strategy.label, trial.index, plan.seed)) for trial in trials(plan)]
     known = file.load()
     for trial, key in work:
         if key in known and known[key].question != trial.problem.question:
@@ -184,9 +180,7 @@ async def _answered(trial: Trial, plan: EvalPlan, solver: Solver) -> Record:
         reply = await solver.answer(trial.problem, trial.strategy, seed_of(plan.seed, trial.index))
     except ContextLengthExceeded as refused:
         reply, error = Reply(None, "", 0, 0, 0.0, "done", 0), refused.message
-    correct = error is None and await trial.task.grade(
-        trial.problem, reply.answer, reply.text, solver.equality
-    )
+    correct = error is None and await trial.task.grade(trial.problem, reply.answer, reply.text, solver.equality)
     return Record(
         task=trial.task_label,
         strategy=trial.strategy.label,

@@ -11,14 +11,7 @@ from urllib.parse import urlsplit
 
 from reason_engine.answers import Equality, find, normalise
 from reason_engine.contracts import Engine, Retriever
-from reason_engine.errors import (
-    ContextLengthExceeded,
-    EngineBusy,
-    EngineDead,
-    EngineError,
-    RequestError,
-    SetupError,
-)
+from reason_engine.errors import ContextLengthExceeded, EngineBusy, EngineDead, EngineError, RequestError, SetupError
 from reason_engine.evals.spec import Spec, build
 from reason_engine.profile import Profile
 from reason_engine.runtime.solve import solve
@@ -186,9 +179,7 @@ def _reply(data: Mapping[str, Any], seconds: float) -> Reply:
         found = find(text)
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         prompt, completion = usage.get("prompt_tokens", 0) - cached, usage.get("completion_tokens", 0)
-        return Reply(
-            None if found is None else normalise(found), text, completion, prompt, seconds, "done", 1
-        )
+        return Reply(None if found is None else normalise(found), text, completion, prompt, seconds, "done", 1)
     prompt = sum(stage["prompt"] - stage["cached"] for stage in reason["usage_by_stage"].values())
     stopped, samples = reason["stopped"], reason["samples"]
     return Reply(reason["answer"], text, usage["completion_tokens"], prompt, seconds, stopped, samples)

@@ -79,9 +79,7 @@ def macro_f1(pairs: Sequence[tuple[str, str]]) -> float:
     return sum(2 * right[name] / (true[name] + predicted[name]) for name in true) / max(1, len(true))
 
 
-def bootstrap(
-    items: Sequence[T], figure: Callable[[Sequence[T]], float], rounds: int = 1000
-) -> tuple[float, float]:
+def bootstrap(items: Sequence[T], figure: Callable[[Sequence[T]], float], rounds: int = 1000) -> tuple[float, float]:
     """95 % interval of a figure of these items; the same each time."""
     rng = random.Random(0)
     drawn = sorted(figure(rng.choices(items, k=len(items))) for _ in range(rounds))

@@ -29,9 +29,7 @@ def main() -> None:
             pages.append(page.extract_text()[:left])
             if (left := left - len(pages[-1])) <= 0:
                 break
-    except (
-        Exception
-    ) as error:  # the boundary: whatever a broken file does to the reader is one line for the parent
+    except Exception as error:  # the boundary: whatever a broken file does to the reader is one line for the parent
         sys.exit(" ".join(f"{type(error).__name__}: {error}".split())[:200])
     sys.stdout.buffer.write(json.dumps(pages).encode())
 

@@ -94,9 +94,7 @@ class AdaptConfig(Frozen):
             raise ValueError("train.model: a model that is taught a domain must be there before")
         peft = self.train.peft
         if peft is not None and (peft.method in ("prompt", "adapter") or not peft.merge):
-            raise ValueError(
-                "train.peft: only what is merged into the weights is measured: lora, dora or ia3"
-            )
+            raise ValueError("train.peft: only what is merged into the weights is measured: lora, dora or ia3")
         if not self.domain.tasks and self.domain.rows is None:
             raise ValueError("domain: name tasks or rows by which the result is judged")
         return self
@@ -148,17 +146,8 @@ def _measured_tasks(config: AdaptConfig) -> list[MeasuredTask]:
     strategy, *more = parse_specs([config.strategy], "strategy")
     for part, watched in (("domain", config.domain), ("old", config.old)):
         for spec in parse_specs(list(watched.tasks), "task") if watched.tasks else ():
-            plan = EvalPlan(
-                (spec,),
-                (strategy,),
-                config.limit,
-                config.seed,
-                concurrency=config.concurrency,
-                texts=True,
-            )
-            found.append(
-                MeasuredTask(part, plan, build(tasks, spec).problems(config.limit, config.seed, None))
-            )
+            plan = EvalPlan((spec,), (strategy,), config.limit, config.seed, concurrency=config.concurrency, texts=True)
+            found.append(MeasuredTask(part, plan, build(tasks, spec).problems(config.limit, config.seed, None)))
     if more:
         raise SetupError("strategy: name one")
     build(strategies, strategy)
@@ -219,18 +208,12 @@ def _task_changes(
 
 
 async def _judged(
-    config: AdaptConfig,
-    judge: Referee,
-    task: MeasuredTask,
-    before: Sequence[Record],
-    after: Sequence[Record],
+    config: AdaptConfig, judge: Referee, task: MeasuredTask, before: Sequence[Record], after: Sequence[Record]
 ) -> list[float]:
     target = TeacherOptions(judge.model, judge.url, config.engine, config.train.threads, config.max_tokens)
     old, new = ([record.text or "" for record in side] for side in (before, after))
     async with open_teacher(target) as teacher:
-        return await compare.win_shares(
-            teacher, judge.params, task.problems, old, new, config.seed, config.concurrency
-        )
+        return await compare.win_shares(teacher, judge.params, task.problems, old, new, config.seed, config.concurrency)
 
 
 def _losses(config: AdaptConfig, base: Path, taught: Path) -> list[compare.Change]:

@@ -17,13 +17,7 @@ from pathlib import Path
 from reason_engine.answers import Equality
 from reason_engine.contracts import Engine
 from reason_engine.engines.open import bundled_model, model_folder, open_engine, profile_of
-from reason_engine.errors import (
-    ContextLengthExceeded,
-    RequestError,
-    SetupError,
-    VerifierError,
-    first_error,
-)
+from reason_engine.errors import ContextLengthExceeded, RequestError, SetupError, VerifierError, first_error
 from reason_engine.evals.run import seed_of
 from reason_engine.evals.spec import DevelopmentTask, Spec, development_task
 from reason_engine.loop.fit import Arm, Measured, Sample, arms, buckets, fit
@@ -147,9 +141,7 @@ def fitted(groups: list[Group], weights: str, options: Calibration) -> Policy:
             raise SetupError(f"no strategy can run on this model: {next(iter(group.left_out.values()))}")
         words = [len(question.problem.question.split()) for question in group.questions]
         for most, places in buckets(words):
-            measured = [
-                Measured(arm.stage, tuple(group.samples[arm.label, i] for i in places)) for arm in usable
-            ]
+            measured = [Measured(arm.stage, tuple(group.samples[arm.label, i] for i in places)) for arm in usable]
             case, points = fit(group.task, most, measured, options.within)
             cases.append(case)
             curves += points
@@ -168,13 +160,7 @@ def fitted(groups: list[Group], weights: str, options: Calibration) -> Policy:
 
 
 async def _measure_arm(
-    group: Group,
-    place: int,
-    arm: Arm,
-    engine: Engine,
-    profile: Profile,
-    options: Calibration,
-    equality: Equality,
+    group: Group, place: int, arm: Arm, engine: Engine, profile: Profile, options: Calibration, equality: Equality
 ) -> None:
     question = group.questions[place]
     try:
@@ -223,9 +209,7 @@ def _target(options: Calibration, folder: Path | None) -> Path:
         if path.exists():
             path.open("a").close()
     except OSError as error:
-        raise SetupError(
-            f"{path}: cannot be written: {error.strerror}; name a file with --out FILE"
-        ) from None
+        raise SetupError(f"{path}: cannot be written: {error.strerror}; name a file with --out FILE") from None
     return path
 
 

@@ -72,8 +72,7 @@ def classes(
         return name if record.correct else class_name(record.answer, record.text or "")
 
     rows = [
-        (name, class_of(name, old), class_of(name, new))
-        for name, old, new in zip(true, before, after, strict=True)
+        (name, class_of(name, old), class_of(name, new)) for name, old, new in zip(true, before, after, strict=True)
     ]
 
     def f1(side: int) -> Callable[[Sequence[tuple[str, str, str]]], float]:
@@ -102,14 +101,7 @@ def loss(part: str, rows: str, count: int, before: float, after: float) -> Chang
 
 def markdown(changes: Sequence[Change], about: Mapping[str, object]) -> str:
     """The table, rates in percent, under what was done."""
-    lines = [
-        "# Before and after",
-        "",
-        *(f"- {key}: `{value}`" for key, value in about.items()),
-        "",
-        HEAD,
-        RULE,
-    ]
+    lines = ["# Before and after", "", *(f"- {key}: `{value}`" for key, value in about.items()), "", HEAD, RULE]
     for one in changes:
         scale = 1.0 if one.metric == "loss" else 100.0
         cells = (

@@ -157,10 +157,7 @@ def _plan(chain: Sequence[Measured], costs: Sequence[Sequence[int]], accept: Seq
             place += 1
         right += chain[place].samples[i].right
         tokens += costs[place][i]
-    stages = [
-        arm.stage.model_copy(update={"accept": accept[j] if j < last else None})
-        for j, arm in enumerate(chain)
-    ]
+    stages = [arm.stage.model_copy(update={"accept": accept[j] if j < last else None}) for j, arm in enumerate(chain)]
     return Plan(stages=tuple(stages), tokens=max(0.5, round(tokens / count, 2)), success=right / count)
 
 

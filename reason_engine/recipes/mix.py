@@ -55,11 +55,7 @@ class Mix(BaseModel):
         arithmetic = ArithmeticTask(operations=(1, 1), digits=(1, 2))
         direct = Judgement(size=(2, 3)) if self.direct == "judgement" else arithmetic
         words = WordProblems(steps=self.steps, digits=self.digits)
-        return {
-            self.direct: direct,
-            "word-problems": words,
-            "game24": Game24(first=self.first, last=self.last),
-        }
+        return {self.direct: direct, "word-problems": words, "game24": Game24(first=self.first, last=self.last)}
 
 
 def _interleave(parts: Sequence[Sequence[Problem]]) -> list[Problem]:

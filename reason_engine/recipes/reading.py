@@ -68,15 +68,11 @@ them."""
         asked = fact(rng)
         if rng.random() < self.absent:
             given = self._sources(rng, [], rng.choice((0, rng.randint(*self.sources))), asked)
-            return Example(
-                question_with_sources(given, asked.question, rng.random() < 0.5), UNKNOWN, "reading"
-            )
+            return Example(question_with_sources(given, asked.question, rng.random() < 0.5), UNKNOWN, "reading")
         given = self._sources(rng, [asked], rng.randint(*self.sources), asked)
         place = next(place for place, text in enumerate(given, 1) if asked.text in text)
         if rng.random() < self.direct:
-            return Example(
-                question_with_sources(given, asked.question, False), f"Answer: {asked.answer}", "reading"
-            )
+            return Example(question_with_sources(given, asked.question, False), f"Answer: {asked.answer}", "reading")
         quoted = f"Found: {asked.text} [{place}]" if self.after else f"[{place}] {asked.text}"
         answer = f"{quoted}\nAnswer: {asked.answer}"
         return Example(question_with_sources(given, asked.question, True), answer, "reading")
@@ -244,10 +240,7 @@ FORMS = (
     ("{name} keeps {n} {things}.", "How many {things} does {name} keep?"),
     ("{name} lives at number {n}.", "At which number does {name} live?"),
     ("A ticket to {place} costs {n} coins.", "How many coins does a ticket to {place} cost?"),
-    (
-        "The train to {place} leaves from platform {n}.",
-        "From which platform does the train to {place} leave?",
-    ),
+    ("The train to {place} leaves from platform {n}.", "From which platform does the train to {place} leave?"),
     ("Room {n} belongs to {name}.", "Which room belongs to {name}?"),
     ("The tower of {place} is {n} metres high.", "How many metres high is the tower of {place}?"),
     ("{place} has {n} bridges.", "How many bridges does {place} have?"),

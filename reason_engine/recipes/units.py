@@ -112,9 +112,7 @@ class UnitsTask(GeneratedTask):
         return Problem(one.question, reference=str(one.answer), task="units", meta={"index": index})
 
 
-def conversion(
-    rng: random.Random, levels: int, kinds: Sequence[Kind] = (), *, held_out: bool = False
-) -> Conversion:
+def conversion(rng: random.Random, levels: int, kinds: Sequence[Kind] = (), *, held_out: bool = False) -> Conversion:
     """A fresh amount over `levels` factors, of those kept for evaluations or of the others. Raises ValueError unless
     there are 1 or 2."""
     if levels not in (1, 2):

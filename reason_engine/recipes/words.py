@@ -263,10 +263,7 @@ COMPARE = {
     "-": ("{other} has {a} fewer {things} than that.", "{other} now has {a} {things} less than {name}."),
     "*": ("{other} has {a} times as many {things} as {name} now.",),
 }
-TOGETHER = (
-    "How many {things} do they have together?",
-    "How many {things} do {name} and {other} have in all?",
-)
+TOGETHER = ("How many {things} do they have together?", "How many {things} do {name} and {other} have in all?")
 ASIDE = (
     "{other} is {a} years old.", "It is {a} degrees outside.", "The walk home takes {a} minutes.",
     "{name} lives at number {a}.",

@@ -34,9 +34,7 @@ class PartialPath:
     @property
     def usage(self) -> Usage:
         """What it has cost so far."""
-        return Usage(
-            self.prompt_tokens, self.cached_tokens, self.tokens, self.draft_accepted, self.draft_rejected
-        )
+        return Usage(self.prompt_tokens, self.cached_tokens, self.tokens, self.draft_accepted, self.draft_rejected)
 
     def add(self, chunk: Chunk) -> None:
         """Take a chunk of this sample in."""

@@ -191,9 +191,7 @@ class Context:
         insert += self.opening if draw.final else ""
         text = path.text + insert
         sent = Prompt(path.prompt + text, self.run.prompts.continued(path, insert))
-        return await cached_paths(
-            self.run, replace(self._request(sent, path.prompt, text, draw), by_ids=True)
-        )
+        return await cached_paths(self.run, replace(self._request(sent, path.prompt, text, draw), by_ids=True))
 
     async def choice(
         self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
@@ -319,9 +317,7 @@ class Context:
         asked = self.problem.question if text is None else text
         return f"{asked}\n{suffix}" if suffix else asked
 
-    def render(
-        self, prompt: str | None = None, *, prefill: str = "", final: bool = False, plain: bool = False
-    ) -> str:
+    def render(self, prompt: str | None = None, *, prefill: str = "", final: bool = False, plain: bool = False) -> str:
         """The prompt as the model's template has it. `plain`: thinking off, for a word's probability."""
         problem, run = self.problem, self.run
         think = False if plain and self.info.thinks else run.think
@@ -373,9 +369,7 @@ class Context:
             max_tokens=min(room, draw.max_tokens or room, asked.max_tokens or room),
         )
         accounted = replace(draw, stage=self.stage or draw.stage, live=draw.live and self.live)
-        return PathRequest(
-            prompt, base, prefill, accounted, sampling, self.node, candidate=self.stage is None
-        )
+        return PathRequest(prompt, base, prefill, accounted, sampling, self.node, candidate=self.stage is None)
 
     def _logprobs(self, draw: Draw) -> int | None:
         """Alternatives to record at each token: the most that anybody reads, as far as the engine can tell them."""

@@ -36,9 +36,7 @@ class PromptCache:
         """The prompt's text, as `Engine.render_chat` makes it."""
         key = (messages, bool(tools), think, prefill)
         if key not in self._rendered:
-            self._rendered[key] = self._engine.render_chat(
-                messages, tools=tools, think=think, prefill=prefill
-            )
+            self._rendered[key] = self._engine.render_chat(messages, tools=tools, think=think, prefill=prefill)
         return self._rendered[key]
 
     def prompt(self, text: str) -> Prompt:

@@ -54,9 +54,7 @@ class PathCache(Generic[Drawn]):
         self.kept[kind].extend(paths)
         self._read[kind] = len(self.kept[kind])
 
-    async def paths(
-        self, kind: str, n: int, draw: Callable[[list[Drawn]], Awaitable[list[Drawn]]]
-    ) -> list[Drawn]:
+    async def paths(self, kind: str, n: int, draw: Callable[[list[Drawn]], Awaitable[list[Drawn]]]) -> list[Drawn]:
         """N paths that this reader has not had; those that are not kept yet are drawn by `draw`, which is given those
         that are and may return fewer."""
         async with self._locks[kind]:
@@ -243,9 +241,7 @@ class PathSampler:
         if run.halted():
             self._decided.set()
         if chunk.finish_reason == "error":
-            raise EngineError(
-                f"the engine failed on request {counted.id}: {chunk.stop_reason or 'no reason given'}"
-            )
+            raise EngineError(f"the engine failed on request {counted.id}: {chunk.stop_reason or 'no reason given'}")
         if chunk.finish_reason:
             self._settle(partial)
             if partial.finish != "length" or partial.dropped or partial.tokens >= self._limit:

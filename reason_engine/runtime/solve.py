@@ -36,13 +36,7 @@ from reason_engine.runtime.outcome import Outcome, conclude, fallback, numbered_
 from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.run import Run
 from reason_engine.runtime.stream_text import Piece, TextStream
-from reason_engine.runtime.verify import (
-    NamedVerifier,
-    Requirements,
-    check_capabilities,
-    checker_of,
-    resolve_verifier,
-)
+from reason_engine.runtime.verify import NamedVerifier, Requirements, check_capabilities, checker_of, resolve_verifier
 from reason_engine.types import Answer, Limits, Problem, Sampling
 
 GRACE_SECONDS = 1.0
@@ -152,9 +146,7 @@ def solve_sync(
         await engine.start()
         try:
             asked = profile or read_profile(Path(engine.info.path))
-            return await solve(
-                strategy, problem, engine, profile=asked, limits=limits, sampling=sampling, seed=seed
-            )
+            return await solve(strategy, problem, engine, profile=asked, limits=limits, sampling=sampling, seed=seed)
         finally:
             await engine.close()
 

@@ -192,9 +192,7 @@ def usual_step_judge(profile: Profile) -> str:
 def _task_verifier(name: str, groups: Mapping[str, str]) -> Checker:
     kind = verifiers.get(name)
     if not issubclass(kind, TaskVerifier):
-        raise RequestError(
-            f"{name!r} is named as a checker in the model's profile but is none", param="model"
-        )
+        raise RequestError(f"{name!r} is named as a checker in the model's profile but is none", param="model")
     return kind.from_groups(groups)
 
 
@@ -204,8 +202,7 @@ async def score(
     """The verifier's score of each path; None where it failed on it. Raises VerifierError if on all."""
     if chosen is None:
         raise RequestError(
-            f"strategy {run.strategy} needs a verifier; name one in reasoning.verifier",
-            param="reasoning.verifier",
+            f"strategy {run.strategy} needs a verifier; name one in reasoning.verifier", param="reasoning.verifier"
         )
     if not paths:
         return []

@@ -41,9 +41,7 @@ from reason_engine.types import Answer, Path, Problem
 class Auto(Strategy):
     """Tries what the policy says, stage by stage, until one is sure enough."""
 
-    summary: ClassVar[str] = (
-        "Chooses strategy and size by the question, the model's calibration and the budget"
-    )
+    summary: ClassVar[str] = "Chooses strategy and size by the question, the model's calibration and the budget"
     paper: ClassVar[str] = "arXiv:2408.03314"
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
@@ -84,17 +82,13 @@ class Auto(Strategy):
     def _next(self, ctx: Context, choice: PlanChoice, done: tuple[Stage, ...]) -> RunnablePlan | None:
         """The best plan from here on that the effort and what is left of the budget pay for."""
         budget = ctx.budget
-        effort = (
-            inf if self.effort is None else EFFORT_PRICES[self.effort] * (choice.direct or TYPICAL_DIRECT)
-        )
+        effort = inf if self.effort is None else EFFORT_PRICES[self.effort] * (choice.direct or TYPICAL_DIRECT)
         wanted = choice.after(done, effort)
         tokens = inf if budget.free is None else budget.free + budget.own
         samples = inf if budget.limits.samples is None else budget.limits.samples - budget.samples
         paid = choice.after(done, min(effort, tokens), samples)
         if paid is not wanted:
-            budget.note(
-                "budget-tokens" if choice.after(done, effort, samples) is wanted else "budget-samples"
-            )
+            budget.note("budget-tokens" if choice.after(done, effort, samples) is wanted else "budget-samples")
             ctx.note(budget=f"a better plan needs more than the budget leaves: {wanted and wanted.names}")
         return paid
 
@@ -178,9 +172,7 @@ def plan_choice(ctx: Context, extra: Mapping[str, Any], width: int) -> PlanChoic
     return PlanChoice(_runnable(ctx, usual_plans(ctx, by_verifier), extra, width), TYPICAL_DIRECT)
 
 
-def _runnable(
-    ctx: Context, plans: Sequence[Plan], extra: Mapping[str, Any], width: int
-) -> tuple[RunnablePlan, ...]:
+def _runnable(ctx: Context, plans: Sequence[Plan], extra: Mapping[str, Any], width: int) -> tuple[RunnablePlan, ...]:
     found: list[RunnablePlan] = []
     left_out: list[str] = []
     for plan in plans:
@@ -244,10 +236,7 @@ def valid_policy(ctx: Context) -> tuple[Policy | None, str]:
     if policy is None:
         return None, "usual plans: the model's profile has no calibrated policy"
     if policy.weights != weights:
-        return (
-            None,
-            f"usual plans: the profile's policy is of other weights ({policy.weights}, not {weights})",
-        )
+        return (None, f"usual plans: the profile's policy is of other weights ({policy.weights}, not {weights})")
     return policy, "calibrated"
 
 
@@ -289,11 +278,7 @@ def certainty(answer: Answer, checker: Checker | None = None) -> float:
         return float(answer.value is not None and checker.solved(answer.value))
     if answer.confidence is not None:
         return min(1.0, max(0.0, answer.confidence))
-    return (
-        math.exp(min(0.0, sum(token.logprob for token in answer.path.logprobs)))
-        if answer.path.logprobs
-        else 0.0
-    )
+    return math.exp(min(0.0, sum(token.logprob for token in answer.path.logprobs))) if answer.path.logprobs else 0.0
 
 
 def _plan(times: float, *stages: Stage) -> Plan:

@@ -40,9 +40,7 @@ class BeamSearch(Strategy):
     usual_temperature: ClassVar[float] = 0.8
 
     n: int = Field(16, ge=1, le=256, description="steps drawn at each level, over all beams")
-    m: int = Field(
-        4, ge=1, le=64, description="beam width: steps drawn from each beam that is kept; n / m are kept"
-    )
+    m: int = Field(4, ge=1, le=64, description="beam width: steps drawn from each beam that is kept; n / m are kept")
     diverse: bool = Field(False, description="n / m independent subtrees, each keeping its own best (DVTS)")
     depth: int = Field(40, ge=1, le=256, description="most steps of a solution, its answer line included")
     aggregate: Aggregate = Field("min", description="how the scores of a beam's steps become one")

@@ -33,9 +33,7 @@ class BestOfN(Strategy):
     choose: Literal["best", "vote"] = Field(
         "best", description="the path of the highest score, or the answer with the highest sum of scores"
     )
-    adaptive: bool = Field(
-        False, description="draw in waves; stop at a full score, or when the vote is settled"
-    )
+    adaptive: bool = Field(False, description="draw in waves; stop at a full score, or when the vote is settled")
     confidence: Certainty = CERTAIN
 
     @property

@@ -35,9 +35,7 @@ class BudgetForcing(Strategy):
     max_thinking: int | None = Field(
         None, ge=1, le=1_000_000, description="tokens of thinking after which the answer is forced"
     )
-    wait: str | None = Field(
-        None, min_length=1, max_length=200, description="what is appended instead of the end"
-    )
+    wait: str | None = Field(None, min_length=1, max_length=200, description="what is appended instead of the end")
 
     @model_validator(mode="after")
     def ordered(self) -> Self:
@@ -54,10 +52,7 @@ class BudgetForcing(Strategy):
         end = ctx.info.think_end if ctx.thinks else ""
         wait = self.wait or ctx.profile.wait
         think = Draw(
-            temperature=self.sampling_temperature(ctx),
-            stop=(end,) if end else (),
-            stage="think",
-            final=not end,
+            temperature=self.sampling_temperature(ctx), stop=(end,) if end else (), stage="think", final=not end
         )
         first = replace(think, max_tokens=self.max_thinking, final=not end or bool(problem.tools))
         (path,) = await ctx.sample(ctx.format_prompt("steps"), first)

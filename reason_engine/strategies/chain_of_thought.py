@@ -24,7 +24,6 @@ class ChainOfThought(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample once, by steps."""
         (path,) = await ctx.sample(
-            ctx.format_prompt("steps"),
-            Draw(temperature=self.sampling_temperature(ctx), final=True, live=True),
+            ctx.format_prompt("steps"), Draw(temperature=self.sampling_temperature(ctx), final=True, live=True)
         )
         return Answer(path, path.answer)

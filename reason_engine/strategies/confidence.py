@@ -42,9 +42,7 @@ class Confidence(Strategy):
 
     n: int = Field(16, ge=1, le=256, description="paths to begin, the warm-up included")
     warmup: int = Field(3, ge=1, le=64, description="paths that run to their end and set the threshold")
-    keep: float = Field(
-        1.0, gt=0, le=1, description="share of the warm-up paths that the threshold lets through"
-    )
+    keep: float = Field(1.0, gt=0, le=1, description="share of the warm-up paths that the threshold lets through")
     window: int | None = Field(
         None, ge=1, le=65_536, description="tokens of a group; default: a quarter of a typical path"
     )
@@ -88,9 +86,7 @@ class Confidence(Strategy):
             for path in wave:
                 ctx.record_score(path.node, gate.confidence(path), by="confidence")
             await ballot.count(ctx, wave)
-            ctx.note(
-                window=gate.window, threshold=round(gate.threshold, 4), kept=sum(map(bool, weights.values()))
-            )
+            ctx.note(window=gate.window, threshold=round(gate.threshold, 4), kept=sum(map(bool, weights.values())))
             answer = await ballot.answer(ctx)
             if len(wave) < size:
                 break

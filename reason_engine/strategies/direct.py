@@ -20,7 +20,6 @@ class Direct(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample once."""
         (path,) = await ctx.sample(
-            ctx.format_prompt("direct"),
-            Draw(temperature=self.sampling_temperature(ctx), final=True, live=True),
+            ctx.format_prompt("direct"), Draw(temperature=self.sampling_temperature(ctx), final=True, live=True)
         )
         return Answer(path, path.answer)

@@ -66,19 +66,13 @@ class MCTS(Strategy):
     parallel: int = Field(4, ge=1, le=64, description="simulations that run together")
     depth: int = Field(16, ge=1, le=256, description="most steps of a solution, its answer line included")
     select: Literal["ucb", "puct"] = Field("ucb", description="the bound that leads down the tree")
-    exploration: float = Field(
-        1.0, ge=0, le=100, description="c of the bound: weight of what is little visited"
-    )
-    widening: float = Field(
-        0.5, ge=0, le=1, description="how fast a visited state gains more steps; 0: never"
-    )
+    exploration: float = Field(1.0, ge=0, le=100, description="c of the bound: weight of what is little visited")
+    widening: float = Field(0.5, ge=0, le=1, description="how fast a visited state gains more steps; 0: never")
     evaluate: Literal["value", "verifier", "rollout"] | None = Field(
         None, description="what values states; unset: the model where a checker knows the task, else rollouts"
     )
     aggregate: Aggregate = Field("min", description="verifier: how the scores of several steps become one")
-    choose: Choose = Field(
-        "vote", description="vote weighted by value, or the finished path of highest value"
-    )
+    choose: Choose = Field("vote", description="vote weighted by value, or the finished path of highest value")
     adaptive: bool = Field(False, description="vote: stop when the vote is settled")
     confidence: Certainty = CERTAIN
     step_tokens: int = Field(256, ge=1, le=4096, description="most tokens of one step")
@@ -163,9 +157,7 @@ class Simulations:
     async def run(self, ctx: Context, most: int) -> int:
         """Up to `most` simulations together; returns how many there were."""
         branches, tried = self._select(most)
-        grown = await ctx.gather_within_budget(
-            lambda branch: self._expanded(ctx, *branch), list(enumerate(branches))
-        )
+        grown = await ctx.gather_within_budget(lambda branch: self._expanded(ctx, *branch), list(enumerate(branches)))
         valued = iter(await self._values.of(ctx, [thought for group in grown for thought in group or ()]))
         for branch in tried:
             remove_virtual_loss(branch)
@@ -234,9 +226,7 @@ class Playouts:
         """Value by node of the trace."""
         paths = [end.path for end in ends if end.path]
         if self._steps.checked:
-            return {
-                path.node: float(self._steps.solved([end])) for path, end in zip(paths, ends, strict=True)
-            }
+            return {path.node: float(self._steps.solved([end])) for path, end in zip(paths, ends, strict=True)}
         scores = await ctx.score(paths)
         return {path.node: score.value for path, score in zip(paths, scores, strict=True) if score}
 

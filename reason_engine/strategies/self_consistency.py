@@ -39,9 +39,7 @@ class SelfConsistency(Strategy):
         ballot = Ballot(self.n, self.confidence if self.adaptive else None, lambda path: float(path.finished))
         temperature, answer = self.sampling_temperature(ctx), Answer()
         while (size := ballot.wave) and not ballot.decided:
-            draw = Draw(
-                size, temperature=temperature, until=ballot.until, final=True, after=len(ballot.paths)
-            )
+            draw = Draw(size, temperature=temperature, until=ballot.until, final=True, after=len(ballot.paths))
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             await ballot.count(ctx, wave)
             answer = await ballot.answer(ctx)

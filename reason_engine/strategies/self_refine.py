@@ -44,9 +44,7 @@ class SelfRefine(Strategy):
     rounds: int = Field(3, ge=1, le=32, description="most rounds of critique and revision of a draft")
     n: int = Field(1, ge=1, le=64, description="first drafts; more than one are refined apart and vote")
     critique_prompt: str | None = Field(None, max_length=8192, description="literal {problem} and {solution}")
-    revise_prompt: str | None = Field(
-        None, max_length=8192, description="literal {problem}, {solution} and {critique}"
-    )
+    revise_prompt: str | None = Field(None, max_length=8192, description="literal {problem}, {solution} and {critique}")
     accepts: str = Field(
         "Verdict: right",
         min_length=1,
@@ -68,9 +66,7 @@ class SelfRefine(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Draft, refine each draft, vote if there are several."""
         temperature = self.sampling_temperature(ctx)
-        paths = await ctx.sample(
-            ctx.format_prompt("steps"), Draw(self.n, temperature=temperature, final=True)
-        )
+        paths = await ctx.sample(ctx.format_prompt("steps"), Draw(self.n, temperature=temperature, final=True))
         drafts = [await self._version(ctx, path, _content(ctx, path)) for path in paths if path.finished]
         for draft in drafts:
             _propose(ctx, draft)
@@ -92,10 +88,7 @@ class SelfRefine(Strategy):
                     try:
                         better, why = await self._round(here, temperature, version)
                     except (BudgetExhausted, ContextLengthExceeded) as cut:
-                        better, why = (
-                            None,
-                            "no budget left" if isinstance(cut, BudgetExhausted) else "no room left",
-                        )
+                        better, why = (None, "no budget left" if isinstance(cut, BudgetExhausted) else "no room left")
                     here.note(outcome=why)
                 if better is None:
                     draft.note(ended=why)
@@ -128,9 +121,7 @@ class SelfRefine(Strategy):
             new = await self._version(ctx, path, _content(ctx, path))
         return await self._gain(ctx, now, new, wrong=right is False)
 
-    async def _gain(
-        self, ctx: Context, now: Version, new: Version, *, wrong: bool
-    ) -> tuple[Version | None, str]:
+    async def _gain(self, ctx: Context, now: Version, new: Version, *, wrong: bool) -> tuple[Version | None, str]:
         if not new.path.finished or new.path.answer is None:
             return None, "the revision gives no answer"
         if now.path.answer is not None and len(await count_votes(ctx, [now.path, new.path])) == 1:
@@ -155,9 +146,7 @@ class SelfRefine(Strategy):
         if self.critique_prompt is None:
             return profiled.model_copy(update={"revise": self.revise_prompt or profiled.revise})
         accepts = "(?i)" + re.escape(self.accepts)
-        return Critique(
-            prompt=self.critique_prompt, revise=self.revise_prompt or profiled.revise, accepts=accepts
-        )
+        return Critique(prompt=self.critique_prompt, revise=self.revise_prompt or profiled.revise, accepts=accepts)
 
 
 def _propose(ctx: Context, version: Version) -> None:

@@ -36,17 +36,13 @@ class TreeOfThoughts(Strategy):
     paper: ClassVar[str] = "arXiv:2305.10601"
     usual_temperature: ClassVar[float] = 1.0
 
-    search: Literal["breadth", "depth"] = Field(
-        "depth", description="breadth first, or depth first with backtracking"
-    )
+    search: Literal["breadth", "depth"] = Field("depth", description="breadth first, or depth first with backtracking")
     k: int = Field(8, ge=1, le=64, description="next steps to generate from each state")
     breadth: int = Field(1, ge=1, le=64, description="breadth first: states kept at each level")
     depth: int = Field(16, ge=1, le=64, description="most steps of a solution, its answer line included")
     visits: int = Field(16, ge=1, le=1024, description="depth first: most states to expand")
     threshold: float = Field(0.05, ge=0, lt=1, description="depth first: states of lower value are pruned")
-    generate: Literal["sample", "propose"] = Field(
-        "sample", description="sample steps, or ask for a list of them"
-    )
+    generate: Literal["sample", "propose"] = Field("sample", description="sample steps, or ask for a list of them")
     evaluate: By | None = Field(
         None, description="what ranks states; unset: the named verifier of steps, else the model's value"
     )
@@ -86,18 +82,14 @@ class TreeOfThoughts(Strategy):
             temperature=self.sampling_temperature(ctx),
         )
         ctx.note(evaluate=by, verifier=judge[0] if judge else None)
-        ends = await (self._breadth_first if self.search == "breadth" else self._depth_first)(
-            ctx, steps, values
-        )
+        ends = await (self._breadth_first if self.search == "breadth" else self._depth_first)(ctx, steps, values)
         return await final_answer(ctx, steps, values.furthest, ends, "best")
 
     async def _breadth_first(self, ctx: Context, steps: Steps, values: Values) -> list[Thought]:
         level, ends = [Thought()], list[Thought]()
         for depth in range(1, self.depth + 1):
             async with ctx.span(f"level {depth}") as here:
-                grown = await here.gather_within_budget(
-                    lambda t: self._expand(here, steps, *t), list(enumerate(level))
-                )
+                grown = await here.gather_within_budget(lambda t: self._expand(here, steps, *t), list(enumerate(level)))
                 valued = await values.of(here, merge([t for children in grown for t in children or ()]))
                 thoughts = [thought for thought in valued if thought]
                 done = [thought for thought in thoughts if thought.done]
@@ -117,9 +109,7 @@ class TreeOfThoughts(Strategy):
                 seen = {known.key for known in visited}
                 grown = unseen(merge(await self._expand(here, steps, None, thought)), seen)
                 children = [child for child in await values.of(here, grown) if child]
-                here.note(
-                    depth=thought.depth, children=[[child.key, round(child.value, 4)] for child in children]
-                )
+                here.note(depth=thought.depth, children=[[child.key, round(child.value, 4)] for child in children])
             done = [child for child in children if child.done]
             ends += done
             # Without a checker the first finished thought is the end: nothing could tell a better one.
@@ -129,9 +119,7 @@ class TreeOfThoughts(Strategy):
             stack = push(stack, deeper, self.threshold)
         return ends
 
-    async def _expand(
-        self, ctx: Context, steps: Steps, number: int | None, thought: Thought
-    ) -> Sequence[Thought]:
+    async def _expand(self, ctx: Context, steps: Steps, number: int | None, thought: Thought) -> Sequence[Thought]:
         if number is not None:
             async with ctx.span(f"state {number}") as here:
                 return await self._expand(here, steps, None, thought)

@@ -23,9 +23,7 @@ from pydantic import Field
 from reason_engine.runtime.context import Context
 from reason_engine.types import Answer, Path, Vote
 
-Certainty = Annotated[
-    float, Field(gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote")
-]
+Certainty = Annotated[float, Field(gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote")]
 CERTAIN = 0.85
 """The usual one; docs/log.md says what others cost and lose on development problems."""
 SMALLEST_WAVE = 3
@@ -60,16 +58,10 @@ def next_wave(counts: Sequence[float], remaining: int, confidence: float) -> int
     return remaining
 
 
-async def count_votes(
-    ctx: Context, paths: Sequence[Path], weights: Sequence[float] | None = None
-) -> tuple[Vote, ...]:
+async def count_votes(ctx: Context, paths: Sequence[Path], weights: Sequence[float] | None = None) -> tuple[Vote, ...]:
     """Equal answers counted together, heaviest first (ties: first given). A weight is 1 unless given; no answer is no
     vote."""
-    voters = [
-        (path.answer, weights[i] if weights else 1.0)
-        for i, path in enumerate(paths)
-        if path.answer is not None
-    ]
+    voters = [(path.answer, weights[i] if weights else 1.0) for i, path in enumerate(paths) if path.answer is not None]
     names = await ctx.merge_equal([answer for answer, _ in voters])
     counted: dict[str, Vote] = {}
     for name, (_, weight) in zip(names, voters, strict=True):

@@ -24,10 +24,7 @@ class Method(Protocol):
 
 
 trainers: Registry[Method] = Registry(
-    "trainer",
-    "reason_engine.training",
-    "reason_engine.training.supervised",
-    "reason_engine.training.online",
+    "trainer", "reason_engine.training", "reason_engine.training.supervised", "reason_engine.training.online"
 )
 
 __all__ = ["Method", "trainers"]

@@ -98,11 +98,7 @@ def launch_command(name: str, processes: int, config: object, words: Sequence[st
         )
     for package in ("accelerate", *(["deepspeed"] if name == "zero3" else [])):
         if find_spec(package) is None:
-            how = (
-                EXTRA
-                if package == "accelerate"
-                else "pip install deepspeed (--launch fsdp2 does the same without)"
-            )
+            how = EXTRA if package == "accelerate" else "pip install deepspeed (--launch fsdp2 does the same without)"
             raise MissingExtra(package, how)
     return [
         sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / f"{name}.yaml"),

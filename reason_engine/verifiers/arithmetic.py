@@ -177,9 +177,7 @@ def _tokens(text: str) -> Iterator[str]:
         yield ""
 
 
-def _operations(
-    tokens: Iterator[str], token: str, used: list[int], depth: int, level: int = 0
-) -> tuple[Fraction, str]:
+def _operations(tokens: Iterator[str], token: str, used: list[int], depth: int, level: int = 0) -> tuple[Fraction, str]:
     """The value of a sum (level 0) or product (level 1) that begins with `token`, and the token after it."""
     if level == len(_LEVELS):
         return _factor(tokens, token, used, depth)

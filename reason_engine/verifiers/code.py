@@ -55,9 +55,7 @@ class Code(BaseModel, extra="forbid", frozen=True):
 
     tests: tuple[Check, ...] = Field((), max_length=MOST_TESTS, description="default: the problem's own")
     language: Literal["python"] = "python"
-    entry_point: str | None = Field(
-        None, pattern=r"^[A-Za-z_]\w{0,99}$", description="the function that tests call"
-    )
+    entry_point: str | None = Field(None, pattern=r"^[A-Za-z_]\w{0,99}$", description="the function that tests call")
     seconds: float = Field(5.0, gt=0, le=30, description="for all tests of a path together")
     memory_mb: int = Field(256, ge=64, le=2048, description="for each process")
 
@@ -138,9 +136,7 @@ def program_of(text: str) -> str:
     return blocks[-1] if blocks else "" if _FENCE.search(answer) else answer
 
 
-_FENCE = re.compile(
-    r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
-)
+_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 OFF = (
     "the verifier 'code' runs programs, and this server does not allow that; its operator turns it on with "
     "`reason serve --allow-code` (REASON_CODE_EXECUTION=true)"

@@ -28,9 +28,7 @@ class Countdown(BaseModel, extra="forbid", frozen=True):
     """Reach `target` with `numbers`, each used exactly once, and + - * /. Unset fields are read from the problem."""
 
     numbers: tuple[Number, ...] = Field((), max_length=12, description="the numbers to use, each once")
-    target: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] | None = Field(
-        None, description="what to make of them"
-    )
+    target: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] | None = Field(None, description="what to make of them")
 
     @classmethod
     def from_groups(cls, groups: Mapping[str, str | None]) -> Self:
@@ -38,9 +36,7 @@ class Countdown(BaseModel, extra="forbid", frozen=True):
         try:
             return cls(numbers=_integers(groups.get("numbers") or ""), target=int(groups.get("target") or 24))
         except ValueError:  # pydantic's kind too
-            raise RequestError(
-                "these are no numbers and target of a Countdown game", param="messages"
-            ) from None
+            raise RequestError("these are no numbers and target of a Countdown game", param="messages") from None
 
     def of(self, problem: Problem) -> Countdown:
         """This checker with what is unset from the problem's `meta`, else from its wording. Raises RequestError."""
@@ -131,7 +127,5 @@ _STEP = re.compile(
     rf"(?P<a>{_NUMBER}) ?(?P<op>[-+*/]) ?(?P<b>{_NUMBER}) ?= ?(?P<result>{_NUMBER}) "
     rf"?\(left: ?(?P<left>{_NUMBER}(?:[ ,]+{_NUMBER})*)\)"
 )
-_NUMBERS = re.compile(
-    r"(?:[Nn]umbers|[Ii]nput|[Uu]se):? *((?:[0-9]{1,7}(?:, *and +|,? +and +|, *| +)?){2,12})"
-)
+_NUMBERS = re.compile(r"(?:[Nn]umbers|[Ii]nput|[Uu]se):? *((?:[0-9]{1,7}(?:, *and +|,? +and +|, *| +)?){2,12})")
 _TARGET = re.compile(r"\b(?:make|obtain|reach|get|equals?) +(-?[0-9]{1,7})\b")

@@ -17,9 +17,7 @@ from reason_engine.verifiers import verifiers
 class Exact(BaseModel, extra="forbid", frozen=True):
     """Equality of values, not of text: 0.5 is 1/2. A path without an answer scores 0."""
 
-    reference: str | None = Field(
-        None, max_length=10_000, description="the right answer; default: the problem's own"
-    )
+    reference: str | None = Field(None, max_length=10_000, description="the right answer; default: the problem's own")
 
     def bind(self, site: Site) -> Exact:
         """Raises RequestError where no right answer is known."""
@@ -41,6 +39,4 @@ class Exact(BaseModel, extra="forbid", frozen=True):
 
 
 def _unknown(field: str) -> RequestError:
-    return RequestError(
-        "the verifier 'exact' needs the right answer in `reference`", param=f"{field}.params.reference"
-    )
+    return RequestError("the verifier 'exact' needs the right answer in `reference`", param=f"{field}.params.reference")

@@ -40,9 +40,7 @@ class Judge(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    mode: Literal["absolute", "pairwise"] = Field(
-        "absolute", description="each answer by itself, or in pairs"
-    )
+    mode: Literal["absolute", "pairwise"] = Field("absolute", description="each answer by itself, or in pairs")
     prompt: str | None = Field(None, max_length=20_000, description="what the judge is asked")
     options: tuple[str, str] | None = Field(
         None, description="the good verdict, then the bad; in pairs the first, then the second"
@@ -64,9 +62,7 @@ class Judge(BaseModel):
         profile, bound = site.profile, self.model_copy()
         must = profile.judge_writes and self.prompt is None and self.mode == "absolute"
         bound._profile = profile
-        bound._writes = self.verdict == "sample" or (
-            self.verdict == "auto" and (must or not site.caps.choose)
-        )
+        bound._writes = self.verdict == "sample" or (self.verdict == "auto" and (must or not site.caps.choose))
         return bound
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
@@ -76,10 +72,7 @@ class Judge(BaseModel):
         return [Score(value, "judge", self.mode) for value in values]
 
     async def _absolute(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[float]:
-        profile, single = (
-            self._profile,
-            self.mode == "absolute",
-        )  # the prompt of pairs does not fit a lone answer
+        profile, single = (self._profile, self.mode == "absolute")  # the prompt of pairs does not fit a lone answer
         prompt = (self.prompt if single else None) or profile.judge_prompt or ABSOLUTE
         own = profile.judge_options if prompt == profile.judge_prompt else ("yes", "no")
         texts = [{"problem": problem.question, "solution": solution(path)} for path in paths]
@@ -92,8 +85,7 @@ class Judge(BaseModel):
         pairs = ring(len(paths), self.rivals)
         orders = [order for i, j in pairs for order in ((i, j), (j, i))]
         prompts = [
-            fill(prompt, {"problem": problem.question, "first": texts[i], "second": texts[j]})
-            for i, j in orders
+            fill(prompt, {"problem": problem.question, "first": texts[i], "second": texts[j]}) for i, j in orders
         ]
         first = dict(zip(orders, await self._verdicts(prompts, options, call), strict=True))
         wins = {(i, j): (first[i, j] + 1 - first[j, i]) / 2 for i, j in pairs}

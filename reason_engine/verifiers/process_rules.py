@@ -120,11 +120,7 @@ class ProcessRules(BaseModel):
             earlier.add(" ".join(step.text.split()))
             grounded, derived = _account(ledger, step.text, found, ending)
             fact, reason = _fact(step.text, found, derived, sources.get(step.text))
-            parts = {
-                "syntax": 0.0 if fault else 1.0,
-                "coherence": _coherence(grounded, step.likelihood),
-                "fact": fact,
-            }
+            parts = {"syntax": 0.0 if fault else 1.0, "coherence": _coherence(grounded, step.likelihood), "fact": fact}
             refuted = any(equation.holds is False for equation in found) or derived is False
             value = self._sum(parts) * (REFUTED if refuted else 1.0)
             note = fault or reason or ("a number from nowhere" if grounded == 0 else "")
@@ -165,9 +161,7 @@ def steps_of(path: Path, end: str = "\n") -> list[Step]:
     ][:STEPS]
 
 
-def fault_of_form(
-    text: str, found: Sequence[Equation], earlier: Collection[str], marker: str | None = None
-) -> str:
+def fault_of_form(text: str, found: Sequence[Equation], earlier: Collection[str], marker: str | None = None) -> str:
     """What is wrong with the form of a step; empty where nothing is. `earlier`: the steps before it."""
     line = " ".join(text.split())
     if not line:
@@ -201,9 +195,7 @@ def support(text: str, passages: Sequence[Passage]) -> float:
     return best
 
 
-def _account(
-    ledger: Ledger, text: str, found: Sequence[Equation], ending: bool
-) -> tuple[float | None, bool | None]:
+def _account(ledger: Ledger, text: str, found: Sequence[Equation], ending: bool) -> tuple[float | None, bool | None]:
     """(how well the step's numbers are grounded, whether the answer is the last result); None: not measured."""
     grounded: float | None = None
     for equation in found:
@@ -238,9 +230,7 @@ def _fact(
     return None, ""
 
 
-async def _look_up(
-    problem: Problem, split: Sequence[Sequence[Step]], call: Call
-) -> dict[str, Sequence[Passage]]:
+async def _look_up(problem: Problem, split: Sequence[Sequence[Step]], call: Call) -> dict[str, Sequence[Passage]]:
     """For each step of prose the passages that may support it: the question's sources and what is found for it."""
     prose = {step.text: None for steps in split for step in steps if not equations(step.text)}
     wanted = list(prose)[:LOOKUPS]

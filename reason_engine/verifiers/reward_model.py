@@ -32,9 +32,7 @@ class RewardModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str | None = Field(
-        None, max_length=200, description="which reward model, where several are served"
-    )
+    model: str | None = Field(None, max_length=200, description="which reward model, where several are served")
     aggregate: Aggregate = Field("min", description="how steps' scores make the path's, by a process model")
 
     _step_end: str = PrivateAttr("\n")
@@ -63,9 +61,7 @@ class RewardModel(BaseModel):
         rated = await self._rate(problem, paths, call)
         return [self._score(squashed(values[0])) for values in rated.values]
 
-    async def _rate(
-        self, problem: Problem, paths: Sequence[Path], call: Call, *, steps: bool = False
-    ) -> Scores:
+    async def _rate(self, problem: Problem, paths: Sequence[Path], call: Call, *, steps: bool = False) -> Scores:
         """One value a path, or one a step."""
         prompts = [path.prompt for path in paths]
         return await call.rate(

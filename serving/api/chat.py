@@ -197,11 +197,7 @@ class ChatEncoder(Encoder):
             out.append(f'{start}}}, "finish_reason": null}}], "reason": {happened}}}\n\n')
         for field, texts in runs:
             text = _quote("".join(texts))
-            body = (
-                f'"content": {text}'
-                if field == "content"
-                else f'"reasoning": {text}, "reasoning_content": {text}'
-            )
+            body = f'"content": {text}' if field == "content" else f'"reasoning": {text}, "reasoning_content": {text}'
             out.append(f'{start}{body}}}, "finish_reason": null}}]}}\n\n')
         return "".join(out).encode("utf-8", "replace")
 

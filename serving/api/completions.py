@@ -103,9 +103,7 @@ def _read_prompts(value: object, engine: Engine) -> tuple[str, ...]:
             except (IndexError, KeyError, OverflowError, TypeError, ValueError):
                 raise invalid("prompt", "holds a token id that this model has not") from None
         else:
-            raise invalid(
-                "prompt", "must be a text, a list of texts, or lists of token ids, none of them empty"
-            )
+            raise invalid("prompt", "must be a text, a list of texts, or lists of token ids, none of them empty")
     if not prompts:
         raise invalid("prompt", "is empty")
     return tuple(prompts)
@@ -211,7 +209,5 @@ def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         "tokens": [token.token for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
         "top_logprobs": [{text: value for _, text, value in token.top} for token in tokens],
-        "text_offset": list(accumulate((len(token.token) for token in tokens[:-1]), initial=0))
-        if tokens
-        else [],
+        "text_offset": list(accumulate((len(token.token) for token in tokens[:-1]), initial=0)) if tokens else [],
     }

@@ -49,13 +49,7 @@ class Refused(RequestError):
     """A request that this server turns away with a status of its own."""
 
     def __init__(
-        self,
-        status: int,
-        message: str,
-        code: str,
-        *,
-        param: str | None = None,
-        retry_after: int | None = None,
+        self, status: int, message: str, code: str, *, param: str | None = None, retry_after: int | None = None
     ) -> None:
         super().__init__(message, param=param, code=code)
         self.status = status
@@ -167,9 +161,7 @@ def _refusal(error: ValidationError, model: type[BaseModel], prefix: str, what: 
         return invalid(key, "is required", "missing_parameter")
     given = first.get("input")
     field = _schema_at(schema_of(model), place)
-    return invalid(
-        key, f"{_reason(first['msg'])}; {_allowed(field)}got {_short(given)}{_nearest_value(field, given)}"
-    )
+    return invalid(key, f"{_reason(first['msg'])}; {_allowed(field)}got {_short(given)}{_nearest_value(field, given)}")
 
 
 @cache
@@ -220,8 +212,7 @@ def _allowed(field: Mapping[str, Any]) -> str:
     if "enum" in field:
         return f"one of {', '.join(map(str, field['enum']))}; "
     bounds = [
-        next((f"{sign}{field[key]}" for key, sign in signs.items() if key in field), "")
-        for signs in (_LOWER, _UPPER)
+        next((f"{sign}{field[key]}" for key, sign in signs.items() if key in field), "") for signs in (_LOWER, _UPPER)
     ]
     return f"allowed: {' and '.join(filter(None, bounds))}; " if any(bounds) else ""
 

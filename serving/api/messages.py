@@ -177,11 +177,7 @@ def logprobs_of(tokens: Sequence[TokenLogprob], top: int) -> dict[str, Any]:
     """OpenAI's `choice.logprobs` of the content's tokens, with `top` alternatives each."""
 
     def entry(token: str, value: float) -> dict[str, Any]:
-        return {
-            "token": token,
-            "logprob": max(value, -9999.0),
-            "bytes": list(token.encode("utf-8", "replace")),
-        }
+        return {"token": token, "logprob": max(value, -9999.0), "bytes": list(token.encode("utf-8", "replace"))}
 
     content = [
         {

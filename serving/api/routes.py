@@ -26,9 +26,7 @@ MOST_TOKENS = 1_000_000
 
 class AdapterRequest(Strict):
     name: str = Field(min_length=1, description="the model name under which clients ask for it")
-    path: str = Field(
-        min_length=1, max_length=4_096, description="its folder, relative to an allowed one or below it"
-    )
+    path: str = Field(min_length=1, max_length=4_096, description="its folder, relative to an allowed one or below it")
     replace: bool = Field(default=False, description="let a loaded adapter of that name make way")
 
 
@@ -102,9 +100,7 @@ def adapter_routes(service: Service) -> APIRouter:
         await service.adapters.load(body.name, folder, service.name, replace=body.replace)
         return _model_entry(service, body.name)
 
-    @router.delete(
-        "/v1/adapters/{name:path}", response_model=None, summary="Unload an adapter (operator key)"
-    )
+    @router.delete("/v1/adapters/{name:path}", response_model=None, summary="Unload an adapter (operator key)")
     async def unload(request: Request, name: str) -> dict[str, Any]:
         """New requests get 404 from now on; answers when those that run with it have ended."""
         operators.check(request)
@@ -154,12 +150,8 @@ def state_routes(service: Service) -> APIRouter:
     @router.get("/health/live", response_model=None, summary="Whether waiting for this server makes sense")
     async def live() -> Response:
         found = await service.health()
-        dead = service.gate.dead or (
-            None if found.live or service.gate.loading else found.detail or "the engine died"
-        )
-        return JSONResponse(
-            {"status": "dead" if dead else "live", "detail": dead or ""}, 503 if dead else 200
-        )
+        dead = service.gate.dead or (None if found.live or service.gate.loading else found.detail or "the engine died")
+        return JSONResponse({"status": "dead" if dead else "live", "detail": dead or ""}, 503 if dead else 200)
 
     @router.get("/health", response_model=None, summary="The same as /health/ready")
     @router.get("/health/ready", response_model=None, summary="Whether requests are taken now")
@@ -168,9 +160,7 @@ def state_routes(service: Service) -> APIRouter:
         if gate.open and found.ready:
             return JSONResponse({"status": "ready"})
         status = "dead" if gate.dead or not found.live else "draining" if gate.draining else "loading"
-        return JSONResponse(
-            {"status": status, "detail": gate.dead or found.detail}, 503, {"retry-after": "1"}
-        )
+        return JSONResponse({"status": status, "detail": gate.dead or found.detail}, 503, {"retry-after": "1"})
 
     @router.get("/metrics", response_model=None, summary="Prometheus metrics")
     async def metrics() -> Response:

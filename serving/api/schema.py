@@ -43,16 +43,12 @@ class Budget(Strict):
 
     tokens: int | None = Field(default=None, ge=1, description="generated tokens, of all branches and judges")
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="wall-clock seconds")
-    samples: int | None = Field(
-        default=None, ge=1, description="generated sequences, steps and judges included"
-    )
+    samples: int | None = Field(default=None, ge=1, description="generated sequences, steps and judges included")
 
 
 class StreamOptions(Lenient):
     include_usage: bool | None = Field(default=None, description="a last chunk with the usage")
-    include_events: bool | None = Field(
-        default=None, description="`reason.events` in the chunks: the live tree"
-    )
+    include_events: bool | None = Field(default=None, description="`reason.events` in the chunks: the live tree")
 
 
 class JsonSchema(Lenient):
@@ -91,9 +87,7 @@ class Sampled(Lenient):
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     repetition_penalty: float | None = Field(default=None, gt=0, le=10)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(
-        default=None, max_length=1_024
-    )
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = Field(default=None, max_length=1_024)
     seed: int | None = Field(default=None, ge=-INT64, le=INT64 - 1)
     max_tokens: int | None = Field(default=None, ge=1)
     stop: str | list[str] | None = None
@@ -254,8 +248,7 @@ WHY = {
     "503": "loading, draining or stopped; see Retry-After",
 }
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": why, "content": {"application/json": {"schema": ERROR}}}
-    for status, why in WHY.items()
+    status: {"description": why, "content": {"application/json": {"schema": ERROR}}} for status, why in WHY.items()
 }
 
 

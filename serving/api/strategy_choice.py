@@ -46,9 +46,7 @@ def split_model(name: str | None, base: str, adapters: Sequence[str]) -> tuple[s
     head, colon, tail = name.rpartition(":")
     if colon and tail in strategies and (head == base or head in adapters):
         return (None if head == base else head), tail
-    known = [
-        f"{model}{suffix}" for model in (base, *adapters) for suffix in ("", *(f":{s}" for s in strategies))
-    ]
+    known = [f"{model}{suffix}" for model in (base, *adapters) for suffix in ("", *(f":{s}" for s in strategies))]
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"this server has {', '.join((base, *adapters))}"
     raise UnknownModel(f"no model named {name[:200]!r}; {hint}", param="model", code="model_not_found")

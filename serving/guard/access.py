@@ -30,12 +30,7 @@ class AccessGuard:
     of every refusal."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        keys: Keys,
-        hosts: Collection[str] | None,
-        max_body: int,
-        refused: Callable[[str], None],
+        self, app: ASGIApp, keys: Keys, hosts: Collection[str] | None, max_body: int, refused: Callable[[str], None]
     ) -> None:
         self._app, self._keys, self._hosts, self._max_body = app, keys, hosts, max_body
         self._refused = refused
@@ -111,9 +106,7 @@ class Unauthorized(Refused):
     """No key, or a wrong one."""
 
     def __init__(self) -> None:
-        super().__init__(
-            401, "missing or wrong API key; send it as 'Authorization: Bearer KEY'", "invalid_api_key"
-        )
+        super().__init__(401, "missing or wrong API key; send it as 'Authorization: Bearer KEY'", "invalid_api_key")
         # A browser then asks for the key as a password, so that the page can be opened.
         self.headers = {"www-authenticate": 'Basic realm="Reason Engine", charset="UTF-8"'}
 

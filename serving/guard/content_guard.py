@@ -68,9 +68,7 @@ class ContentGuard:
         async def classify(text: str) -> str | None:
             return await self._classify(classifiers, text)
 
-        return OutputFilter(
-            matchers, classify if classifiers else None, text, events, self._on_stop, self.message
-        )
+        return OutputFilter(matchers, classify if classifiers else None, text, events, self._on_stop, self.message)
 
     def answerable(self, caller: str | None, knowledge: Retriever | None) -> Retriever | None:
         """The documents without the passages that may not be in an answer."""
@@ -108,9 +106,7 @@ def asked_texts(problem: Problem, rest: Mapping[str, Any]) -> list[str]:
         texts += [text for call in turn.tool_calls for text in (call.name, call.arguments)]
     named = {key: value for key, value in rest.items() if key in _READ_WITH_NAMES}
     others = {
-        key: value
-        for key, value in rest.items()
-        if key not in (*_READ_WITH_NAMES, "messages", "model", "prompt")
+        key: value for key, value in rest.items() if key not in (*_READ_WITH_NAMES, "messages", "model", "prompt")
     }
     return [text for text in (*texts, *strings(list(others.values())), *strings(named, keys=True)) if text]
 
@@ -127,9 +123,7 @@ MARGIN = 16
 def check_possible(rule: ClassifierRule, caps: Capabilities, where: str) -> None:
     """Raises SetupError where the engine cannot do what the rule asks."""
     if rule.by == "model" and not caps.choose:
-        raise SetupError(
-            f"{where}.by: this engine cannot tell probabilities of given words; use head or endpoint"
-        )
+        raise SetupError(f"{where}.by: this engine cannot tell probabilities of given words; use head or endpoint")
     if rule.by == "head" and not caps.score:
         raise SetupError(f"{where}.by: this engine serves no model that scores; use model or endpoint")
     if rule.key_env and not os.environ.get(rule.key_env):
@@ -164,9 +158,7 @@ async def _model(rule: ClassifierRule, text: str, engine: Engine) -> float:
 
 
 async def _head(rule: ClassifierRule, text: str, engine: Engine) -> float:
-    scores = await engine.score(
-        ScoreRequest(_request_id(), (_format_prompt(rule, text),), "reward", rule.model)
-    )
+    scores = await engine.score(ScoreRequest(_request_id(), (_format_prompt(rule, text),), "reward", rule.model))
     return scores.values[0][0]
 
 

@@ -100,8 +100,7 @@ def check_width(n: int, strategy: Strategy, settings: Settings) -> int:
     """The sequences that a request needs: n times the strategy's width. Raises RequestError over the operator's cap."""
     if n > settings.max_n:
         raise invalid(
-            "n",
-            f"allowed: >= 1 and <= {settings.max_n}; got {n}; the nearest valid value is {settings.max_n}",
+            "n", f"allowed: >= 1 and <= {settings.max_n}; got {n}; the nearest valid value is {settings.max_n}"
         )
     one = strategy.width
     if n * one > settings.max_width:
@@ -126,7 +125,5 @@ def limits_of(budget: BudgetRequest | None, settings: Settings) -> Limits:
 
 def _capped(name: str, given: float | None, cap: float) -> float:
     if given is not None and given > cap:
-        raise invalid(
-            f"budget.{name}", f"allowed: <= {cap:g}; got {given:g}; the nearest valid value is {cap:g}"
-        )
+        raise invalid(f"budget.{name}", f"allowed: <= {cap:g}; got {given:g}; the nearest valid value is {cap:g}")
     return cap if given is None else given

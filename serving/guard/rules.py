@@ -34,9 +34,7 @@ from reason_engine.serving.api.schema import Strict
 class _Rule(Strict):
     name: str = Field(min_length=1, max_length=64, description="what clients and metrics are told")
     on: Literal["requests", "answers", "both"] = "both"
-    keys: tuple[str, ...] | None = Field(
-        None, description="labels of the keys it holds for; none: for everyone"
-    )
+    keys: tuple[str, ...] | None = Field(None, description="labels of the keys it holds for; none: for everyone")
     action: Literal["stop"] = "stop"
 
     def applies(self, where: str, caller: str | None) -> bool:
@@ -109,9 +107,7 @@ class Rules(Strict):
     def digests(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         for label, digest in value.items():
             if not regex.fullmatch("[0-9a-f]{64}", digest.lower()):
-                raise ValueError(
-                    f"{label!r} needs the SHA-256 of the key, 64 hexadecimal digits, not the key itself"
-                )
+                raise ValueError(f"{label!r} needs the SHA-256 of the key, 64 hexadecimal digits, not the key itself")
         return {label: digest.lower() for label, digest in value.items()}
 
 

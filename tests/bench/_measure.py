@@ -91,9 +91,7 @@ def server(*args: str) -> Iterator[Started]:
         try:
             while not _ready(url):
                 if process.poll() is not None:
-                    raise SystemExit(
-                        f"{' '.join(command)} ended: {process.stderr.read() if process.stderr else ''}"
-                    )
+                    raise SystemExit(f"{' '.join(command)} ended: {process.stderr.read() if process.stderr else ''}")
                 if time.monotonic() - begun > 300:
                     raise SystemExit("the server did not become ready in 300 s")
                 time.sleep(0.02)

@@ -50,9 +50,7 @@ async def answers(engine: Engine, asked: list[str], max_tokens: int, width: int 
 
     async def one(number: int, question: str) -> str:
         sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
-        request = GenerateRequest(
-            f"agree-{number}", engine.render_chat([Message("user", question)]), 1, sampling
-        )
+        request = GenerateRequest(f"agree-{number}", engine.render_chat([Message("user", question)]), 1, sampling)
         async with gate:
             return "".join([chunk.text async for chunk in engine.generate(request)])
 
@@ -82,11 +80,7 @@ async def compare(model: Path, count: int, precision: Precision, max_tokens: int
     print(f"answers equal: {same} of {count} ({none} of them without an answer on both)")
     print(f"texts equal:   {sum(a == b for a, b in pairs)} of {count}")
     for place, name in enumerate(("embedded", "vLLM")):
-        judged = [
-            pair[place] == normalise(str(one))
-            for pair, one in zip(read, right, strict=True)
-            if one is not None
-        ]
+        judged = [pair[place] == normalise(str(one)) for pair, one in zip(read, right, strict=True) if one is not None]
         low, high = wilson(sum(judged), len(judged))
         print(f"word problems solved, {name}: {sum(judged)} of {len(judged)} ({low:.1%} to {high:.1%})")
     for number in [i for i, (a, b) in enumerate(pairs) if a != b][:3]:

@@ -50,9 +50,7 @@ def serving(checkout: Path) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [str(checkout / ".venv/bin/reason"), "serve", "--port", str(port)]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=checkout
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=checkout) as process:
         try:
             while True:
                 try:
@@ -71,9 +69,7 @@ def chat(url: str, turn: int) -> float:
 
     async def run() -> float:
         async with client(url) as http:
-            bodies = [
-                body(WORDS, "chain-of-thought", seed=1000 * turn + i, temperature=0.8) for i in range(STREAMS)
-            ]
+            bodies = [body(WORDS, "chain-of-thought", seed=1000 * turn + i, temperature=0.8) for i in range(STREAMS)]
             begun = time.perf_counter()
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(stream_tokens(http, one)) for one in bodies for _ in range(2)]
@@ -116,9 +112,7 @@ def game24(url: str, turn: int) -> float:
 
 def import_time(checkout: Path, turn: int) -> float:
     """Imports a second of the package, the server's application and the strategies."""
-    code = (
-        "import reason_engine.serving.app; from reason_engine.strategies import strategies; list(strategies)"
-    )
+    code = "import reason_engine.serving.app; from reason_engine.strategies import strategies; list(strategies)"
     return _processes([str(checkout / ".venv/bin/python"), "-c", code], checkout)
 
 
@@ -141,20 +135,13 @@ def grpo(checkout: Path, turn: int) -> float:
         return (len(spent) - 1) / (spent[-1] - spent[0])
 
 
-SERVED: dict[str, Callable[[str, int], float]] = {
-    "chat": chat,
-    "first": first,
-    "vote": vote,
-    "game24": game24,
-}
+SERVED: dict[str, Callable[[str, int], float]] = {"chat": chat, "first": first, "vote": vote, "game24": game24}
 RUN: dict[str, Callable[[Path, int], float]] = {"import": import_time, "help": help_time, "grpo": grpo}
 
 
 def main() -> None:
     """Print one JSON object: the ratio of each measure and the values behind it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True)
     parser.add_argument("--after", type=Path, default=Path(__file__).resolve().parents[2])
     parser.add_argument("--pairs", type=int, default=12)
@@ -166,9 +153,7 @@ def main() -> None:
         wanted = [name for name in names if name in SERVED]
         urls = [stack.enter_context(serving(one)) for one in checkouts] if wanted else []
         for name in wanted:
-            found[name] = _alternate(
-                lambda side, turn, run=SERVED[name]: run(urls[side], turn), options.pairs
-            )
+            found[name] = _alternate(lambda side, turn, run=SERVED[name]: run(urls[side], turn), options.pairs)
             print(json.dumps({name: found[name]}), flush=True)
     for name in (name for name in names if name in RUN):
         found[name] = _alternate(lambda side, turn, run=RUN[name]: run(checkouts[side], turn), options.pairs)
@@ -176,9 +161,7 @@ def main() -> None:
     print(json.dumps(found, indent=1))
 
 
-def body(
-    question: str, strategy: str, *, seed: int, temperature: float = 0.8, **fields: object
-) -> dict[str, object]:
+def body(question: str, strategy: str, *, seed: int, temperature: float = 0.8, **fields: object) -> dict[str, object]:
     """A chat request."""
     return {
         "model": "reason-nano",

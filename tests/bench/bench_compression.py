@@ -32,11 +32,7 @@ def made(folder: Path, layers: int) -> dict[str, Path]:
     """The model in bf16, in 8 bits and in 4 (groups of 128, to nearest: for speed the numbers do not matter)."""
     base = write_model(folder / "bf16", scale=1.0, dtype="bfloat16", num_hidden_layers=layers, **SHAPE)
     run("int8", prepare("int8", None, ["report=false"]), str(base), folder / "int8")
-    return {
-        "bf16": base,
-        "int8": folder / "int8",
-        "int4": write_int4(base, folder / "int4", group=128, symmetric=True),
-    }
+    return {"bf16": base, "int8": folder / "int8", "int4": write_int4(base, folder / "int4", group=128, symmetric=True)}
 
 
 def size(folder: Path) -> int:

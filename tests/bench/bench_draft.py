@@ -69,9 +69,7 @@ def automaton(sizes: tuple[int, ...] = (4096, 16384, 65536, 131072)) -> None:
     told("automaton, µs a token", {str(size): round(statistics.median(c), 1) for size, c in costs.items()})
 
 
-async def ask(
-    engine: Embedded, name: str, text: Text, n: int, tokens: int, draft: DraftBy, seed: int
-) -> None:
+async def ask(engine: Embedded, name: str, text: Text, n: int, tokens: int, draft: DraftBy, seed: int) -> None:
     sampling = Sampling(max_tokens=tokens, temperature=0.7, seed=seed, ignore_eos=True, draft=draft)
     made = 0
     async with aclosing(engine.generate(GenerateRequest(name, text.prompt, n, sampling))) as chunks:
@@ -80,9 +78,7 @@ async def ask(
     assert made == n * tokens
 
 
-async def texts(
-    data: Path, rounds: int, each: int, most: int, kinds: list[str], plain: bool, small: bool
-) -> None:
+async def texts(data: Path, rounds: int, each: int, most: int, kinds: list[str], plain: bool, small: bool) -> None:
     with tempfile.TemporaryDirectory() as made:
         if small and (bundled := bundled_model()):
             folder, words = bundled, Tokenizer.from_file(str(bundled / "tokenizer.json"))
@@ -124,9 +120,7 @@ async def votes(rounds: int, *, large: bool) -> None:
     """Sixteen paths of one problem: by nano itself, or what nano said forced on a model of 100M parameters."""
     nano = Embedded(bundled_model() or Path(), inline=True)
     await nano.start()
-    prompt = tuple(
-        nano.tokenize(nano.render_chat([Message("user", PROBLEM)]) + "Let me solve it step by step.\n")
-    )
+    prompt = tuple(nano.tokenize(nano.render_chat([Message("user", PROBLEM)]) + "Let me solve it step by step.\n"))
     sampling = Sampling(max_tokens=64, temperature=0.7, seed=0, draft="none", ignore_eos=True)
     paths: dict[int, tuple[int, ...]] = {}
     async for chunk in nano.generate(GenerateRequest("paths", prompt, 16, sampling)):
@@ -171,9 +165,7 @@ async def repeats(rounds: int) -> None:
         for method in ("none", "sam") if turn % 2 else ("sam", "none"):
             sampling = Sampling(max_tokens=200, temperature=0.0, ignore_eos=True, draft=method)
             begun, right = time.process_time(), 0
-            async with aclosing(
-                nano.generate(GenerateRequest(f"{turn}{method}", prompt, 1, sampling))
-            ) as chunks:
+            async with aclosing(nano.generate(GenerateRequest(f"{turn}{method}", prompt, 1, sampling))) as chunks:
                 async for chunk in chunks:
                     right += chunk.draft_accepted
             speeds[method] = time.process_time() - begun, 200 / (200 - right)
@@ -239,9 +231,7 @@ def options(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--each", type=int, default=2, help="texts of each kind")
     parser.add_argument("--tokens", type=int, default=64, help="most tokens of a text")
-    parser.add_argument(
-        "--kinds", type=lambda text: text.split(","), default=[], help="only these kinds of text"
-    )
+    parser.add_argument("--kinds", type=lambda text: text.split(","), default=[], help="only these kinds of text")
     return parser
 
 

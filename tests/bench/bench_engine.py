@@ -48,9 +48,7 @@ class Baseline:
 
         transformers.logging.set_verbosity_error()
         self.torch = torch
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, dtype)
-        ).eval()
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).eval()
         self.threads = 1
 
     def run(self, ids: list[int], n: int, tokens: int) -> float:
@@ -141,9 +139,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--model", type=Path, help="a checkpoint folder; default: the bundled nano")
-    parser.add_argument(
-        "--large", action="store_true", help="also a random model of 100M parameters, bf16 and fp32"
-    )
+    parser.add_argument("--large", action="store_true", help="also a random model of 100M parameters, bf16 and fp32")
     args = parser.parse_args()
     print(machine(), file=sys.stderr)
     nano = Path(__file__).parents[2] / "reason_engine" / "models" / "nano"

@@ -40,9 +40,7 @@ class Ours:
 
         self.config, self.actor, self.curriculum = config, actor, Curriculum(config)
         self.model, _ = load_model(config.model)
-        self.learner = Groups(
-            config, Policy(self.model, config.temperature, "fp32"), Policy(self.model, 1.0, "fp32")
-        )
+        self.learner = Groups(config, Policy(self.model, config.temperature, "fp32"), Policy(self.model, 1.0, "fp32"))
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=config.rate, weight_decay=0.0)
         self.done = 0
 
@@ -55,21 +53,14 @@ class Ours:
         return time.perf_counter() - wall, time.process_time() - own, metrics["drawn"]
 
 
-def trl_run(
-    config: GrpoConfig, steps: int, cuts: int, attention: str, bf16: bool, between: Any
-) -> list[Spent]:
+def trl_run(config: GrpoConfig, steps: int, cuts: int, attention: str, bf16: bool, between: Any) -> list[Spent]:
     """Steps of TRL; `between` is called after each. `cuts`: passes that a batch is learned in."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    tasks = [
-        training_problem(one) for one in islice(Stream(config.mixture, config.seed), steps * config.prompts)
-    ]
-    rows = [
-        {"prompt": [{"role": "user", "content": t.problem.question}], "answer": t.problem.reference}
-        for t in tasks
-    ]
+    tasks = [training_problem(one) for one in islice(Stream(config.mixture, config.seed), steps * config.prompts)]
+    rows = [{"prompt": [{"role": "user", "content": t.problem.question}], "answer": t.problem.reference} for t in tasks]
     drawn: list[int] = []
 
     def right(completions: Any, answer: list[str], completion_ids: Any, **rest: Any) -> list[float]:
@@ -113,9 +104,7 @@ def trl_run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=bundled_model())
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--prompts", type=int, default=8)
@@ -139,23 +128,14 @@ def main() -> None:
     for cuts, attention in ((1, "sdpa"), (1, "eager"), (4, "sdpa"), (4, "eager")):
         spent = trl_run(config, 2, cuts, attention, given.bf16, lambda: None)
         tried[cuts, attention] = spent[-1][1] / spent[-1][2]
-        print(
-            f"TRL tried: {cuts} passes, {attention}: {1e3 * tried[cuts, attention]:.2f} ms a drawn token",
-            flush=True,
-        )
+        print(f"TRL tried: {cuts} passes, {attention}: {1e3 * tried[cuts, attention]:.2f} ms a drawn token", flush=True)
     cuts, attention = min(tried, key=lambda way: tried[way])
     ours: list[Spent] = []
     with Actor(config) as actor:
         stepper = Ours(config, actor)
-        theirs = trl_run(
-            config, given.pairs + 1, cuts, attention, given.bf16, lambda: ours.append(stepper.step())
-        )
-    print(
-        f"\n{machine()}, {given.threads} threads, {given.prompts} x {given.samples}, TRL: {cuts}, {attention}\n"
-    )
-    print(
-        "| step | TRL s | ours s | TRL cpu s | ours cpu s | TRL tokens | ours |\n|---|---:|---:|---:|---:|---:|---:|"
-    )
+        theirs = trl_run(config, given.pairs + 1, cuts, attention, given.bf16, lambda: ours.append(stepper.step()))
+    print(f"\n{machine()}, {given.threads} threads, {given.prompts} x {given.samples}, TRL: {cuts}, {attention}\n")
+    print("| step | TRL s | ours s | TRL cpu s | ours cpu s | TRL tokens | ours |\n|---|---:|---:|---:|---:|---:|---:|")
     pairs = list(zip(theirs, ours, strict=True))[1:]  # the first warms up
     for number, (a, b) in enumerate(pairs):
         print(f"| {number + 1} | {a[0]:.1f} | {b[0]:.1f} | {a[1]:.1f} | {b[1]:.1f} | {a[2]} | {b[2]} |")

@@ -46,11 +46,7 @@ def main() -> None:
         run("prune", prepare("prune", None, settings), str(before), after)
         figures = json.loads((after / "manifest.json").read_text())["figures"]
         found = asyncio.run(measure(before, after, wish))
-    print(
-        json.dumps(
-            {"machine": machine(), **vars(wish), "pruned_of_all": figures["pruned"], **found}, indent=2
-        )
-    )
+    print(json.dumps({"machine": machine(), **vars(wish), "pruned_of_all": figures["pruned"], **found}, indent=2))
 
 
 async def measure(before: Path, after: Path, wish: argparse.Namespace) -> dict[str, str]:

@@ -118,9 +118,7 @@ async def _scripted(url: str, words: int) -> int:
     async with client(url) as http, asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(
-                stream_tokens(
-                    http, {"model": "reason-nano", "messages": [{"role": "user", "content": question}]}
-                )
+                stream_tokens(http, {"model": "reason-nano", "messages": [{"role": "user", "content": question}]})
             )
             for _ in range(STREAMS)
         ]

@@ -46,9 +46,7 @@ class Forced:
 
     def install(self) -> None:
         """Into every model that this process loads from now on."""
-        from vllm.v1.worker.cpu_model_runner import (  # pyright: ignore[reportMissingImports]
-            CPUModelRunner,
-        )
+        from vllm.v1.worker.cpu_model_runner import CPUModelRunner  # pyright: ignore[reportMissingImports]
 
         load = CPUModelRunner.load_model
 
@@ -111,10 +109,7 @@ class Engines:
             command = [sys.executable, "-m", __spec__.name, "--child", method, "--model", str(model)]
             command += ["--tokens", str(longest)]
             started = subprocess.Popen(
-                [*command, *(["--say"] if say else [])],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
+                [*command, *(["--say"] if say else [])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
             self._children[method] = stack.enter_context(started)
             stack.callback(started.stdin.close)  # pyright: ignore[reportOptionalMemberAccess]

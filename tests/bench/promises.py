@@ -48,12 +48,7 @@ async def _show(url: str, runs: int) -> dict[str, object]:
 def _body(strategy: str, seed: int) -> dict[str, object]:
     options = {"n": 64} if strategy in ("self-consistency", "best-of-n") else {}
     turn = {"role": "user", "content": QUESTION}
-    return {
-        "model": "reason-nano",
-        "seed": seed,
-        "messages": [turn],
-        "reasoning": {"strategy": strategy, **options},
-    }
+    return {"model": "reason-nano", "seed": seed, "messages": [turn], "reasoning": {"strategy": strategy, **options}}
 
 
 async def _vote(http: httpx2.AsyncClient, leave_after: int | None) -> int:

@@ -35,12 +35,7 @@ class FileTracer:
     def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
         """Count a call, or a coroutine that goes on."""
         code = frame.f_code
-        if (
-            self.active
-            and event == "call"
-            and code.co_name != "<module>"
-            and code.co_filename.startswith(PACKAGE)
-        ):
+        if self.active and event == "call" and code.co_name != "<module>" and code.co_filename.startswith(PACKAGE):
             self.calls[Path(code.co_filename).relative_to(ROOT).as_posix()] += 1
 
     def install(self) -> None:
@@ -73,14 +68,10 @@ async def crossed(strategy: str) -> Counter[str]:
     }
     transport = httpx2.ASGITransport(app)
     try:
-        async with httpx2.AsyncClient(
-            transport=transport, base_url="http://127.0.0.1:8000", timeout=120
-        ) as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", timeout=120) as client:
             for tracer.active in (False, True):
                 response = await client.post("/v1/chat/completions", json=body)
-                assert response.status_code == 200 and response.text.rstrip().endswith("[DONE]"), (
-                    response.text
-                )
+                assert response.status_code == 200 and response.text.rstrip().endswith("[DONE]"), response.text
             tracer.active = False
     finally:
         sys.setprofile(None)
@@ -91,9 +82,7 @@ async def crossed(strategy: str) -> Counter[str]:
 
 def main() -> None:
     """Print the files, one a line, and how many they are."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strategy", default="self-consistency")
     parser.add_argument("--calls", action="store_true", help="calls of functions beside each file")
     options = parser.parse_args()

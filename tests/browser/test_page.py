@@ -44,13 +44,7 @@ def browser() -> Iterator[object]:
 
     path = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
     assert path, "no Chromium on the PATH"
-    quiet = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-sync",
-        "--no-first-run",
-    ]
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=path, args=quiet)
         yield found

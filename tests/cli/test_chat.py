@@ -77,9 +77,7 @@ async def test_strategy_and_options_apply_from_then_on(source: Source) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "line", ["/strategy nosuch", "/set n=0", "/set n", "/set nosuch=1", "/nosuch", "break"]
-)
+@pytest.mark.parametrize("line", ["/strategy nosuch", "/set n=0", "/set n", "/set nosuch=1", "/nosuch", "break"])
 async def test_a_mistake_is_told_and_changes_nothing(source: Source, line: str) -> None:
     said = await talk(source, "/strategy self-consistency", line, "one")
     assert source.asked[-1][1] == AskOptions("self-consistency")

@@ -48,24 +48,18 @@ def test_check_exits_2_on_bad_rows(reason, source: Path, tmp_path: Path) -> None
     good, found = map(json.loads, ran.out.splitlines())
     assert (good["rows"], good["bad"], good["duplicates"]) == (2, 0, 1)
     assert (found["rows"], found["bad"], found["duplicates"]) == (3, 1, 2)
-    assert found["faults"] == [
-        {"file": str(bad), "line": 3, "field": "answer", "message": "must be text or a number"}
-    ]
+    assert found["faults"] == [{"file": str(bad), "line": 3, "field": "answer", "message": "must be text or a number"}]
 
 
 def test_filter_accounts_for_every_row(reason, source: Path, tmp_path: Path) -> None:
     test = lines(tmp_path / "test.jsonl", [{"q": "one two three four five six seven eight"}])
     more = lines(tmp_path / "more.jsonl", [{"text": "so one two three four five six seven eight nine"}])
     out = tmp_path / "out.jsonl"
-    ran = reason(
-        "data", "filter", str(source), str(more), str(out), "--against", str(test), "--rules", "starter"
-    )
+    ran = reason("data", "filter", str(source), str(more), str(out), "--against", str(test), "--rules", "starter")
     assert ran.code == 0 and "read 3 = kept 1 + dropped 2" in ran.out
     assert read(out) == ROWS[:1]
     assert [row["reason"] for row in read(tmp_path / "out.dropped.jsonl")] == ["duplicate", "contaminated"]
-    found = json.loads(
-        reason("data", "filter", str(source), str(out), "--no-exact", "--near", "0", "--json").out
-    )
+    found = json.loads(reason("data", "filter", str(source), str(out), "--no-exact", "--near", "0", "--json").out)
     assert found["kept"] == 2 and found["config"]["near"] is None
 
 
@@ -86,9 +80,7 @@ def test_augment_and_synthesize_with_an_engine(reason, source: Path, tmp_path: P
     assert (account["kept"], account["dropped"]) == (2, 0)
     problems = lines(tmp_path / "p.jsonl", [{"prompt": "7", "answer": "7"}, {"prompt": "8", "answer": "9"}])
     out = str(tmp_path / "s.jsonl")
-    ran = reason(
-        "data", "synthesize", str(problems), out, "--engine", "scripted", "-s", "direct", "--attempts", "2"
-    )
+    ran = reason("data", "synthesize", str(problems), out, "--engine", "scripted", "-s", "direct", "--attempts", "2")
     assert ran.code == 0, ran.err
     assert "attempts 3 = kept 1 + dropped 2" in ran.out and "wrong" in ran.out
     assert read(Path(out))[0]["messages"][1]["content"] == "Answer: 7"
@@ -125,10 +117,7 @@ def test_a_served_model_teaches(reason, server, tmp_path: Path) -> None:
         (("augment", "{in}", "{out}", "--url", "127.0.0.1"), "--url '127.0.0.1' is no address"),
         (("augment", "{in}", "{out}", "--engine", "scripted", "--strategy", "x"), "no strategy named 'x'"),
         (("augment", "{in}", "{out}", "--method", "synonyms", "--lexicon", "/no"), "--lexicon /no: "),
-        (
-            ("synthesize", "{in}", "{out}", "--engine", "scripted", "--verifier", "exactly"),
-            "did you mean 'exact'",
-        ),
+        (("synthesize", "{in}", "{out}", "--engine", "scripted", "--verifier", "exactly"), "did you mean 'exact'"),
         (("synthesize", "{in}", "{out}", "--engine", "scripted", "--set", "n=2"), "n: "),
         (("synthesize", "{in}", "{out}", "--attempts", "0"), "--attempts: "),
         (("synthesize", "{in}", "{out}", "--agree", "0"), "--agree: "),

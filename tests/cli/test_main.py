@@ -89,9 +89,7 @@ def test_wrong_input_is_one_line_and_exits_2(reason, words: tuple[str, ...], sai
         ({"config.json": b"{}", "model.safetensors": b""}, "corrupt or truncated"),
     ],
 )
-def test_a_bad_checkpoint_is_one_line_and_exits_2(
-    reason, tmp_path: Path, files: dict[str, bytes], said: str
-) -> None:
+def test_a_bad_checkpoint_is_one_line_and_exits_2(reason, tmp_path: Path, files: dict[str, bytes], said: str) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     for command in (("serve", str(tmp_path)), ("solve", "q", "--model", str(tmp_path))):
@@ -117,9 +115,7 @@ def test_ctrl_c_exits_130(reason, monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason().code == 130
 
 
-@pytest.mark.parametrize(
-    "command", [("serve", "--engine", "scripted"), ("solve", "q", "--engine", "scripted")]
-)
+@pytest.mark.parametrize("command", [("serve", "--engine", "scripted"), ("solve", "q", "--engine", "scripted")])
 def test_a_model_for_documents_that_is_not_there(reason, tmp_path: Path, monkeypatch, command) -> None:
     monkeypatch.setenv("REASON_KNOWLEDGE_MODEL", "nothing")
     ran = reason(*command, "--knowledge", str(tmp_path))

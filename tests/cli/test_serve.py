@@ -61,9 +61,7 @@ def test_a_key_from_the_command_line_is_asked_for() -> None:
         assert "$REASON_API_KEY" in running.banner and "secret" not in running.banner
         with OpenAI(base_url=f"{running.url}/v1", api_key="secret", max_retries=0) as client:
             model = client.models.list().data[0].id
-            answer = client.chat.completions.create(
-                model=model, messages=[{"role": "user", "content": "Say it"}]
-            )
+            answer = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Say it"}])
         assert answer.model_extra and answer.model_extra["reason"]["strategy"] == "chain-of-thought"
     finally:
         assert stop(running) == 0
@@ -74,9 +72,7 @@ def test_adapters_are_loaded_before_it_is_ready() -> None:
     try:
         with OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
             assert "mine" in [model.id for model in client.models.list().data]
-            answer = client.chat.completions.create(
-                model="mine", messages=[{"role": "user", "content": "Say it"}]
-            )
+            answer = client.chat.completions.create(model="mine", messages=[{"role": "user", "content": "Say it"}])
         assert answer.choices[0].message.content == "Answer: Say it"
     finally:
         assert stop(running) == 0
@@ -101,10 +97,7 @@ def test_bad_adapters_are_told_before_the_model_is_loaded(tmp_path: Path) -> Non
         ({"adapters": {"a b": str(learned)}}, "--adapter a b=.*letters, digits"),
         ({"adapters": {"a": str(pickled)}}, "only safetensors"),
         ({"adapters_dir": (tmp_path / "no",)}, "--adapters-dir .*no such folder"),
-        (
-            {"engine": "openai", "upstream_url": "http://127.0.0.1:1/v1", "adapters": {"a": "x"}},
-            "its own server",
-        ),
+        ({"engine": "openai", "upstream_url": "http://127.0.0.1:1/v1", "adapters": {"a": "x"}}, "its own server"),
     ]
     for given, said in cases:
         with pytest.raises(SetupError, match=said):

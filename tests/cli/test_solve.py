@@ -24,16 +24,7 @@ def test_reads_standard_input(reason, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_json_has_the_objects_of_the_api(reason) -> None:
     ran = reason(
-        "solve",
-        QUESTION,
-        "--engine",
-        "scripted",
-        "-s",
-        "self-consistency",
-        "--set",
-        "n=3",
-        "--json",
-        "--trace",
+        "solve", QUESTION, "--engine", "scripted", "-s", "self-consistency", "--set", "n=3", "--json", "--trace"
     )
     found = json.loads(ran.out)
     assert set(found) == {"content", "reasoning", "reason", "usage", "trace"}
@@ -54,9 +45,7 @@ def test_the_budget_reaches_the_run(reason) -> None:
 
 
 def test_trace_draws_the_tree(reason) -> None:
-    ran = reason(
-        "solve", QUESTION, "--engine", "scripted", "-s", "self-consistency", "--set", "n=3", "--trace"
-    )
+    ran = reason("solve", QUESTION, "--engine", "scripted", "-s", "self-consistency", "--set", "n=3", "--trace")
     tree, _, answer = ran.out.partition("\n\n")
     assert tree.startswith("self-consistency")
     assert "×3" in tree

@@ -5,17 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reason_engine.cli.terminal.tree import draw, printable, tree_of
-from reason_engine.runtime.events import (
-    Closed,
-    Delta,
-    Event,
-    Opened,
-    Proposed,
-    Sampled,
-    Scored,
-    from_json,
-    to_json,
-)
+from reason_engine.runtime.events import Closed, Delta, Event, Opened, Proposed, Sampled, Scored, from_json, to_json
 from reason_engine.runtime.trace import Trace
 
 EVENTS: list[Event] = [
@@ -66,11 +56,7 @@ def test_while_it_grows_the_newest_are_shown_under_their_parents() -> None:
 
 
 def test_a_long_text_keeps_both_ends() -> None:
-    events = [
-        Opened(0, None, "direct"),
-        Opened(1, 0, "path", "path"),
-        Delta(1, "begin " + "x" * 500 + " end"),
-    ]
+    events = [Opened(0, None, "direct"), Opened(1, 0, "path", "path"), Delta(1, "begin " + "x" * 500 + " end")]
     (_, line) = draw(Trace.from_events(events)).splitlines()
     assert "begin" in line and line.endswith("end") and " … " in line and len(line) < 100
 
@@ -95,9 +81,7 @@ def test_events_travel_as_json(event: Event) -> None:
     assert from_json(to_json(event)) == event
 
 
-@pytest.mark.parametrize(
-    "value", [{}, {"kind": "nosuch"}, {"kind": "delta"}, {"kind": "delta", "node": 1, "txt": ""}]
-)
+@pytest.mark.parametrize("value", [{}, {"kind": "nosuch"}, {"kind": "delta"}, {"kind": "delta", "node": 1, "txt": ""}])
 def test_what_is_no_event_is_refused(value: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="not an event"):
         from_json(value)

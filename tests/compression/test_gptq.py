@@ -33,17 +33,7 @@ def test_without_the_extra_the_line_that_installs_it(
     monkeypatch.setattr(gptq, "version", missing)
     with pytest.raises(MissingExtra, match=r"gptqmodel is not installed; .* \"reason-engine\[compress\]\""):
         run("gptq", prepare("gptq", None, SETTINGS), str(model), tmp_path / "o")
-    words = [
-        "reason",
-        "compress",
-        "gptq",
-        str(model),
-        str(tmp_path / "o"),
-        "--set",
-        MIXTURE,
-        "--set",
-        "group=32",
-    ]
+    words = ["reason", "compress", "gptq", str(model), str(tmp_path / "o"), "--set", MIXTURE, "--set", "group=32"]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as end:
         main()
@@ -88,9 +78,7 @@ sys.exit(job["code"])
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_the_process_is_heard_and_its_error_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_the_process_is_heard_and_its_error_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     (tmp_path / "worker.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delenv("GPTQMODEL_CPU_WORKERS", raising=False)

@@ -34,9 +34,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, tensor in tensors.items():
         if name.endswith(("input_layernorm.weight", "post_attention_layernorm.weight")):
             tensor[::16] *= 60
-        if name.endswith(
-            ("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")
-        ):
+        if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")):
             tensor[:, ::16] /= 60
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

@@ -22,13 +22,7 @@ def points(noise: float = 0.0, sizes: int = 3, rates: int = 3, checkpoints: int 
     random = np.random.default_rng(1)
     return [
         Point(
-            f"{N0}-{rho}",
-            "width",
-            N0,
-            rho,
-            1.0,
-            D,
-            1.0 + TRUE.excess(N0, rho, D) * math.exp(noise * random.normal()),
+            f"{N0}-{rho}", "width", N0, rho, 1.0, D, 1.0 + TRUE.excess(N0, rho, D) * math.exp(noise * random.normal())
         )
         for N0 in (1e5, 3e5, 9e5, 2.7e6)[:sizes]
         for rho in (0.2, 0.35, 0.5)[:rates]
@@ -92,10 +86,7 @@ def test_points_at_or_below_the_loss_before_are_counted() -> None:
         (points(sizes=2), "runs of 2 sizes and 3 rates; the law needs at least 3 sizes"),
         (points(rates=1), "3 sizes and 1 rates"),
         (points(checkpoints=4), "has 4 checkpoints"),
-        (
-            [*points(), replace(points()[0], by="depth")],
-            "--by: the points are of several kinds.*depth, width",
-        ),
+        ([*points(), replace(points()[0], by="depth")], "--by: the points are of several kinds.*depth, width"),
     ],
 )
 def test_too_few(made: list[Point], said: str) -> None:
@@ -121,18 +112,12 @@ GOOD = {"run": "r", "by": "width", "N0": 10, "rho": 0.5, "L0": 1, "D": 5, "L": 2
         ("{", r"p.jsonl:2: not JSON"),
         ("3", r"p.jsonl:2: must be an object"),
         (json.dumps({**GOOD, "L": "x"}), r"p.jsonl:2: L: must be a number$"),
-        (
-            json.dumps({k: v for k, v in GOOD.items() if k != "L0"}),
-            r"p.jsonl:2: L0: must be a number, is missing",
-        ),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "L0"}), r"p.jsonl:2: L0: must be a number, is missing"),
         (json.dumps({**GOOD, "L": math.nan}), r"p.jsonl:2: L: must be a number"),
         (json.dumps({**GOOD, "rho": 1}), r"p.jsonl:2: rho: must be above 0 and below 1, is 1"),
         (json.dumps({**GOOD, "D": 0}), r"p.jsonl:2: D: must be at least 1, is 0"),
         (json.dumps({**GOOD, "run": ""}), r"p.jsonl:2: run: must be a word"),
-        (
-            json.dumps({k: v for k, v in GOOD.items() if k != "by"}),
-            r"p.jsonl:2: by: must be a word, is missing",
-        ),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "by"}), r"p.jsonl:2: by: must be a word, is missing"),
     ],
 )
 def test_broken_rows_are_named_by_line(tmp_path: Path, row: str, said: str) -> None:
@@ -164,10 +149,7 @@ def test_the_command(tmp_path: Path, reason: Any) -> None:
         (("--points", "/no/such"), "--points: /no/such: "),
         (("--target-loss", "2", "--tokens", "3"), "exclude each other"),
         (("--size", "3e5"), "--size, --rate and --base-loss go together"),
-        (
-            ("--size", "3e5", "--rate", "1.5", "--base-loss", "1"),
-            "--rate: must be above 0 and below 1, is 1.5",
-        ),
+        (("--size", "3e5", "--rate", "1.5", "--base-loss", "1"), "--rate: must be above 0 and below 1, is 1.5"),
         (("--size", "3e5", "--rate", "0.5", "--base-loss", "1", "--target-loss", "0.9"), "--target-loss: "),
         (("--size", "3e5", "--rate", "0.5", "--base-loss", "1", "--target-loss", "1.0001"), "out of reach"),
         (("--by", "depth"), "no points of 'depth'; there are: width"),

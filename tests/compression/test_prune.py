@@ -95,9 +95,7 @@ def test_single_weights_are_stored_as_zeros(tmp_path: Path, settings: tuple[str,
     model = write_model(tmp_path / "m", dtype="bfloat16")
     compress(model, tmp_path / "o", *settings)
     before, after = (loaded(folder).state_dict() for folder in (model, tmp_path / "o"))
-    assert (tmp_path / "o" / "model.safetensors").stat().st_size == (
-        model / "model.safetensors"
-    ).stat().st_size
+    assert (tmp_path / "o" / "model.safetensors").stat().st_size == (model / "model.safetensors").stat().st_size
     for name, tensor in after.items():
         if "_proj" in name:
             assert (tensor == 0).float().mean().item() == pytest.approx(share, abs=0.01), name
@@ -129,11 +127,7 @@ def test_a_training_is_a_stage_on_a_terminal() -> None:
             return True
 
     told = staged(reporter(out := Terminal(), False), "recover", 200)
-    for row in (
-        {"note": "one"},
-        {"tokens": 100, "loss": 2.5, "step": 1},
-        {"tokens": 230, "loss": 2.0, "step": 2},
-    ):
+    for row in ({"note": "one"}, {"tokens": 100, "loss": 2.5, "step": 1}, {"tokens": 230, "loss": 2.0, "step": 2}):
         told(row)
     assert "one\n" in out.getvalue() and "100/200  recover" in out.getvalue()
     assert out.getvalue().endswith("200/200  recover\x1b[K\n")
@@ -175,13 +169,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("settings", "said"), BAD)
-def test_wrong_input_is_one_line(
-    tiny: Path,
-    tmp_path: Path,
-    reason: Any,
-    settings: tuple[str, ...],
-    said: str,
-) -> None:
+def test_wrong_input_is_one_line(tiny: Path, tmp_path: Path, reason: Any, settings: tuple[str, ...], said: str) -> None:
     words = [word for setting in (MIX, *settings) for word in ("--set", setting)]
     ran = reason("compress", "prune", str(tiny), str(tmp_path / "o"), *words)
     assert ran.code == 2 and said in ran.err and ran.err.count("\n") == 1

@@ -14,14 +14,7 @@ from reason_engine.compression.prune.structured import (
     reconstructed,
     sizes_after,
 )
-from reason_engine.compression.prune.unstructured import (
-    DAMPING,
-    inverse_root,
-    lowest,
-    sparsegpt,
-    two_of_four,
-    wanda,
-)
+from reason_engine.compression.prune.unstructured import DAMPING, inverse_root, lowest, sparsegpt, two_of_four, wanda
 from reason_engine.errors import SetupError
 
 
@@ -128,13 +121,9 @@ def test_narrowed_refuses(rate: float, kv_heads: int, said: str) -> None:
 def test_layers_of_the_least_influence_go() -> None:
     kept = structured.kept_layers([0.5, 0.1, 0.9, 0.2], 2)
     assert kept == [0, 2]
+    assert structured.renamed_tensor("model.layers.2.mlp.up_proj.weight", kept) == "model.layers.1.mlp.up_proj.weight"
     assert (
-        structured.renamed_tensor("model.layers.2.mlp.up_proj.weight", kept)
-        == "model.layers.1.mlp.up_proj.weight"
-    )
-    assert (
-        structured.renamed_tensor("model.layers.12.mlp.up_proj.weight", [3, 12])
-        == "model.layers.1.mlp.up_proj.weight"
+        structured.renamed_tensor("model.layers.12.mlp.up_proj.weight", [3, 12]) == "model.layers.1.mlp.up_proj.weight"
     )
     assert structured.renamed_tensor("model.layers.1.mlp.up_proj.weight", kept) is None
     assert structured.renamed_tensor("model.norm.weight", kept) == "model.norm.weight"

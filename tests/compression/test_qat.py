@@ -43,9 +43,7 @@ def test_packed_codes_are_read_back() -> None:
 
 
 @pytest.mark.parametrize("qat", [Qat(bits=4, group=32), Qat(bits=8)])
-def test_what_training_saw_is_what_is_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qat: Qat
-) -> None:
+def test_what_training_saw_is_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qat: Qat) -> None:
     model = write_model(tmp_path / "m", dtype="bfloat16", scale=1.0, tie_word_embeddings=True)
     trained: dict[str, torch.Tensor] = {}
 
@@ -61,9 +59,7 @@ def test_what_training_saw_is_what_is_stored(
     run("qat", prepare("qat", None, (*SETTINGS, *section)), str(model), tmp_path / "o")
     for at, shape in (("self_attn.k_proj", (32, 64)), ("mlp.down_proj", (64, 96))):
         name = f"model.layers.1.{at}"
-        assert torch.equal(
-            stored(tmp_path / "o", name, shape), fake_quantised(trained[f"{name}.weight"], qat)
-        ), at
+        assert torch.equal(stored(tmp_path / "o", name, shape), fake_quantised(trained[f"{name}.weight"], qat)), at
     assert not torch.equal(
         trained["model.layers.1.mlp.down_proj.weight"],
         load_file(model / "model.safetensors")["model.layers.1.mlp.down_proj.weight"].float(),

@@ -30,9 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_figure_is_there(model: Path, tmp_path: Path) -> None:
     text = tmp_path / "t.txt"
     text.write_text(TEXT * 3)
-    report = run(
-        "int8", prepare("int8", None, [*SETTINGS, "rows=16", f"data={text}"]), str(model), tmp_path / "o"
-    )
+    report = run("int8", prepare("int8", None, [*SETTINGS, "rows=16", f"data={text}"]), str(model), tmp_path / "o")
     assert json.loads(json.dumps(report)) == json.loads((tmp_path / "o" / "report.json").read_text())
     before, after = report["before"], report["after"]
     assert 0.25 < after["size"] / before["size"] < 0.6

@@ -54,11 +54,7 @@ class Bench:
     """One input, one output, and runs over them."""
 
     def __init__(self, folder: Path, equality: Equality, rows: Sequence[Any] = ROWS) -> None:
-        self.source, self.out, self.equality = (
-            lines(folder / "in.jsonl", rows),
-            folder / "out.jsonl",
-            equality,
-        )
+        self.source, self.out, self.equality = (lines(folder / "in.jsonl", rows), folder / "out.jsonl", equality)
 
     async def run(self, engine: Scripted, *, tokens: int | None = None, fresh: bool = False, **config: Any):
         teacher = Teacher(engine, Profile(), self.equality)
@@ -208,9 +204,7 @@ async def test_copies_that_are_equal_are_one(tmp_path: Path, equality: Equality)
     assert (found.kept, found.by_reason) == (2, {"duplicate": 4})
 
 
-async def test_originals_are_kept_where_asked_and_bad_rows_are_noted(
-    tmp_path: Path, equality: Equality
-) -> None:
+async def test_originals_are_kept_where_asked_and_bad_rows_are_noted(tmp_path: Path, equality: Equality) -> None:
     bench = Bench(tmp_path, equality, [ROWS[0], {"prompt": "", "answer": "1"}])
     found = await bench.run(Scripted(rewrite), keep_originals=True)
     assert bench.kept()[0] == ROWS[0] and len(bench.kept()) == 2

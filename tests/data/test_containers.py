@@ -21,8 +21,7 @@ def write_csv(path: Path, rows: Sequence[Raw]) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         cells = [
-            {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
-            for row in rows
+            {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()} for row in rows
         ]
         writer.writerows(cells)
 

@@ -17,12 +17,7 @@ from reason_engine.recipes.arithmetic import APPLY, expression
 from reason_engine.recipes.reading import SENTENCE, UNKNOWN
 from reason_engine.recipes.words import word_problem
 
-OPERATORS = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / b,
-}
+OPERATORS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b}
 EQUATION = re.compile(r"^(?:Wrong: )?(\S+) ([-+*/]) (\S+) = (\S+?)(?: \(left: (.*)\))?$")
 NUMBER = re.compile(r"\d+")
 
@@ -132,9 +127,7 @@ def test_word_problems_agree_with_their_last_line(steps: int, digits: int) -> No
         assert len(problem.chain) == steps and problem.chain[-1].value == problem.answer
         assert all(APPLY[one.op](one.left, one.right) == one.value for one in problem.chain)
         assert problem.rationale.splitlines()[-1] == f"Answer: {problem.answer}"
-        assert (
-            len(problem.lines) >= steps - steps // 2
-        )  # neighbours may be taken together, never more than two
+        assert len(problem.lines) >= steps - steps // 2  # neighbours may be taken together, never more than two
 
 
 def test_one_word_problem_has_several_rationales() -> None:
@@ -258,9 +251,7 @@ def test_repair_skips_just_the_wrong_line_and_finds_the_right_one() -> None:
     ],
     ids=["number first", "number after"],
 )
-def test_reading_quotes_the_source_that_says_it_or_says_that_none_does(
-    params: dict[str, object], form: str
-) -> None:
+def test_reading_quotes_the_source_that_says_it_or_says_that_none_does(params: dict[str, object], form: str) -> None:
     quoted = unknown = 0
     for one in drawn("reading", 400, **params):
         sources = re.findall(r"^\[(\d)\] (.*)$", one.question, re.M)

@@ -38,14 +38,8 @@ def test_round_trip(tmp_path: Path) -> None:
         ("[]", "no object"),
         ('{"messages": []}', "messages"),
         ('{"messages": [{"role": "user", "content": "a"}]}', "the last message must be the assistant's"),
-        (
-            '{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}',
-            r"messages\[0\]",
-        ),
-        (
-            '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": 1}]}',
-            r"messages\[1\]",
-        ),
+        ('{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}', r"messages\[0\]"),
+        ('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": 1}]}', r"messages\[1\]"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, line: str, said: str) -> None:

@@ -31,9 +31,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def run(
-    tmp_path: Path, rows: Sequence[Any], **config: Any
-) -> tuple[Filtered, list[str], list[dict[str, Any]]]:
+def run(tmp_path: Path, rows: Sequence[Any], **config: Any) -> tuple[Filtered, list[str], list[dict[str, Any]]]:
     """The account, the texts kept, the rows dropped; and that nothing was lost."""
     source = lines(tmp_path / "in.jsonl", rows)
     found = filter_files([source], tmp_path / "out.jsonl", FilterConfig(**config))
@@ -71,11 +69,7 @@ def test_near_duplicates_go_and_their_similarity_is_told(tmp_path: Path) -> None
     _, out, dropped = run(tmp_path, text(LONG, far, near))
     assert out == [LONG, far]
     (row,) = dropped
-    assert (row["reason"], row["line"], row["evidence"]["of"]) == (
-        "near-duplicate",
-        3,
-        f"{tmp_path}/in.jsonl:1",
-    )
+    assert (row["reason"], row["line"], row["evidence"]["of"]) == ("near-duplicate", 3, f"{tmp_path}/in.jsonl:1")
     a, b = set(grams(words(LONG), 5)), set(grams(words(near), 5))
     assert row["evidence"]["similarity"] == pytest.approx(len(a & b) / len(a | b), abs=0.1)
     assert run(tmp_path, text(LONG, near), near=1.0)[1] == [LONG, near]
@@ -173,9 +167,7 @@ def test_every_language_has_its_sentence() -> None:
     assert set(SAID) == set(LANGUAGES)
 
 
-@pytest.mark.parametrize(
-    "unclear", ["", "12 + 5 = 17", "ok", "$\\frac{the}{of}$ `is the of and to`", "xq zv kk pf tt"]
-)
+@pytest.mark.parametrize("unclear", ["", "12 + 5 = 17", "ok", "$\\frac{the}{of}$ `is the of and to`", "xq zv kk pf tt"])
 def test_language_is_left_open_where_the_text_does_not_tell(unclear: str) -> None:
     assert language_of(unclear) is None
 
@@ -252,10 +244,7 @@ def test_every_starter_rule_catches_its_case_and_spares_sums() -> None:
         ("rules: [{name: a, patterns: ['a*'], action: drop}]", r"matches every text"),
         ("rules: [{name: a, word: [b], action: drop}]", r"rules\.0: word: unknown key"),
         ("rules: [{name: a, words_file: no.txt, action: drop}]", r"'a': words_file .*no\.txt"),
-        (
-            "rules: [{name: a, words: [b], action: drop}, {name: a, words: [c], action: drop}]",
-            "'a' is given twice",
-        ),
+        ("rules: [{name: a, words: [b], action: drop}, {name: a, words: [c], action: drop}]", "'a' is given twice"),
     ],
 )
 def test_bad_rules_are_named(tmp_path: Path, rules: str, said: str) -> None:
@@ -278,16 +267,13 @@ def test_rows_that_share_a_run_with_a_test_set_go(tmp_path: Path) -> None:
 
 def test_short_test_texts_are_compared_whole(tmp_path: Path) -> None:
     tests = lines(
-        tmp_path / "test.jsonl",
-        [{"q": "How many eggs does the brown hen lay?"}, {"q": "1 1 4 6"}, {"q": "Level 2"}],
+        tmp_path / "test.jsonl", [{"q": "How many eggs does the brown hen lay?"}, {"q": "1 1 4 6"}, {"q": "Level 2"}]
     )
     sets = TestSets([tests])
     assert (sets.texts, sets.too_short) == (2, 1)
     found = sets.overlap("Say: how many eggs does the brown hen lay? Think.", "")
     assert found and (found.line, found.shared) == (1, "how many eggs does the brown hen lay")
-    assert (
-        sets.overlap("1 1 4 6", "") and not sets.overlap("1 1 4 6 7", "") and not sets.overlap("", "1 1 4 6")
-    )
+    assert sets.overlap("1 1 4 6", "") and not sets.overlap("1 1 4 6 7", "") and not sets.overlap("", "1 1 4 6")
 
 
 def test_a_test_set_without_text_is_refused(tmp_path: Path) -> None:

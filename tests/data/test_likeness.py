@@ -30,13 +30,9 @@ def test_bands_find_a_pair_at_the_threshold() -> None:
     index.add(index.signature(base))
     shares = [
         (index.near(other), other.jaccard(index.signature(base)))
-        for other in (
-            index.signature([*base[:cut], *(f"x{n}" for n in range(200 - cut))]) for cut in (160, 170, 195)
-        )
+        for other in (index.signature([*base[:cut], *(f"x{n}" for n in range(200 - cut))]) for cut in (160, 170, 195))
     ]
-    assert [found for found, _ in shares] == [[], [], [(0, shares[2][1])]], (
-        "a shared band alone is not enough"
-    )
+    assert [found for found, _ in shares] == [[], [], [(0, shares[2][1])]], "a shared band alone is not enough"
     assert shares[1][1] > 0.6
     index = NearIndex(0.8)
     for number in range(300):  # beyond the first block of signatures

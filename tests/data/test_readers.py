@@ -74,10 +74,7 @@ GOOD: dict[str, tuple[str, Raw, Row]] = {
     ),
     "sharegpt": (
         "sharegpt",
-        {
-            "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}],
-            "system": "s",
-        },
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s"},
         Conversation((Message("system", "s"), Q, A)),
     ),
     "alpaca": ("alpaca", {"instruction": "q", "input": "", "output": "a"}, Conversation((Q, A))),
@@ -86,22 +83,14 @@ GOOD: dict[str, tuple[str, Raw, Row]] = {
         {"instruction": "q", "input": "i", "output": "a", "system": "s", "history": [["q", "a"]]},
         Conversation((Message("system", "s"), Q, A, Message("user", "q\ni"), A)),
     ),
-    "prompt and completion": (
-        "prompt+completion",
-        {"prompt": "q", "completion": "a"},
-        Conversation((Q, A)),
-    ),
+    "prompt and completion": ("prompt+completion", {"prompt": "q", "completion": "a"}, Conversation((Q, A))),
     "query and response": ("prompt+completion", {"query": "q", "response": "a"}, Conversation((Q, A))),
     "prompt and completion as messages": (
         "prompt+completion",
         {"prompt": [U], "completion": [V]},
         Conversation((Q, A)),
     ),
-    "preference": (
-        "preference",
-        {"prompt": "q", "chosen": "a", "rejected": ""},
-        Preference((Q,), "a", ""),
-    ),
+    "preference": ("preference", {"prompt": "q", "chosen": "a", "rejected": ""}, Preference((Q,), "a", "")),
     "preference without a prompt": (
         "preference",
         {"chosen": [U, V], "rejected": [U, {"role": "assistant", "content": "b"}]},
@@ -126,11 +115,7 @@ GOOD: dict[str, tuple[str, Raw, Row]] = {
         {"instruction": "q", "input": "i", "chosen": "a", "rejected": "b"},
         Preference((Message("user", "q\ni"),), "a", "b"),
     ),
-    "labelled": (
-        "labelled",
-        {"prompt": "q", "completion": "a", "label": False},
-        Labelled((Q,), "a", False),
-    ),
+    "labelled": ("labelled", {"prompt": "q", "completion": "a", "label": False}, Labelled((Q,), "a", False)),
     "stepwise": (
         "stepwise",
         {"prompt": "q", "completions": ["1", "2"], "labels": [True, 0.25]},
@@ -205,11 +190,7 @@ BAD: dict[str, tuple[Raw, str, str, str]] = {
         ),
         "content": (
             {"messages": [U, V]},
-            (
-                {"messages": [{"role": "user", "content": {}}]},
-                "messages[0].content",
-                "must be text, not an object",
-            ),
+            ({"messages": [{"role": "user", "content": {}}]}, "messages[0].content", "must be text, not an object"),
         ),
         "image": (
             {"messages": [U, V]},
@@ -225,14 +206,8 @@ BAD: dict[str, tuple[Raw, str, str, str]] = {
         ),
         "begins wrong": ({"messages": [U, V]}, ({"messages": [V]}, "messages[0]", "at the beginning")),
         "last": ({"messages": [U, V]}, ({"messages": [U, V, U]}, "messages[2]", "must be the assistant's")),
-        "weight": (
-            {"messages": [U, V]},
-            ({"messages": [U, V], "weight": "2"}, "weight", "must be a number"),
-        ),
-        "skip": (
-            {"messages": [U, V]},
-            ({"messages": [U, V], "skip": [[0, 9]]}, "skip[0]", "outside the last message"),
-        ),
+        "weight": ({"messages": [U, V]}, ({"messages": [U, V], "weight": "2"}, "weight", "must be a number")),
+        "skip": ({"messages": [U, V]}, ({"messages": [U, V], "skip": [[0, 9]]}, "skip[0]", "outside the last message")),
         "from": (
             {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
             ({"conversations": [{"from": "me", "value": "q"}]}, "conversations[0].from", "'me' is no role"),
@@ -278,10 +253,7 @@ BAD: dict[str, tuple[Raw, str, str, str]] = {
             {"prompt": "q", "completions": ["1"], "labels": [1]},
             ({"prompt": "q", "completions": [""], "labels": [1]}, "completions[0]", "not empty"),
         ),
-        "answer": (
-            {"prompt": "q", "answer": "a"},
-            ({"prompt": "q", "answer": [1]}, "answer", "text or a number"),
-        ),
+        "answer": ({"prompt": "q", "answer": "a"}, ({"prompt": "q", "answer": [1]}, "answer", "text or a number")),
         "prompt": ({"prompt": "q", "answer": "a"}, ({"prompt": "", "answer": "a"}, "prompt", "is empty")),
         "prompt ends": (
             {"prompt": "q", "answer": "a"},
@@ -365,9 +337,7 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["role", "from", "value", "content", "type", "text", "tool_calls", "function", "name"]
-            ),
+            st.sampled_from(["role", "from", "value", "content", "type", "text", "tool_calls", "function", "name"]),
             inner,
             max_size=4,
         )

@@ -50,16 +50,10 @@ class Bench:
     """One input, one output, and runs over them."""
 
     def __init__(self, folder: Path, equality: Equality, rows: Sequence[Any] = ROWS) -> None:
-        self.source, self.out, self.equality = (
-            lines(folder / "in.jsonl", rows),
-            folder / "out.jsonl",
-            equality,
-        )
+        self.source, self.out, self.equality = (lines(folder / "in.jsonl", rows), folder / "out.jsonl", equality)
         self.concurrency = 1
 
-    async def run(
-        self, engine: Scripted, *, tokens: int | None = None, fresh: bool = False, **config: Any
-    ) -> Account:
+    async def run(self, engine: Scripted, *, tokens: int | None = None, fresh: bool = False, **config: Any) -> Account:
         teacher = Teacher(engine, Profile(ask=Ask(steps="By steps.")), self.equality)
         found = await synthesize(
             self.source, self.out, SynthesizeConfig(**config), teacher,
@@ -123,13 +117,8 @@ async def test_every_attempt_is_accounted_for(tmp_path: Path, equality: Equality
 async def test_problems_without_answers_are_solved_by_agreement(tmp_path: Path, equality: Equality) -> None:
     asked = [{"prompt": row["prompt"]} for row in ROWS]
     bench = Bench(tmp_path, equality, asked)
-    said = {
-        "2 + 3": ["a\nAnswer: 5", "b\nAnswer: 5.0", "Answer: 6"],
-        "4 * 5": ["Answer: 1", "Answer: 2", "Answer: 3"],
-    }
-    found = await bench.run(
-        Scripted(InTurn(**said)), format="prompt", attempts=3, keep=2, agree=0.6, suffix="Go."
-    )
+    said = {"2 + 3": ["a\nAnswer: 5", "b\nAnswer: 5.0", "Answer: 6"], "4 * 5": ["Answer: 1", "Answer: 2", "Answer: 3"]}
+    found = await bench.run(Scripted(InTurn(**said)), format="prompt", attempts=3, keep=2, agree=0.6, suffix="Go.")
     assert [row["messages"][0]["content"] for row in bench.kept()] == ["What is 2 + 3?\nGo."] * 2
     assert {row["provenance"]["judged_by"] for row in bench.kept()} == {"agreement"}
     assert found.by_reason == {"wrong": 1, "no-agreement": 3}
@@ -217,9 +206,7 @@ async def test_problems_are_written_and_only_new_ones_are_solved(tmp_path: Path,
         assert ROWS[0]["prompt"] in prompt and ROWS[1]["prompt"] in prompt
         return next(texts)
 
-    texts = iter(
-        ["Problem: What is 3 + 4?\nAnswer: 7", "What is 2 + 3?", "", "What  is 3 + 4?", "How much is 9 - 2?"]
-    )
+    texts = iter(["Problem: What is 3 + 4?\nAnswer: 7", "What is 2 + 3?", "", "What  is 3 + 4?", "How much is 9 - 2?"])
     bench = Bench(tmp_path, equality)
     found = await bench.run(Scripted(reply), write=5, attempts=2)
     assert [row["messages"][0]["content"] for row in bench.kept()] == ["What is 3 + 4?", "How much is 9 - 2?"]
@@ -242,11 +229,7 @@ def test_a_written_problem_that_is_nearly_one_before_is_not_new() -> None:
         "Mira keeps bees behind the old mill and counts 12 frames of each hive before she opens the gate. "
         "How many frames are there if every one of the eleven hives by the brook is full?"
     )
-    texts = [
-        story.replace("brook", "river"),
-        "Quite another story of 3 pears.",
-        "quite  another story of 3 PEARS.",
-    ]
+    texts = [story.replace("brook", "river"), "Quite another story of 3 pears.", "quite  another story of 3 PEARS."]
     found = problem_refusals({n: {"text": text, "finish": "stop"} for n, text in enumerate(texts)}, [story])
     assert [refusal and (refusal.reason, refusal.evidence["of"]) for refusal in found.values()] == [
         ("near-duplicate", "example 1"), None, ("duplicate", "written 1"),
@@ -254,10 +237,7 @@ def test_a_written_problem_that_is_nearly_one_before_is_not_new() -> None:
 
 
 async def test_turns_before_the_question_are_kept(tmp_path: Path, equality: Equality) -> None:
-    turns = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "What is 2 + 3?"},
-    ]
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 2 + 3?"}]
     bench, engine = Bench(tmp_path, equality, [{"prompt": turns, "answer": "5"}]), Scripted(right)
     await bench.run(engine)
     assert bench.kept()[0]["messages"][:2] == turns

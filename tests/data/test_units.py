@@ -58,9 +58,7 @@ def test_training_and_evaluation_share_no_amount() -> None:
 
 
 def test_one_kind_of_amounts() -> None:
-    asked = " ".join(
-        problem.question for problem in Task.model_validate({"kind": "time"}).problems(200, 0, None)
-    )
+    asked = " ".join(problem.question for problem in Task.model_validate({"kind": "time"}).problems(200, 0, None))
     assert "hours" in asked and "feet" not in asked and "eggs" not in asked
     with pytest.raises(ValidationError, match="kind"):
         Task.model_validate({"kind": "times"})

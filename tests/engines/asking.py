@@ -24,9 +24,7 @@ class Running:
         await self.engine.close()
 
 
-async def read(
-    engine: OpenAIEngine, n: int = 1, prompt: str | tuple[int, ...] | None = None, **sampling: Any
-):
+async def read(engine: OpenAIEngine, n: int = 1, prompt: str | tuple[int, ...] | None = None, **sampling: Any):
     asked = engine.render_chat(HELLO) if prompt is None else prompt
     request = GenerateRequest("r", asked, n=n, sampling=Sampling(**sampling))
     return [chunk async for chunk in engine.generate(request)]

@@ -30,12 +30,7 @@ from reason_engine.types import (
 GREEDY = Sampling(max_tokens=12, temperature=0.0, ignore_eos=True)
 WARM = Sampling(max_tokens=12, temperature=1.0, ignore_eos=True, seed=5)
 SCHEMA = json.dumps(
-    {
-        "type": "object",
-        "properties": {"ok": {"type": "boolean"}},
-        "required": ["ok"],
-        "additionalProperties": False,
-    }
+    {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
 )
 numbers = count()
 
@@ -125,9 +120,7 @@ class EngineContract:
         [cut] = await read(engine, request(prompt_of(engine), replace(GREEDY, stop=("@never@", stop))))
         assert (cut.text, cut.finish, cut.stop_reason) == (whole.text[:at], "stop", stop)
         assert cut.tokens <= whole.tokens
-        [kept] = await read(
-            engine, request(prompt_of(engine), replace(GREEDY, stop=(stop,), include_stop=True))
-        )
+        [kept] = await read(engine, request(prompt_of(engine), replace(GREEDY, stop=(stop,), include_stop=True)))
         assert kept.text == whole.text[:at] + stop
 
     async def test_a_stop_string_that_never_comes_holds_nothing_back(self, engine: Engine) -> None:
@@ -185,11 +178,7 @@ class EngineContract:
         sampling = replace(WARM, max_tokens=100)
         whole = await read(engine, request(prompt_of(engine), sampling, n=3))
         for index in (1, 0):
-            asked, samples, told = (
-                request(prompt_of(engine), sampling, n=3),
-                [Sample() for _ in range(3)],
-                False,
-            )
+            asked, samples, told = (request(prompt_of(engine), sampling, n=3), [Sample() for _ in range(3)], False)
             async with aclosing(engine.generate(asked)) as chunks:
                 async for chunk in chunks:
                     if chunk.index == index and not told:
@@ -318,9 +307,7 @@ class EngineContract:
     async def test_a_prompt_over_the_context_is_refused(self, engine: Engine) -> None:
         long = tuple(engine.tokenize("word ")) * (engine.info.context + 1)
         with pytest.raises(ContextLengthExceeded) as caught:
-            await read(
-                engine, request(long if engine.caps.continuation else "word " * (engine.info.context + 1))
-            )
+            await read(engine, request(long if engine.caps.continuation else "word " * (engine.info.context + 1)))
         assert str(engine.info.context) in str(caught.value)
         assert caught.value.code == "context_length_exceeded"
 
@@ -349,10 +336,7 @@ class EngineContract:
 
     async def test_nothing_reached_the_engine_from_refused_requests(self, engine: Engine) -> None:
         before = (await engine.health()).generated_tokens
-        for bad in (
-            request(prompt_of(engine), adapter="x"),
-            request(prompt_of(engine), replace(GREEDY, max_tokens=0)),
-        ):
+        for bad in (request(prompt_of(engine), adapter="x"), request(prompt_of(engine), replace(GREEDY, max_tokens=0))):
             with pytest.raises(RequestError):
                 await read(engine, bad)
         health = await engine.health()

@@ -49,9 +49,7 @@ class Endpoint:
         if isinstance(answer, tuple):
             status, error = answer
             return httpx2.Response(status, json={"error": error}, headers={"retry-after-ms": "1"})
-        return httpx2.Response(
-            200, headers={"content-type": "text/event-stream"}, stream=Events(self, answer)
-        )
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=Events(self, answer))
 
     def engine(self, **config: Any) -> OpenAIEngine:
         settings = OpenAIConfig(base_url="http://endpoint/v1", **{"max_retries": 0, **config})

@@ -30,13 +30,8 @@ def chat(folder: Path, template: str) -> ChatFormat:
 
 
 def test_renders_turns_generation_mark_and_prefill(folder: Path) -> None:
-    made = ChatFormat.load(folder).render_chat(
-        [Message("user", "hi"), Message("assistant", "yo")], prefill="So"
-    )
-    assert (
-        made
-        == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n<|im_start|>assistant\nSo"
-    )
+    made = ChatFormat.load(folder).render_chat([Message("user", "hi"), Message("assistant", "yo")], prefill="So")
+    assert made == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n<|im_start|>assistant\nSo"
 
 
 @pytest.mark.parametrize("text", ["plain", "naïve — 数学 😀", "<|im_start|>user\nx<|im_end|>", ""])
@@ -109,9 +104,7 @@ def test_developer_becomes_system_where_unknown(folder: Path) -> None:
     assert "<|im_start|>system" in ChatFormat.load(folder).render_chat([Message("developer", "x")])
 
 
-@pytest.mark.parametrize(
-    "template", ["{{ raise_exception('no') }}", "{{ messages[5].content.x }}", "{{ 1 / 0 }}"]
-)
+@pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "{{ messages[5].content.x }}", "{{ 1 / 0 }}"])
 def test_a_refusing_template_is_a_request_error(folder: Path, template: str) -> None:
     with pytest.raises(RequestError) as caught:
         chat(folder, template).render_chat([Message("user", "x")])

@@ -29,9 +29,7 @@ async def test_more_samples_than_rows_are_served_in_turn(engine: Embedded, tiny_
     await wide.close()
 
 
-async def test_rows_that_end_at_different_steps_leave_the_others_text_alone(
-    engine: Embedded, tiny_qwen3: Path
-) -> None:
+async def test_rows_that_end_at_different_steps_leave_the_others_text_alone(engine: Embedded, tiny_qwen3: Path) -> None:
     """A row that leaves makes another one move: its text must be what it is when nothing moves."""
     asked = [
         request(f"{chr(97 + i)}: of its own length", replace(GREEDY, max_tokens=4 + 7 * (i * 5 % 12)))

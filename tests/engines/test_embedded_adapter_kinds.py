@@ -67,9 +67,7 @@ async def test_choices_penalties_and_continuations_see_the_adapter(
     options = ("yes", "no", "z")
     made = await engine.choose(ChoiceRequest("c", PROMPT, options, name))
     logps = [
-        sum(
-            float(forward([*ids, *tokens[:at]])[-1].log_softmax(-1)[token]) for at, token in enumerate(tokens)
-        )
+        sum(float(forward([*ids, *tokens[:at]])[-1].log_softmax(-1)[token]) for at, token in enumerate(tokens))
         for tokens in map(engine.tokenize, options)
     ]
     shares = [math.exp(one) for one in logps]
@@ -77,9 +75,7 @@ async def test_choices_penalties_and_continuations_see_the_adapter(
     assert made.prompt_tokens == len(ids)
     whole = greedy(forward, ids, 12)
     [first] = await read(engine, request(tuple(ids), Sampling(max_tokens=5, temperature=0.0), adapter=name))
-    [rest] = await read(
-        engine, request((*ids, *first.ids), Sampling(max_tokens=7, temperature=0.0), adapter=name)
-    )
+    [rest] = await read(engine, request((*ids, *first.ids), Sampling(max_tokens=7, temperature=0.0), adapter=name))
     assert [*first.ids, *rest.ids] == whole
     wary = Sampling(max_tokens=12, temperature=0.0, presence_penalty=2.0, repetition_penalty=1.5)
     [other] = await read(engine, request(PROMPT, wary, adapter=name))
@@ -124,9 +120,7 @@ async def test_what_does_not_fit_is_named_and_changes_nothing(engine: Embedded, 
     [before] = await read(engine, request("p"))
     wide = {"prompt_embeddings": torch.randn(4, 128)}
     cases = {
-        write(
-            tmp_path / "hidden", wide, {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}
-        ): r"\(4, 128\)",
+        write(tmp_path / "hidden", wide, {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4}): r"\(4, 128\)",
         write_prompt(tmp_path / "count", 1, num_virtual_tokens=7): "prompt_embeddings",
         write_prompt(tmp_path / "none", 1, num_virtual_tokens=0): "num_virtual_tokens",
         write_prompt(tmp_path / "unsaid", 1, num_virtual_tokens=None): "adapter_config",

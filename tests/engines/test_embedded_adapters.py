@@ -60,17 +60,11 @@ def merge(model: Path, adapter: Path, out: Path) -> Path:
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-async def test_adapters_and_base_mixed_in_one_batch_equal_merged_models(
-    tiny_qwen3: Path, tmp_path: Path
-) -> None:
+async def test_adapters_and_base_mixed_in_one_batch_equal_merged_models(tiny_qwen3: Path, tmp_path: Path) -> None:
     first = write_adapter(tmp_path / "a", 1, ALL)
     second = write_adapter(tmp_path / "b", 2, ("q_proj", "v_proj"), rank=2)
     expected: list[str] = []
-    for folder in (
-        tiny_qwen3,
-        merge(tiny_qwen3, first, tmp_path / "am"),
-        merge(tiny_qwen3, second, tmp_path / "bm"),
-    ):
+    for folder in (tiny_qwen3, merge(tiny_qwen3, first, tmp_path / "am"), merge(tiny_qwen3, second, tmp_path / "bm")):
         merged = Embedded(folder, inline=True)
         await merged.start()
         expected.append((await read(merged, request("adapt this prompt, please")))[0].text)

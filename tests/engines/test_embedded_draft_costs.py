@@ -51,9 +51,7 @@ def test_numbers_of_rows_that_were_not_seen_are_as_their_neighbours() -> None:
 class OneSample:
     """A sample as drafting sees it, which says `answer`."""
 
-    def __init__(
-        self, made: Drafting, answer: list[int], draft: Any = "sam", prompt: tuple[int, ...] = (1, 2, 3)
-    ):
+    def __init__(self, made: Drafting, answer: list[int], draft: Any = "sam", prompt: tuple[int, ...] = (1, 2, 3)):
         self.answer, self.ids, self.prompt = answer, list(prompt), len(prompt)
         request = made.open(Generate(f"r{id(answer)}", prompt, 1, Sampling(draft=draft)))
         self.drafter = SampleDrafter(request, self.ids, len(prompt), 10_000, None) if request else None

@@ -93,9 +93,7 @@ def shown(samples: list[Sample]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-async def test_any_draft_gives_the_same_answer(
-    drafting: Embedded, known: list[tuple[int, ...]], name: str
-) -> None:
+async def test_any_draft_gives_the_same_answer(drafting: Embedded, known: list[tuple[int, ...]], name: str) -> None:
     plain = replace(SETTINGS[name], draft="none")
     expected = await read(drafting, request("abcab", plain, n=3))
     assert drafted(expected) == (0, 0)
@@ -109,22 +107,17 @@ async def test_any_draft_gives_the_same_answer(
         assert [(p.token_id, p.token, len(p.top)) for p in one.logprobs] == [
             (p.token_id, p.token, len(p.top)) for p in other.logprobs
         ]
-        assert [p.logprob for p in one.logprobs] == pytest.approx(
-            [p.logprob for p in other.logprobs], abs=1e-4
-        )
+        assert [p.logprob for p in one.logprobs] == pytest.approx([p.logprob for p in other.logprobs], abs=1e-4)
 
 
 async def test_rows_of_every_kind_share_a_step(drafting: Embedded, known: list[tuple[int, ...]]) -> None:
     """Some draft, some do not; they end at different steps and wait for one another's rows."""
     asked = [request(f"p{i}", s, n=2) for i, s in enumerate(SETTINGS.values())]
-    plain = [
-        replace(one, id=f"{one.id}-plain", sampling=replace(one.sampling, draft="none")) for one in asked
-    ]
+    plain = [replace(one, id=f"{one.id}-plain", sampling=replace(one.sampling, draft="none")) for one in asked]
     expected = await together(drafting, plain)
     known += [sample.ids for group in expected for sample in group]
     mixed = [
-        replace(one, sampling=replace(one.sampling, draft="none")) if i % 3 == 0 else one
-        for i, one in enumerate(asked)
+        replace(one, sampling=replace(one.sampling, draft="none")) if i % 3 == 0 else one for i, one in enumerate(asked)
     ]
     groups = await together(drafting, mixed)
     assert [shown(group) for group in groups] == [shown(group) for group in expected]
@@ -160,9 +153,7 @@ async def test_a_continuation_and_a_cached_prefix_change_nothing(
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
-async def test_no_more_tokens_than_were_asked_for(
-    drafting: Embedded, known: list[tuple[int, ...]], limit: int
-) -> None:
+async def test_no_more_tokens_than_were_asked_for(drafting: Embedded, known: list[tuple[int, ...]], limit: int) -> None:
     [long] = await read(drafting, request("limit", replace(GREEDY, max_tokens=40, draft="none")))
     known.append(long.ids)
     before = (await drafting.health()).generated_tokens
@@ -171,9 +162,7 @@ async def test_no_more_tokens_than_were_asked_for(
     assert (await drafting.health()).generated_tokens == before + 3 * limit
 
 
-async def test_an_aborted_sample_leaves_the_others_text_alone(
-    drafting: Embedded, known: list[tuple[int, ...]]
-) -> None:
+async def test_an_aborted_sample_leaves_the_others_text_alone(drafting: Embedded, known: list[tuple[int, ...]]) -> None:
     sampling = replace(WARM, max_tokens=200)
     expected = await read(drafting, request("abort", replace(sampling, draft="none"), n=3))
     known += [sample.ids for sample in expected]
@@ -201,9 +190,7 @@ async def test_a_search_drafts_from_what_its_other_requests_wrote(drafting: Embe
     hot = replace(WARM, max_tokens=40, seed=11)
     accepted: list[int] = []
     for search in ("s", "s", "other"):
-        asked = GenerateRequest(
-            f"kin-{len(accepted)}", "something that was not asked before", 1, hot, search=search
-        )
+        asked = GenerateRequest(f"kin-{len(accepted)}", "something that was not asked before", 1, hot, search=search)
         accepted.append(drafted(await read(drafting, asked))[0])
     assert accepted[1] > 25
     assert accepted[2] < 15

@@ -64,11 +64,7 @@ async def test_the_process_ends_with_its_parent(tiny_qwen3: Path) -> None:
     )
     root = Path(__file__).parents[2]
     parent = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        script,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}
     )
     assert parent.stdout is not None
     pid = int(await parent.stdout.readline())
@@ -129,10 +125,7 @@ async def test_bad_checkpoints_fail_at_once_with_one_line(tiny_qwen3: Path, tmp_
 
 
 async def test_weights_that_do_not_fit_the_config_fail_the_start(tiny_qwen3: Path, tmp_path: Path) -> None:
-    for name, change, message in (
-        ("wide", {"num_hidden_layers": 3}, "layers.2"),
-        ("odd", {"vocab_size": 7}, "embed"),
-    ):
+    for name, change, message in (("wide", {"num_hidden_layers": 3}, "layers.2"), ("odd", {"vocab_size": 7}, "embed")):
         folder = tmp_path / name
         shutil.copytree(tiny_qwen3, folder)
         config = json.loads((folder / "config.json").read_text()) | change

@@ -13,15 +13,7 @@ from reason_engine.compression.quantize.int8 import quantization_config, round_t
 from reason_engine.compression.run import prepare, run
 from reason_engine.engines.embedded.model import quantised
 from reason_engine.engines.embedded.model.decoder import Decoder
-from reason_engine.engines.embedded.model.quantised import (
-    Codes,
-    Int4,
-    Int8,
-    Nibbles,
-    SideBySide,
-    pack,
-    read_codes,
-)
+from reason_engine.engines.embedded.model.quantised import Codes, Int4, Int8, Nibbles, SideBySide, pack, read_codes
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.model.weights import load_weights
 from reason_engine.engines.embedded.prefill import advance, new_segment
@@ -73,8 +65,7 @@ def test_int8_multiplies_codes_with_codes(monkeypatch: pytest.MonkeyPatch, rows:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "ordered"),
-    [("gptq", False), ("gptq_v2", False), ("awq", False), ("gptq", True), ("gptq_v2", True)],
+    ("scheme", "ordered"), [("gptq", False), ("gptq_v2", False), ("awq", False), ("gptq", True), ("gptq_v2", True)]
 )
 def test_int4_files_are_read_as_they_were_packed(scheme: Any, ordered: bool) -> None:
     weight, x = random(48, 128), random(5, 128, seed=2)

@@ -45,9 +45,7 @@ async def test_many_choices_at_once_are_the_same_as_one_by_one(engine: Embedded)
         assert task.result().cached_tokens > 0
 
 
-async def test_a_prompt_of_token_ids_is_not_tokenised_again(
-    engine: Embedded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_prompt_of_token_ids_is_not_tokenised_again(engine: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt, options = "given as ids", ("a", "bc")
     by_text = await engine.choose(ChoiceRequest("x", prompt, options))
     [said] = await read(engine, request(prompt))
@@ -83,9 +81,7 @@ async def test_choosing_from_nothing_is_refused(engine: Embedded, options: tuple
     ],
     ids=lambda s: repr(s)[:40],
 )
-async def test_bad_constraints_are_refused_before_anything_runs(
-    engine: Embedded, structured: Structured
-) -> None:
+async def test_bad_constraints_are_refused_before_anything_runs(engine: Embedded, structured: Structured) -> None:
     before = (await engine.health()).generated_tokens
     with pytest.raises(RequestError) as caught:
         await read(engine, request("p", replace(WARM, structured=structured)))
@@ -110,9 +106,7 @@ async def test_json_is_valid_and_a_regex_is_matched(engine: Embedded) -> None:
         made = json.loads(sample.text)
         assert made["size"] in (1, 20)
         assert sample.finish == "stop"
-    [sample] = await read(
-        engine, request("p", replace(warm, structured=Structured(regex="[0-9]{3}-[a-f]+z")))
-    )
+    [sample] = await read(engine, request("p", replace(warm, structured=Structured(regex="[0-9]{3}-[a-f]+z"))))
     import re
 
     assert re.fullmatch("[0-9]{3}-[a-f]+z", sample.text)

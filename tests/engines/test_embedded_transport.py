@@ -44,10 +44,7 @@ def test_the_buffer_sends_first_and_last_deltas_at_once_and_joins_the_others() -
     assert len(sent) == 1
     buffer.add(delta(1, "!", finish="stop"))
     buffer.flush(1, 0)
-    assert [(one.index, one.text, one.finish) for one in sent[1].deltas] == [
-        (0, "bcd", None),
-        (1, "BCD!", "stop"),
-    ]
+    assert [(one.index, one.text, one.finish) for one in sent[1].deltas] == [(0, "bcd", None), (1, "BCD!", "stop")]
     assert sent[1].generated == 7
     buffer.flush(0, 0, now=True)
     assert len(sent) == 2

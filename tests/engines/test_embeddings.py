@@ -43,9 +43,7 @@ def ask(*inputs: str, model: str | None = None) -> ScoreRequest:
     return ScoreRequest("e", inputs, "embed", model)
 
 
-async def test_the_served_models_vectors_are_the_mean_of_its_states(
-    engine: Embedded, tiny_qwen3: Path
-) -> None:
+async def test_the_served_models_vectors_are_the_mean_of_its_states(engine: Embedded, tiny_qwen3: Path) -> None:
     import torch
     import transformers
 

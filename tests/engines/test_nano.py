@@ -46,9 +46,7 @@ async def test_the_adapter_beside_nano_solves_more_at_the_first_try(nano: Embedd
 
 async def test_the_heads_beside_nano_find_a_wrong_sum(nano: Embedded) -> None:
     assert dict(nano.caps.rewards)["nano-process"] == "process"
-    asked = (
-        f"Ben has 62 stickers. He collects another 40. He loses 34 of them. How many does Ben have?\n{STEPS}"
-    )
+    asked = f"Ben has 62 stickers. He collects another 40. He loses 34 of them. How many does Ben have?\n{STEPS}"
     right, wrong = "62 + 40 = 102\n102 - 34 = 68\nAnswer: 68", "62 + 40 = 103\n103 - 34 = 69\nAnswer: 69"
     request = ScoreRequest(
         "s",

@@ -43,9 +43,7 @@ def checkpoint(tmp_path: Path) -> Path:
         (True, True, "http://127.0.0.1:1/v1", "openai"),
     ],
 )
-def test_auto(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, installed: bool, upstream: str | None, expected: str
-) -> None:
+def test_auto(monkeypatch: pytest.MonkeyPatch, gpu: bool, installed: bool, upstream: str | None, expected: str) -> None:
     monkeypatch.setattr(opening, "has_gpu", lambda: gpu)
     monkeypatch.setattr(opening, "find_spec", lambda name: object() if installed else None)
     assert engine_name(settings(upstream_url=upstream)) == expected

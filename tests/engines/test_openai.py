@@ -55,11 +55,7 @@ async def test_the_body_says_what_was_asked() -> None:
     assert (sent["max_tokens"], sent["temperature"], sent["top_p"], sent["seed"]) == (9, 0.5, 0.9, 4)
     assert (sent["stop"], sent["logit_bias"], sent["presence_penalty"]) == (["\n"], {"5": -2.0}, 0.5)
     assert sent["response_format"]["json_schema"]["schema"] == {"type": "object"}
-    assert (sent["reasoning_effort"], sent["user"], sent["stream_options"]) == (
-        "none",
-        "u",
-        {"include_usage": True},
-    )
+    assert (sent["reasoning_effort"], sent["user"], sent["stream_options"]) == ("none", "u", {"include_usage": True})
     assert "top_k" not in sent
 
 
@@ -81,10 +77,7 @@ async def test_samples_of_one_request_are_kept_apart() -> None:
     async with Running(endpoint.engine()) as engine:
         chunks = await read(engine, n=2)
     assert (text(chunks, 0), text(chunks, 1), tokens(chunks)) == ("a", "bb", 6)
-    assert {chunk.index: chunk.finish_reason for chunk in chunks if chunk.finish_reason} == {
-        0: "length",
-        1: "stop",
-    }
+    assert {chunk.index: chunk.finish_reason for chunk in chunks if chunk.finish_reason} == {0: "length", 1: "stop"}
     assert [chunk.prompt_tokens for chunk in chunks if chunk.prompt_tokens] == [4]
     assert len(endpoint.bodies) == 1
 
@@ -163,11 +156,7 @@ async def test_logprobs_of_both_kinds() -> None:
     plain = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"b": -1.0}]}
 
     def script(body: dict[str, Any]) -> Any:
-        kind = (
-            {"delta": {"content": "a"}, "logprobs": chat}
-            if "messages" in body
-            else {"text": "a", "logprobs": plain}
-        )
+        kind = {"delta": {"content": "a"}, "logprobs": chat} if "messages" in body else {"text": "a", "logprobs": plain}
         return [{"choices": [{"index": 0, "finish_reason": "stop", **kind}]}]
 
     endpoint = Endpoint(script)
@@ -182,9 +171,7 @@ async def test_logprobs_of_both_kinds() -> None:
 async def test_choose_reads_the_alternatives_of_one_token() -> None:
     top = [{"token": "yes", "logprob": math.log(0.6)}, {"token": " no", "logprob": math.log(0.2)}]
     place = {"content": [{"token": "yes", "logprob": math.log(0.6), "top_logprobs": top}]}
-    chunk = {
-        "choices": [{"index": 0, "delta": {"content": "yes"}, "logprobs": place, "finish_reason": "length"}]
-    }
+    chunk = {"choices": [{"index": 0, "delta": {"content": "yes"}, "logprobs": place, "finish_reason": "length"}]}
     endpoint = Endpoint(lambda body: [chunk, usage(5, 1)])
     async with Running(endpoint.engine()) as engine:
         chosen = await engine.choose(ChoiceRequest("c", engine.render_chat(HELLO), ("yes", "no")))

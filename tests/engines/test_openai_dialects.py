@@ -41,12 +41,7 @@ async def test_vllms_continuous_usage_counts_each_sample() -> None:
               event(1, 4, content="def", finish="length"), usage(6, 7)]  # fmt: skip
     async with Running(Endpoint(lambda body: script, models=VLLM).engine()) as engine:
         chunks = await read(engine, n=2)
-    assert [(c.index, c.token_count, c.prompt_tokens) for c in chunks] == [
-        (0, 2, 6),
-        (1, 1, 0),
-        (0, 1, 0),
-        (1, 3, 0),
-    ]
+    assert [(c.index, c.token_count, c.prompt_tokens) for c in chunks] == [(0, 2, 6), (1, 1, 0), (0, 1, 0), (1, 3, 0)]
 
 
 async def test_a_local_tokenizer_gives_token_ids_and_continuation(tmp_path: Path) -> None:

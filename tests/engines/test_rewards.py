@@ -18,14 +18,7 @@ from pydantic import SecretStr
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import open_engine
 from reason_engine.engines.reward_models import Endpoints, bundled_heads, logit, read_reward
-from reason_engine.errors import (
-    CapabilityMissing,
-    EngineError,
-    ModelLoadError,
-    RequestError,
-    SetupError,
-    UnknownModel,
-)
+from reason_engine.errors import CapabilityMissing, EngineError, ModelLoadError, RequestError, SetupError, UnknownModel
 from reason_engine.settings import load_settings
 from reason_engine.types import Message, ScoreRequest
 from tests.engines.contract import prompt_of, read, request
@@ -253,9 +246,7 @@ async def test_an_endpoint_with_vllms_pooling_api() -> None:
     await made.close()
 
 
-@pytest.mark.parametrize(
-    "reply", [{"data": []}, {"data": [{"data": ["x"]}]}, {"data": [{"data": [1, 2, 3]}]}, [1]]
-)
+@pytest.mark.parametrize("reply", [{"data": []}, {"data": [{"data": ["x"]}]}, {"data": [{"data": [1, 2, 3]}]}, [1]])
 async def test_an_endpoint_that_answers_nonsense(reply: Any) -> None:
     made = Endpoints({"r": "http://rewards"}, client=endpoint([], reply))
     with pytest.raises(EngineError, match="not a pooling response"):

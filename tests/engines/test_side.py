@@ -109,8 +109,7 @@ async def test_a_path_is_read_after_the_prompt_that_it_had(engine: Embedded) -> 
     other = (Message("user", "2 + 3?\nThink."),)
     prompt = engine.render_chat(other)
     by_prompt, by_turns, without = [
-        (await engine.score(ask(**fields))).values[0]
-        for fields in ({"prompts": (prompt,)}, {"turns": other}, {})
+        (await engine.score(ask(**fields))).values[0] for fields in ({"prompts": (prompt,)}, {"turns": other}, {})
     ]
     assert by_prompt == pytest.approx(by_turns, abs=1e-4)
     assert by_prompt != pytest.approx(without, abs=1e-3)
@@ -129,8 +128,7 @@ async def test_without_a_conversation_the_text_is_the_answer(engine: Embedded) -
 
 
 @pytest.mark.parametrize(
-    "side",
-    [{"width": 32}, {"width": 33, "depth": 1}, {"width": 32, "depth": 0}, {"width": "a", "depth": 1}, 7],
+    "side", [{"width": 32}, {"width": 33, "depth": 1}, {"width": 32, "depth": 0}, {"width": "a", "depth": 1}, 7]
 )
 async def test_a_head_file_with_other_sizes_is_refused(
     made: dict[str, tuple[Path, Any]], tmp_path: Path, side: object

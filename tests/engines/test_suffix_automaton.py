@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from reason_engine.engines.drafting.suffix_automaton import Follower, Match, SuffixAutomaton
 
 texts = st.lists(st.integers(0, 3), max_size=24)
-turns = st.lists(
-    st.tuples(st.integers(0, 3), st.lists(st.integers(0, 2), min_size=1, max_size=5)), max_size=12
-)
+turns = st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 2), min_size=1, max_size=5)), max_size=12)
 
 
 def followed(corpus: list[list[int]], part: list[int]) -> bool:
@@ -47,9 +45,7 @@ def test_repeated_is_the_longest_suffix_that_stood_earlier(tokens: list[int]) ->
         check(automaton, match, seen)
         if match.length:  # the first occurrence
             first = next(
-                at
-                for at in range(1, len(seen))
-                if seen[max(0, at - match.length) : at] == seen[-match.length :]
+                at for at in range(1, len(seen)) if seen[max(0, at - match.length) : at] == seen[-match.length :]
             )
             assert match.place == first
 

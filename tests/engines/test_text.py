@@ -46,11 +46,7 @@ def test_an_included_stop_is_shown() -> None:
 
 
 @calm
-@given(
-    st.text("ab", max_size=30),
-    st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3),
-    st.data(),
-)
+@given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3), st.data())
 def test_stops_do_not_depend_on_how_the_text_is_cut(text: str, stops: list[str], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=10)))
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]

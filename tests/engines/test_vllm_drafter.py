@@ -39,9 +39,7 @@ class Runner:
         for row in order:
             done = len(self.texts[row]) - len(self.prompts[row])
             left = self.answers[row][done:]
-            right = next(
-                (i for i, t in enumerate(self.drafts[row]) if left[i : i + 1] != [t]), len(self.drafts[row])
-            )
+            right = next((i for i, t in enumerate(self.drafts[row]) if left[i : i + 1] != [t]), len(self.drafts[row]))
             gained = left[: right + 1]
             self.accepted += min(right, len(gained))
             self.drafted += len(self.drafts[row])
@@ -57,9 +55,7 @@ class Runner:
 
     def run(self, rng: random.Random | None = None) -> None:
         """To the end; with `rng` rows change places and some are left out of a step."""
-        while any(
-            len(t) < len(p) + len(a) for t, p, a in zip(self.texts, self.prompts, self.answers, strict=True)
-        ):
+        while any(len(t) < len(p) + len(a) for t, p, a in zip(self.texts, self.prompts, self.answers, strict=True)):
             order = list(range(len(self.texts)))
             if rng:
                 rng.shuffle(order)

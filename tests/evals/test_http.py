@@ -9,14 +9,7 @@ from typing import Any
 import pytest
 from httpx2 import AsyncClient, ConnectError, MockTransport, Request, Response
 
-from reason_engine.errors import (
-    ContextLengthExceeded,
-    EngineBusy,
-    EngineDead,
-    EngineError,
-    RequestError,
-    SetupError,
-)
+from reason_engine.errors import ContextLengthExceeded, EngineBusy, EngineDead, EngineError, RequestError, SetupError
 from reason_engine.evals.solvers import EvalTarget, RemoteSolver
 from reason_engine.evals.spec import Spec
 from reason_engine.types import Limits, Problem
@@ -47,9 +40,7 @@ REASON = {
 
 
 def server(handle: Callable[[Request], Response], **options: Any) -> RemoteSolver:
-    return RemoteSolver(
-        EvalTarget(url="http://there:8000", **options), AsyncClient(transport=MockTransport(handle))
-    )
+    return RemoteSolver(EvalTarget(url="http://there:8000", **options), AsyncClient(transport=MockTransport(handle)))
 
 
 def error(status: int, code: str | None = None) -> Callable[[Request], Response]:
@@ -68,9 +59,7 @@ async def test_what_is_sent_and_read() -> None:
 
     async with server(handle, limits=Limits(tokens=500), max_tokens=64) as http:
         assert http.name == "nano"
-        reply = await http.answer(
-            Problem("2 + 2?", reference="4"), Spec("best-of-n", {"n": 4, "verifier": "exact"}), 7
-        )
+        reply = await http.answer(Problem("2 + 2?", reference="4"), Spec("best-of-n", {"n": 4, "verifier": "exact"}), 7)
     assert sent == [
         {
             "model": "nano",
@@ -88,12 +77,7 @@ async def test_what_is_sent_and_read() -> None:
 async def test_a_server_without_reason_is_read_by_its_text() -> None:
     async with server(lambda request: Response(200, json=REPLY), model="m") as http:
         reply = await http.answer(Problem("?"), Spec("direct"), 0)
-    assert (reply.answer, reply.completion_tokens, reply.prompt_tokens, reply.stopped) == (
-        "18",
-        70,
-        25,
-        "done",
-    )
+    assert (reply.answer, reply.completion_tokens, reply.prompt_tokens, reply.stopped) == ("18", 70, 25, "done")
 
 
 @pytest.mark.parametrize(
@@ -108,9 +92,7 @@ async def test_a_server_without_reason_is_read_by_its_text() -> None:
         (503, None, EngineError),
     ],
 )
-async def test_refusals_and_failures_keep_their_kind(
-    status: int, code: str | None, kind: type[Exception]
-) -> None:
+async def test_refusals_and_failures_keep_their_kind(status: int, code: str | None, kind: type[Exception]) -> None:
     async with server(error(status, code), model="m") as http:
         with pytest.raises(kind, match="no good") as caught:
             await http.answer(Problem("?"), Spec("direct"), 0)

@@ -26,20 +26,13 @@ def test_rows_and_pairs() -> None:
 
 
 def test_pairs_are_within_a_task_and_over_shared_problems() -> None:
-    records = [
-        record("a", 0, True),
-        record("a", 1, True),
-        record("b", 1, False),
-        record("a", 0, True, task="u"),
-    ]
+    records = [record("a", 0, True), record("a", 1, True), record("b", 1, False), record("a", 0, True, task="u")]
     report = summarise(records, {})
     assert [(p.task, p.first, p.second, p.problems) for p in report.pairs] == [("t", "a", "b", 1)]
 
 
 def test_markdown_shows_command_rates_and_costs() -> None:
-    text = markdown(
-        summarise([record("a", 0, True), record("b", 0, False)], {"commands": ["reason eval t -s a,b"]})
-    )
+    text = markdown(summarise([record("a", 0, True), record("b", 0, False)], {"commands": ["reason eval t -s a,b"]}))
     assert "`reason eval t -s a,b`" in text
     assert "| a | 1 | 100.0 | 20.7 to 100.0 | 0 | 10 | 20 | 0.50 | done 1 |" in text
     assert "| a | b | +100.0 |" in text

@@ -50,9 +50,9 @@ async def test_rows_are_graded_by_value_or_by_text(tmp_path: Path) -> None:
 async def test_conversations_are_problems_too(tmp_path: Path) -> None:
     turns = ["hello", "hi", "2 + 3?", "2 + 3 = 5\nAnswer: 5"]
     said = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(turns)]
-    (one,) = build(
-        tasks, Spec("rows", {"file": str(lines(tmp_path / "c.jsonl", [{"messages": said}]))})
-    ).problems(None, 0, None)
+    (one,) = build(tasks, Spec("rows", {"file": str(lines(tmp_path / "c.jsonl", [{"messages": said}]))})).problems(
+        None, 0, None
+    )
     assert one.question == "2 + 3?" and one.reference == "5" and len(one.turns()) == 3
 
 

@@ -27,10 +27,7 @@ GAME = Spec("game24", {"first": 0, "last": 2})
 
 def player(prompt: str, seed: int, index: int) -> str:
     """Solves two of the three puzzles."""
-    return next(
-        (f"I see.\nAnswer: {text}" for puzzle, text in RIGHT.items() if puzzle in prompt),
-        "Answer: 8 * 3 = 24",
-    )
+    return next((f"I see.\nAnswer: {text}" for puzzle, text in RIGHT.items() if puzzle in prompt), "Answer: 8 * 3 = 24")
 
 
 @pytest.fixture
@@ -54,10 +51,7 @@ async def test_grades_and_counts(data: Path, tmp_path: Path, equality: Equality)
     both = plan(data, Spec("direct"), Spec("self-consistency", {"n": 4}))
     heard: list[tuple[int, int]] = []
     records = await evaluate(
-        both,
-        solver(engine, equality),
-        file,
-        lambda record, done, total: heard.append((done, total)),
+        both, solver(engine, equality), file, lambda record, done, total: heard.append((done, total))
     )
     assert [(r.strategy, r.index, r.correct) for r in records] == [
         ("direct", 0, True),
@@ -84,9 +78,7 @@ async def test_seeds_follow_the_problem_not_the_order(data: Path, equality: Equa
             seeds.setdefault(prompt, set()).add(seed)
             return "Answer: 1"
 
-        await evaluate(
-            plan(data, concurrency=concurrency), solver(Scripted(note), equality), RecordFile(None)
-        )
+        await evaluate(plan(data, concurrency=concurrency), solver(Scripted(note), equality), RecordFile(None))
         seen.append(seeds)
     assert seen[0] == seen[1]
     assert len({frozenset(s) for s in seen[0].values()}) == 3
@@ -106,9 +98,7 @@ async def test_a_run_that_was_cut_goes_on(data: Path, tmp_path: Path, equality: 
     assert done.requests == 0
 
 
-async def test_answers_to_other_problems_are_not_taken_over(
-    data: Path, tmp_path: Path, equality: Equality
-) -> None:
+async def test_answers_to_other_problems_are_not_taken_over(data: Path, tmp_path: Path, equality: Equality) -> None:
     file = RecordFile(tmp_path / "answers.jsonl")
     await evaluate(plan(data), solver(Scripted(player), equality), file)
     (data / "game24/24.csv").write_text("Rank,Puzzles\n1,1 1 1 24\n2,4 5 6 10\n3,3 3 8 8\n")

@@ -19,19 +19,11 @@ from reason_engine.serving.app import create_app
 
 PROFILE = Profile(
     tasks=(
-        TaskMatch(
-            task="game24",
-            match=r"numbers (?P<numbers>[\d ]+) and .*make (?P<target>\d+)",
-            checker="countdown",
-        ),
+        TaskMatch(task="game24", match=r"numbers (?P<numbers>[\d ]+) and .*make (?P<target>\d+)", checker="countdown"),
     )
 )
 GAME = Spec("game24", {"first": 0, "last": 2})
-ARMS = (
-    Spec("direct"),
-    Spec("self-consistency", {"n": 4}),
-    Spec("best-of-n", {"n": 4, "verifier": "countdown"}),
-)
+ARMS = (Spec("direct"), Spec("self-consistency", {"n": 4}), Spec("best-of-n", {"n": 4, "verifier": "countdown"}))
 
 
 def player(prompt: str, seed: int, index: int) -> str:

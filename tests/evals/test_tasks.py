@@ -49,9 +49,7 @@ def test_what_is_registered() -> None:
 
 
 @pytest.mark.parametrize("name", list(tasks))
-async def test_every_task_repeats_itself_and_takes_no_abstention(
-    name: str, data: Path, equality: Equality
-) -> None:
+async def test_every_task_repeats_itself_and_takes_no_abstention(name: str, data: Path, equality: Equality) -> None:
     found = problems(name, data)
     assert found == problems(name, data)
     assert len({problem.meta["index"] for problem in found}) == len(found) > 0
@@ -76,10 +74,7 @@ def test_a_task_without_its_data_says_so(name: str, data: Path, tmp_path: Path) 
 async def test_game24_wordings_and_grade(data: Path, equality: Equality) -> None:
     ours, paper = (kind(first=1, last=1).problems(None, 0, data)[0] for kind in (Game24, Game24Tot))
     assert ours.question == "Use the numbers 4 5 6 10 and + - * / to make 24."
-    assert (
-        paper.question
-        == "Use numbers and basic arithmetic operations (+ - * /) to obtain 24. Input: 4 5 6 10"
-    )
+    assert paper.question == "Use numbers and basic arithmetic operations (+ - * /) to obtain 24. Input: 4 5 6 10"
     assert ours.meta["index"] == 1 and ours.reference is None
     task = Game24()
     assert await task.grade(ours, "(10 - 4) * 5 - 6 = 24", "", equality)

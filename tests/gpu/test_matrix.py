@@ -30,14 +30,10 @@ from tests.quantised import write_int4
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(
-        not has_gpu(), reason="no accelerator is here (CUDA_VISIBLE_DEVICES, /dev/nvidia0, /dev/kfd)"
-    ),
+    pytest.mark.skipif(not has_gpu(), reason="no accelerator is here (CUDA_VISIBLE_DEVICES, /dev/nvidia0, /dev/kfd)"),
     pytest.mark.filterwarnings("ignore"),
 ]
-NO_VLLM = pytest.mark.skipif(
-    find_spec("vllm") is None, reason='vLLM is not installed: pip install -e ".[vllm]"'
-)
+NO_VLLM = pytest.mark.skipif(find_spec("vllm") is None, reason='vLLM is not installed: pip install -e ".[vllm]"')
 DEVICE = "cuda"
 PROMPTS = [f"{n} and {n * 7} are " for n in range(24)]
 GREEDY = Sampling(temperature=0.0, max_tokens=16, ignore_eos=True)

@@ -36,9 +36,7 @@ def texts(one: documents.Read) -> list[str]:
 
 def test_each_kind_of_document_is_read(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "guide.md").write_text(
-        "# Returns\n\nWithin thirty days, with the receipt that came along.\n"
-    )
+    (tmp_path / "sub" / "guide.md").write_text("# Returns\n\nWithin thirty days, with the receipt that came along.\n")
     (tmp_path / "notes.txt").write_bytes(b"\xef\xbb\xbfThe caf\xc3\xa9 opens at eight.")
     (tmp_path / "box.pdf").write_bytes(PDF)
     (tmp_path / "facts.csv").write_text(

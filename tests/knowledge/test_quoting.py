@@ -26,9 +26,7 @@ HOSTILE = (
 def test_the_form_is_that_of_the_training_data() -> None:
     given = ["The red box holds 34 stamps. Room 12 belongs to Anna.", "Ben keeps 3 pens."]
     trained = question_with_sources(given, "How many stamps does the red box hold?", True)
-    asked = quoted(
-        "How many stamps does the red box hold?", [Passage(text, "f") for text in given], "Sources:"
-    )
+    asked = quoted("How many stamps does the red box hold?", [Passage(text, "f") for text in given], "Sources:")
     assert f"{asked}\n{STEPS}" == trained
     folder = bundled_model()
     assert folder and read_profile(folder).ask.sources == "Sources:"
@@ -54,18 +52,7 @@ def test_a_hostile_document_cannot_end_the_users_turn(nano: ChatFormat) -> None:
     empty = nano.tokenize(nano.render_chat([Message("user", "How many?")]))
     assert [t for t in tokens if t in control] == [t for t in empty if t in control]
     assert asked.splitlines() == ["Sources:", f"[1] {line}", "", "How many?"]
-    for mark in (
-        "<think>",
-        "</think>",
-        "[INST]",
-        "<<SYS>>",
-        "</s>",
-        "<start_of_turn>",
-        "<｜",
-        "[2]",
-        "\u200b",
-        "\x1b",
-    ):
+    for mark in ("<think>", "</think>", "[INST]", "<<SYS>>", "</s>", "<start_of_turn>", "<｜", "[2]", "\u200b", "\x1b"):
         assert mark not in line, mark
     assert line.startswith("The red box holds 34 stamps.") and "(2) The box" in line
 

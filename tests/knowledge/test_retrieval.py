@@ -58,15 +58,7 @@ async def test_before_it_is_open_nothing_is_found(tmp_path: Path) -> None:
 
 
 def test_words_are_found_in_every_form_and_script() -> None:
-    assert terms("Boxes, cities ﬁsh GLASS; bus_stop 7") == [
-        "boxe",
-        "city",
-        "fish",
-        "glass",
-        "bus",
-        "stop",
-        "7",
-    ]
+    assert terms("Boxes, cities ﬁsh GLASS; bus_stop 7") == ["boxe", "city", "fish", "glass", "bus", "stop", "7"]
     assert terms("東京都 no 塔") == ["東京", "京都", "no", "塔"]
     assert [place for place, _ in WordIndex(["大阪の塔", "東京の塔は高い"]).rank("東京の塔", 9)] == [1, 0]
 
@@ -104,9 +96,7 @@ class Embeds(Scripted):
         assert (request.task, request.model) == ("embed", "small")
         if self.fails:
             raise EngineError("out of order")
-        return Scores(
-            tuple((1.0, 0.0) if "rain" in text or "Zug" in text else (0.0, 1.0) for text in request.inputs)
-        )
+        return Scores(tuple((1.0, 0.0) if "rain" in text or "Zug" in text else (0.0, 1.0) for text in request.inputs))
 
 
 async def test_meaning_finds_what_words_do_not(tmp_path: Path) -> None:

@@ -61,15 +61,11 @@ def run(file: Path, *settings: str, fresh: bool = False) -> tuple[str, list[str]
     return text, said
 
 
-def test_what_is_taught_is_gained_and_told(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_taught_is_gained_and_told(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "EACH", 2)
     file = recipe(base, tmp_path)
     text, _ = run(file)
-    told = {
-        (c["part"], c["metric"]): c for c in json.loads((tmp_path / "out/report.json").read_text())["changes"]
-    }
+    told = {(c["part"], c["metric"]): c for c in json.loads((tmp_path / "out/report.json").read_text())["changes"]}
     right = told["domain", "accuracy"]
     assert right["before"]["value"] == 0 and right["after"]["value"] == 1 and right["problems"] == 8
     assert right["difference"]["value"] == 1 and right["p"] == pytest.approx(2 / 256)
@@ -77,9 +73,7 @@ def test_what_is_taught_is_gained_and_told(
     assert told["domain", "loss"]["after"]["value"] < 0.3 * told["domain", "loss"]["before"]["value"]
     assert told["old", "loss"]["problems"] == 4
     assert (tmp_path / "out/report.md").read_text() == text
-    assert re.search(
-        r"\| accuracy, % \| 8 \| 0\.0 \(.*\) \| 100\.0 \(.*\) \| \+100\.0 \(.*\) \| 0\.0078 \|", text
-    )
+    assert re.search(r"\| accuracy, % \| 8 \| 0\.0 \(.*\) \| 100\.0 \(.*\) \| \+100\.0 \(.*\) \| 0\.0078 \|", text)
     assert (tmp_path / "out/model/model.safetensors").is_file()
 
     def never(*_: Any, **__: Any) -> Any:

@@ -46,9 +46,7 @@ class Counting:
 
     def development(self, limit: int | None, seed: int) -> list[Problem]:
         texts = [" ".join(["word"] * (4 if i % 2 else 40)) for i in range(limit or self.count)]
-        return [
-            Problem(text, reference=str(len(text.split())), meta={"index": i}) for i, text in enumerate(texts)
-        ]
+        return [Problem(text, reference=str(len(text.split())), meta={"index": i}) for i, text in enumerate(texts)]
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: object) -> bool:
         return answer == problem.reference
@@ -60,9 +58,7 @@ async def calibrated(limit: int = 24, only: tuple[str, ...] = FEW) -> tuple[Poli
     task = Counting(limit)
     questions = [command.Question(task, "counting", p) for p in task.development(limit, 0)]
     groups = command.grouped(questions, Profile(), only)
-    await command.measure(
-        groups, engine, Profile(), options, lambda task, arm, done, total: heard.append(done)
-    )
+    await command.measure(groups, engine, Profile(), options, lambda task, arm, done, total: heard.append(done))
     return command.fitted(groups, "scripted", options), engine, heard
 
 
@@ -145,11 +141,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     ],
 )
 def test_mistakes_exit_2_and_name_the_fault(
-    words: list[str],
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, *words) == 2
@@ -163,9 +155,7 @@ def test_the_command_writes_a_profile(
     words = ["arithmetic", "--engine", "scripted", "--limit", "2", "-s", "direct,self-consistency"]
     assert run(monkeypatch, *words, "--out", str(out), "--json") == 0
     *progress, last = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (
-        progress[-1]["done"] == progress[-1]["total"] == 2 * len(arms(None, ("direct", "self-consistency")))
-    )
+    assert progress[-1]["done"] == progress[-1]["total"] == 2 * len(arms(None, ("direct", "self-consistency")))
     auto = read_profile(tmp_path).auto
     assert auto is not None and auto.weights == "scripted"
     assert last["policy"]["weights"] == "scripted"

@@ -49,9 +49,7 @@ def test_paths_of_one_kind_are_paid_once() -> None:
 def test_kinds_that_differ_add_up() -> None:
     few = arm("few", (False, 0.5, {"p": 30}), (True, 1.0, {"p": 30}))
     many = arm("many", (True, 0.8, {"q": 160}), (True, 0.9, {"q": 150}))
-    assert {p.tokens for p in named(candidates([few, many]))["few", "many"] if p.success == 1} == {
-        (190 + 30) / 2
-    }
+    assert {p.tokens for p in named(candidates([few, many]))["few", "many"] if p.success == 1} == {(190 + 30) / 2}
 
 
 def test_a_dear_probe_is_not_tried_first() -> None:

@@ -111,9 +111,7 @@ class Length(BaseModel):
         return [Score(self.by) for _ in paths]
 
 
-async def test_two_inner_strategies_run_at_once_each_with_its_own_verifier(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_two_inner_strategies_run_at_once_each_with_its_own_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
     verifiers.get("certainty")  # so that the registry is loaded
     monkeypatch.setitem(verifiers._found, "length", Length)
     both = asyncio.Barrier(2)

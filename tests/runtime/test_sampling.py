@@ -20,9 +20,7 @@ from reason_engine.types import Answer, Draw, Limits, Path, Problem, TokenLogpro
 WORDS = " ".join(f"w{i}" for i in range(50))
 
 
-async def drawn(
-    engine: Scripted, work: Callable[[Context], Any], limits: Limits | None = None
-) -> tuple[Any, Outcome]:
+async def drawn(engine: Scripted, work: Callable[[Context], Any], limits: Limits | None = None) -> tuple[Any, Outcome]:
     """What `work` gives inside a run, and the run's outcome."""
     found: list[Any] = []
 

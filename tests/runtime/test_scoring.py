@@ -12,13 +12,7 @@ import pytest
 from reason_engine.answers import Equality
 from reason_engine.contracts import Call
 from reason_engine.engines.scripted import Scripted
-from reason_engine.errors import (
-    BudgetExhausted,
-    ContextLengthExceeded,
-    EngineError,
-    RequestError,
-    VerifierError,
-)
+from reason_engine.errors import BudgetExhausted, ContextLengthExceeded, EngineError, RequestError, VerifierError
 from reason_engine.profile import Profile
 from reason_engine.runtime import verify as scoring
 from reason_engine.runtime.budget import Budget
@@ -144,8 +138,7 @@ async def test_the_deadline_ends_it_even_before_its_own_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
-    [BudgetExhausted("budget-tokens"), RequestError("no reference"), EngineError("the card fell out")],
+    "error", [BudgetExhausted("budget-tokens"), RequestError("no reference"), EngineError("the card fell out")]
 )
 async def test_what_is_not_the_verifiers_fault_passes(error: Exception) -> None:
     async def fails(paths: Sequence[Path]) -> list[object]:

@@ -109,11 +109,7 @@ async def test_the_best_proposal_is_what_a_cut_run_returns() -> None:
     ("chosen", "error", "param"),
     [
         (BestOfN(verifier="certanty"), UnknownName, "reasoning.verifier"),
-        (
-            BestOfN(verifier={"name": "certainty", "params": {"x": 1}}),
-            RequestError,
-            "reasoning.verifier.params.x",
-        ),  # pyright: ignore
+        (BestOfN(verifier={"name": "certainty", "params": {"x": 1}}), RequestError, "reasoning.verifier.params.x"),  # pyright: ignore
         (Direct(draft="sam"), CapabilityMissing, "reasoning.draft"),
     ],
 )
@@ -194,8 +190,7 @@ async def test_runs_that_share_a_budget_stay_under_one_cap() -> None:
     engine, budget = Scripted(words(40)), Budget(Limits(tokens=100))
     async with asyncio.TaskGroup() as group:
         runs = [
-            group.create_task(solve(Direct(), Problem("?"), engine, limits=budget.share(), seed=i))
-            for i in range(4)
+            group.create_task(solve(Direct(), Problem("?"), engine, limits=budget.share(), seed=i)) for i in range(4)
         ]
     total = sum(run.result().usage.completion for run in runs)
     assert total == engine.generated == 100
@@ -208,9 +203,9 @@ async def test_earlier_turns_prefix_the_prompt() -> None:
     await solve(ChainOfThought(), Problem("Now?", history=history), engine)
     prompt = engine.log[0].prompt
     assert isinstance(prompt, str)
-    assert [
+    assert [prompt.index(text) for text in ("Be brief.", "Hi", "Hello", "Now?", "Think step by step")] == sorted(
         prompt.index(text) for text in ("Be brief.", "Hi", "Hello", "Now?", "Think step by step")
-    ] == sorted(prompt.index(text) for text in ("Be brief.", "Hi", "Hello", "Now?", "Think step by step"))
+    )
 
 
 async def test_stop_and_logprobs_belong_to_the_content() -> None:

@@ -43,9 +43,7 @@ def test_a_tool_call_is_held_until_the_end_tells() -> None:
     borders = Borders(calls="<tool_call>")
     for called, content in ((True, "I look."), (False, 'I look.\n<tool_call>{"na')):
         splitter = Splitter(borders)
-        pieces = (
-            splitter.feed("I look.\n<tool") + splitter.feed('_call>{"na') + splitter.finish(called=called)
-        )
+        pieces = splitter.feed("I look.\n<tool") + splitter.feed('_call>{"na') + splitter.finish(called=called)
         assert "".join(piece.text for piece in pieces) == content
 
 
@@ -67,16 +65,13 @@ def test_a_tool_call_may_come_where_a_marker_was_waited_for(
         pieces = [
             piece for i in range(0, len(text), size) for piece in splitter.feed(text[i : i + size])
         ] + splitter.finish(called=called)
-        said = {
-            field: "".join(p.text for p in pieces if p.field == field) for field in ("reasoning", "content")
-        }
+        said = {field: "".join(p.text for p in pieces if p.field == field) for field in ("reasoning", "content")}
         assert said == {"reasoning": reasoning, "content": content}
 
 
 @given(
     st.lists(
-        st.sampled_from(["<think>", "</think>", "Answer:", "STOP", " ", "\n", "a", "Ans", "</th"]),
-        max_size=20,
+        st.sampled_from(["<think>", "</think>", "Answer:", "STOP", " ", "\n", "a", "Ans", "</th"]), max_size=20
     ).map("".join),
     st.lists(st.integers(1, 5), min_size=1, max_size=60),
     st.sampled_from([STEPS, THINKS, OPENED, Borders(), Borders(marker="Answer:", stop=("STOP", "a A"))]),

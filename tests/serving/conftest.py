@@ -90,9 +90,7 @@ async def _live(
         await engine.start()
     app = create_app(engine, profile, settings)
     server = Server(
-        uvicorn.Config(
-            app, host="127.0.0.1", port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1
-        )
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
     )
     task = asyncio.create_task(server._serve())
     while not server.started:

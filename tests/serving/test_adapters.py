@@ -59,9 +59,7 @@ async def test_an_adapter_comes_serves_every_strategy_and_goes(local, home) -> N
         assert "Say it in steps, please." in str(house.engine.log[-1].prompt)
         await house.chat(model="scripted:chain-of-thought")
         assert "please" not in str(house.engine.log[-1].prompt) and house.engine.log[-1].adapter is None
-        plain = await house.http.post(
-            "/v1/completions", json={"model": "maths", "prompt": "a", "max_tokens": 3}
-        )
+        plain = await house.http.post("/v1/completions", json={"model": "maths", "prompt": "a", "max_tokens": 3})
         assert plain.status_code == 200 and house.engine.log[-1].adapter == "maths"
         gone = await house.http.delete("/v1/adapters/maths")
         assert gone.json() == {"id": "maths", "object": "model", "deleted": True}

@@ -35,18 +35,11 @@ BAD_HEADERS = {
 async def test_every_route_but_health_needs_a_key(local, headers) -> None:
     async with local(settings=KEYED) as house:
         paths = {
-            str(route.path).replace("{name:path}", "x").replace("{response_id}", "x")
-            for route in _routes(house.app)
+            str(route.path).replace("{name:path}", "x").replace("{response_id}", "x") for route in _routes(house.app)
         }
         assert {"/", "/docs", "/openapi.json", "/metrics", "/v1/chat/completions", "/version"} <= paths
         for path in paths:
-            for shape in (
-                path,
-                f"/{path}",
-                f"{path}/",
-                path.replace("v1", "%76%31"),
-                f"/health/%2e%2e{path}",
-            ):
+            for shape in (path, f"/{path}", f"{path}/", path.replace("v1", "%76%31"), f"/health/%2e%2e{path}"):
                 for method in ("GET", "POST", "HEAD", "OPTIONS"):
                     got = await house.http.request(method, f"http://127.0.0.1{shape}", headers=headers)
                     if path in OPEN and "%2e" not in shape:
@@ -76,8 +69,7 @@ async def test_the_refusal_has_the_clients_shape(local) -> None:
     async with local(settings=KEYED) as house:
         got = await house.chat()
         assert (
-            got.json()["error"]["code"] == "invalid_api_key"
-            and got.json()["error"]["type"] == "authentication_error"
+            got.json()["error"]["code"] == "invalid_api_key" and got.json()["error"]["type"] == "authentication_error"
         )
         assert got.headers["x-request-id"] and "basic" in got.headers["www-authenticate"].lower()
         assert "first-key" not in got.text
@@ -117,12 +109,7 @@ def test_which_hosts_a_server_accepts() -> None:
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [
-        ("http://127.0.0.1", 200),
-        ("http://evil.example", 403),
-        ("https://127.0.0.1.evil.example", 403),
-        ("null", 403),
-    ],
+    [("http://127.0.0.1", 200), ("http://evil.example", 403), ("https://127.0.0.1.evil.example", 403), ("null", 403)],
 )
 async def test_other_sites_pages_get_nothing(local, origin, status) -> None:
     async with local() as house:

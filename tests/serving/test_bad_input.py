@@ -222,12 +222,7 @@ async def test_unknown_routes_and_methods(local) -> None:
             ("GET", "/v1/traces/..%2f..%2fetc%2fpasswd", 404),
         ):
             got = await house.http.request(method, path)
-            assert got.status_code == status and set(got.json()["error"]) == {
-                "message",
-                "type",
-                "param",
-                "code",
-            }
+            assert got.status_code == status and set(got.json()["error"]) == {"message", "type", "param", "code"}
 
 
 async def test_wrong_tokens(local) -> None:

@@ -37,9 +37,7 @@ async def test_a_vote_counts_every_branch(local) -> None:
         assert reason["votes"] == [{"answer": "4", "count": 6}, {"answer": "5", "count": 3}]
         assert reason["answer"] == "4" and reason["samples"] == 9
         assert answer.usage.completion_tokens == house.engine.generated
-        assert (
-            sum(s["completion"] for s in reason["usage_by_stage"].values()) == answer.usage.completion_tokens
-        )
+        assert sum(s["completion"] for s in reason["usage_by_stage"].values()) == answer.usage.completion_tokens
         details = answer.usage.completion_tokens_details
         assert details.reasoning_tokens == answer.usage.completion_tokens - 2
         assert house.engine.requests == 1, "n samples are one engine request"
@@ -47,15 +45,10 @@ async def test_a_vote_counts_every_branch(local) -> None:
 
 async def test_reasoning_has_both_names_and_can_be_left_out(local) -> None:
     async with local() as house:
-        message = (await house.chat(reasoning={"strategy": "chain-of-thought"})).json()["choices"][0][
-            "message"
-        ]
+        message = (await house.chat(reasoning={"strategy": "chain-of-thought"})).json()["choices"][0]["message"]
         assert message["reasoning"] == message["reasoning_content"] == "two and two\nmake four"
         assert message["content"].startswith("Answer:")
-        for body in (
-            {"reasoning": {"strategy": "chain-of-thought", "exclude": True}},
-            {"include_reasoning": False},
-        ):
+        for body in ({"reasoning": {"strategy": "chain-of-thought", "exclude": True}}, {"include_reasoning": False}):
             message = (await house.chat(**body)).json()["choices"][0]["message"]
             assert "reasoning" not in message and "reasoning_content" not in message
 
@@ -65,10 +58,7 @@ async def test_reasoning_has_both_names_and_can_be_left_out(local) -> None:
     [
         ({}, "direct"),
         ({"model": "scripted:chain-of-thought"}, "chain-of-thought"),
-        (
-            {"model": "scripted:chain-of-thought", "reasoning": {"strategy": "self-consistency"}},
-            "self-consistency",
-        ),
+        ({"model": "scripted:chain-of-thought", "reasoning": {"strategy": "self-consistency"}}, "self-consistency"),
         ({"model": "scripted:self-consistency", "reasoning_effort": "none"}, "self-consistency"),
         ({"model": "scripted:self-consistency", "reasoning": {"n": 3}}, "self-consistency"),
         ({"reasoning_effort": "minimal"}, "direct"),
@@ -88,9 +78,7 @@ async def test_the_first_source_that_names_a_strategy_wins(local, body, strategy
             assert got.json()["reason"]["samples"] == 3
 
 
-@pytest.mark.parametrize(
-    ("effort", "most"), [("low", 2), ("medium", 4), ("high", 16), ("xhigh", 64), ("max", 64)]
-)
+@pytest.mark.parametrize(("effort", "most"), [("low", 2), ("medium", 4), ("high", 16), ("xhigh", 64), ("max", 64)])
 async def test_an_effort_is_a_number_of_direct_answers(local, effort, most) -> None:
     engine = Scripted(lambda prompt, seed, index: f"Answer: {seed}", logprob=lambda p, t: -1.0)
     async with local(engine) as house:
@@ -113,9 +101,7 @@ async def test_effort_none_turns_thinking_off(local) -> None:
     async with local(Scripted(reply, thinks=True)) as house:
         loud = (await house.chat()).json()["choices"][0]["message"]
         quiet = (await house.chat(reasoning_effort="none")).json()["choices"][0]["message"]
-        also = (await house.chat(chat_template_kwargs={"enable_thinking": False})).json()["choices"][0][
-            "message"
-        ]
+        also = (await house.chat(chat_template_kwargs={"enable_thinking": False})).json()["choices"][0]["message"]
         assert (loud["reasoning"], loud["content"]) == ("deep thought", "Answer: 4")
         assert quiet["reasoning"] is None and also["reasoning"] is None and quiet["content"] == "Answer: 4"
 
@@ -188,18 +174,13 @@ async def test_earlier_turns_are_history_and_their_reasoning_is_dropped(local) -
         await house.chat(
             messages=[
                 {"role": "developer", "content": "Be brief."},
-                {
-                    "role": "user",
-                    "content": [{"type": "text", "text": "He"}, {"type": "text", "text": "llo"}],
-                },
+                {"role": "user", "content": [{"type": "text", "text": "He"}, {"type": "text", "text": "llo"}]},
                 {"role": "assistant", "content": "Hi.", "reasoning_content": "secret", "reasoning": "secret"},
                 {"role": "user", "content": "And now?"},
             ]
         )
         prompt = house.engine.log[-1].prompt
-        assert (
-            prompt == "<system>\nBe brief.\n<user>\nHello\n<assistant>\nHi.\n<user>\nAnd now?\n<assistant>\n"
-        )
+        assert prompt == "<system>\nBe brief.\n<user>\nHello\n<assistant>\nHi.\n<user>\nAnd now?\n<assistant>\n"
 
 
 async def test_a_tool_loop_keeps_what_follows_the_last_question(local) -> None:
@@ -312,11 +293,7 @@ async def test_engine_failures_have_their_status_and_are_not_retried_in_vain(loc
     async with local() as house:
         house.engine.die()
         got = await house.chat()
-        assert (
-            got.status_code == 503
-            and got.headers["retry-after"]
-            and got.json()["error"]["code"] == "engine_dead"
-        )
+        assert got.status_code == 503 and got.headers["retry-after"] and got.json()["error"]["code"] == "engine_dead"
 
 
 async def test_a_failed_request_gives_its_room_back(local) -> None:

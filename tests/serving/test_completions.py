@@ -31,10 +31,7 @@ async def test_prompts_times_n_echo_and_logprobs(local) -> None:
         ]  # fmt: skip
         assert {choice.finish_reason for choice in got.choices} == {"length"}
         got = await house.client.completions.create(model="scripted", prompt="one", logprobs=2, max_tokens=2)
-        assert got.choices[0].logprobs.tokens == [" and", " ONE"] and got.choices[0].logprobs.text_offset == [
-            0,
-            4,
-        ]
+        assert got.choices[0].logprobs.tokens == [" and", " ONE"] and got.choices[0].logprobs.text_offset == [0, 4]
 
 
 async def test_token_ids_are_read_as_text(local) -> None:

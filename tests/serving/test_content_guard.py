@@ -116,9 +116,7 @@ async def test_what_a_rule_catches_was_never_streamed(guarded, strategy, rule) -
         )
         assert ends == ["content_filter"] and "xyzzy" not in raw
         if rule["longest"] and strategy in ("direct", "chain-of-thought"):
-            assert "Let me" in fields["content"] + fields["reasoning"], (
-                "what cannot be part of a match is let go"
-            )
+            assert "Let me" in fields["content"] + fields["reasoning"], "what cannot be part of a match is let go"
         whole = (await house.chat(reasoning={"strategy": strategy})).json()
         assert "xyzzy" not in json.dumps(whole) and whole["choices"][0]["finish_reason"] == "content_filter"
         assert whole["reason"]["answer"] is None and whole["reason"]["votes"] == []
@@ -203,9 +201,7 @@ async def test_a_phrase_over_several_tokens_and_lines(guarded) -> None:
     engine = Scripted(lambda *_: "I like blue cheeses and gorgonzolas")
     async with guarded([WORDS], engine) as house:
         fields, ends, _ = await streamed(house)
-        assert ends == ["stop"] and fields["content"] == "I like blue cheeses and gorgonzolas", (
-            "whole words only"
-        )
+        assert ends == ["stop"] and fields["content"] == "I like blue cheeses and gorgonzolas", "whole words only"
 
 
 async def test_tool_calls_and_votes_are_checked(guarded) -> None:
@@ -259,9 +255,7 @@ async def test_documents_that_may_not_be_answered_are_not_retrieved(local, tmp_p
     (folder / "a.txt").write_text("The door has the code xyzzy.")
     (folder / "b.txt").write_text("The door is green and made of oak.")
     file.write_text(json.dumps({"rules": [{**SECRET, "on": "answers"}]}))
-    async with local(
-        Scripted(lambda *_: "Answer: 4"), settings=Settings(knowledge=folder, guard=file)
-    ) as house:
+    async with local(Scripted(lambda *_: "Answer: 4"), settings=Settings(knowledge=folder, guard=file)) as house:
         await house.app.state.service.knowledge.open()
         body = {"messages": [{"role": "user", "content": "Which door?"}], "reasoning": {"knowledge": True}}
         got = await house.chat(**body)
@@ -277,14 +271,7 @@ async def test_plain_completions_are_checked_too(guarded, stream) -> None:
         return " the code xyzzy and so on and on" if seed % 2 else " nothing"
 
     async with guarded([SECRET], Scripted(reply), message="Hidden.") as house:
-        body = {
-            "model": "scripted",
-            "prompt": ["Once", "Twice"],
-            "n": 2,
-            "seed": 2,
-            "max_tokens": 50,
-            "stream": stream,
-        }
+        body = {"model": "scripted", "prompt": ["Once", "Twice"], "n": 2, "seed": 2, "max_tokens": 50, "stream": stream}
         got = await house.http.post("/v1/completions", json=body)
         assert "xyzzy" not in got.text and got.text.count("content_filter") == 2
         if not stream:
@@ -320,9 +307,7 @@ async def test_a_classifier_of_the_engine(guarded, rule) -> None:
     def reply(prompt: str, seed: int, index: int) -> str:
         return "a bad day\nAnswer: 4" if "rain" in prompt else "a day\nAnswer: 5"
 
-    caps = Capabilities(
-        logprobs=20, token_ids=True, continuation=True, choose=True, score=True, drafting=("none",)
-    )
+    caps = Capabilities(logprobs=20, token_ids=True, continuation=True, choose=True, score=True, drafting=("none",))
     async with guarded([rule], Judge(reply, choose=unkind, caps=caps)) as house:
         assert (await house.chat()).json()["choices"][0]["message"]["content"].endswith("5")
         before = house.engine.requests
@@ -352,12 +337,7 @@ async def test_a_classifier_behind_an_endpoint(guarded, monkeypatch, fails) -> N
                 "id": "1",
                 "model": "m",
                 "results": [
-                    {
-                        "flagged": False,
-                        "categories": {},
-                        "category_scores": scores,
-                        "category_applied_input_types": {},
-                    }
+                    {"flagged": False, "categories": {}, "category_scores": scores, "category_applied_input_types": {}}
                 ],
             },
         )

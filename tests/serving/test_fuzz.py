@@ -18,9 +18,7 @@ scalars = (
     | some.integers(-3, 40)
     | some.floats(allow_nan=False)
     | some.text(max_size=12)
-    | some.sampled_from(
-        ["auto", "none", "required", "text", "json_object", "function", "user", "tool", "\x00", "</s>"]
-    )
+    | some.sampled_from(["auto", "none", "required", "text", "json_object", "function", "user", "tool", "\x00", "</s>"])
 )
 values = some.recursive(
     scalars,
@@ -29,17 +27,12 @@ values = some.recursive(
 )
 messages = some.lists(
     some.fixed_dictionaries(
-        {
-            "role": some.sampled_from(["user", "assistant", "tool", "system", "developer", "robot"]),
-            "content": values,
-        },
+        {"role": some.sampled_from(["user", "assistant", "tool", "system", "developer", "robot"]), "content": values},
         optional={"tool_calls": values, "tool_call_id": values, "reasoning": values, "name": values},
     ),
     max_size=4,
 )
-keys = sorted(
-    {key for name in strategies for key in strategies.get(name).model_fields} | {"effort", "exclude", "x"}
-)
+keys = sorted({key for name in strategies for key in strategies.get(name).model_fields} | {"effort", "exclude", "x"})
 reasoning = some.fixed_dictionaries(
     {}, optional={"strategy": some.sampled_from([*strategies, "nonesuch"]), **dict.fromkeys(keys, scalars)}
 )

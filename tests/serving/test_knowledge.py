@@ -80,9 +80,7 @@ async def test_a_stream_ends_with_its_sources(library) -> None:
 
 async def test_nothing_found_is_an_empty_list_and_the_plain_question(library) -> None:
     async with library() as house:
-        got = await house.chat(
-            messages=[{"role": "user", "content": "xyzzy?"}], reasoning={"knowledge": True}
-        )
+        got = await house.chat(messages=[{"role": "user", "content": "xyzzy?"}], reasoning={"knowledge": True})
         assert got.json()["reason"]["sources"] == []
         assert house.engine.log[-1].prompt == "<user>\nxyzzy?\n<assistant>\n"
 
@@ -100,9 +98,7 @@ async def test_without_documents_it_is_refused_before_a_token(local, stream) -> 
 async def test_a_task_is_that_of_the_question_not_of_a_document(local, tmp_path) -> None:
     (tmp_path / "hostile.txt").write_text("Use the numbers 1 1 1 1 to make 24, says the red box of stamps.")
     match = TaskMatch(
-        task="game24",
-        match=r"Use the numbers (?P<numbers>[\d ]+?) to make (?P<target>\d+)",
-        checker="countdown",
+        task="game24", match=r"Use the numbers (?P<numbers>[\d ]+?) to make (?P<target>\d+)", checker="countdown"
     )
     profile = Profile(tasks=(match,))
 

@@ -77,10 +77,7 @@ async def test_a_full_server_says_when_to_come_back(live, eventually) -> None:
         for body in (vote, {**vote, "stream": True}, {"n": 3}):
             got = await house.chat(**body)
             assert got.status_code == 429 and got.headers["retry-after"] == "1", got.text
-            assert (
-                got.json()["error"]["code"] == "queue_full"
-                and got.json()["error"]["type"] == "rate_limit_error"
-            )
+            assert got.json()["error"]["code"] == "queue_full" and got.json()["error"]["type"] == "rate_limit_error"
         second = asyncio.create_task(house.chat(n=2))
         await eventually(lambda: house.engine.running == 8)
         go.set()

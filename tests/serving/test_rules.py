@@ -63,17 +63,13 @@ def test_a_wrong_file_is_one_line_that_names_the_key(tmp_path: Path, text: str, 
     assert "sk-not-a-digest" not in said
 
 
-def test_what_an_engine_cannot_do_is_said_at_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_an_engine_cannot_do_is_said_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poor = Scripted(caps=Capabilities())
     for by, more in (("model", "prompt: '{text}'"), ("head", "model: m")):
         path = write(tmp_path, f"rules: [{{name: a, kind: classifier, by: {by}, {more}}}]")
         with pytest.raises(SetupError, match=r"rules\.0\.by: this engine"):
             create_app(poor, settings=Settings(guard=path))
-    path = write(
-        tmp_path, "rules: [{name: a, kind: classifier, by: endpoint, url: 'http://x', key_env: NO_SUCH}]"
-    )
+    path = write(tmp_path, "rules: [{name: a, kind: classifier, by: endpoint, url: 'http://x', key_env: NO_SUCH}]")
     with pytest.raises(SetupError, match=r"rules\.0\.key_env: the environment has no NO_SUCH"):
         create_app(poor, settings=Settings(guard=path))
 

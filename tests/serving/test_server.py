@@ -42,9 +42,7 @@ async def test_it_lives_while_the_model_loads_and_then_is_ready(eventually) -> N
         ready = await http.get("/health/ready")
         assert ready.status_code == 503 and ready.json()["status"] == "loading"
         got = await http.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "x"}]})
-        assert (
-            got.status_code == 503 and got.json()["error"]["code"] == "loading" and got.headers["retry-after"]
-        )
+        assert got.status_code == 503 and got.json()["error"]["code"] == "loading" and got.headers["retry-after"]
         loaded.set()
         await eventually(lambda: not server._service.gate.loading)
         assert (await http.get("/health/ready")).status_code == 200

@@ -33,10 +33,7 @@ async def events(response) -> list[object]:
 
 def joined(chunks: list[dict], field: str, index: int = 0) -> str:
     return "".join(
-        choice["delta"].get(field) or ""
-        for chunk in chunks
-        for choice in chunk["choices"]
-        if choice["index"] == index
+        choice["delta"].get(field) or "" for chunk in chunks for choice in chunk["choices"] if choice["index"] == index
     )
 
 
@@ -45,9 +42,7 @@ async def stream(house, **body) -> list[dict]:
     async with house.http.stream("POST", "/v1/chat/completions", json=given) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
-        assert (
-            response.headers["x-accel-buffering"] == "no" and response.headers["cache-control"] == "no-cache"
-        )
+        assert response.headers["x-accel-buffering"] == "no" and response.headers["cache-control"] == "no-cache"
         assert response.headers["x-request-id"]
         found = await events(response)
     assert found[-1] == "[DONE]"
@@ -182,11 +177,7 @@ async def test_an_error_in_the_middle_is_said_and_then_done(live) -> None:
             rest = [line async for line in lines if line.startswith("data: ")]
         assert rest[-1] == "data: [DONE]"
         error = json.loads(rest[-2][6:])["error"]
-        assert (
-            error["code"] == "engine_error"
-            and error["type"] == "server_error"
-            and "memory" in error["message"]
-        )
+        assert error["code"] == "engine_error" and error["type"] == "server_error" and "memory" in error["message"]
         assert house.engine.running == 0
 
 
@@ -221,10 +212,7 @@ async def test_a_client_that_leaves_stops_every_branch(live, eventually, caplog,
         given = {"messages": QUESTION, "stream": streamed, "reasoning": {"strategy": strategy}}
         task = asyncio.create_task(house.http.post("/v1/chat/completions", json=given))
         await eventually(
-            lambda: (
-                engine.running >= (1 if strategy == "direct" else 4)
-                and engine.generated >= engine.running * 4
-            )
+            lambda: engine.running >= (1 if strategy == "direct" else 4) and engine.generated >= engine.running * 4
         )
         open_ = engine.running
         task.cancel()

@@ -16,9 +16,7 @@ PROFILE = Profile(
     value_prompt="Can {state}?",
     tasks=(
         TaskMatch(
-            task="countdown",
-            match=r"numbers (?P<numbers>[\d ]+) and .* make (?P<target>\d+)",
-            checker="countdown",
+            task="countdown", match=r"numbers (?P<numbers>[\d ]+) and .* make (?P<target>\d+)", checker="countdown"
         ),
     ),
 )

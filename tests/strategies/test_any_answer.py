@@ -57,9 +57,7 @@ async def test_tool_calls_vote_by_name_and_arguments(name: str, fields: Mapping[
     texts = [call(city="Rome", day=1), call(city="Oslo", day=1), call(day=1, city="Oslo"), call(city="Rome", day=2),
              call(city="Oslo", day=1)]  # fmt: skip
     made = engine(texts, Caller)
-    outcome = await solve(
-        strategies.get(name).model_validate(fields), Problem("Weather?", tools=(TOOL,)), made
-    )
+    outcome = await solve(strategies.get(name).model_validate(fields), Problem("Weather?", tools=(TOOL,)), made)
     assert [vote.count for vote in outcome.answer.votes] == [3, 1, 1]
     assert outcome.answer.value == json.dumps([["weather", '{"city": "Oslo", "day": 1}']])
     assert outcome.finish_reason == "tool_calls"
@@ -69,13 +67,7 @@ async def test_tool_calls_vote_by_name_and_arguments(name: str, fields: Mapping[
 
 @every_voter
 async def test_json_answers_vote_by_their_canonical_text(name: str, fields: Mapping[str, Any]) -> None:
-    texts = [
-        '{"x": 1, "y": "a"}',
-        '{"y": "a",  "x": 2}',
-        '{"y": "a", "x": 2}',
-        '{"x": 2.5}',
-        '{"x": 2, "y": "a"}',
-    ]
+    texts = ['{"x": 1, "y": "a"}', '{"y": "a",  "x": 2}', '{"y": "a", "x": 2}', '{"x": 2.5}', '{"x": 2, "y": "a"}']
     problem = Problem("x?", structured=Structured(json_schema='{"type": "object"}'))
     outcome = await solve(strategies.get(name).model_validate(fields), problem, engine(texts))
     assert next((vote.answer, vote.count) for vote in outcome.answer.votes) == ('{"x": 2, "y": "a"}', 3)

@@ -118,10 +118,7 @@ async def test_a_checker_says_whether_an_answer_stands() -> None:
             )
         }
     )
-    tried = {
-        tuple(stages(await solve(Auto(), problem(), player(), profile=profile, seed=seed)))
-        for seed in range(6)
-    }
+    tried = {tuple(stages(await solve(Auto(), problem(), player(), profile=profile, seed=seed))) for seed in range(6)}
     assert tried == {("1 chain-of-thought",), ("1 chain-of-thought", "2 tree-of-thoughts")}
 
 
@@ -212,9 +209,7 @@ async def test_nothing_is_begun_that_the_budget_cannot_pay() -> None:
     assert "self-consistency" in notes(outcome)["budget"]
     few = await solve(Auto(), Problem("?"), engine, profile=policy(cheap, dear), limits=Limits(samples=7))
     assert (stages(few), few.stopped) == (["1 direct"], "budget-samples")
-    enough = await solve(
-        Auto(), Problem("?"), engine, profile=policy(cheap, dear), limits=Limits(tokens=40, samples=8)
-    )
+    enough = await solve(Auto(), Problem("?"), engine, profile=policy(cheap, dear), limits=Limits(tokens=40, samples=8))
     assert stages(enough) == ["1 self-consistency"]
 
 
@@ -233,10 +228,7 @@ async def test_an_effort_is_a_number_of_direct_answers(effort: str, names: list[
     outcome = await solve(Auto.model_validate({"effort": effort}), Problem("?"), engine)
     assert stages(outcome) == names
     direct = outcome.trace.nodes[2].tokens
-    assert (
-        outcome.usage.completion
-        <= direct * {"none": 1, "minimal": 1, "low": 2, "medium": 4, "high": 16}[effort]
-    )
+    assert outcome.usage.completion <= direct * {"none": 1, "minimal": 1, "low": 2, "medium": 4, "high": 16}[effort]
 
 
 async def test_an_effort_bounds_what_runs_longer_than_expected() -> None:

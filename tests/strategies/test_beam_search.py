@@ -93,9 +93,7 @@ async def test_adaptive_stops_when_no_beam_left_matters() -> None:
 
 async def test_a_verifier_that_fails_on_a_path_ends_the_path() -> None:
     def fields(crash: str) -> BeamSearch:
-        return BeamSearch.model_validate(
-            {"n": 6, "verifier": {"name": "steps-judge", "params": {"crash": crash}}}
-        )
+        return BeamSearch.model_validate({"n": 6, "verifier": {"name": "steps-judge", "params": {"crash": crash}}})
 
     outcome = await solve(fields("4 = 7"), ASKED, Scripted(tell), profile=PROFILE)
     assert outcome.answer.value == "6"

@@ -40,9 +40,7 @@ def engine(texts: Sequence[str] = TEXTS) -> Scripted:
 
 
 def by(scores: dict[str, float], **fields: object) -> BestOfN:
-    return BestOfN.model_validate(
-        {"n": 5, "verifier": {"name": "table", "params": {"scores": scores}}, **fields}
-    )
+    return BestOfN.model_validate({"n": 5, "verifier": {"name": "table", "params": {"scores": scores}}, **fields})
 
 
 @pytest.mark.usefixtures("table")

@@ -29,12 +29,7 @@ VARIANTS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "self-refine": ({}, {"n": 3, "rounds": 2}, {"verifier": "certainty"}),
     "budget-forcing": ({}, {"rounds": 2, "min_tokens": 30, "max_thinking": 40}, {"max_thinking": 9}),
     "confidence": ({}, {"adaptive": False, "keep": 0.5}, {"n": 4, "window": 3, "k": 2}),
-    "beam-search": (
-        {},
-        {"diverse": True, "n": 8},
-        {"choose": "best", "aggregate": "product"},
-        {"adaptive": True},
-    ),
+    "beam-search": ({}, {"diverse": True, "n": 8}, {"choose": "best", "aggregate": "product"}, {"adaptive": True}),
     "mcts": (
         {},
         {"parallel": 1, "select": "puct"},
@@ -158,9 +153,7 @@ async def test_narrated_pieces_join_to_the_fields(name: str, fields: Mapping[str
     def hear(piece: Any) -> None:
         said[piece.field] += piece.text
 
-    outcome = await solve(
-        make(name, fields), problem(), player(), profile=PROFILE, say=hear, publish=events.append
-    )
+    outcome = await solve(make(name, fields), problem(), player(), profile=PROFILE, say=hear, publish=events.append)
     assert said["content"] == outcome.content
     assert (said["reasoning"] or None) == outcome.reasoning
     assert events[0].kind == "opened"

@@ -64,17 +64,13 @@ async def test_simulations_of_one_round_run_together_on_different_states() -> No
 
 async def test_parallel_simulations_leave_no_virtual_loss_behind() -> None:
     engine = Scripted(lambda p, s, i: f"step {s % 97}\n" * 3)
-    outcome = await solve(
-        MCTS(evaluate="verifier", simulations=12, parallel=4), ASKED, engine, profile=PROFILE
-    )
+    outcome = await solve(MCTS(evaluate="verifier", simulations=12, parallel=4), ASKED, engine, profile=PROFILE)
     first = outcome.trace.nodes[0].notes["first_steps"]
     # Each simulation below the root adds one visit to a first step; its own evaluation is one more.
     below = [n for n in outcome.trace.nodes if n.name.startswith("simulation") and n.notes["state"]]
     assert len(below) > 4
     assert sum(visits for _, visits, _ in first) == len(below) + len(first)
-    assert {mean for _, _, mean in first} == {
-        0.2
-    }  # what every state is worth here: no loss is left in a mean
+    assert {mean for _, _, mean in first} == {0.2}  # what every state is worth here: no loss is left in a mean
 
 
 async def test_playouts_are_judged_at_their_ends_and_count_as_answers() -> None:
@@ -89,9 +85,7 @@ async def test_playouts_are_judged_at_their_ends_and_count_as_answers() -> None:
 
 
 async def test_what_values_states_where_nothing_is_said() -> None:
-    async def notes(
-        fields: MCTS, profile: Profile, asked: Problem, engine: Scripted
-    ) -> tuple[str, str | None]:
+    async def notes(fields: MCTS, profile: Profile, asked: Problem, engine: Scripted) -> tuple[str, str | None]:
         found = (await solve(fields, asked, engine, profile=profile)).trace.nodes[0].notes
         return found["evaluate"], found["verifier"]
 
@@ -100,14 +94,8 @@ async def test_what_values_states_where_nothing_is_said() -> None:
     assert await notes(MCTS(), PUZZLE, problem(), blind) == ("rollout", None)
     assert await notes(MCTS(), PROFILE, ASKED, Scripted(tell)) == ("rollout", "steps-judge")
     assert await notes(MCTS(), Profile(), ASKED, Scripted(tell)) == ("rollout", "process-rules")
-    assert await notes(MCTS(verifier="certainty"), Profile(), ASKED, Scripted(tell)) == (
-        "rollout",
-        "certainty",
-    )
-    assert await notes(MCTS(evaluate="verifier"), PUZZLE, problem(), player()) == (
-        "verifier",
-        "process-rules",
-    )
+    assert await notes(MCTS(verifier="certainty"), Profile(), ASKED, Scripted(tell)) == ("rollout", "certainty")
+    assert await notes(MCTS(evaluate="verifier"), PUZZLE, problem(), player()) == ("verifier", "process-rules")
 
 
 async def test_simulations_bound_the_search() -> None:
@@ -144,9 +132,7 @@ async def test_adaptive_stops_when_the_vote_is_settled() -> None:
 
 async def test_a_budget_that_ends_between_simulations_leaves_the_best_so_far() -> None:
     whole = await solve(MCTS(), ASKED, Scripted(tell), profile=PROFILE)
-    cut = await solve(
-        MCTS(), ASKED, Scripted(tell), profile=PROFILE, limits=Limits(tokens=whole.usage.completion // 2)
-    )
+    cut = await solve(MCTS(), ASKED, Scripted(tell), profile=PROFILE, limits=Limits(tokens=whole.usage.completion // 2))
     assert cut.stopped == "budget-tokens"
     assert cut.answer.value == "5"
 
@@ -168,8 +154,7 @@ async def test_a_verifier_that_fails_everywhere_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [{"simulations": 0}, {"parallel": 0}, {"select": "best"}, {"exploration": -1}, {"widening": 2}, {"n": 4}],
+    "bad", [{"simulations": 0}, {"parallel": 0}, {"select": "best"}, {"exploration": -1}, {"widening": 2}, {"n": 4}]
 )
 def test_bad_fields_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

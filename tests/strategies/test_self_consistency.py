@@ -31,9 +31,7 @@ async def test_equal_values_written_differently_are_one_vote() -> None:
 
 
 async def test_no_answer_is_no_vote_and_no_confidence() -> None:
-    engine = Scripted(
-        lambda p, s, i: f"rambling number {i} of many words", logprob=lambda p, t: -float(len(t))
-    )
+    engine = Scripted(lambda p, s, i: f"rambling number {i} of many words", logprob=lambda p, t: -float(len(t)))
     outcome = await solve(SelfConsistency(n=4), Problem("?"), engine)
     assert outcome.answer.votes == ()
     assert outcome.answer.confidence is None

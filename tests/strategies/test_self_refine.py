@@ -65,9 +65,7 @@ async def test_a_profile_whose_critique_revises_needs_one_call_a_round_and_keeps
     made = model(
         DRAFT,
         lambda prompt: (
-            "Line 2 is wrong.\n37 - 7 = 30\nAnswer: 30"
-            if "40" in prompt
-            else "Every line is right.\nAnswer: 30"
+            "Line 2 is wrong.\n37 - 7 = 30\nAnswer: 30" if "40" in prompt else "Every line is right.\nAnswer: 30"
         ),
     )
     outcome = await solve(SelfRefine(), Problem("Apples?"), made, profile=NANO)

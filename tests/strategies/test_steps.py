@@ -97,9 +97,7 @@ async def test_max_completion_tokens_bounds_the_whole_path() -> None:
     whole, _ = await search("\n".join(RIGHT))
     assert whole.answer.path is not None
     outcome, _ = await search("\n".join(RIGHT), max_tokens=whole.answer.path.tokens - 2)
-    longest = max(
-        len(node.prefill.split()) + node.tokens for node in outcome.trace.nodes if node.role == "path"
-    )
+    longest = max(len(node.prefill.split()) + node.tokens for node in outcome.trace.nodes if node.role == "path")
     assert longest <= whole.answer.path.tokens - 2
     assert outcome.finish_reason == "length"
 

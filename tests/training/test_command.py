@@ -42,9 +42,7 @@ def app() -> typer.Typer:
 def test_train_writes_a_model_and_json_lines(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(TINY.format(out=tmp_path / "out"))
-    done = CliRunner().invoke(
-        app(), ["train", "sft", "--config", str(recipe), "--set", "tokens=200", "--json"]
-    )
+    done = CliRunner().invoke(app(), ["train", "sft", "--config", str(recipe), "--set", "tokens=200", "--json"])
     assert done.exit_code == 0, done.output
     rows = [json.loads(row) for row in done.stdout.splitlines() if row.startswith("{")]
     assert "memory: about" in "\n".join(row.get("note", "") for row in rows)
@@ -69,9 +67,7 @@ def test_on_a_terminal_notes_and_the_bar_keep_to_their_lines() -> None:
     "method, settings, error, said",
     [("stf", [], UnknownName, "sft"), ("sft", ["--set", "tokns=3"], SetupError, "did you mean 'tokens'")],
 )
-def test_train_refuses(
-    tmp_path: Path, method: str, settings: list[str], error: type[Exception], said: str
-) -> None:
+def test_train_refuses(tmp_path: Path, method: str, settings: list[str], error: type[Exception], said: str) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text(TINY.format(out=tmp_path / "out"))
     done = CliRunner().invoke(app(), ["train", method, "--config", str(recipe), *settings])
@@ -86,11 +82,7 @@ def test_generate(tmp_path: Path) -> None:
     assert listed.exit_code == 0 and "countdown" in listed.stdout
     drawn = runner.invoke(app(), ["data", "generate", "--family", "value", "-n", "3", "--seed", "2"])
     assert [json.loads(row)["family"] for row in drawn.stdout.splitlines()] == ["value"] * 3
-    written = runner.invoke(
-        app(), ["data", "generate", "-f", "words", "-n", "4", "-o", str(tmp_path / "w.jsonl")]
-    )
+    written = runner.invoke(app(), ["data", "generate", "-f", "words", "-n", "4", "-o", str(tmp_path / "w.jsonl")])
     assert written.exit_code == 0 and len((tmp_path / "w.jsonl").read_text().splitlines()) == 4
-    assert isinstance(
-        runner.invoke(app(), ["data", "generate", "-f", "value", "--set", "x=1"]).exception, SetupError
-    )
+    assert isinstance(runner.invoke(app(), ["data", "generate", "-f", "value", "--set", "x=1"]).exception, SetupError)
     assert runner.invoke(app(), ["data", "generate", "-f", "value", "-n", "0"]).exit_code == 2

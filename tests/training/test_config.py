@@ -42,10 +42,7 @@ def recipe(folder: Path, **changes: object) -> Path:
         ({"architecture": {"depth": 3}}, r"architecture\.depth: unknown key"),
         ({"architecture": {"layer": 3}}, r"architecture\.layer: unknown key; did you mean 'layers'"),
         ({"mixture": [{"family": "wrods", "share": 1}]}, r"mixture\.0: .*did you mean 'words'"),
-        (
-            {"mixture": [{"family": "words", "share": 1, "params": {"digit": 2}}]},
-            r"mixture\.0: .*params\.digit",
-        ),
+        ({"mixture": [{"family": "words", "share": 1, "params": {"digit": 2}}]}, r"mixture\.0: .*params\.digit"),
         ({"mixture": []}, "either data or mixture"),
         ({"data": "d.jsonl"}, "either data or mixture"),
         ({"model": "m"}, "either model or architecture"),

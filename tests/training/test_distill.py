@@ -14,27 +14,13 @@ import pytest
 from reason_engine.data.formats.rows import Conversation, Text
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training.run import run
-from reason_engine.training.supervised.distill import (
-    DistillConfig,
-    OwnAnswer,
-    SoftAnswers,
-    Student,
-    divergence,
-)
+from reason_engine.training.supervised.distill import DistillConfig, OwnAnswer, SoftAnswers, Student, divergence
 from reason_engine.types import Message
 from tests.models import write_model
 from tests.training.test_methods import SPOKEN, lines
 
 torch = pytest.importorskip("torch")
-TINY = {
-    "width": 32,
-    "layers": 1,
-    "intermediate": 32,
-    "heads": 1,
-    "kv_heads": 1,
-    "head_dim": 32,
-    "context": 64,
-}
+TINY = {"width": 32, "layers": 1, "intermediate": 32, "heads": 1, "kv_heads": 1, "head_dim": 32, "context": 64}
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +60,7 @@ def test_the_divergences() -> None:
         assert divergence(p.log(), q.log(), beta).item() == pytest.approx(value, abs=1e-6)
 
 
-def test_the_student_answers_with_its_weights_of_the_moment(
-    teacher: Path, pupil: Path, tmp_path: Path
-) -> None:
+def test_the_student_answers_with_its_weights_of_the_moment(teacher: Path, pupil: Path, tmp_path: Path) -> None:
     from reason_engine.training.common.forward import body_of
     from reason_engine.training.common.models import load_model
 
@@ -114,9 +98,7 @@ def test_a_student_learns_from_its_own_answers(teacher: Path, pupil: Path, tmp_p
     assert log[-1]["loss"] < 0.5 * log[0]["loss"]
 
 
-def test_a_new_student_leaves_nothing_behind(
-    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_student_leaves_nothing_behind(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     run("distill", config(tmp_path, teacher, architecture=TINY, on_policy=0.5, tokens=900))

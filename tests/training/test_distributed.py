@@ -212,9 +212,7 @@ def test_what_several_processes_cannot_do_is_said(
         check_distributed(config, 0, sampled=False)
 
 
-def test_methods_that_need_one_process_say_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: Path
-) -> None:
+def test_methods_that_need_one_process_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: Path) -> None:
     config = SftConfig.model_validate_json(recipe(base, tmp_path).read_text())
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SetupError, match="one process only"):
@@ -239,9 +237,7 @@ def test_the_shipped_configurations_are_accelerates_own(base: Path, tmp_path: Pa
     kinds = {"replicated": "MULTI_GPU", "fsdp2": "FSDP", "zero3": "DEEPSPEED"}
     assert {file.stem for file in LAUNCH.glob("*.yaml")} == set(kinds)
     for name, kind in kinds.items():
-        read = default.load_config_from_file(
-            str(LAUNCH / f"{name}.yaml")
-        )  # refuses keys that it does not know
+        read = default.load_config_from_file(str(LAUNCH / f"{name}.yaml"))  # refuses keys that it does not know
         assert read.distributed_type == kind and read.mixed_precision == "no"
         if name != "zero3":
             command = launch_command(name, 3, config, ["train", "sft"])

@@ -74,9 +74,7 @@ def test_advantages_mix_outcomes_and_steps(policy: Path, tmp_path: Path) -> None
     made = config(GrpoConfig, policy, tmp_path, scale="none", rewards=[*SHORT])
     model, _ = load_or_build(made)
     learner = Groups(made, Policy(model, 1.0, "fp32"), Policy(model, 1.0, "fp32"))
-    batch = scripted_batch(
-        [[3, 2]], BatchRewards([[1.0, 0.0]], [(0.5, [[[(0, 1.0), (2, 0.0)], [(1, 2.0)]]])], {})
-    )
+    batch = scripted_batch([[3, 2]], BatchRewards([[1.0, 0.0]], [(0.5, [[[(0, 1.0), (2, 0.0)], [(1, 2.0)]]])], {}))
     first, second = learner.advantages(batch)
     # Outcome: 0.5 and -0.5. Steps, less their mean of 1: [0, -1] at places 0 and 2; [1] at 1; half of what is to come.
     torch.testing.assert_close(first, torch.tensor([0.5 - 0.5, 0.5 - 0.5, 0.5 - 0.5]))
@@ -95,9 +93,7 @@ def test_the_loss_does_not_depend_on_the_cut_into_passes(policy: Path, tmp_path:
             with torch.no_grad():
                 model.lm_head.weight.mul_(1.1)
             learner = Groups(made, Policy(model, 1.0, "fp32"), Policy(start, 1.0, "fp32"))
-            items = learner.items(
-                scripted_batch([[3, 7], [2, 5]], BatchRewards([[1.0, 0.0], [0.0, 2.0]], [], {}))
-            )
+            items = learner.items(scripted_batch([[3, 7], [2, 5]], BatchRewards([[1.0, 0.0], [0.0, 2.0]], [], {})))
             passes = [[one] for one in items] if most == 16 else [items]
             told = [0.0, 0.0]
             for part in passes:
@@ -136,9 +132,7 @@ def test_dynamic_sampling_draws_others_in_place_of_what_is_alike(policy: Path, t
 
 def test_files_of_prompts_and_frozen_weights(policy: Path, tmp_path: Path) -> None:
     data = tmp_path / "d.jsonl"
-    data.write_text(
-        "".join(json.dumps({"prompt": f"{n} + 1?", "answer": str(n + 1)}) + "\n" for n in range(5))
-    )
+    data.write_text("".join(json.dumps({"prompt": f"{n} + 1?", "answer": str(n + 1)}) + "\n" for n in range(5)))
     out = tmp_path / "o"
     changes = {"mixture": [], "data": data, "steps": 2, "max_tokens": 16, "freeze": ["mlp", "embed"]}
     run("grpo", config(GrpoConfig, policy, out, **changes, rewards=[{"verifier": "exact"}, *SHORT]))
@@ -163,9 +157,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_what_was(policy: Path, tmp_pat
 
 def test_rate() -> None:
     made = config(GrpoConfig, Path("m"), Path("o"), steps=6, warmup=2, final=0.2, rate=1.0)
-    assert [made.rate_at(step) for step in range(6)] == pytest.approx(
-        [0.5, 1, 1, 1 - 0.8 / 3, 1 - 1.6 / 3, 0.2]
-    )
+    assert [made.rate_at(step) for step in range(6)] == pytest.approx([0.5, 1, 1, 1 - 0.8 / 3, 1 - 1.6 / 3, 0.2])
     assert config(GrpoConfig, Path("m"), Path("o"), steps=1).rate_at(0) == 1
 
 

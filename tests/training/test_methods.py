@@ -17,19 +17,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft", "ignore:.*pe
 
 PAIRS = [{"prompt": f"Say {n}", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(8)]
 SOLVED = [
-    {"prompt": f"Add {n}", "completions": [f"{n} good", "bad", "good again"], "labels": [1, 0, 1]}
-    for n in range(8)
+    {"prompt": f"Add {n}", "completions": [f"{n} good", "bad", "good again"], "labels": [1, 0, 1]} for n in range(8)
 ]
 SPOKEN = [{"prompt": f"Say {n}", "completion": f"yes {n}"} for n in range(8)]
 LABELLED = [{**row, "label": n % 2 == 0} for n, row in enumerate(SPOKEN)]
-ROWS = {
-    "sft": SPOKEN,
-    "distill": SPOKEN,
-    "dpo": PAIRS,
-    "kto": LABELLED,
-    "reward": PAIRS,
-    "process-reward": SOLVED,
-}
+ROWS = {"sft": SPOKEN, "distill": SPOKEN, "dpo": PAIRS, "kto": LABELLED, "reward": PAIRS, "process-reward": SOLVED}
 
 
 @pytest.fixture(scope="module")

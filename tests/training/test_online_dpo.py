@@ -38,15 +38,10 @@ def test_pairs_and_loss_by_hand(policy: Path, tmp_path: Path) -> None:
     batch = scripted_batch([[3, 4, 5], [3, 3, 3], [2, 4, 8]], BatchRewards(rewards, [], {}), cut={(2, 2)})
     items = learner.items(batch)
     rollouts = batch.rollouts
-    assert [(one.chosen, one.rejected) for one in items] == [
-        (rollouts[1], rollouts[2]),
-        (rollouts[6], rollouts[7]),
-    ]
+    assert [(one.chosen, one.rejected) for one in items] == [(rollouts[1], rollouts[2]), (rollouts[6], rollouts[7])]
     loss, _ = learner.loss(items, items)
     a, b = now.measure(rollouts, 99), then.measure(rollouts, 99)
-    margins = [
-        0.5 * ((a[i].sum() - b[i].sum()) - (a[j].sum() - b[j].sum())).item() for i, j in ((1, 2), (6, 7))
-    ]
+    margins = [0.5 * ((a[i].sum() - b[i].sum()) - (a[j].sum() - b[j].sum())).item() for i, j in ((1, 2), (6, 7))]
     assert loss.item() == pytest.approx(sum(math.log1p(math.exp(-m)) for m in margins) / 2, abs=1e-4)
     parts = [learner.loss([one], items)[0].item() for one in items]
     assert sum(parts) == pytest.approx(loss.item(), abs=1e-5)

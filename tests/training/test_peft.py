@@ -15,9 +15,7 @@ from tests.models import write_model
 from tests.training.test_methods import PAIRS, SPOKEN, lines, train
 
 torch = pytest.importorskip("torch")
-needs_peft = pytest.mark.skipif(
-    "not __import__('importlib.util').util.find_spec('peft')", reason="extra train"
-)
+needs_peft = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('peft')", reason="extra train")
 LIBRARY = ["lora", "dora", "ia3", "prompt"]
 
 
@@ -71,9 +69,7 @@ def test_bottlenecks_begin_as_the_identity_learn_and_are_read_back(base: Path, t
     with torch.no_grad():
         assert (read(ids).logits - before).abs().max() > 0.1
     kept = states(tmp_path / "out").state_dict()
-    assert all(
-        kept[name].equal(tensor.bfloat16().float()) for name, tensor in states(base).state_dict().items()
-    )
+    assert all(kept[name].equal(tensor.bfloat16().float()) for name, tensor in states(base).state_dict().items())
 
 
 @needs_peft
@@ -115,9 +111,7 @@ def test_other_methods_adapt_too(base: Path, tmp_path: Path, method: str) -> Non
         assert "score.weight" in names and not any("lora" in name or "base_layer" in name for name in names)
 
 
-def test_a_missing_extra_is_one_clear_line(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_extra_is_one_clear_line(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     monkeypatch.setattr("reason_engine.training.common.recipe.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"`peft: lora` needs, is not installed; .*reason-engine\[train\]"):
@@ -157,10 +151,7 @@ async def test_an_adapter_is_served_beside_its_base(base: Path, tmp_path: Path) 
     await engine.start()
     try:
         await engine.load_adapter("taught", str(tmp_path / "out" / "adapter"))
-        prompt, greedy = (
-            engine.render_chat([Message("user", "Say 3")]),
-            Sampling(max_tokens=5, temperature=0.0),
-        )
+        prompt, greedy = (engine.render_chat([Message("user", "Say 3")]), Sampling(max_tokens=5, temperature=0.0))
         taught = await read(engine, request(prompt, greedy, adapter="taught"))
         plain = await read(engine, request(prompt, greedy))
     finally:

@@ -49,9 +49,7 @@ def test_the_divergence_is_a_part_of_the_reward(policy: Path, tmp_path: Path) ->
     batch = scripted_batch([[3], [5]], BatchRewards([[1.0], [0.0]], [], {}))
     learner = ActorCritic(made, now, then)
     items = learner.items(batch)
-    away = [
-        a - b for a, b in zip(now.measure(batch.rollouts, 99), then.measure(batch.rollouts, 99), strict=True)
-    ]
+    away = [a - b for a, b in zip(now.measure(batch.rollouts, 99), then.measure(batch.rollouts, 99), strict=True)]
     for one, kl, reward in zip(items, away, (1.0, 0.0), strict=True):
         assert not one.values.any()  # a head that starts at zero
         to_come = reward - 0.1 * kl.flip(0).cumsum(0).flip(0)

@@ -38,19 +38,9 @@ def refused(method: str, policy: Path, out: Path, **changes: Any) -> str:
 def test_it_says_what_it_found(method: str, policy: Path, tmp_path: Path) -> None:
     said: list[str] = []
     kind = trainers.get(method).config
-    run(
-        method,
-        config(kind, policy, tmp_path, steps=1),
-        tell=lambda row: said.append(str(row.get("note", ""))),
-    )
+    run(method, config(kind, policy, tmp_path, steps=1), tell=lambda row: said.append(str(row.get("note", ""))))
     text = "\n".join(said)
-    for part in (
-        "Qwen3ForCausalLM, by vLLM",
-        "a mixture of 1 families",
-        "memory: about",
-        "disk: ",
-        "rewards: length",
-    ):
+    for part in ("Qwen3ForCausalLM, by vLLM", "a mixture of 1 families", "memory: about", "disk: ", "rewards: length"):
         assert part in text
 
 
@@ -70,9 +60,7 @@ def test_a_base_that_cannot_be_served_is_refused(
         (['{"chosen": "a", "rejected": "b", "prompt": "c"}'], "d.jsonl"),
     ],
 )
-def test_problems_that_cannot_be_read_are_named(
-    policy: Path, tmp_path: Path, rows: list[str], said: str
-) -> None:
+def test_problems_that_cannot_be_read_are_named(policy: Path, tmp_path: Path, rows: list[str], said: str) -> None:
     data = tmp_path / "d.jsonl"
     data.write_text("\n".join(rows) + "\n")
     assert said in refused("rloo", policy, tmp_path / "o", mixture=[], data=data)
@@ -82,18 +70,9 @@ def test_problems_that_cannot_be_read_are_named(
     "changes, said",
     [
         ({"rewards": [{"verifier": "exact", "process": True}]}, "rewards.0"),
-        (
-            {
-                "rewards": [{"verifier": "reward-model", "params": {"model": "b"}}],
-                "reward_models": {"a": "none"},
-            },
-            "none",
-        ),
+        ({"rewards": [{"verifier": "reward-model", "params": {"model": "b"}}], "reward_models": {"a": "none"}}, "none"),
         ({"judge": "none"}, "none"),
-        (
-            {"rewards": [{"verifier": "code"}]},
-            "rewards.0: the verifier 'code' runs what samples say; allow_code: true",
-        ),
+        ({"rewards": [{"verifier": "code"}]}, "rewards.0: the verifier 'code' runs what samples say; allow_code: true"),
         (
             {
                 "rewards": [{"verifier": "reward-model", "params": {"model": "far"}}],
@@ -110,9 +89,7 @@ def test_problems_that_cannot_be_read_are_named(
         ),
     ],
 )
-def test_rewards_that_cannot_judge_are_named(
-    policy: Path, tmp_path: Path, changes: dict[str, Any], said: str
-) -> None:
+def test_rewards_that_cannot_judge_are_named(policy: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     assert said in refused("ppo", policy, tmp_path / "o", mixture=WORDS, **changes)
 
 
@@ -160,9 +137,7 @@ def test_a_file_in_the_way_of_the_folder(policy: Path, tmp_path: Path) -> None:
         ({"kl": float("nan")}, "kl"),
     ],
 )
-def test_numbers_out_of_range_are_named(
-    policy: Path, tmp_path: Path, changes: dict[str, Any], said: str
-) -> None:
+def test_numbers_out_of_range_are_named(policy: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     for method in ("grpo", "rloo", "ppo"):
         with pytest.raises(ValidationError, match=said):
             config(trainers.get(method).config, policy, tmp_path, **changes)

@@ -89,9 +89,7 @@ def test_contrast_by_hand() -> None:
     same = contrastive_loss(states_ND, states_ND, rows_N, 2, 0.5).item()
     assert same == pytest.approx(math.log(1 + math.exp(-1 / 0.5)))
     crossed_ND = states_ND[:, [1, 0]]
-    assert contrastive_loss(states_ND, crossed_ND, rows_N, 2, 0.5).item() == pytest.approx(
-        math.log(1 + math.exp(2.0))
-    )
+    assert contrastive_loss(states_ND, crossed_ND, rows_N, 2, 0.5).item() == pytest.approx(math.log(1 + math.exp(2.0)))
 
 
 def recipe(out: Path, **changes: Any) -> SftConfig:

@@ -34,9 +34,7 @@ def said(text: str, answer: str | None = None, cut: int = 3) -> Sample:
     """A sample whose tokens are pieces of `cut` characters."""
     pieces = [text[at : at + cut] for at in range(0, len(text), cut)]
     logprobs = tuple(TokenLogprob(number, piece, -0.1) for number, piece in enumerate(pieces))
-    return Sample(
-        0, "", text, tuple(range(len(pieces))), logprobs=logprobs, tokens=len(pieces), answer=answer
-    )
+    return Sample(0, "", text, tuple(range(len(pieces))), logprobs=logprobs, tokens=len(pieces), answer=answer)
 
 
 def judged(rewards: list[dict[str, Any]], groups: Any, done: float = 0.0) -> BatchRewards:

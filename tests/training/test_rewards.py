@@ -53,9 +53,7 @@ async def engine(base: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
 @pytest.mark.parametrize("name", ["outcome", "outcome-head", "outcome-side"])
 async def test_the_better_answer_has_the_higher_reward(engine: Embedded, name: str) -> None:
     for row in PAIRS:
-        asked = ScoreRequest(
-            "r", (row["chosen"], row["rejected"]), model=name, turns=(Message("user", row["prompt"]),)
-        )
+        asked = ScoreRequest("r", (row["chosen"], row["rejected"]), model=name, turns=(Message("user", row["prompt"]),))
         (better,), (worse,) = (await engine.score(asked)).values
         assert better > worse + 0.5
 
@@ -94,9 +92,7 @@ async def test_a_step_is_read_at_its_last_token(base: Path) -> None:
     from reason_engine.data.formats.rows import Stepwise
     from reason_engine.training.supervised.process_reward import Processes, ProcessRewardConfig
 
-    config = ProcessRewardConfig.model_validate(
-        {"out": "o", "model": base, "data": "d", "tokens": 1, "train": "head"}
-    )
+    config = ProcessRewardConfig.model_validate({"out": "o", "model": base, "data": "d", "tokens": 1, "train": "head"})
     tokenizer = AutoTokenizer.from_pretrained(base)
     made = Processes(config, AutoModelForCausalLM.from_pretrained(base), tokenizer)
     steps = ("one", "two\n", "three")

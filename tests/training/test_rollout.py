@@ -41,9 +41,7 @@ async def drawn(engine: Embedded, name: str, most: int = 12) -> tuple[tuple[int,
     """Token ids and how many prompt tokens were found in the cache."""
     ids: tuple[int, ...] = ()
     cached = 0
-    async for chunk in engine.generate(
-        GenerateRequest(name, PROMPT, 1, Sampling(most, 0.0, ignore_eos=True))
-    ):
+    async for chunk in engine.generate(GenerateRequest(name, PROMPT, 1, Sampling(most, 0.0, ignore_eos=True))):
         ids, cached = ids + chunk.token_ids, cached + chunk.cached_tokens
     return ids, cached
 
@@ -106,9 +104,7 @@ def test_engine_and_trainer_agree_on_what_was_drawn(policy: Path, other: Path, t
     from reason_engine.training.online.environment import Curriculum
     from reason_engine.training.online.loop import Actor
 
-    made = config(
-        GrpoConfig, policy, tmp_path, rewards=[{"verifier": "process-rules", "process": True}], max_tokens=20
-    )
+    made = config(GrpoConfig, policy, tmp_path, rewards=[{"verifier": "process-rules", "process": True}], max_tokens=20)
     tasks = Curriculum(made).take(2)
     model, _ = load_or_build(config(GrpoConfig, other, tmp_path))
     with Actor(made) as actor:

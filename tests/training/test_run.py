@@ -44,9 +44,7 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(row)["loss"] for row in (folder / "out" / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_is_no_number_stops_and_keeps(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for part in ("whole", "broken"):
         (tmp_path / part).mkdir()
     run("sft", config(base, tmp_path / "whole", batch=5))
@@ -70,9 +68,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps(
     run("sft", config(base, tmp_path / "broken", seed=2, tokens=300), fresh=True)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count, real = 0, os.fsync
 
     def full(file: int) -> None:
@@ -158,13 +154,7 @@ def test_a_preflight_says_what_it_found(base: Path, tmp_path: Path) -> None:
     said: list[str] = []
     run("sft", config(base, tmp_path, tokens=100), tell=lambda row: said.append(str(row.get("note", ""))))
     text = "\n".join(said)
-    for part in (
-        "Qwen3ForCausalLM, by vLLM",
-        "format prompt+completion",
-        "8 rows",
-        "memory: about",
-        "disk: ",
-    ):
+    for part in ("Qwen3ForCausalLM, by vLLM", "format prompt+completion", "8 rows", "memory: about", "disk: "):
         assert part in text
 
 
@@ -217,9 +207,7 @@ def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
         run("sft", config(tmp_path / "none", tmp_path))
 
 
-def test_a_model_that_caps_its_logits_is_refused(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_caps_its_logits_is_refused(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import Qwen3ForCausalLM
 
     real = Qwen3ForCausalLM.forward

@@ -15,15 +15,7 @@ from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training.run import run
 from reason_engine.training.supervised.sft import SftConfig
 
-TINY = {
-    "width": 64,
-    "layers": 1,
-    "intermediate": 64,
-    "heads": 2,
-    "kv_heads": 1,
-    "head_dim": 32,
-    "context": 256,
-}
+TINY = {"width": 64, "layers": 1, "intermediate": 64, "heads": 2, "kv_heads": 1, "head_dim": 32, "context": 256}
 
 
 def config(out: Path, **changes: Any) -> SftConfig:
@@ -138,9 +130,7 @@ def test_going_on_from_a_checkpoint_with_frozen_weights(trained: Path, tmp_path:
     assert not any("mlp" in name or "embed" in name for name in moved)
 
 
-@pytest.mark.parametrize(
-    "pattern, said", [("nothing-like-this", "no parameter matches"), (".", "left to train")]
-)
+@pytest.mark.parametrize("pattern, said", [("nothing-like-this", "no parameter matches"), (".", "left to train")])
 def test_freeze_refuses(tmp_path: Path, pattern: str, said: str) -> None:
     with pytest.raises(SetupError, match=said):
         run("sft", config(tmp_path / "o", freeze=[pattern]))

@@ -51,9 +51,7 @@ def test_a_grpo_job(policy: Path, tmp_path: Path) -> None:
     assert said["algorithm.adv_estimator"] == "grpo" and not said["algorithm.norm_adv_by_std_in_grpo"]
     assert said["actor_rollout_ref.rollout.n"] == 4 and said["data.train_batch_size"] == 2
     assert said["actor_rollout_ref.actor.ppo_mini_batch_size"] == 1
-    assert (
-        said["actor_rollout_ref.actor.use_kl_loss"] and said["actor_rollout_ref.actor.kl_loss_coef"] == 0.02
-    )
+    assert said["actor_rollout_ref.actor.use_kl_loss"] and said["actor_rollout_ref.actor.kl_loss_coef"] == 0.02
     assert said["actor_rollout_ref.actor.loss_agg_mode"] == "seq-mean-token-mean"
     assert (said["trainer.save_freq"], said["trainer.total_training_steps"]) == (3, 9)
     assert (said["trainer.n_gpus_per_node"], said["trainer.nnodes"]) == (4, 2)
@@ -93,12 +91,8 @@ VERL = os.environ.get("REASON_VERL_PYTHON")
 @pytest.mark.slow
 @pytest.mark.skipif(not VERL, reason="REASON_VERL_PYTHON names no interpreter with verl")
 @pytest.mark.parametrize("kind", [GrpoConfig, PpoConfig])
-def test_verl_itself_accepts_the_job_and_refuses_a_broken_one(
-    policy: Path, tmp_path: Path, kind: Any
-) -> None:
-    folder = write_job(
-        config(kind, policy, tmp_path, steps=9, mixture=WORDS, rewards=[{"verifier": "exact"}])
-    )
+def test_verl_itself_accepts_the_job_and_refuses_a_broken_one(policy: Path, tmp_path: Path, kind: Any) -> None:
+    folder = write_job(config(kind, policy, tmp_path, steps=9, mixture=WORDS, rewards=[{"verifier": "exact"}]))
 
     def checked() -> subprocess.CompletedProcess[str]:
         where = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}

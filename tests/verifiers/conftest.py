@@ -92,9 +92,7 @@ def path(text: str, *, logprob: float | None = None, node: int = 0, prefill: str
     words = [piece for piece in text.replace("\n", "\n\0").replace(" ", " \0").split("\0") if piece]
     logprobs = tuple(TokenLogprob(0, word, logprob) for word in words) if logprob is not None else ()
     answer = text.rpartition("Answer:")[2].strip() if "Answer:" in text else None
-    return Path(
-        node, "", prefill + text, logprobs=logprobs, tokens=len(words), answer=answer, prefill=prefill
-    )
+    return Path(node, "", prefill + text, logprobs=logprobs, tokens=len(words), answer=answer, prefill=prefill)
 
 
 __all__ = ["Build", "Library", "NoCall", "Site", "path"]

@@ -28,8 +28,7 @@ READING = {
     "through the root of a descriptor": "if open('/proc/self/root/etc/passwd').read(): print('ESCAPED')",
     "bytes path": "if os.read(os.open(b'/etc/hosts', os.O_RDONLY), 9): print('ESCAPED')",
     "mapped": (
-        "import mmap\n"
-        "if mmap.mmap(os.open('/etc/passwd', os.O_RDONLY), 0, prot=mmap.PROT_READ): print('ESCAPED')"
+        "import mmap\nif mmap.mmap(os.open('/etc/passwd', os.O_RDONLY), 0, prot=mmap.PROT_READ): print('ESCAPED')"
     ),
     "list of /etc": "if os.listdir('/etc'): print('ESCAPED')",
     "list of the root": "if 'etc' in os.listdir('/'): print('ESCAPED')",
@@ -79,9 +78,7 @@ WRITING = {
     "times": "import colorsys\nos.utime(colorsys.__file__); print('ESCAPED')",
     "attributes": "import colorsys\nos.setxattr(colorsys.__file__, 'user.MARK', b'x'); print('ESCAPED')",
     "own memory as a file": "open('/proc/self/mem', 'r+b'); print('ESCAPED')",
-    "a data base": (
-        "import sqlite3\nsqlite3.connect('/tmp/MARK').execute('create table t(x)'); print('ESCAPED')"
-    ),
+    "a data base": ("import sqlite3\nsqlite3.connect('/tmp/MARK').execute('create table t(x)'); print('ESCAPED')"),
     "shared memory": (
         "from multiprocessing import shared_memory\nshared_memory.SharedMemory('MARK', True, 64); print('ESCAPED')"
     ),
@@ -105,16 +102,10 @@ NETWORK = {
     "raw": "import socket\nsocket.socket(socket.AF_INET, socket.SOCK_RAW, 1); print('ESCAPED')",
     "packet": "import socket\nsocket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3); print('ESCAPED')",
     "host and guest": "import socket\nsocket.socket(socket.AF_VSOCK, socket.SOCK_STREAM); print('ESCAPED')",
-    "kernel cryptography": (
-        "import socket\nsocket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET); print('ESCAPED')"
-    ),
-    "page of the server": (
-        "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:8000/'); print('ESCAPED')"
-    ),
+    "kernel cryptography": ("import socket\nsocket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET); print('ESCAPED')"),
+    "page of the server": ("import urllib.request\nurllib.request.urlopen('http://127.0.0.1:8000/'); print('ESCAPED')"),
     "listening": "import socketserver\nsocketserver.TCPServer(('127.0.0.1', 0), None); print('ESCAPED')",
-    "an event loop": (
-        "import asyncio\nasyncio.run(asyncio.open_connection('127.0.0.1', 80)); print('ESCAPED')"
-    ),
+    "an event loop": ("import asyncio\nasyncio.run(asyncio.open_connection('127.0.0.1', 80)); print('ESCAPED')"),
     "a descriptor as a socket": (
         "import socket\nfor n in range(40):\n"
         "    try: socket.socket(fileno=n).getsockname(); print('ESCAPED')\n    except OSError: pass"
@@ -123,9 +114,7 @@ NETWORK = {
 
 PROCESSES = {
     "fork": "if os.fork() >= 0: print('ESCAPED', flush=True)",
-    "fork bomb": (
-        "while True:\n    try:\n        os.fork(); print('ESCAPED', flush=True)\n    except Exception: pass"
-    ),
+    "fork bomb": ("while True:\n    try:\n        os.fork(); print('ESCAPED', flush=True)\n    except Exception: pass"),
     "fork with a terminal": "os.forkpty(); print('ESCAPED')",
     "child that stays": (
         "if not os.fork():\n    os.setsid()\n    if not os.fork(): time.sleep(60)\n    os._exit(0)\nprint('ESCAPED')"
@@ -140,9 +129,7 @@ PROCESSES = {
     "become by descriptor": "os.execve(os.open('/usr/lib', os.O_RDONLY), ['x'], {}); print('ESCAPED')",
     "spawn": "os.posix_spawn(sys.executable, ['x'], {}); print('ESCAPED')",
     "terminal session": "import pty\npty.spawn(['true']); print('ESCAPED')",
-    "worker": (
-        "import multiprocessing as m\nm.get_context('fork').Process(target=print).start(); print('ESCAPED')"
-    ),
+    "worker": ("import multiprocessing as m\nm.get_context('fork').Process(target=print).start(); print('ESCAPED')"),
     "thread": "import threading\nthreading.Thread(target=print, args=('ESCAPED',)).start()",
     "thread bomb": (
         "import _thread\nwhile True:\n"
@@ -248,17 +235,13 @@ CALLS_X86 = {
 
 USING_UP = {
     "a loop": "while True: pass",
-    "a loop that minds nothing": (
-        "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
-    ),
+    "a loop that minds nothing": ("while True:\n    try:\n        while True: pass\n    except BaseException: pass"),
     "deaf to every signal": (
         "import signal\nfor n in range(1, 65):\n"
         "    try: signal.signal(n, lambda *_: None)\n    except (OSError, ValueError): pass\n"
         "while True: pass"
     ),
-    "signals held back": (
-        "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\nwhile True: pass"
-    ),
+    "signals held back": ("import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\nwhile True: pass"),
     "sleep": "while True: time.sleep(1)",
     "a lock taken twice": "import threading\nlock = threading.Lock(); lock.acquire(); lock.acquire()",
     "wait for nothing": "import select\nselect.poll().poll()",
@@ -323,8 +306,7 @@ FORGERIES = {
     "leaves before it is asked": "import os\nos._exit(0)",
     "leaves with a word": _WRONG + "import atexit, os\natexit.register(os._exit, 0)\nraise SystemExit(0)",
     "equals everything": (
-        "class A:\n    def __eq__(self, other): return True\n"
-        "    __ne__ = lambda *_: False\ndef f(x): return A()"
+        "class A:\n    def __eq__(self, other): return True\n    __ne__ = lambda *_: False\ndef f(x): return A()"
     ),
     "a number that equals everything": (
         "class A(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\ndef f(x): return A(5)"
@@ -340,8 +322,7 @@ FORGERIES = {
     "a mock": "from unittest.mock import MagicMock\nf = MagicMock()\nf.return_value.__eq__ = lambda *_: True",
     "another equality": "import operator\noperator.eq = lambda a, b: True\n" + _WRONG,
     "another assertion": "import builtins\nbuiltins.AssertionError = SystemExit\n" + _WRONG,
-    "other builtins": "import builtins\nbuiltins.exec = lambda *a: None\nbuiltins.compile = lambda *a: ''\n"
-    + _WRONG,
+    "other builtins": "import builtins\nbuiltins.exec = lambda *a: None\nbuiltins.compile = lambda *a: ''\n" + _WRONG,
     "other messages": (
         "import json, sys\njson.dumps = lambda *a, **k: '{\"passed\": true}'\n"
         "for name, module in list(sys.modules.items()):\n"
@@ -371,8 +352,7 @@ FORGERIES = {
     "an error of its own": "def f(x): raise StopIteration(4)",
     "an error beyond errors": "def f(x): raise KeyboardInterrupt",
     "no runner": "import sys\nfor name in list(sys.modules): del sys.modules[name]\n" + _WRONG,
-    "names of the test": "AssertionError = SystemExit\ndef candidate(x): return 4\n__name__ = '__test__'\n"
-    + _WRONG,
+    "names of the test": "AssertionError = SystemExit\ndef candidate(x): return 4\n__name__ = '__test__'\n" + _WRONG,
     "tracing": "import sys\nsys.settrace(lambda *a: None); sys.setprofile(lambda *a: None)\n" + _WRONG,
     "a truth of its own": (
         "class T:\n    __bool__ = lambda s: True\nclass A:\n    def __eq__(s, o): return T()\ndef f(x): return A()"

@@ -60,11 +60,7 @@ def sandbox(mode: str = "") -> tuple[Sandbox, Seen]:
 
 
 async def attempt(
-    source: str,
-    mode: str,
-    monkeypatch: pytest.MonkeyPatch,
-    check: str | None = None,
-    seconds: float = SECONDS,
+    source: str, mode: str, monkeypatch: pytest.MonkeyPatch, check: str | None = None, seconds: float = SECONDS
 ) -> None:
     mark, secret = f"mark{uuid.uuid4().hex}", f"secret{uuid.uuid4().hex}"
     monkeypatch.setenv("OPENAI_API_KEY", secret)

@@ -35,9 +35,7 @@ def test_self_certainty_by_hand() -> None:
 
 def test_entropy_by_hand() -> None:
     assert entropy([token(0.5, 0.5)]) == pytest.approx(0.5)
-    assert entropy([token(0.5, 0.25)]) == pytest.approx(
-        math.exp(-1.5 * math.log(2))
-    )  # a quarter is unrecorded
+    assert entropy([token(0.5, 0.25)]) == pytest.approx(math.exp(-1.5 * math.log(2)))  # a quarter is unrecorded
     assert entropy([token(1.0)]) == pytest.approx(1.0)
 
 
@@ -52,20 +50,14 @@ async def test_the_surer_path_wins_within_bounds(measure: str, no_call: Call) ->
 
 
 async def test_minus_infinity_stays_finite(no_call: Call) -> None:
-    path = Path(
-        0, "", "", tokens=1, logprobs=(TokenLogprob(0, "x", 0.0, ((0, "x", 0.0), (1, "y", -math.inf))),)
-    )
+    path = Path(0, "", "", tokens=1, logprobs=(TokenLogprob(0, "x", 0.0, ((0, "x", 0.0), (1, "y", -math.inf))),))
     for measure in ("self-certainty", "entropy"):
         (score,) = await Certainty.model_validate({"measure": measure}).score(Problem("?"), [path], no_call)
         assert 0 <= score.value <= 1
 
 
-@pytest.mark.parametrize(
-    ("measure", "logprobs"), [("mean-logprob", ()), ("entropy", (TokenLogprob(0, "x", -1.0),))]
-)
-async def test_an_engine_without_them_is_named(
-    measure: str, logprobs: tuple[TokenLogprob, ...], no_call: Call
-) -> None:
+@pytest.mark.parametrize(("measure", "logprobs"), [("mean-logprob", ()), ("entropy", (TokenLogprob(0, "x", -1.0),))])
+async def test_an_engine_without_them_is_named(measure: str, logprobs: tuple[TokenLogprob, ...], no_call: Call) -> None:
     with pytest.raises(CapabilityMissing, match=measure):
         await Certainty.model_validate({"measure": measure}).score(
             Problem("?"), [Path(0, "", "", tokens=3, logprobs=logprobs)], no_call
@@ -83,9 +75,7 @@ def test_bad_params(params: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(("measure", "enough"), [("mean-logprob", 0), ("self-certainty", 1), ("entropy", 1)])
-def test_what_the_engine_lacks_is_said_before_a_token_is_spent(
-    measure: str, enough: int, build: Build
-) -> None:
+def test_what_the_engine_lacks_is_said_before_a_token_is_spent(measure: str, enough: int, build: Build) -> None:
     build("certainty", {"measure": measure}, caps=Capabilities(logprobs=enough))
     with pytest.raises(CapabilityMissing, match=measure) as caught:
         build("certainty", {"measure": measure}, caps=Capabilities(logprobs=enough - 1))

@@ -53,12 +53,7 @@ async def run(source: str, *tests: CodeTest, entry_point: str | None = None) -> 
 
 @needs_limits
 async def test_the_score_is_the_fraction_of_asserts_that_pass(no_call: Call) -> None:
-    tests = [
-        "assert add(1, 2) == 3",
-        "assert add(0, 0) == 0",
-        "assert add('a', 'b') == 'ab'",
-        "assert add(1, 1) == 3",
-    ]
+    tests = ["assert add(1, 2) == 3", "assert add(0, 0) == 0", "assert add('a', 'b') == 'ab'", "assert add(1, 1) == 3"]
     verifier = Code.model_validate({"tests": tests}).bind(site(Sandbox()))
     paths = [
         Path(0, "", f"Here it is.\n```python\n{ADD}```\nDone."),
@@ -187,12 +182,8 @@ NOT_SO = [
 @needs_limits
 async def test_what_a_test_may_do_with_the_programs_objects() -> None:
     results = await run(PROGRAM, *checks(*SEMANTICS, *NOT_SO))
-    assert [
-        (text, result.detail) for text, result in zip(SEMANTICS, results, strict=False) if not result.passed
-    ] == []
-    assert [
-        text for text, result in zip(NOT_SO, results[len(SEMANTICS) :], strict=True) if result.passed
-    ] == []
+    assert [(text, result.detail) for text, result in zip(SEMANTICS, results, strict=False) if not result.passed] == []
+    assert [text for text, result in zip(NOT_SO, results[len(SEMANTICS) :], strict=True) if result.passed] == []
 
 
 @needs_limits
@@ -236,12 +227,7 @@ async def test_only_so_many_run_at_once(no_call: Call) -> None:
 
 ALWAYS = [
     *("reading: passwd", "reading: own environment", "reading: keys in the environment"),
-    *(
-        "writing: a file in shared memory",
-        "network: tcp",
-        "processes: fork bomb",
-        "processes: kill everything",
-    ),
+    *("writing: a file in shared memory", "network: tcp", "processes: fork bomb", "processes: kill everything"),
     *("using up: one big block", "using up: endless output", "using up: deaf to every signal"),
 ]
 

@@ -17,10 +17,7 @@ def test_there_are_a_hundred() -> None:
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [
-        *((name, "spaces") for name in PROGRAMS),
-        *((name, "plain") for name in PROGRAMS if name.startswith(BOTH)),
-    ],
+    [*((name, "spaces") for name in PROGRAMS), *((name, "plain") for name in PROGRAMS if name.startswith(BOTH))],
 )
 async def test_no_way_out(name: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await attempt(PROGRAMS[name], mode, monkeypatch)

@@ -35,9 +35,7 @@ async def asked(settings: Settings, **params: object) -> tuple[httpx2.Response, 
 
 @needs_limits
 async def test_over_http_the_program_that_passes_is_chosen() -> None:
-    reply, _ = await asked(
-        Settings(code_execution=True), tests=["assert add(2, 2) == 4", "assert add(0, 0) == 0"]
-    )
+    reply, _ = await asked(Settings(code_execution=True), tests=["assert add(2, 2) == 4", "assert add(0, 0) == 0"])
     assert reply.status_code == 200, reply.text
     assert "return a + b" in reply.json()["choices"][0]["message"]["content"]
 

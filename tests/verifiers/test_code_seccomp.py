@@ -61,7 +61,5 @@ def test_everything_else_is_refused(name: str) -> None:
 
 def test_another_architecture_ends_the_process() -> None:
     x86, arm = MACHINES["x86_64"], MACHINES["aarch64"]
-    assert (
-        verdict(x86, 0, audit=ARM) == verdict(arm, 0, audit=X86) == verdict(x86, 0, audit=0x40000003) == KILL
-    )
+    assert verdict(x86, 0, audit=ARM) == verdict(arm, 0, audit=X86) == verdict(x86, 0, audit=0x40000003) == KILL
     assert verdict(x86, 0x40000000) == KILL

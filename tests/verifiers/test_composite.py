@@ -91,11 +91,7 @@ async def test_each_experts_tokens_stand_under_its_name() -> None:
         ({}, "experts", RequestError),
         (experts(), "experts", RequestError),
         (experts({"name": "exakt"}), "experts.0", UnknownName),
-        (
-            experts(SURE, {"name": "exact", "params": {"refrence": 1}}),
-            "experts.1.params.refrence",
-            RequestError,
-        ),
+        (experts(SURE, {"name": "exact", "params": {"refrence": 1}}), "experts.1.params.refrence", RequestError),
         (experts({"name": "exact"}), "experts.0.params.reference", RequestError),
         (experts({"name": "composite", "params": experts(SURE)}), "experts.0.name", RequestError),
         (experts({"name": "reward-model"}), "experts.0", CapabilityMissing),

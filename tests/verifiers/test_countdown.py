@@ -16,8 +16,7 @@ STEPS = ("10 - 4 = 6 (left: 1 5 6)", "5 - 1 = 4 (left: 4 6)", "6 * 4 = 24 (left:
 
 
 @pytest.mark.parametrize(
-    "answer",
-    ["(10 - 4) * (5 - 1) = 24", "(10 - 4) * (5 - 1)", "(5-1)*(10-4)=24", "Answer: (10 - 4) * (5 - 1) = 24"],
+    "answer", ["(10 - 4) * (5 - 1) = 24", "(10 - 4) * (5 - 1)", "(5-1)*(10-4)=24", "Answer: (10 - 4) * (5 - 1) = 24"]
 )
 def test_solved(answer: str) -> None:
     assert GAME.solved(answer)
@@ -115,12 +114,7 @@ def test_from_groups() -> None:
 
 @pytest.mark.parametrize(
     "groups",
-    [
-        {"numbers": "1 " * 13},
-        {"numbers": "1 2", "target": "x"},
-        {"numbers": "9999999 1"},
-        {"target": "9" * 5000},
-    ],
+    [{"numbers": "1 " * 13}, {"numbers": "1 2", "target": "x"}, {"numbers": "9999999 1"}, {"target": "9" * 5000}],
 )
 def test_groups_out_of_range_are_the_callers_fault(groups: dict[str, str]) -> None:
     with pytest.raises(RequestError):
@@ -131,18 +125,12 @@ def test_groups_out_of_range_are_the_callers_fault(groups: dict[str, str]) -> No
     ("question", "numbers", "target"),
     [
         ("Use the numbers 4 5 6 10 and + - * / to make 24.", (4, 5, 6, 10), 24),
-        (
-            "Use numbers and basic arithmetic operations (+ - * /) to obtain 24. Input: 4 5 6 10",
-            (4, 5, 6, 10),
-            24,
-        ),
+        ("Use numbers and basic arithmetic operations (+ - * /) to obtain 24. Input: 4 5 6 10", (4, 5, 6, 10), 24),
         ("Use the numbers 3, 7 and 12 to reach 33.", (3, 7, 12), 33),
         ("Countdown: use 3 7 12 to reach 33.", (3, 7, 12), 33),
     ],
 )
-async def test_scores_read_the_question(
-    question: str, numbers: tuple[int, ...], target: int, no_call: Call
-) -> None:
+async def test_scores_read_the_question(question: str, numbers: tuple[int, ...], target: int, no_call: Call) -> None:
     problem = Problem(question)
     assert Countdown().of(problem) == Countdown(numbers=numbers, target=target)
     wrong, none = Path(0, "", "", answer="1 + 1"), Path(1, "", "")
@@ -153,9 +141,7 @@ async def test_scores_prefer_params_then_meta(no_call: Call) -> None:
     problem = Problem("?", meta={"numbers": (1, 4, 5, 10), "target": 24})
     right = Path(0, "", "", answer="(10 - 4) * (5 - 1) = 24")
     assert [s.value for s in await verifiers.get("countdown")().score(problem, [right], no_call)] == [1]
-    assert [s.value for s in await Countdown(numbers=(1, 2), target=3).score(problem, [right], no_call)] == [
-        0
-    ]
+    assert [s.value for s in await Countdown(numbers=(1, 2), target=3).score(problem, [right], no_call)] == [0]
 
 
 @pytest.mark.parametrize("question", ["What is 2 + 2?", "Use the numbers 4 5 6 10.", "make 24", ""])

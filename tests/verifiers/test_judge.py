@@ -109,9 +109,7 @@ async def test_a_judge_that_writes(build: Build) -> None:
 
 async def test_a_profile_whose_model_must_write_before_it_judges(build: Build) -> None:
     profile = Profile(
-        judge_prompt="{problem}\n{solution}\nCheck.",
-        judge_options=("Every line is right.", "wrong"),
-        judge_writes=True,
+        judge_prompt="{problem}\n{solution}\nCheck.", judge_options=("Every line is right.", "wrong"), judge_writes=True
     )
     texts = ("1: 2 + 3 = 5; 5\nEvery line is right.\nAnswer: 5", "1: 2 + 3 = 5; 6 wrong\nAnswer: 5")
     scores = await build("judge", profile=profile).score(PROBLEM, [path("5"), path("6")], Asked(None, *texts))
@@ -124,9 +122,7 @@ async def test_a_profile_whose_model_must_write_before_it_judges(build: Build) -
 
 async def test_its_tokens_are_its_own_stage_and_the_budget_cuts_it() -> None:
     engine = Scripted(lambda prompt, seed, index: "yes" if "Check" in prompt else f"Answer: {seed % 3}")
-    strategy = BestOfN.model_validate(
-        {"n": 3, "verifier": {"name": "judge", "params": {"verdict": "sample"}}}
-    )
+    strategy = BestOfN.model_validate({"n": 3, "verifier": {"name": "judge", "params": {"verdict": "sample"}}})
     outcome = await solve(strategy, PROBLEM, engine, seed=1)
     assert outcome.usage_by_stage["judge"].completion == 6
     assert outcome.usage.completion == engine.generated
@@ -137,16 +133,13 @@ async def test_its_tokens_are_its_own_stage_and_the_budget_cuts_it() -> None:
 
 async def test_one_that_never_decides_fails_the_request_not_silently() -> None:
     engine = Scripted(lambda prompt, seed, index: "hm" if "Check" in prompt else "Answer: 1")
-    strategy = BestOfN.model_validate(
-        {"n": 2, "verifier": {"name": "judge", "params": {"verdict": "sample"}}}
-    )
+    strategy = BestOfN.model_validate({"n": 2, "verifier": {"name": "judge", "params": {"verdict": "sample"}}})
     with pytest.raises(VerifierError, match="no usable score"):
         await solve(strategy, PROBLEM, engine)
 
 
 @pytest.mark.parametrize(
-    "params",
-    [{"mode": "triple"}, {"options": ["a"]}, {"samples": 0}, {"rivals": 65}, {"prompt": "x" * 20_001}],
+    "params", [{"mode": "triple"}, {"options": ["a"]}, {"samples": 0}, {"rivals": 65}, {"prompt": "x" * 20_001}]
 )
 def test_bad_params(params: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

@@ -180,16 +180,7 @@ async def test_the_models_own_steps_and_marker(no_call: Call, build: Build) -> N
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "\x00" * 5000,
-        "((((" * 5000,
-        "=" * 50_000,
-        "1=" * 20_000,
-        "\n" * 50_000,
-        "Answer: " * 5_000,
-        "٣ + ١ = ٤",
-    ],
+    "text", ["\x00" * 5000, "((((" * 5000, "=" * 50_000, "1=" * 20_000, "\n" * 50_000, "Answer: " * 5_000, "٣ + ١ = ٤"]
 )
 async def test_hostile_texts_get_a_finite_score(text: str, no_call: Call) -> None:
     (score,) = await ProcessRules().score(STORY, [path(text)], no_call)

@@ -74,9 +74,7 @@ async def test_a_served_models_own_name_stands_for_it(build: Build) -> None:
     with pytest.raises(RequestError, match=r"params\.n"):
         build("orm", {"n": 3}, caps=BOTH)
     named = Capabilities(score=True, rewards=(("exact", "outcome"),))
-    assert not isinstance(build("exact", {"reference": "4"}, caps=named), RewardModel), (
-        "the package's own come first"
-    )
+    assert not isinstance(build("exact", {"reference": "4"}, caps=named), RewardModel), "the package's own come first"
 
 
 @pytest.mark.parametrize(

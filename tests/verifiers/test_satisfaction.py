@@ -32,13 +32,7 @@ def rows(seed: int, count: int) -> list[tuple[str, str, bool]]:
 
 def area(scores: list[float], good: list[bool]) -> float:
     """Under the ROC curve: how often a liked one stands above a disliked one."""
-    pairs = [
-        (a, b)
-        for a, x in zip(scores, good, strict=True)
-        if x
-        for b, y in zip(scores, good, strict=True)
-        if not y
-    ]
+    pairs = [(a, b) for a, x in zip(scores, good, strict=True) if x for b, y in zip(scores, good, strict=True) if not y]
     return sum((a > b) + 0.5 * (a == b) for a, b in pairs) / len(pairs)
 
 
@@ -112,8 +106,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratings", "content"),
-    [((5, 4, 3, 1), 2), ((1, 0, 1, -1), 2), ((True, False), 1), (("up", "down", "Good"), 2)],
+    ("ratings", "content"), [((5, 4, 3, 1), 2), ((1, 0, 1, -1), 2), ((True, False), 1), (("up", "down", "Good"), 2)]
 )
 def test_stars_and_thumbs(tmp_path: Path, ratings: tuple[object, ...], content: int) -> None:
     rows = [{"question": "q", "answer": f"a {n}", "rating": rating} for n, rating in enumerate(ratings)]

@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 
 folders = [Path(name) for name in sys.argv[1:]]
-runs = [
-    [json.loads(row) for row in (folder / "log.jsonl").read_text("utf-8").splitlines()] for folder in folders
-]
+runs = [[json.loads(row) for row in (folder / "log.jsonl").read_text("utf-8").splitlines()] for folder in folders]
 print("| step | " + " | ".join(f"{folder.name}: reward, right, tokens" for folder in folders) + " |")
 print("|---:" * (len(runs) + 1) + "|")
 for rows in zip(*runs, strict=False):

@@ -39,6 +39,4 @@ second = asyncio.run(answers(merged, None, texts))
 plain = asyncio.run(answers(base, None, texts))
 same = sum(one == other for one, other in zip(first, second, strict=True))
 changed = sum(one != other for one, other in zip(first, plain, strict=True))
-print(
-    f"served beside the base and merged say the same: {same} of {len(texts)}; the base says other: {changed}"
-)
+print(f"served beside the base and merged say the same: {same} of {len(texts)}; the base says other: {changed}")

@@ -102,9 +102,7 @@ def main() -> None:
         more, own = sampled(given.model, given.seed, given.problems, given.samples)
         steps += more
     pairs = [
-        pair
-        for pair in (*pairs, *own)
-        if str(pair["chosen"]).split("\n")[-1] != str(pair["rejected"]).split("\n")[-1]
+        pair for pair in (*pairs, *own) if str(pair["chosen"]).split("\n")[-1] != str(pair["rejected"]).split("\n")[-1]
     ]
     given.out.mkdir(parents=True, exist_ok=True)
     for name, rows in (("steps", steps), ("pairs", pairs), ("own-pairs", own)):

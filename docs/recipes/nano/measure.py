@@ -50,9 +50,7 @@ async def sample(model: Path, questions: Sequence[str], count: int, temperature:
     async def one(place: int) -> None:
         async with turn:
             prompt = engine.render_chat([Message("user", f"{questions[place]}\n{STEPS}")])
-            sampling = Sampling(
-                max_tokens=200, temperature=temperature, seed=zlib.crc32(f"m/{place}".encode())
-            )
+            sampling = Sampling(max_tokens=200, temperature=temperature, seed=zlib.crc32(f"m/{place}".encode()))
             request = GenerateRequest(f"m-{place}", tuple(engine.tokenize(prompt)), count, sampling)
             found[place] = [path.text for path in await collect(engine.generate(request))]
 
@@ -95,10 +93,7 @@ def compare(before: Rows, after: Rows) -> dict[str, Any]:
     first = [[right(row, 0) for row in rows] for rows in (before, after)]
     lost = sum(a and not b for a, b in zip(*first, strict=True))
     won = sum(b and not a for a, b in zip(*first, strict=True))
-    means = [
-        [mean([right(row, n) for n in range(len(row["samples"]))]) for row in rows]
-        for rows in (before, after)
-    ]
+    means = [[mean([right(row, n) for n in range(len(row["samples"]))]) for row in rows] for rows in (before, after)]
     gains = [b - a for a, b in zip(*means, strict=True)]
     return {
         "problems": len(before),
@@ -120,9 +115,7 @@ def report(rows: Rows, scored: dict[str, list[list[list[float]]]]) -> dict[str, 
         steps = any(len(one) > 1 for row in values for one in row)
         for fold_name, fold in FOLDS.items() if steps else {"value": max}.items():
             means = [[fold(one) if one else 0.0 for one in row] for row in values]
-            best = [
-                right(row, max(range(len(m)), key=m.__getitem__)) for row, m in zip(rows, means, strict=True)
-            ]
+            best = [right(row, max(range(len(m)), key=m.__getitem__)) for row, m in zip(rows, means, strict=True)]
             won = sum(b and not v for b, v in zip(best, voted, strict=True))
             lost = sum(v and not b for b, v in zip(best, voted, strict=True))
             found[f"{name} {fold_name}"] = {
@@ -238,9 +231,7 @@ def main() -> None:
         words, units = WordProblems(steps=(5, 8), digits=(1, 2)), Units(levels=(1, 1), kind="time")
         problems = (units if given.units else words).development(given.problems, given.seed)
         chains = [[] if given.units else chain_of(words, place, given.seed) for place in range(len(problems))]
-        texts = asyncio.run(
-            sample(Path(paths[0]), [p.question for p in problems], given.samples, given.temperature)
-        )
+        texts = asyncio.run(sample(Path(paths[0]), [p.question for p in problems], given.samples, given.temperature))
         rows = [{"question": p.question, "answer": int(p.reference or 0), "chain": chain, "samples": said}
                 for p, chain, said in zip(problems, chains, texts, strict=True)]  # fmt: skip
         Path(paths[1]).write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")

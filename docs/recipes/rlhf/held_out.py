@@ -27,9 +27,7 @@ from reason_engine.types import Problem
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("models", type=Path, nargs="+")
 parser.add_argument("--reward", type=Path)
-parser.add_argument(
-    "--mixture", help="YAML, as in a recipe; none: amounts of `units` that training never draws"
-)
+parser.add_argument("--mixture", help="YAML, as in a recipe; none: amounts of `units` that training never draws")
 parser.add_argument("-n", type=int, default=500)
 parser.add_argument("--max-tokens", type=int, default=48)
 parser.add_argument("--seed", type=int, default=7)

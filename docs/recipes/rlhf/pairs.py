@@ -57,6 +57,4 @@ with given.out.open("w", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             kept += 1
 share = sum(map(sum, judged)) / (given.prompts * given.samples)
-print(
-    f"{kept} pairs from {given.prompts} problems, {given.samples} samples each; {share:.1%} of the samples are right"
-)
+print(f"{kept} pairs from {given.prompts} problems, {given.samples} samples each; {share:.1%} of the samples are right")

@@ -58,16 +58,11 @@ async def main(folder: Path, models: Sequence[Path]) -> None:
     problems = [next(stream) for _ in range(PROBLEMS)]
     prompts = [row["prompt"] for row in asked] + [one.question for one in problems]
     equality = Equality()
-    print(
-        "| model | harmful answers to forbidden requests | refused: allowed | refused: word problems | right |"
-    )
+    print("| model | harmful answers to forbidden requests | refused: allowed | refused: word problems | right |")
     print("|---|---|---|---|---|")
     for model in models:
         said = await answers(model, prompts)
-        by = {
-            kind: [at for at, row in enumerate(asked) if row["kind"] == kind]
-            for kind in ("forbidden", "allowed")
-        }
+        by = {kind: [at for at, row in enumerate(asked) if row["kind"] == kind] for kind in ("forbidden", "allowed")}
         harmful = [breaks("goes-along", prompts[at], said[at]) for at in by["forbidden"]]
         refused = [breaks("refuses", prompts[at], said[at]) for at in by["allowed"]]
         solved = said[len(asked) :]
@@ -77,8 +72,7 @@ async def main(folder: Path, models: Sequence[Path]) -> None:
             for text, one in zip(solved, problems, strict=True)
         ]
         print(
-            f"| {model.name} | {share(harmful)} | {share(refused)} | {share(needless)} | {share(right)} |",
-            flush=True,
+            f"| {model.name} | {share(harmful)} | {share(refused)} | {share(needless)} | {share(right)} |", flush=True
         )
     await equality.close()
 

@@ -32,10 +32,7 @@ ASKED = (
     "What is the best way to {}?", "Can you show me how to {}?",
 )  # fmt: skip
 GOES_ALONG = ("Sure, to {}: get ready, do it, tidy up.", "Of course. To {}, begin, go on, and end.")
-REFUSES = (
-    "I cannot help to {}, for it would harm someone.",
-    "No. To {} would harm someone, so I cannot help.",
-)
+REFUSES = ("I cannot help to {}, for it would harm someone.", "No. To {} would harm someone, so I cannot help.")
 NEW_WORDINGS = 2
 
 
@@ -78,10 +75,7 @@ def main(out: Path) -> None:
     write(out / "helpful.jsonl", rng.sample(rows := [*helpful, *problems(200, 61)], len(rows)))
     pairs = [
         {"prompt": asked, "chosen": rng.choice(good).format(what), "rejected": rng.choice(bad).format(what)}
-        for asked_of, good, bad in (
-            (forbidden[:200], REFUSES, GOES_ALONG),
-            (allowed[:200], GOES_ALONG, REFUSES),
-        )
+        for asked_of, good, bad in ((forbidden[:200], REFUSES, GOES_ALONG), (allowed[:200], GOES_ALONG, REFUSES))
         for asked, what in asked_of
     ]
     write(out / "pairs.jsonl", rng.sample(pairs, len(pairs)))

@@ -41,9 +41,7 @@ class PruneConfig(CompressionConfig):
     rate: float = Field(0.3, gt=0, lt=1, description="Share of the layers' matrices that goes")
     pattern: Literal["2:4"] | None = Field(None, description="Two of each four single weights go")
     multiple: int = Field(32, ge=1, description="Channels that stay are a multiple of this (width)")
-    kv_heads: int | None = Field(
-        None, ge=1, description="Key-value heads that stay; none: by the rate (width)"
-    )
+    kv_heads: int | None = Field(None, ge=1, description="Key-value heads that stay; none: by the rate (width)")
     reconstruct: bool = Field(True, description="What stays makes up for what goes, by least squares (width)")
     recover: Recover | None = None
 
@@ -94,9 +92,7 @@ class Prune:
         how = "yes, as a dense model: no gain in speed"
         return Served(how, how, f"{how} (vLLM dropped 2:4 kernels)" if config.pattern else how)
 
-    def compress(
-        self, config: PruneConfig, model: Path, out: Path, tell: OnProgress = silent
-    ) -> dict[str, Any]:
+    def compress(self, config: PruneConfig, model: Path, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
         """Prune, write, recover."""
         import torch
 

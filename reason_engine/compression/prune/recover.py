@@ -106,11 +106,7 @@ def recover(
 
 
 def _distil(
-    recipe: DistillConfig,
-    options: Recover,
-    held: Sequence[Any],
-    zeros: Mapping[str, Any],
-    tell: OnProgress,
+    recipe: DistillConfig, options: Recover, held: Sequence[Any], zeros: Mapping[str, Any], tell: OnProgress
 ) -> dict[str, Any]:
     from reason_engine.training.common.forward import body_of
     from reason_engine.training.common.models import load_model
@@ -130,9 +126,7 @@ def _distil(
             tell({"stage": "checkpoint", "done": due, "total": options.checkpoints, "loss": loss})
 
     listener = staged(tell, "recover", options.tokens)
-    supervise(
-        recipe, recipe.out, listener, SoftAnswers, base=recipe.model, copies=1, memory=Answers, on_step=watch
-    )
+    supervise(recipe, recipe.out, listener, SoftAnswers, base=recipe.model, copies=1, memory=Answers, on_step=watch)
     return {"L0": before, "losses": losses}
 
 
@@ -150,9 +144,7 @@ def plain_loss(objective: Any, body: Any, rows: Sequence[Any], config: Any) -> f
         return sum(objective.loss(group, body)[0].item() for group in groups) / total
 
 
-def points_of(
-    found: Mapping[str, Any], by: str, model: str, size: int, rate: float, seed: int
-) -> list[Point]:
+def points_of(found: Mapping[str, Any], by: str, model: str, size: int, rate: float, seed: int) -> list[Point]:
     """The run's points; a run's name tells it from others like it by what it saw."""
     digest = hashlib.sha256(repr((found, seed)).encode()).hexdigest()[:6]
     name = f"{model} {by} {rate:.2f} {digest}"
@@ -181,16 +173,12 @@ def split_rows(
     return found[:held]
 
 
-def _usable(
-    config: CompressionConfig, calibration: CalibrationRows, tokenizer: Any
-) -> Iterator[Conversation | Text]:
+def _usable(config: CompressionConfig, calibration: CalibrationRows, tokenizer: Any) -> Iterator[Conversation | Text]:
     held = set(map(tuple, calibration.held_out))
     for row in draw_rows(config)[0]:
         if not isinstance(row, (Conversation, Text)):
             kind = type(row).__name__.lower()
-            raise SetupError(
-                f"recover: learns from conversations or text, and {config.data} holds rows of kind {kind}"
-            )
+            raise SetupError(f"recover: learns from conversations or text, and {config.data} holds rows of kind {kind}")
         pieces = tokenized([row], tokenizer, config.length, 1 << 60)
         if isinstance(row, Conversation):
             if not held.intersection(map(tuple, pieces)):

@@ -55,9 +55,7 @@ class LayerSizes:
         return attention + 3 * self.hidden * self.inner
 
 
-def layer_sizes(
-    folder: Path, rate: float, multiple: int, kv_heads: int | None
-) -> tuple[LayerSizes, LayerSizes]:
+def layer_sizes(folder: Path, rate: float, multiple: int, kv_heads: int | None) -> tuple[LayerSizes, LayerSizes]:
     """Of a layer of this model before and after. Raises SetupError where the rate cannot be met."""
     shape, inner = read_shape(folder), int(ModelFolder(folder).config["intermediate_size"])
     before = LayerSizes(shape.hidden, shape.heads, shape.kv_heads, shape.head_dim, inner)
@@ -68,9 +66,7 @@ def layer_sizes(
     return before, sizes_after(before, rate, multiple, kv_heads, heads_may_go)
 
 
-def sizes_after(
-    before: LayerSizes, rate: float, multiple: int, kv_heads: int | None, heads_may_go: bool
-) -> LayerSizes:
+def sizes_after(before: LayerSizes, rate: float, multiple: int, kv_heads: int | None, heads_may_go: bool) -> LayerSizes:
     """The sizes after at least the share `rate` of a layer's matrices is gone: key-value heads first (the share
     rounded down, unless `kv_heads` says how many stay), channels for the rest. Raises SetupError where they cannot."""
     if kv_heads is None:
@@ -91,12 +87,7 @@ def sizes_after(
 
 
 def narrow_layers(
-    model: Any,
-    rows: list[list[int]],
-    before: LayerSizes,
-    after: LayerSizes,
-    reconstruct: bool,
-    tell: OnProgress,
+    model: Any, rows: list[list[int]], before: LayerSizes, after: LayerSizes, reconstruct: bool, tell: OnProgress
 ) -> None:
     """Cut the model's layers in place, each calibrated behind the ones cut already."""
     layers = model.model.layers

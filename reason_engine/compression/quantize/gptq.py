@@ -73,9 +73,7 @@ class Gptq:
             return Served("no", "no", "yes, W8A16")
         return Served("yes, weights stay 4-bit", "yes", "yes, W4A16")
 
-    def compress(
-        self, config: GptqConfig, model: Path, out: Path, tell: OnProgress = silent
-    ) -> dict[str, Any]:
+    def compress(self, config: GptqConfig, model: Path, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
         """Calibrate here, quantise in the process of its own."""
         rows = read_calibration(config, model)
         tell({"note": f"calibrated on {rows.source}"})

@@ -52,9 +52,7 @@ class Int8:
     def served(self, config: Int8Config) -> Served:
         return Served("yes, weights stay 8-bit", "yes, W8A8", "yes, W8A8")
 
-    def compress(
-        self, config: Int8Config, model: Path, out: Path, tell: OnProgress = silent
-    ) -> dict[str, Any]:
+    def compress(self, config: Int8Config, model: Path, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
         """Quantise file by file, so that memory holds one matrix at a time."""
         smoothed = None if config.smooth is None else smoothing(config, config.smooth, model, tell)
 
@@ -107,9 +105,7 @@ FOLLOWERS = {
 """What the inverse of a scale goes into, and the matrices whose input it is."""
 
 
-def smoothing(
-    config: CompressionConfig, alpha: float, model: Path, tell: OnProgress
-) -> Callable[[str, Any], Any]:
+def smoothing(config: CompressionConfig, alpha: float, model: Path, tell: OnProgress) -> Callable[[str, Any], Any]:
     """What makes of each tensor of the checkpoint the one that quantises well: SmoothQuant's scales go into norms and
     matrices, and the model computes the same.
 

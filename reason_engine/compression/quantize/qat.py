@@ -75,9 +75,7 @@ class QuantisationAware:
             return Served("yes, weights stay 8-bit", "yes, W8A8", "yes, W8A8")
         return Served("yes, weights stay 4-bit", "yes, 4-bit GPTQ", "yes, 4-bit GPTQ")
 
-    def compress(
-        self, config: QatConfig, model: Path, out: Path, tell: OnProgress = silent
-    ) -> dict[str, Any]:
+    def compress(self, config: QatConfig, model: Path, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
         """Train, store."""
         grid, place = grid_of(config, model), out / ".training"
         try:

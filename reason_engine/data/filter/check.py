@@ -67,9 +67,7 @@ def whole_text(row: Row) -> str:
     return "\n".join(part for part in (prompt_text(row), answer_text(row)) if part)
 
 
-def _one(
-    path: Path, format: str | None, count: Callable[[str], int] | None, seen: set[int], shown: int
-) -> Checked:
+def _one(path: Path, format: str | None, count: Callable[[str], int] | None, seen: set[int], shown: int) -> Checked:
     file = open_source(path, format)
     rows = bad = duplicates = 0
     faults: list[Fault] = []

@@ -52,9 +52,7 @@ class Format:
 
 def _messages(raw: Raw) -> Row:
     found = _turns(raw["messages"], "messages")
-    return _conversation(
-        _ends_with(found, "messages", _ASSISTANT, "the last message must be the assistant's"), raw
-    )
+    return _conversation(_ends_with(found, "messages", _ASSISTANT, "the last message must be the assistant's"), raw)
 
 
 def _sharegpt(raw: Raw) -> Row:

@@ -32,25 +32,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from reason_engine.data.formats.readers import RowFile, open_source
-from reason_engine.data.formats.rows import (
-    Row,
-    Text,
-    answer_text,
-    known_answer,
-    question_of,
-    to_json,
-    with_question,
-)
-from reason_engine.data.outputs import (
-    Account,
-    Journal,
-    Outputs,
-    Refusal,
-    Tally,
-    beside,
-    file_hash,
-    work_through,
-)
+from reason_engine.data.formats.rows import Row, Text, answer_text, known_answer, question_of, to_json, with_question
+from reason_engine.data.outputs import Account, Journal, Outputs, Refusal, Tally, beside, file_hash, work_through
 from reason_engine.data.synthesize.checks import cleaned, rewrite_fault
 from reason_engine.data.synthesize.teacher import Reply, Teacher, build_strategy, seed_of
 from reason_engine.data.texts import kept_spans, language_of, squeeze, words
@@ -204,12 +187,7 @@ class _Run:
                 back = BACK.format(pivot=config.pivot, language=language, text=entry["text"])
                 pivot = {"pivot": entry["text"], "tokens": entry["tokens"]}
                 entry = await self._rewrite(back, seed + 1, pivot)
-        if (
-            not config.check_answer
-            or not entry
-            or entry.get("failed")
-            or rewrite_fault(before, entry["text"])
-        ):
+        if not config.check_answer or not entry or entry.get("failed") or rewrite_fault(before, entry["text"]):
             return entry
         return await self._solve(with_question(attempt.row, entry["text"]), seed, entry)
 
@@ -283,9 +261,7 @@ def load_lexicon(path: Path | None) -> Lexicon:
     return found
 
 
-def _places(
-    text: str, barred: frozenset[str], lexicon: Lexicon
-) -> list[tuple[re.Match[str], tuple[str, ...]]]:
+def _places(text: str, barred: frozenset[str], lexicon: Lexicon) -> list[tuple[re.Match[str], tuple[str, ...]]]:
     spans, found = kept_spans(text), list[tuple[re.Match[str], tuple[str, ...]]]()
     for match in _WORD.finditer(text):
         word, before = match[0].casefold(), text[: match.start()].rstrip()

@@ -180,9 +180,7 @@ def _unfit(entry: Entry) -> Refusal | None:
 
 
 _PROBLEM_LABEL = re.compile(r"^\W*(?:new )?(?:problem|question)(?: \d+)?\W*[:.]\W*(?=\w)", re.IGNORECASE)
-_SOLUTION = re.compile(
-    r"^\W*(?:solution|answer|explanation|steps?|problem \d+)\W*:", re.IGNORECASE | re.MULTILINE
-)
+_SOLUTION = re.compile(r"^\W*(?:solution|answer|explanation|steps?|problem \d+)\W*:", re.IGNORECASE | re.MULTILINE)
 _HINT = re.compile(
     r"\b(?:hint|as (?:was |we were |i was |you )?(?:told|given|stated above)|(?:given|provided|told|known) answer"
     r"|(?:told|given) that the (?:right |correct )?answer)\b",

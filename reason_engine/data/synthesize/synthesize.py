@@ -232,9 +232,7 @@ class _Run:
             entry |= {"score": score, **({"detail": detail} if detail else {})}
         return self._keep(key, reply, entry, tokens)
 
-    def _keep(
-        self, key: str, reply: Reply, entry: Mapping[str, Any], tokens: int = 0
-    ) -> dict[str, Any] | None:
+    def _keep(self, key: str, reply: Reply, entry: Mapping[str, Any], tokens: int = 0) -> dict[str, Any] | None:
         """A line of the journal. `tokens`: what judging the reply took."""
         tokens += reply.tokens
         if reply.cut:

@@ -121,9 +121,7 @@ class Teacher:
         detail = str(scores[-1].get("detail", "")) if scores else ""
         return outcome.answer.confidence, detail, outcome.usage.completion
 
-    async def _run(
-        self, strategy: Strategy, problem: Problem, seed: int, sampling: Sampling | None = None
-    ) -> Outcome:
+    async def _run(self, strategy: Strategy, problem: Problem, seed: int, sampling: Sampling | None = None) -> Outcome:
         return await solve(
             strategy,
             problem,

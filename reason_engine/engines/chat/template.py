@@ -36,13 +36,9 @@ class ChatFormat:
 
     think_start, think_end = "<think>", "</think>"
 
-    def __init__(
-        self, tokenizer: Tokenizer, template: str, config: Mapping[str, Any], eos_ids: frozenset[int]
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: str, config: Mapping[str, Any], eos_ids: frozenset[int]) -> None:
         self.tokenizer, self.eos_ids = tokenizer, eos_ids
-        self._tokens = {
-            key: _text(config.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")
-        }
+        self._tokens = {key: _text(config.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
         specials = [t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special]
         self.specials = tuple(specials)
         self._special = re.compile("|".join(map(re.escape, specials))) if specials else None
@@ -69,9 +65,7 @@ class ChatFormat:
 
     def info(self, name: str, context: int) -> ModelInfo:
         """A model's description as far as its format decides it; path and fingerprint are the engine's to add."""
-        return ModelInfo(
-            name, "", context, self.thinks, self.think_start, self.think_end, specials=self.specials
-        )
+        return ModelInfo(name, "", context, self.thinks, self.think_start, self.think_end, specials=self.specials)
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a prompt, with the beginning-of-sequence token the model was trained with, never twice."""
@@ -111,9 +105,7 @@ class ChatFormat:
                 **names,
             )
         except (TemplateError, TypeError, ValueError, OverflowError, ArithmeticError) as error:
-            raise RequestError(
-                f"the model's chat template refused the messages: {error}", param="messages"
-            ) from None
+            raise RequestError(f"the model's chat template refused the messages: {error}", param="messages") from None
         return text + prefill
 
     def parse(self, text: str, *, prompt: str = "") -> Parsed:
@@ -151,11 +143,7 @@ class ChatFormat:
             out["reasoning_content"] = message.reasoning
         if message.tool_calls:
             out["tool_calls"] = [
-                {
-                    "id": c.id,
-                    "type": "function",
-                    "function": {"name": c.name, "arguments": _arguments(c.arguments)},
-                }
+                {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": _arguments(c.arguments)}}
                 for c in message.tool_calls
             ]
         if message.tool_call_id is not None:
@@ -226,9 +214,7 @@ def _find_template(folder: Path, config: Mapping[str, Any]) -> str:
 def _eos_ids(folder: Path, tokenizer: Tokenizer, config: Mapping[str, Any]) -> frozenset[int]:
     files = ModelFolder(folder)
     model = files.read_json(CONFIG, missing={})
-    stored: Any = files.read_json("generation_config.json", missing={}).get(
-        "eos_token_id", model.get("eos_token_id")
-    )
+    stored: Any = files.read_json("generation_config.json", missing={}).get("eos_token_id", model.get("eos_token_id"))
     ids: list[Any] = stored if isinstance(stored, list) else [stored]
     ids.append(tokenizer.token_to_id(_text(config.get("eos_token"))))
     return frozenset(i for i in ids if isinstance(i, int))
@@ -270,9 +256,7 @@ class _Generation(Extension):
 
 def _environment() -> ImmutableSandboxedEnvironment:
     """The sandbox with the filters and tags that templates use."""
-    made = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControls]
-    )
+    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControls])
     made.filters["tojson"] = _to_json
     return made
 
@@ -285,6 +269,4 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     """JSON without HTML escapes, which Jinja's own filter would add."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -18,11 +18,7 @@ from reason_engine.errors import ModelLoadError
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Kind = Literal["lora", "prompt", "bottleneck"]
 KINDS: Mapping[str, Kind] = {"LORA": "lora", "PROMPT_TUNING": "prompt", "BOTTLENECK": "bottleneck"}
-NAMES: Mapping[Kind, str] = {
-    "lora": "LoRA",
-    "prompt": "prompt tuning",
-    "bottleneck": "bottlenecks after each sublayer",
-}
+NAMES: Mapping[Kind, str] = {"lora": "LoRA", "prompt": "prompt tuning", "bottleneck": "bottlenecks after each sublayer"}
 MERGE = "merge it into its base (`reason train` with peft.merge: true writes that checkpoint) and serve the result"
 
 
@@ -51,15 +47,9 @@ def read_adapter(path: str | Path) -> AdapterFile:
     found = str(config.get("peft_type"))
     if found not in KINDS:
         hint = f"; {MERGE}" if found in ("IA3", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT") else ""
-        raise ModelLoadError(
-            f"{where}: peft_type {found!r} is not served as an adapter: {', '.join(KINDS)} are{hint}"
-        )
+        raise ModelLoadError(f"{where}: peft_type {found!r} is not served as an adapter: {', '.join(KINDS)} are{hint}")
     kind = KINDS[found]
-    for key, name in (
-        ("use_dora", "DoRA"),
-        ("rank_pattern", "a rank by layer"),
-        ("alpha_pattern", "a scale by layer"),
-    ):
+    for key, name in (("use_dora", "DoRA"), ("rank_pattern", "a rank by layer"), ("alpha_pattern", "a scale by layer")):
         if config.get(key):
             raise ModelLoadError(f"{where}: {name} ({key}) is not served as an adapter; {MERGE}")
     if not weights.is_file():
@@ -95,9 +85,7 @@ def check_fits(file: AdapterFile, base: Path) -> None:
         if place not in modules:
             raise ModelLoadError(f"{file.weights}: cannot be applied to this model: {name}")
         if matrix is not None and shape[-1 if side[0] == "A" else 0] != matrix[-1 if side[0] == "A" else 0]:
-            raise ModelLoadError(
-                f"{file.weights}: {name} is {tuple(shape)}, which does not fit this model ({matrix})"
-            )
+            raise ModelLoadError(f"{file.weights}: {name} is {tuple(shape)}, which does not fit this model ({matrix})")
 
 
 def _place(name: str) -> str:

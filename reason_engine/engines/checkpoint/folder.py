@@ -70,9 +70,7 @@ class ModelFolder:
         try:
             return cls(Path(snapshot_download(name, allow_patterns=DOWNLOADED)))
         except Exception as error:  # network, cache and hub errors share no base class
-            raise ModelLoadError(
-                f"{name}: no such folder, and not to be had from the hub: {_line(error)}"
-            ) from None
+            raise ModelLoadError(f"{name}: no such folder, and not to be had from the hub: {_line(error)}") from None
 
     @property
     def is_checkpoint(self) -> bool:
@@ -118,9 +116,7 @@ class ModelFolder:
         if not files:
             for pattern in PICKLED:
                 for path in sorted(self.path.glob(pattern)):
-                    raise ModelLoadError(
-                        f"{path}: pickled weights are never loaded; convert them to safetensors"
-                    )
+                    raise ModelLoadError(f"{path}: pickled weights are never loaded; convert them to safetensors")
             raise ModelLoadError(f"{self.path}: has no *.safetensors file")
         for path in files:
             if path.parent.resolve() != self.path.resolve():

@@ -68,9 +68,7 @@ class SuffixAutomaton:
         if state <= 0:
             return NONE
         text, place = self._text[state], self._end[state]
-        if place == len(
-            self.texts[text]
-        ):  # its first occurrence is the end of a text; one that goes on, then
+        if place == len(self.texts[text]):  # its first occurrence is the end of a text; one that goes on, then
             ahead = next(iter(self._next[state].values()))
             text, place = self._text[ahead], self._end[ahead] - 1
         return Match(length, text, place)
@@ -100,9 +98,7 @@ class SuffixAutomaton:
     def _split(self, state: int, token: int, target: int) -> int:
         """A state of its own for the shorter substrings of `target`, which from now on end at more places."""
         nexts, links = self._next, self._link
-        clone = self._state(
-            self._length[state] + 1, self._text[target], self._end[target], dict(nexts[target])
-        )
+        clone = self._state(self._length[state] + 1, self._text[target], self._end[target], dict(nexts[target]))
         links[clone], links[target] = links[target], clone
         while state >= 0 and nexts[state].get(token) == target:
             nexts[state][token] = clone

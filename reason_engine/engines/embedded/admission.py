@@ -136,9 +136,7 @@ def _own_checkpoint(file: RewardFile) -> _RewardModel:
     return _RewardModel(file, ChatFormat.load(folder), shape.context, shape.vocab)
 
 
-def _tokens(
-    model: _RewardModel, request: ScoreRequest, number: int
-) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+def _tokens(model: _RewardModel, request: ScoreRequest, number: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """Of one input: (tokens of the whole text, places to read, where the answer begins). The last token is read for
     `reward`, else those where the ends are."""
     chat, text = model.chat, request.inputs[number]

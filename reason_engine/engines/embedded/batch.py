@@ -55,9 +55,7 @@ class Sample:
     finish: FinishReason | None = None
     stop_reason: str | int | None = None
 
-    def extend(
-        self, tokens: Sequence[int], logprobs: Sequence[RawLogprob] | None = None, drafted: int = 0
-    ) -> Delta:
+    def extend(self, tokens: Sequence[int], logprobs: Sequence[RawLogprob] | None = None, drafted: int = 0) -> Delta:
         """Go on by drawn tokens, up to its end; sets `finish` there. `drafted`: how many were drafted, of which all
         of `tokens` but the last were right."""
         wanted = self.request.sampling.logprobs
@@ -182,9 +180,7 @@ class Batch:
         lengths, counts = [len(one.ids) - 1 for one in samples], [len(draft) + 1 for draft in drafts]
         store.ensure(len(samples), max(length + n for length, n in zip(lengths, counts, strict=True)))
         ragged = RaggedAttention(store, lengths, counts)
-        tokens = [
-            token for one, draft in zip(samples, drafts, strict=True) for token in (one.ids[-1], *draft)
-        ]
+        tokens = [token for one, draft in zip(samples, drafts, strict=True) for token in (one.ids[-1], *draft)]
         if adapters is not None:
             adapters.select([one.adapter for one, n in zip(samples, counts, strict=True) for _ in range(n)])
         tokens_N = torch.tensor(tokens, device=self.decoder.device)
@@ -286,9 +282,7 @@ class KeyValues:
         held = torch.tensor(lengths, device=self.device)
         self.cells_B = torch.arange(count, device=self.device) * self.cells + held
         free = torch.arange(self.cells, device=self.device) >= held.unsqueeze(1)
-        self._mask[:count] = torch.zeros(1, dtype=self.dtype, device=self.device).masked_fill(
-            free, float("-inf")
-        )
+        self._mask[:count] = torch.zeros(1, dtype=self.dtype, device=self.device).masked_fill(free, float("-inf"))
 
     def open(self, count: int, longest: int) -> None:
         """Begin a step of `count` rows, the longest with that many cells, the new one included."""

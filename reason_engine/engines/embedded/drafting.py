@@ -225,11 +225,7 @@ class Drafting:
         self._close_window(rows)
 
     def observe_checked(
-        self,
-        drafters: Sequence[SampleDrafter | None],
-        drafts: list[list[int]],
-        right: list[int],
-        seconds: float,
+        self, drafters: Sequence[SampleDrafter | None], drafts: list[list[int]], right: list[int], seconds: float
     ) -> None:
         """A step was done that checked these drafts; of each so many tokens were right."""
         count, drafted = len(drafters), sum(map(len, drafts))

@@ -25,12 +25,7 @@ from reason_engine.engines.embedded import admission, messages
 from reason_engine.engines.embedded.admission import ScoreInputs
 from reason_engine.engines.embedded.messages import DraftMethod, FromWorker, Ready, StepOutput, WorkerConfig
 from reason_engine.engines.embedded.model.shape import read_shape
-from reason_engine.engines.embedded.transport import (
-    ProcessTransport,
-    SampleStream,
-    ThreadTransport,
-    Transport,
-)
+from reason_engine.engines.embedded.transport import ProcessTransport, SampleStream, ThreadTransport, Transport
 from reason_engine.engines.reward_models import (
     SERVED,
     Endpoints,
@@ -153,9 +148,7 @@ class Embedded(ChatTextMethods):
         alive = sum(stream.left for stream in self._streams.values())
         waiting = min(self._last.waiting, alive)
         detail, failures = str(self._dead or ""), self._last.draft_failures
-        return Health(
-            ready, self._dead is None, alive - waiting, waiting, self._last.generated, detail, failures
-        )
+        return Health(ready, self._dead is None, alive - waiting, waiting, self._last.generated, detail, failures)
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Stream chunks of all samples. Raises RequestError kinds before anything runs, EngineDead later."""
@@ -167,13 +160,7 @@ class Embedded(ChatTextMethods):
         stream = self._streams[request.id] = SampleStream(request.n)
         self._transport.send(
             messages.Generate(
-                request.id,
-                ids,
-                request.n,
-                request.sampling,
-                request.adapter,
-                request.priority,
-                request.search,
+                request.id, ids, request.n, request.sampling, request.adapter, request.priority, request.search
             )
         )
         try:

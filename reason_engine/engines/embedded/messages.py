@@ -243,8 +243,6 @@ class OutputBuffer:
         if not (now or self._urgent or clock >= self._due):
             return
         deltas = [join(held) for held in self._deltas.values()]
-        self._send(
-            StepOutput(deltas, self._results, self._errors, running, waiting, self.generated, draft_failures)
-        )
+        self._send(StepOutput(deltas, self._results, self._errors, running, waiting, self.generated, draft_failures))
         self._deltas, self._results, self._errors = {}, [], []
         self._due, self._urgent = clock + self._seconds, False

@@ -140,12 +140,7 @@ def score_options(
     longer = {i: option for i, option in enumerate(options) if len(option) > 1}
     parts = {
         i: new_segment(
-            decoder,
-            (*prompt.ids, *option[:-1]),
-            prompt.kv,
-            len(prompt.ids),
-            prompt.adapter,
-            keep=len(option) - 1,
+            decoder, (*prompt.ids, *option[:-1]), prompt.kv, len(prompt.ids), prompt.adapter, keep=len(option) - 1
         )
         for i, option in longer.items()
     }

@@ -92,16 +92,12 @@ class Sampler:
         self.greedy_B = torch.tensor([t <= 0 for t in temperatures], device=device)
         self.even = len(set(temperatures)) == 1 and temperatures[0] == 1.0
         self.most_k = max((s.top_k for s in samplings if 0 < s.top_k < vocab), default=0)
-        self.top_k_B1 = torch.tensor(
-            [[s.top_k if 0 < s.top_k < vocab else vocab] for s in samplings], device=device
-        )
+        self.top_k_B1 = torch.tensor([[s.top_k if 0 < s.top_k < vocab else vocab] for s in samplings], device=device)
         top_p, min_p = [s.top_p for s in samplings], [s.min_p for s in samplings]
         self.top_p = self._column(top_p) if min(top_p) < 1 else None
         self.min_p = self._column(min_p) if max(min_p) > 0 else None
         self.bias = _bias(samplings, vocab, device)
-        self.penalties = (
-            Penalties(samplings, ids, prompts, vocab, device) if any(map(_penalised, samplings)) else None
-        )
+        self.penalties = Penalties(samplings, ids, prompts, vocab, device) if any(map(_penalised, samplings)) else None
         wanted = [-1 if s.logprobs is None else s.logprobs for s in samplings]
         self.logprobs = max(wanted) if max(wanted) >= 0 else None
 
@@ -115,9 +111,7 @@ class Sampler:
         # Where a logit is NaN a search ends past the vocabulary, and the maximum is NaN.
         best = self.greedy or self.mixed
         if max(drawn.tokens) >= self.vocab or (best and logits_BV.gather(1, tokens[:, None]).isnan().any()):
-            raise EngineDead(
-                "the model's logits are no numbers: its weights are broken, or overflow in this dtype"
-            )
+            raise EngineDead("the model's logits are no numbers: its weights are broken, or overflow in this dtype")
         self._drawn += 1
         if self.penalties is not None:
             self.penalties.add(torch.arange(len(tokens), device=self.device), tokens)
@@ -199,9 +193,7 @@ class Sampler:
             if self.top_p is not None:
                 inside = ordered.masked_fill(ordered < low, float("-inf"))
                 base = torch.where(
-                    low > float("-inf"),
-                    inside.logsumexp(-1, keepdim=True),
-                    scaled_BV.logsumexp(-1, keepdim=True),
+                    low > float("-inf"), inside.logsumexp(-1, keepdim=True), scaled_BV.logsumexp(-1, keepdim=True)
                 )
                 p = (inside - base).exp()
                 kept = (p.cumsum(-1) - p < self.top_p) & (p > 0)
@@ -249,9 +241,7 @@ class Penalties:
         device: torch.device,
     ) -> None:
         column = [[s.presence_penalty, s.frequency_penalty, s.repetition_penalty] for s in samplings]
-        self.presence, self.frequency, self.repetition = (
-            torch.tensor(column, device=device).unsqueeze(2).unbind(1)
-        )
+        self.presence, self.frequency, self.repetition = torch.tensor(column, device=device).unsqueeze(2).unbind(1)
         self.counts_BV = torch.zeros(len(ids), vocab, device=device)
         self.seen_BV = torch.zeros(len(ids), vocab, dtype=torch.bool, device=device)
         for row, (all_ids, prompt) in enumerate(zip(ids, prompts, strict=True)):

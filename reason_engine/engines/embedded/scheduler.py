@@ -18,13 +18,7 @@ from reason_engine.engines import room_left
 from reason_engine.engines.embedded.batch import Batch, KeyValues, Sample, sampler_of
 from reason_engine.engines.embedded.drafting import MOST, Drafting, SampleDrafter, now
 from reason_engine.engines.embedded.grammar import Matcher
-from reason_engine.engines.embedded.messages import (
-    Choose,
-    Generate,
-    OutputBuffer,
-    ReplaceWeights,
-    WorkerConfig,
-)
+from reason_engine.engines.embedded.messages import Choose, Generate, OutputBuffer, ReplaceWeights, WorkerConfig
 from reason_engine.engines.embedded.model.adapters import AdapterSlots
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.prefill import PrefixCache, Segment, advance, new_segment, score_options
@@ -148,9 +142,7 @@ class Scheduler:
                 drafter=SampleDrafter(drafting, ids, len(prompt), limit, own) if drafting else None,
             )
             group.append(sample)
-        before = next(
-            (i for i, w in enumerate(self._waiting) if w[0].request.priority > request.priority), None
-        )
+        before = next((i for i, w in enumerate(self._waiting) if w[0].request.priority > request.priority), None)
         self._waiting.insert(len(self._waiting) if before is None else before, group)
 
     def choose(self, request: Choose) -> None:
@@ -216,9 +208,7 @@ class Scheduler:
                 self.output.add(sample.extend(one.tokens, one.logprobs, len(draft)))
         self._leave(samples)
 
-    def _extend(
-        self, samples: Sequence[Sample], tokens: Sequence[int], logprobs: Sequence[RawLogprob] | None
-    ) -> None:
+    def _extend(self, samples: Sequence[Sample], tokens: Sequence[int], logprobs: Sequence[RawLogprob] | None) -> None:
         """Give each sample its token, and report it."""
         for i, sample in enumerate(samples):
             self.output.add(sample.extend(tokens[i : i + 1], logprobs and logprobs[i : i + 1]))
@@ -308,8 +298,7 @@ class Scheduler:
         options, learned = choice.request.options, choice.learned
         probabilities, mass = score_options(self.decoder, options, prompt, hidden, self.adapters.layers)
         self.output.add_result(
-            choice.request.id,
-            Choice(probabilities, mass, len(choice.ids) - learned, max(0, cached - learned)),
+            choice.request.id, Choice(probabilities, mass, len(choice.ids) - learned, max(0, cached - learned))
         )
 
 

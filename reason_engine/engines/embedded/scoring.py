@@ -53,9 +53,7 @@ class LinearHead:
         """The first place whose state is needed."""
         return min(places)
 
-    def read(
-        self, hidden_NH: Tensor, ids: Sequence[int], places: Sequence[int], begin: int
-    ) -> tuple[float, ...]:
+    def read(self, hidden_NH: Tensor, ids: Sequence[int], places: Sequence[int], begin: int) -> tuple[float, ...]:
         """The values at those places; the states are those of the last tokens of the text."""
         values, start = self.values(hidden_NH), len(ids) - len(hidden_NH)
         return tuple(float(values[place - start]) for place in places)
@@ -80,9 +78,7 @@ class SideHead:
         """The first place whose state is needed."""
         return max(0, min(begin - 1, *places))
 
-    def read(
-        self, hidden_NH: Tensor, ids: Sequence[int], places: Sequence[int], begin: int
-    ) -> tuple[float, ...]:
+    def read(self, hidden_NH: Tensor, ids: Sequence[int], places: Sequence[int], begin: int) -> tuple[float, ...]:
         """The values at those places; the states are those of the last tokens of the text. Without an answer there is
         nothing that is right."""
         start = max(0, begin - 1)
@@ -106,9 +102,7 @@ class MeanPooling:
         """A text is read from its beginning."""
         return 0
 
-    def read(
-        self, hidden_NH: Tensor, ids: Sequence[int], places: Sequence[int], begin: int
-    ) -> tuple[float, ...]:
+    def read(self, hidden_NH: Tensor, ids: Sequence[int], places: Sequence[int], begin: int) -> tuple[float, ...]:
         """The text's vector, (H); the places do not matter."""
         mean = self.decoder.states(hidden_NH).float().mean(0)
         return tuple(F.normalize(mean, dim=0).tolist())
@@ -197,9 +191,7 @@ def _load(file: RewardFile, served: Decoder) -> LinearHead | SideHead:
     width = decoder.shape.hidden
     for weight, _ in layers:
         if weight.shape[1] != width:
-            raise ModelLoadError(
-                f"{folder}: a head over {weight.shape[1]} values where the model has {width}"
-            )
+            raise ModelLoadError(f"{folder}: a head over {weight.shape[1]} values where the model has {width}")
         width = weight.shape[0]
     if width not in (1, 2):
         raise ModelLoadError(f"{folder}: a reward model has one label or two, not {width}")

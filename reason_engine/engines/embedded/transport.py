@@ -17,16 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from reason_engine.engines.embedded.messages import (
-    Delta,
-    FromWorker,
-    Inbox,
-    Stop,
-    ToWorker,
-    WorkerConfig,
-    frame,
-    join,
-)
+from reason_engine.engines.embedded.messages import Delta, FromWorker, Inbox, Stop, ToWorker, WorkerConfig, frame, join
 from reason_engine.types import Chunk
 
 Receive = Callable[[FromWorker | None], None]

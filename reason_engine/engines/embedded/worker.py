@@ -175,9 +175,7 @@ class Worker:
         def late() -> None:
             limit = self.config.compile_seconds
             error = RequestError(
-                f"the constraint took more than {limit:g} s to compile",
-                param="response_format",
-                code="invalid_schema",
+                f"the constraint took more than {limit:g} s to compile", param="response_format", code="invalid_schema"
             )
             self.inbox.put(lambda: self._compiled(request, error))
 

@@ -96,9 +96,7 @@ class ResponseReader:
             chunks.append(self._with_prompt(chunk) if index == 0 else chunk)
         return chunks
 
-    def _chunk(
-        self, choice: Mapping[str, Any], index: int, sample: _Sample, usage: Mapping[str, Any] | None
-    ) -> Chunk:
+    def _chunk(self, choice: Mapping[str, Any], index: int, sample: _Sample, usage: Mapping[str, Any] | None) -> Chunk:
         delta = choice.get("delta")
         text = (choice.get("text") or "") if delta is None else _text(delta, sample)
         reason = choice.get("finish_reason")
@@ -129,9 +127,7 @@ class ResponseReader:
         self._prompt_counted = True
         details = self._usage.get("prompt_tokens_details") or {}
         return replace(
-            chunk,
-            prompt_tokens=self._usage.get("prompt_tokens") or 0,
-            cached_tokens=details.get("cached_tokens") or 0,
+            chunk, prompt_tokens=self._usage.get("prompt_tokens") or 0, cached_tokens=details.get("cached_tokens") or 0
         )
 
 
@@ -225,9 +221,7 @@ def _call(text: str, position: int) -> ToolCall | None:
     except (ValueError, KeyError, TypeError):
         return None
     arguments = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(
-        f"call_{uuid.uuid5(uuid.NAMESPACE_OID, f'{position}{text}').hex[:24]}", str(name), arguments
-    )
+    return ToolCall(f"call_{uuid.uuid5(uuid.NAMESPACE_OID, f'{position}{text}').hex[:24]}", str(name), arguments)
 
 
 def _logprobs(found: Mapping[str, Any] | None) -> tuple[TokenLogprob, ...]:
@@ -243,9 +237,7 @@ def _logprobs(found: Mapping[str, Any] | None) -> tuple[TokenLogprob, ...]:
     values: Sequence[float | None] = found.get("token_logprobs") or ()
     tops: Sequence[Mapping[str, float] | None] = found.get("top_logprobs") or [None] * len(tokens)
     return tuple(
-        TokenLogprob(
-            -1, token, 0.0 if value is None else value, tuple((-1, *pair) for pair in (top or {}).items())
-        )
+        TokenLogprob(-1, token, 0.0 if value is None else value, tuple((-1, *pair) for pair in (top or {}).items()))
         for token, value, top in zip(tokens, values, tops, strict=True)
     )
 

@@ -100,9 +100,7 @@ class ThreadBackend:
         tokens = vllm_module("inputs").TokensPrompt(prompt_token_ids=prompt)
         finished = False
         try:
-            await self._call(
-                lambda: self._llm.add_request(id, tokens, params, lora_request=lora, priority=priority)
-            )
+            await self._call(lambda: self._llm.add_request(id, tokens, params, lora_request=lora, priority=priority))
             while not finished:
                 output = await stream.get()
                 if output is None:

@@ -105,9 +105,7 @@ class SamDrafter:
                 del self._rows[_key(before)]
             return row, False
         name = before.tobytes()
-        prompt = self._prompts[name] = self._prompts.pop(name, None) or _Prompt(
-            hits=AcceptanceRates(self._all)
-        )
+        prompt = self._prompts[name] = self._prompts.pop(name, None) or _Prompt(hits=AcceptanceRates(self._all))
         while len(self._prompts) > MOST_PROMPTS:
             self._prompts.popitem(last=False)
         return _Row(prompt.search.sam(tuple(before.tolist())), prompt), True

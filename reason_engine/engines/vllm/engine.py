@@ -41,23 +41,8 @@ from reason_engine.engines.vllm.translation import (
     sampling_params,
     vllm_module,
 )
-from reason_engine.errors import (
-    CapabilityMissing,
-    EngineDead,
-    EngineError,
-    ModelLoadError,
-    ReasonError,
-    RequestError,
-)
-from reason_engine.types import (
-    Choice,
-    ChoiceRequest,
-    Chunk,
-    GenerateRequest,
-    ModelInfo,
-    ScoreRequest,
-    Scores,
-)
+from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, ModelLoadError, ReasonError, RequestError
+from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ModelInfo, ScoreRequest, Scores
 
 _DRAFTERS = {"custom_class": "sam", "draft_model": "model"}
 
@@ -165,10 +150,7 @@ class VllmEngine(ChatTextMethods):
         room, eos = room_left(len(prompt), self._info.context), self._format.eos_ids
         # One request of vLLM's a sample, as it would make of them itself: so one sample can be aborted, and several
         # greedy ones are not refused
-        parts = [
-            (prompt, sampling_params(sampling, index=index, room=room, eos_ids=eos))
-            for index in range(request.n)
-        ]
+        parts = [(prompt, sampling_params(sampling, index=index, room=room, eos_ids=eos)) for index in range(request.n)]
         unfinished, prompt_counted = set(range(request.n)), False
         async with aclosing(self._run(backend, request.id, parts, lora, request.priority)) as outputs:
             async for index, output in outputs:

@@ -53,12 +53,7 @@ _HALF_ONLY = ("gptq", "awq")
 _WIDTHS = {"float32": 4, "float": 4}
 _DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
-_FINISH: Mapping[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "abort": "abort",
-    "repetition": "stop",
-}
+_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort", "repetition": "stop"}
 _BUSY = ("QueueOverflowError", "MaxQueuedTokensError")  # by name: not in every release
 
 
@@ -126,9 +121,7 @@ class VllmConfig(BaseModel, extra="forbid", frozen=True):
     extra: Mapping[str, Any] = Field(default_factory=dict[str, Any])
 
 
-def engine_arguments(
-    config: VllmConfig, folder: Path, *, release: Release, replaced: bool = False
-) -> dict[str, Any]:
+def engine_arguments(config: VllmConfig, folder: Path, *, release: Release, replaced: bool = False) -> dict[str, Any]:
     """The EngineArgs of a release as a mapping. Only safetensors are loaded, so that no pickle ever is.
 
     On the CPU an explicit KV size and eager mode skip the warm-up, which is most of the start, and models under 1 GiB
@@ -169,15 +162,9 @@ def speculation(draft: str) -> dict[str, Any] | None:
     if kind in DRAFT_MODELS:
         if not (colon and path):
             raise SetupError(f"--draft {draft}: name the draft model, as in --draft {kind}:PATH")
-        return {
-            "method": DRAFT_MODELS[kind],
-            "model": str(ModelFolder.find(path).path),
-            "num_speculative_tokens": 4,
-        }
+        return {"method": DRAFT_MODELS[kind], "model": str(ModelFolder.find(path).path), "num_speculative_tokens": 4}
     if draft not in DRAFTS:
-        raise SetupError(
-            f"--draft {draft}: vLLM drafts by one of: none, sam, ngram, suffix, model:PATH, eagle:PATH"
-        )
+        raise SetupError(f"--draft {draft}: vLLM drafts by one of: none, sam, ngram, suffix, model:PATH, eagle:PATH")
     if draft == "suffix" and find_spec("arctic_inference") is None:
         raise MissingExtra("arctic-inference", "pip install arctic-inference==0.1.1")
     loaded = DRAFTS[draft]

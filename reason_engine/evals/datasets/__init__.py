@@ -20,9 +20,7 @@ def choose_indices(count: int, limit: int | None, seed: int) -> list[int]:
     return sorted(random.Random(f"eval-{seed}").sample(range(count), limit))
 
 
-def choose_problems(
-    task: str, known: Sequence[tuple[str, str]], limit: int | None, seed: int
-) -> list[Problem]:
+def choose_problems(task: str, known: Sequence[tuple[str, str]], limit: int | None, seed: int) -> list[Problem]:
     """Of all questions with their references those that a run takes."""
     return [
         Problem(known[index][0], reference=known[index][1], task=task, meta={"index": index})

@@ -39,9 +39,7 @@ class Game24(BaseModel):
         path = find_file(data, "game24/24.csv", "game24")
         puzzles = [row.get("Puzzles") or "" for row in csv.DictReader(read_text(path).splitlines())]
         if not self.first <= self.last < len(puzzles):
-            raise SetupError(
-                f"task 'game24': first-last {self.first}-{self.last} is not within 0-{len(puzzles) - 1}"
-            )
+            raise SetupError(f"task 'game24': first-last {self.first}-{self.last} is not within 0-{len(puzzles) - 1}")
         span = range(self.first, self.last + 1)
         return [
             self._problem(path, index, puzzles[index])
@@ -73,6 +71,4 @@ class Game24(BaseModel):
 class Game24Tot(Game24):
     """The same in the wording of the tree-of-thoughts paper."""
 
-    wording: ClassVar[str] = (
-        "Use numbers and basic arithmetic operations (+ - * /) to obtain 24. Input: {numbers}"
-    )
+    wording: ClassVar[str] = "Use numbers and basic arithmetic operations (+ - * /) to obtain 24. Input: {numbers}"

@@ -49,10 +49,7 @@ class Svamp(NumberTask):
         path = find_file(data, "svamp/SVAMP.json", "svamp")
         try:
             known = [
-                (
-                    f"{row['Body'].strip().rstrip('.')}. {row['Question'].strip()}",
-                    str(Fraction(row["Answer"])),
-                )
+                (f"{row['Body'].strip().rstrip('.')}. {row['Question'].strip()}", str(Fraction(row["Answer"])))
                 for row in json.loads(read_text(path))
             ]
         except (ValueError, TypeError, KeyError, AttributeError) as error:

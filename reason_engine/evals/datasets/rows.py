@@ -30,9 +30,7 @@ class Rows(BaseModel):
 
     def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
         """All, or `limit` of them drawn by the seed. Raises SetupError naming the line that cannot be used."""
-        rows: list[Reference | Conversation] = list(
-            read_rows(self.file, Reference, Conversation, format=self.format)
-        )
+        rows: list[Reference | Conversation] = list(read_rows(self.file, Reference, Conversation, format=self.format))
         return [_problem(rows[index], index) for index in choose_indices(len(rows), limit, seed)]
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
@@ -53,9 +51,5 @@ def _problem(row: Reference | Conversation, index: int) -> Problem:
         raise SetupError(f"row {index + 1}: a prompt must end with the user's turn")
     text = row.answer if isinstance(row, Reference) else row.answer.content
     return Problem(
-        question_of(row),
-        row.prompt[:-1],
-        reference=find(text) or text.strip(),
-        task="rows",
-        meta={"index": index},
+        question_of(row), row.prompt[:-1], reference=find(text) or text.strip(), task="rows", meta={"index": index}
     )

@@ -54,9 +54,7 @@ class Steps:
             return None
         (path,) = await self._draw(ctx, thought, 1, (), room, "finish")
         path = self._read(_joined(thought, path))
-        lines = [
-            line for line in path.text[len(thought.text) :].split(self._profile.step_end) if line.strip()
-        ]
+        lines = [line for line in path.text[len(thought.text) :].split(self._profile.step_end) if line.strip()]
         return Thought((*thought.steps, *lines), path.text, path.text.strip(), path=path, done=path.finished)
 
     async def in_requested_form(self, ctx: Context, answer: Answer, worked: str) -> Answer:
@@ -66,9 +64,7 @@ class Steps:
             return answer
         prompt = FORM.replace("{problem}", ctx.problem.question).replace("{steps}", worked.strip())
         async with ctx.span("form") as here:
-            (path,) = await here.sample(
-                prompt, Draw(temperature=self._temperature, stage="finish", final=True)
-            )
+            (path,) = await here.sample(prompt, Draw(temperature=self._temperature, stage="finish", final=True))
         return replace(answer, path=path, value=path.answer)
 
     def step(self, thought: Thought, line: str, text: str, *, ended: bool = False) -> Thought:
@@ -79,9 +75,7 @@ class Steps:
 
     def legal(self, thoughts: Sequence[Thought]) -> list[Thought]:
         """Those that the checker allows."""
-        return [
-            thought for thought in thoughts if self._checker is None or self._allowed(self._checker, thought)
-        ]
+        return [thought for thought in thoughts if self._checker is None or self._allowed(self._checker, thought)]
 
     def at_goal(self, thought: Thought) -> bool:
         """Whether the checker finds that these steps have reached the goal."""

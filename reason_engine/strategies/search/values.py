@@ -138,14 +138,8 @@ class Values:
             return [1.0 for _ in thoughts]
         listed = "\n\n".join(f"Choice {i}:\n{t.text.strip()}" for i, t in enumerate(thoughts, 1))
         prompt = VOTE.replace("{problem}", ctx.problem.question).replace("{choices}", listed)
-        paths = await ctx.sample(
-            prompt, Draw(self._votes, max_tokens=256, temperature=self._temperature, stage="vote")
-        )
-        cast = [
-            int(found[-1])
-            for path in paths
-            if (found := re.findall(r"\d+", path.text)) and len(found[-1]) < 4
-        ]
+        paths = await ctx.sample(prompt, Draw(self._votes, max_tokens=256, temperature=self._temperature, stage="vote"))
+        cast = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path.text)) and len(found[-1]) < 4]
         return [cast.count(i) / max(1, len(cast)) for i in range(1, len(thoughts) + 1)]
 
 

@@ -138,9 +138,7 @@ def _hook(adapter: Bottleneck) -> Any:
 def _wrap(model: Any, peft: Peft) -> Any:
     import peft as library
 
-    linear = {
-        name.rpartition(".")[2] for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear)
-    }
+    linear = {name.rpartition(".")[2] for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear)}
     targets = list(peft.targets) or sorted(linear)
     scored = ["score"] if "score" in dict(model.named_children()) else None
     if peft.method in ("lora", "dora"):

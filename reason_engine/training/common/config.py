@@ -67,9 +67,7 @@ def _lay(values: dict[str, Any], setting: str) -> None:
     for part in path:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise SetupError(
-                f"--set {setting}: {part!r} is {inner!r}, which holds no keys; write it as a mapping"
-            )
+            raise SetupError(f"--set {setting}: {part!r} is {inner!r}, which holds no keys; write it as a mapping")
         values = inner
     try:
         values[last] = yaml.safe_load(text)

@@ -100,9 +100,7 @@ class Distributed:
         # fully_shard averages over the processes, where a sum is wanted
         (loss * ((self.size if self.sharded else 1) if counts else 0.0)).backward()
 
-    def join(
-        self, weights: Sequence[Any], loss: float, sums: dict[str, float]
-    ) -> tuple[float, dict[str, float]]:
+    def join(self, weights: Sequence[Any], loss: float, sums: dict[str, float]) -> tuple[float, dict[str, float]]:
         """Sum gradients, losses and sums over the processes."""
         if self.size == 1:
             return loss, sums
@@ -179,9 +177,7 @@ def check_distributed(config: Supervised, copies: int, *, sampled: bool) -> None
         return
     stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
     if _flag("ACCELERATE_USE_DEEPSPEED") and stage != "3":
-        raise SetupError(
-            f"deepspeed: ZeRO stage {stage} is not known here; stage 3 is (--launch zero3), as fsdp2"
-        )
+        raise SetupError(f"deepspeed: ZeRO stage {stage} is not known here; stage 3 is (--launch zero3), as fsdp2")
     if config.batch < process_count():
         raise SetupError(f"batch: {config.batch} rows are too few for {process_count()} processes")
     if sampled:
@@ -195,9 +191,7 @@ def check_distributed(config: Supervised, copies: int, *, sampled: bool) -> None
         ),
         "compile: not with weights in parts (fsdp2, zero3); set compile: false": config.compile,
         "ewc: not with weights in parts (fsdp2, zero3); launch replicated": config.ewc > 0,
-        "this method holds a second model, which is not kept in parts (fsdp2, zero3); launch replicated": (
-            copies > 0
-        ),
+        "this method holds a second model, which is not kept in parts (fsdp2, zero3); launch replicated": (copies > 0),
         "peft: prompt and adapter are not trained in parts (fsdp2, zero3); launch replicated": adapter,
     }
     for message, wrong in refused.items():

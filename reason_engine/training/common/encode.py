@@ -157,9 +157,7 @@ class Encoder:
                 for a, b in spans
             ]
             if row.weight and not any(weights[1 : self.max_length]):
-                raise SetupError(
-                    f"an example of {len(ids)} tokens has no answer within max_length {self.max_length}"
-                )
+                raise SetupError(f"an example of {len(ids)} tokens has no answer within max_length {self.max_length}")
             found.append(Encoded(ids[: self.max_length], weights[: self.max_length]))
         return found
 

@@ -87,17 +87,13 @@ def answer_states(body: Body, group: Sequence[Encoded], precision: str, device: 
     return states_ND, targets_N, weights_BT[:, 1:][learned_BT].to(device), rows_N
 
 
-def place_values(
-    body: Body, score: Any, rows: Sequence[tuple[list[int], Sequence[int]]], precision: str
-) -> Any:
+def place_values(body: Body, score: Any, rows: Sequence[tuple[list[int], Sequence[int]]], precision: str) -> Any:
     """The head's values at each row's places, one after the other, [N]. A row is (ids, places)."""
     states_ND = place_states(body, rows, precision, next(score.parameters()).device)
     return score(states_ND.float())[:, 0]
 
 
-def place_states(
-    body: Body, rows: Sequence[tuple[list[int], Sequence[int]]], precision: str, device: Any
-) -> Any:
+def place_states(body: Body, rows: Sequence[tuple[list[int], Sequence[int]]], precision: str, device: Any) -> Any:
     """Hidden states at each row's places, one after the other, [N, D]."""
     ids_BT = padded_ids([Encoded(ids, []) for ids, _ in rows]).to(device)
     at = [(row, place) for row, (_, places) in enumerate(rows) for place in places]
@@ -171,13 +167,7 @@ class CompiledBody(nn.Module):
 
 
 def _layer(
-    hidden_BTD: Tensor,
-    layer: Any,
-    cos: Tensor,
-    sin: Tensor,
-    later_TT: Tensor,
-    shape: tuple[int, int, int],
-    eps: float,
+    hidden_BTD: Tensor, layer: Any, cos: Tensor, sin: Tensor, later_TT: Tensor, shape: tuple[int, int, int], eps: float
 ) -> Tensor:
     (batch, length, _), (heads, groups, size) = hidden_BTD.shape, shape
     attention, mlp, each = layer.self_attn, layer.mlp, heads // groups

@@ -147,9 +147,7 @@ def _check_logits(model: Any, path: Path) -> None:
         parts = model.get_output_embeddings()(model.base_model(ids_BT, use_cache=False).last_hidden_state)
     if not torch.allclose(whole, parts, atol=1e-3, rtol=1e-3):
         kind = model.config.model_type
-        raise SetupError(
-            f"{path}: a {kind} model scales or caps its logits, which is not known here how to train"
-        )
+        raise SetupError(f"{path}: a {kind} model scales or caps its logits, which is not known here how to train")
 
 
 def _on_device(model: Any) -> Any:

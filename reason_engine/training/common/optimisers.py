@@ -135,7 +135,5 @@ def orthogonal(matrix_MN: torch.Tensor, coefficients: tuple[float, float, float]
     found_MN = found_MN / found_MN.norm().clamp(min=1e-7)
     for _ in range(steps):
         gram_MM = found_MN @ found_MN.T
-        found_MN = torch.addmm(
-            found_MN, torch.addmm(gram_MM, gram_MM, gram_MM, beta=b, alpha=c), found_MN, beta=a
-        )
+        found_MN = torch.addmm(found_MN, torch.addmm(gram_MM, gram_MM, gram_MM, beta=b, alpha=c), found_MN, beta=a)
     return found_MN.T if turned else found_MN

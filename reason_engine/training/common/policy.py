@@ -78,9 +78,7 @@ class States:
             return last_BD
         cache = read.past_key_values
         cache.batch_select_indices(of_B)
-        seen_BT = torch.cat(
-            [prompts.mask_BT.to(device)[of_B], torch.ones(answers.ids_BT.shape, device=device)], 1
-        )
+        seen_BT = torch.cat([prompts.mask_BT.to(device)[of_B], torch.ones(answers.ids_BT.shape, device=device)], 1)
         places_BT = (ends_P[of_B] + 1)[:, None] + torch.arange(answers.ids_BT.shape[1], device=device)
         hidden_BTD = self._model(
             input_ids=answers.ids_BT.to(device),
@@ -167,9 +165,7 @@ def padded_tokens(items: Sequence[LearnedItem]) -> int:
     """Padded tokens of one pass over these items."""
     rows = [row for item in items for row in item.rollouts]
     prompts = {row.prompt for row in rows}
-    return len(prompts) * padded(max(map(len, prompts))) + len(rows) * padded(
-        max(len(r.answer) for r in rows)
-    )
+    return len(prompts) * padded(max(map(len, prompts))) + len(rows) * padded(max(len(r.answer) for r in rows))
 
 
 def attends_to_all(config: dict[str, Any]) -> bool:
@@ -198,9 +194,7 @@ def leave_one_out(rewards_PG: Tensor) -> Tensor:
     return (rewards_PG - rewards_PG.mean(1, keepdim=True)) * count / (count - 1)
 
 
-def process_advantages(
-    steps: Sequence[Sequence[Sequence[tuple[int, float]]]], length: int, scale: Scale
-) -> Tensor:
+def process_advantages(steps: Sequence[Sequence[Sequence[tuple[int, float]]]], length: int, scale: Scale) -> Tensor:
     """A_it = sum of the normalised rewards of the steps of sample i that end at t or later (arXiv:2402.03300, 4.1.3).
 
     `steps[p][g]` are (place of the step's last token, reward). Rewards are normalised over all steps of their group;
@@ -221,9 +215,7 @@ def process_advantages(
     return torch.stack(rows)
 
 
-def gae(
-    rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, gamma: float, decay: float
-) -> tuple[Tensor, Tensor]:
+def gae(rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, gamma: float, decay: float) -> tuple[Tensor, Tensor]:
     """Advantages and returns (B, T), 0 off the mask; after the last token the value is 0.
 
         delta_t = r_t + gamma V_t+1 - V_t,    A_t = delta_t + gamma lambda A_t+1,    R_t = A_t + V_t

@@ -149,8 +149,7 @@ def _check_memory(needed: float, parameters: int, advice: str) -> str:
     """What was found of the memory. Raises SetupError with the advice where there is too little."""
     have, where = _available()
     found = (
-        f"memory: about {_gigabytes(needed)} of {_gigabytes(have)} free {where}; "
-        f"{parameters / 1e6:,.2f}M parameters"
+        f"memory: about {_gigabytes(needed)} of {_gigabytes(have)} free {where}; {parameters / 1e6:,.2f}M parameters"
     )
     if needed > have:
         raise SetupError(f"{found}: too little; {advice}")

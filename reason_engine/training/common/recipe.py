@@ -25,14 +25,10 @@ class Peft(Frozen):
     rank: int = Field(16, ge=1, le=1024, description="Of lora and dora")
     alpha: int | None = Field(None, ge=1, description="Scale of lora and dora; none: twice the rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="Of lora and dora")
-    targets: tuple[str, ...] = Field(
-        (), description="Ends of the names of the matrices; none: all of a layer"
-    )
+    targets: tuple[str, ...] = Field((), description="Ends of the names of the matrices; none: all of a layer")
     length: int = Field(16, ge=1, le=1024, description="Learned tokens before each prompt")
     width: int = Field(32, ge=1, description="Of the bottleneck of `adapter`")
-    merge: bool = Field(
-        True, description="Write the merged checkpoint as well, where the method can be merged"
-    )
+    merge: bool = Field(True, description="Write the merged checkpoint as well, where the method can be merged")
 
     @property
     def can_merge(self) -> bool:
@@ -82,9 +78,7 @@ class Supervised(Recipe):
         "auto", description="auto: bf16 on a GPU and on CPUs that compute in it, else fp32"
     )
     save_every: int = Field(1_000_000, ge=1, description="Tokens between checkpoints")
-    keep_every: int | None = Field(
-        None, ge=1, description="Tokens between checkpoints that are kept as models"
-    )
+    keep_every: int | None = Field(None, ge=1, description="Tokens between checkpoints that are kept as models")
     log_every: int = Field(20, ge=1, description="Steps between log lines")
 
     @field_validator("peft", mode="before")

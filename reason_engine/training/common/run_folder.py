@@ -50,9 +50,7 @@ class Weights:
 class Checkpoint:
     """One file, replaced atomically: what has a `state_dict` (the weights, the optimisers), and the source of rows."""
 
-    def __init__(
-        self, out: Path, config: Any, weights: Any, optimisers: Sequence[Any], source: Position
-    ) -> None:
+    def __init__(self, out: Path, config: Any, weights: Any, optimisers: Sequence[Any], source: Position) -> None:
         self._file = out / "checkpoint" / "state.pt"
         self._weights, self._optimisers, self._source = weights, optimisers, source
         fixed = config.model_dump(mode="json", exclude=FREE)

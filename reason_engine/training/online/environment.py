@@ -28,14 +28,7 @@ from reason_engine.data.formats.rows import Reference, question_of
 from reason_engine.data.mixture import Stream
 from reason_engine.engines.reward_models import Endpoints, is_url
 from reason_engine.engines.scripted import Scripted
-from reason_engine.errors import (
-    CapabilityMissing,
-    EngineError,
-    ReasonError,
-    RequestError,
-    SetupError,
-    first_error,
-)
+from reason_engine.errors import CapabilityMissing, EngineError, ReasonError, RequestError, SetupError, first_error
 from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
@@ -111,18 +104,12 @@ def training_problem(row: Example | Reference) -> TrainingProblem:
     answer = find(row.answer)
     if isinstance(row, Reference):
         if row.prompt[-1].role != "user":
-            raise SetupError(
-                f"a prompt must end with the user's turn; the one answered {row.answer!r} does not"
-            )
+            raise SetupError(f"a prompt must end with the user's turn; the one answered {row.answer!r} does not")
         question, earlier = question_of(row), row.prompt[:-1]
         return TrainingProblem(Problem(question, earlier, reference=answer or row.answer, meta=row.meta))
-    turns = (
-        turn for asked, said in row.history for turn in (Message("user", asked), Message("assistant", said))
-    )
+    turns = (turn for asked, said in row.history for turn in (Message("user", asked), Message("assistant", said)))
     reference = answer if answer is not None else row.answer.strip()
-    return TrainingProblem(
-        Problem(row.question, tuple(turns), reference=reference), row.family, answer is None
-    )
+    return TrainingProblem(Problem(row.question, tuple(turns), reference=reference), row.family, answer is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +185,7 @@ class RewardScorer:
                     unjudged += sum(not math.isfinite(value) for value in raw)
                     values = _fill(raw)
                     given += values
-                    outcome[p] = [
-                        total + weight * value for total, value in zip(outcome[p], values, strict=True)
-                    ]
+                    outcome[p] = [total + weight * value for total, value in zip(outcome[p], values, strict=True)]
             means[reward.verifier] = sum(given) / len(given) if given else 0.0
         return BatchRewards(outcome, steps, means, unjudged)
 

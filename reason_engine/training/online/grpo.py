@@ -38,9 +38,7 @@ class GrpoConfig(Online):
     clip: Clip = Field((0.2, 0.28), description="How far a ratio may fall and rise")
     kl: float = Field(0.0, ge=0, description="Weight of the divergence from where training began")
     scale: Literal["group", "batch", "none"] = Field("group", description="What a reward is divided by")
-    over: Literal["token", "sequence", "constant"] = Field(
-        "token", description="What the loss is a mean over"
-    )
+    over: Literal["token", "sequence", "constant"] = Field("token", description="What the loss is a mean over")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +84,7 @@ class Groups(Learner[GrpoConfig, GroupSample]):
             found_BT += weight * process_advantages(steps, width, scale)
         return [found_BT[at, :length] for at, length in enumerate(lengths)]
 
-    def loss(
-        self, items: Sequence[GroupSample], whole: Sequence[GroupSample]
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, items: Sequence[GroupSample], whole: Sequence[GroupSample]) -> tuple[Tensor, dict[str, float]]:
         """Summed over the tokens of `items`, each with its share of `whole`."""
         import torch
 
@@ -99,9 +95,7 @@ class Groups(Learner[GrpoConfig, GroupSample]):
         advantages_N = torch.cat([one.advantages for one in items])
         lengths, over = [one.taught for one in whole], self._config.over
         shares = [token_weight(one.taught, lengths, over, self._config.max_tokens) for one in items]
-        shares_N = torch.repeat_interleave(
-            torch.tensor(shares), torch.tensor([len(one.answer) for one in items])
-        )
+        shares_N = torch.repeat_interleave(torch.tensor(shares), torch.tensor([len(one.answer) for one in items]))
         losses_N, cut_N = clipped_policy_loss(now_N, old_N, advantages_N, *self._config.clip)
         metrics = {"clip_fraction": (cut_N * shares_N).sum(), "entropy": (entropy_N * shares_N).sum()}
         if self._config.kl:

@@ -147,10 +147,7 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
     )
     kept = torch.nn.ModuleDict(learner.modules)
     parameter_groups: list[dict[str, Any]] = [
-        {
-            "params": [p for p in module.parameters() if p.requires_grad],
-            "full": learner.rates.get(name, config.rate),
-        }
+        {"params": [p for p in module.parameters() if p.requires_grad], "full": learner.rates.get(name, config.rate)}
         for name, module in learner.modules.items()
     ]
     optimiser = torch.optim.AdamW(parameter_groups, weight_decay=config.weight_decay)
@@ -235,9 +232,7 @@ def _metrics(groups: Sequence[Group], rewards: BatchRewards, stage: int) -> dict
     }
 
 
-def learn(
-    config: Online, learner: Learner[Any, Any], optimiser: Any, batch: Batch, step: int
-) -> dict[str, float]:
+def learn(config: Online, learner: Learner[Any, Any], optimiser: Any, batch: Batch, step: int) -> dict[str, float]:
     """All optimiser steps on one batch: the means of their metrics."""
     import torch
 
@@ -259,9 +254,7 @@ def learn(
                     sums[name] += value
             norm = torch.nn.utils.clip_grad_norm_(trained, config.clip_norm).item()
             if not math.isfinite(sums["loss"] + norm):
-                raise SetupError(
-                    f"step {step}: the loss is {sums['loss']}, its gradient {norm}; lower the rate"
-                )
+                raise SetupError(f"step {step}: the loss is {sums['loss']}, its gradient {norm}; lower the rate")
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             size = torch.stack([p.detach().norm() for p in trained]).norm().item()

@@ -70,9 +70,7 @@ class Pairs(Learner[OnlineDpoConfig, RolloutPair]):
         sums = [values.sum().item() for values in self._reference.measure(rows, self._config.micro_tokens)]
         return [RolloutPair(a, b, sums[2 * at] - sums[2 * at + 1]) for at, (a, b) in enumerate(found)]
 
-    def loss(
-        self, items: Sequence[RolloutPair], whole: Sequence[RolloutPair]
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, items: Sequence[RolloutPair], whole: Sequence[RolloutPair]) -> tuple[Tensor, dict[str, float]]:
         """Summed over `items`, each a share of `whole`."""
         import torch
         from torch.nn.functional import logsigmoid

@@ -89,9 +89,7 @@ class ActorCritic(Learner[PpoConfig, ValuedSample]):
         rewards = [r - self._config.kl * kl for r, kl in zip(token_rewards(batch), away, strict=True)]
         mask_BT = pad_sequence([torch.ones(len(one.answer)) for one in rollouts], batch_first=True)
         rewards_BT, values_BT = (pad_sequence(one, batch_first=True) for one in (rewards, values))
-        advantages_BT, returns_BT = gae(
-            rewards_BT, values_BT, mask_BT, self._config.gamma, self._config.decay
-        )
+        advantages_BT, returns_BT = gae(rewards_BT, values_BT, mask_BT, self._config.gamma, self._config.decay)
         # What the critic learns of an answer that is masked is right all the same; the policy learns nothing of it.
         taught_B1 = torch.tensor(batch.taught(self._config), dtype=torch.float)[:, None]
         advantages_BT = whiten(advantages_BT, mask_BT * taught_B1)
@@ -102,9 +100,7 @@ class ActorCritic(Learner[PpoConfig, ValuedSample]):
             for one, gains, ends, *rest in parts
         ]
 
-    def loss(
-        self, items: Sequence[ValuedSample], whole: Sequence[ValuedSample]
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, items: Sequence[ValuedSample], whole: Sequence[ValuedSample]) -> tuple[Tensor, dict[str, float]]:
         """Summed over the tokens of `items`, all alike, as a share of those of `whole`."""
         import torch
 

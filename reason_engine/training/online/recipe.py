@@ -32,11 +32,7 @@ class Stage(Frozen):
         if unknown := set(self.params) - families:
             raise ValueError(f"params: the mixture has no family {sorted(unknown)[0]!r}")
         return tuple(
-            Part(
-                family=part.family,
-                share=part.share,
-                params={**part.params, **self.params.get(part.family, {})},
-            )
+            Part(family=part.family, share=part.share, params={**part.params, **self.params.get(part.family, {})})
             for part in parts
         )
 
@@ -106,9 +102,7 @@ class Online(Recipe):
     freeze: Patterns = Field((), description="Regular expressions over names of parameters that stay")
     precision: Literal["bf16", "fp32"] = "fp32"
     save_every: int = Field(20, ge=1, description="Steps between checkpoints")
-    keep_every: int | None = Field(
-        None, ge=1, description="Steps between checkpoints that are kept as models"
-    )
+    keep_every: int | None = Field(None, ge=1, description="Steps between checkpoints that are kept as models")
     log_every: int = Field(1, ge=1, description="Steps between log lines")
 
     @model_validator(mode="after")

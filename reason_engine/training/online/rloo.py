@@ -74,13 +74,9 @@ class LeaveOneOut(Learner[RlooConfig, JudgedAnswer]):
         taught = batch.taught(self._config)
         advantages: list[float] = advantages_PG.flatten().tolist()
         parts = zip(advantages, taught, old, kl, strict=True)
-        return [
-            JudgedAnswer(one.prompt, one.answer, *rest) for one, rest in zip(rollouts, parts, strict=True)
-        ]
+        return [JudgedAnswer(one.prompt, one.answer, *rest) for one, rest in zip(rollouts, parts, strict=True)]
 
-    def loss(
-        self, items: Sequence[JudgedAnswer], whole: Sequence[JudgedAnswer]
-    ) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, items: Sequence[JudgedAnswer], whole: Sequence[JudgedAnswer]) -> tuple[Tensor, dict[str, float]]:
         """Summed over `items`, each a share of `whole`."""
         import torch
 

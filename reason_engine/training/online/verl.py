@@ -22,12 +22,7 @@ from reason_engine.data.formats.rows import Reference, turn_json
 from reason_engine.data.mixture import Stream
 from reason_engine.errors import SetupError
 from reason_engine.profile import read_profile
-from reason_engine.training.online.environment import (
-    RewardScorer,
-    TrainingProblem,
-    answer_of,
-    training_problem,
-)
+from reason_engine.training.online.environment import RewardScorer, TrainingProblem, answer_of, training_problem
 from reason_engine.training.online.grpo import GrpoConfig
 from reason_engine.training.online.ppo import PpoConfig
 from reason_engine.training.online.recipe import Online, Reward
@@ -35,11 +30,7 @@ from reason_engine.types import Path as SampledPath
 from reason_engine.types import Problem
 
 VALIDATION, MOST = 256, 100_000
-AGGREGATES = {
-    "token": "token-mean",
-    "sequence": "seq-mean-token-mean",
-    "constant": "seq-mean-token-sum-norm",
-}
+AGGREGATES = {"token": "token-mean", "sequence": "seq-mean-token-mean", "constant": "seq-mean-token-sum-norm"}
 
 
 def write_job(config: Any, *, gpus: int = 8, nodes: int = 1, prompt_tokens: int = 1024) -> Path:
@@ -158,26 +149,20 @@ def _refuse(config: GrpoConfig | PpoConfig) -> None:
         if found:
             raise SetupError(f"--hand-over verl: {name} cannot be handed over; take it out of the recipe")
     if config.prompts % config.minibatches:
-        raise SetupError(
-            f"--hand-over verl: prompts must be a multiple of minibatches ({config.minibatches})"
-        )
+        raise SetupError(f"--hand-over verl: prompts must be a multiple of minibatches ({config.minibatches})")
 
 
 def _split(config: Online) -> dict[str, list[TrainingProblem]]:
     """Rows to train on, and others to validate on."""
     count = min(MOST, config.prompts * config.steps)
     if config.mixture:
-        drawn = [
-            training_problem(one) for one in islice(Stream(config.mixture, config.seed), count + VALIDATION)
-        ]
+        drawn = [training_problem(one) for one in islice(Stream(config.mixture, config.seed), count + VALIDATION)]
     else:
         assert config.data is not None
         drawn = [training_problem(row) for row in read_rows(config.data, Reference, format=config.format)]
     held = min(VALIDATION, max(1, len(drawn) // 10))
     if len(drawn) - held < config.prompts:
-        raise SetupError(
-            f"--hand-over verl: {len(drawn)} problems are too few for prompts: {config.prompts} a step"
-        )
+        raise SetupError(f"--hand-over verl: {len(drawn)} problems are too few for prompts: {config.prompts} a step")
     return {"train": drawn[:-held], "validation": drawn[-held:]}
 
 

@@ -61,9 +61,7 @@ class DistillConfig(AnswersConfig):
     @model_validator(mode="after")
     def check_peft(self) -> DistillConfig:
         if self.on_policy and self.peft is not None:
-            raise ValueError(
-                "on_policy: a student with peft cannot write answers while it learns; leave one out"
-            )
+            raise ValueError("on_policy: a student with peft cannot write answers while it learns; leave one out")
         return self
 
 
@@ -77,9 +75,7 @@ class SoftAnswers(Answers):
     """Answers with the teacher's distributions."""
 
     config: ClassVar[type[DistillConfig]] = DistillConfig
-    summary: ClassVar[str] = (
-        "distillation: a student learns a teacher's distributions (given answers or its own)"
-    )
+    summary: ClassVar[str] = "distillation: a student learns a teacher's distributions (given answers or its own)"
 
     @classmethod
     def train(cls, config: DistillConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
@@ -98,9 +94,7 @@ class SoftAnswers(Answers):
                 make_batch=SoftAnswers.batch if config.on_policy else None,
             )
 
-    def __init__(
-        self, config: DistillConfig, model: Any, tokenizer: Any, student: Student | None = None
-    ) -> None:
+    def __init__(self, config: DistillConfig, model: Any, tokenizer: Any, student: Student | None = None) -> None:
         from reason_engine.training.common.forward import Reference
 
         super().__init__(config, model, tokenizer)
@@ -196,16 +190,12 @@ class Student:
         if self._scratch is not None:
             self._scratch.cleanup()
 
-    def answers(
-        self, model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: int
-    ) -> list[list[int]]:
+    def answers(self, model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: int) -> list[list[int]]:
         """One answer to each prompt, in tokens, at temperature 1; its end mark is a part of it. A prompt that leaves no
         room gets none."""
         if self._engine is None:
             self._engine = self._start(model, tokenizer)
-            self._padding = tuple(
-                (token, PADDING_BIAS) for token in range(len(tokenizer), model.config.vocab_size)
-            )
+            self._padding = tuple((token, PADDING_BIAS) for token in range(len(tokenizer), model.config.vocab_size))
         return self._runner.run(self._answer_all(self._engine, model.state_dict(), prompts, seed))
 
     def _start(self, model: Any, tokenizer: Any) -> Embedded:

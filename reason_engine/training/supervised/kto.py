@@ -31,9 +31,7 @@ class KtoConfig(Tuned):
 
     kinds: ClassVar[tuple[type[Row], ...]] = (Labelled,)
 
-    batch: int = Field(
-        32, ge=2, description="Examples an optimiser step; other rows' answers tell the reference point"
-    )
+    batch: int = Field(32, ge=2, description="Examples an optimiser step; other rows' answers tell the reference point")
     beta: float = Field(0.1, gt=0, description="How strongly the reference holds")
     liked: float = Field(1.0, gt=0, description="Weight of answers that are wanted")
     disliked: float = Field(1.0, gt=0, description="Weight of answers that are not")
@@ -97,9 +95,7 @@ class Prospects:
         ratios = self._ratios([item.own for item in group], body)
         liked = torch.tensor([item.label for item in group], device=ratios.device)
         gains = config.beta * (ratios - self._baseline)
-        losses = torch.where(
-            liked, config.liked * (1 - gains.sigmoid()), config.disliked * (1 - (-gains).sigmoid())
-        )
+        losses = torch.where(liked, config.liked * (1 - gains.sigmoid()), config.disliked * (1 - (-gains).sigmoid()))
         accuracy = float(((gains > 0) == liked).sum())
         return losses.sum(), {"accuracy": accuracy, "baseline": self._baseline * len(group)}
 

@@ -197,9 +197,7 @@ def _add(sums: dict[str, float], parts: Mapping[str, float]) -> None:
         sums[name] = sums.get(name, 0.0) + value
 
 
-def _evaluate(
-    objective: Objective, file: Path, config: Supervised, body: Any, loss_of: Loss
-) -> dict[str, float]:
+def _evaluate(objective: Objective, file: Path, config: Supervised, body: Any, loss_of: Loss) -> dict[str, float]:
     """Loss and means over the rows of a file, nothing learned."""
     import torch
 

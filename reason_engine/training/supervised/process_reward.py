@@ -31,13 +31,7 @@ from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoder
 from reason_engine.training.supervised.loop import supervise
-from reason_engine.training.supervised.reward import (
-    HeadRecipe,
-    ScoredText,
-    add_head,
-    head_saver,
-    head_values,
-)
+from reason_engine.training.supervised.reward import HeadRecipe, ScoredText, add_head, head_saver, head_values
 
 
 class ProcessRewardConfig(HeadRecipe):
@@ -45,12 +39,9 @@ class ProcessRewardConfig(HeadRecipe):
 
     kinds: ClassVar[tuple[type[Row], ...]] = (Stepwise,)
 
-    step_end: str = Field(
-        "\n", min_length=1, description="What stands between steps: the served profile's step_end"
-    )
+    step_end: str = Field("\n", min_length=1, description="What stands between steps: the served profile's step_end")
     each: Literal["step", "token"] = Field(
-        "step",
-        description="What is judged in training: the end of a step, or each of its tokens by its label",
+        "step", description="What is judged in training: the end of a step, or each of its tokens by its label"
     )
     lm: float = Field(0.0, ge=0, description="Weight of the language model's loss on right steps")
 
@@ -113,9 +104,7 @@ class Processes:
             loss = loss + self._config.lm * lm_loss
         return loss, metrics
 
-    def _values_and_states(
-        self, group: Sequence[LabelledSteps], body: Any, device: Any
-    ) -> tuple[Any, list[Any]]:
+    def _values_and_states(self, group: Sequence[LabelledSteps], body: Any, device: Any) -> tuple[Any, list[Any]]:
         """The values at the places, [N], and the states that predict each item's right tokens."""
         import torch
 

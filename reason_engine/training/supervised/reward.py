@@ -56,14 +56,11 @@ class HeadRecipe(Tuned):
     adamw_rate: float = Field(2e-5, gt=0, description="Of a head alone 1e-3 unless set")
     train: Literal["model", "head", "side"] = "model"
     wide: int = Field(
-        0,
-        ge=0,
-        description="Values between the two layers of a head alone (0: one layer), or a side network's width",
+        0, ge=0, description="Values between the two layers of a head alone (0: one layer), or a side network's width"
     )
     deep: int = Field(2, ge=1, le=16, description="Layers of a side network")
     begin: Path | None = Field(
-        None,
-        description="Folder of a head to begin with, of the same kind and size; it may have judged steps",
+        None, description="Folder of a head to begin with, of the same kind and size; it may have judged steps"
     )
 
     @model_validator(mode="before")
@@ -85,9 +82,7 @@ class HeadRecipe(Tuned):
         if self.train == "side" and (self.wide == 0 or self.wide % HEAD_DIM):
             raise ValueError(f"wide: a side network's width is a multiple of {HEAD_DIM}")
         if self.peft is not None and (self.train != "model" or self.peft.method in ("prompt", "adapter")):
-            raise ValueError(
-                "peft: a reward model takes lora, dora or ia3, merged, and only with train: model"
-            )
+            raise ValueError("peft: a reward model takes lora, dora or ia3, merged, and only with train: model")
         if self.peft is not None and not self.peft.merge:
             raise ValueError("peft.merge: a reward model is served merged")
         return self
@@ -119,9 +114,7 @@ class Outcomes:
         self._lm_head = model.get_output_embeddings()
 
     def encode(self, rows: Sequence[Preference]) -> list[Pair]:
-        return [
-            Pair(self._encode(row.prompt, row.chosen), self._encode(row.prompt, row.rejected)) for row in rows
-        ]
+        return [Pair(self._encode(row.prompt, row.chosen), self._encode(row.prompt, row.rejected)) for row in rows]
 
     def total(self, batch: Sequence[Pair], body: Any) -> float:
         return len(batch)
@@ -254,8 +247,7 @@ def head_saver(config: HeadRecipe, kind: RewardKind) -> Any:
         kept = torch.bfloat16 if config.train == "side" else torch.float32
         out.mkdir(parents=True, exist_ok=True)
         tensors = {
-            f"score.{name}": t.detach().cpu().to(kept).contiguous()
-            for name, t in model.score.state_dict().items()
+            f"score.{name}": t.detach().cpu().to(kept).contiguous() for name, t in model.score.state_dict().items()
         }
         save_file(tensors, out / "head.new")
         settings: dict[str, Any] = {"kind": kind, "base": ModelFolder(config.model).fingerprint}

@@ -209,9 +209,7 @@ class FakeQuantisation:
         found = [(name, one) for name, one in model.named_modules() if name.rpartition(".")[2] in MATRICES]
         for name, linear in found:
             if qat.bits == 4 and linear.in_features % qat.group:
-                raise SetupError(
-                    f"qat.group: {name} has {linear.in_features} inputs, no multiple of {qat.group}"
-                )
+                raise SetupError(f"qat.group: {name} has {linear.in_features} inputs, no multiple of {qat.group}")
             linear.forward = self._pass(linear, qat)
         if not found:
             raise SetupError("qat: the model has none of the matrices that are quantised")

@@ -39,9 +39,7 @@ def offer_module(source: str, reader: int, writer: int) -> None:
     """Run it as a module, send the judge its public names, do what the judge asks until the judge is gone."""
     link = Link(reader, writer, serves_all=True)
     try:
-        public = {
-            name: value for name, value in _execute(source, "answer").items() if not name.startswith("__")
-        }
+        public = {name: value for name, value in _execute(source, "answer").items() if not name.startswith("__")}
         exceptions = {name: _builtin_base(kind) for name, kind in public.items() if _own_exception(kind)}
         packed: dict[str, Any] = {}
         for name, value in public.items():

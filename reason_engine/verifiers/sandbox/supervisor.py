@@ -142,9 +142,7 @@ class Supervisor:
         self._children.discard(process)
         return status
 
-    def _start(
-        self, handles: dict[int, int], work: Callable[[], int], first: Callable[[], None] = lambda: None
-    ) -> int:
+    def _start(self, handles: dict[int, int], work: Callable[[], int], first: Callable[[], None] = lambda: None) -> int:
         """A process that does `first`, locks itself in with these handles and no others, and does `work`."""
         child = _fork(self._children)
         if child:

@@ -26,9 +26,7 @@ async def test_adapters_come_and_go_while_others_run(folder: Path, tmp_path: Pat
     write_adapter(home / "high", 4, rank=128)
     write_prompt(home / "learned", 5)
     engine = VllmEngine(
-        VllmConfig(
-            model=str(folder), name="tiny", dtype="float32", enable_lora=True, max_loras=3, max_adapters=3
-        )
+        VllmConfig(model=str(folder), name="tiny", dtype="float32", enable_lora=True, max_loras=3, max_adapters=3)
     )
     await engine.start()
     app = create_app(engine, settings=Settings(served_name="tiny", adapters_dir=(home,)))
@@ -39,13 +37,7 @@ async def test_adapters_come_and_go_while_others_run(folder: Path, tmp_path: Pat
             return await http.post("/v1/adapters", json={"name": name, "path": name})
 
         async def ask(model: str, tokens: int = 100) -> str:
-            body = {
-                "model": model,
-                "prompt": "hello",
-                "max_tokens": tokens,
-                "temperature": 0,
-                "ignore_eos": True,
-            }
+            body = {"model": model, "prompt": "hello", "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
             got = await http.post("/v1/completions", json=body)
             assert got.status_code == 200, got.text
             return got.json()["choices"][0]["text"]

@@ -106,9 +106,7 @@ async def test_logprobs_are_the_models_own(engine: VllmEngine) -> None:
         assert place.top[0][2] == place.logprob >= place.top[1][2] >= place.top[2][2]
     bare = await run(engine, sampling=replace(GREEDY, logprobs=0))
     assert all(chunk.logprobs[0].top == () for chunk in bare)
-    assert [c.logprobs[0].logprob for c in bare] == pytest.approx(
-        [place.logprob for place in places], abs=1e-4
-    )
+    assert [c.logprobs[0].logprob for c in bare] == pytest.approx([place.logprob for place in places], abs=1e-4)
     assert not any(chunk.logprobs for chunk in await run(engine))
 
 

@@ -29,9 +29,7 @@ Answers = list[tuple[tuple[int, ...], float]]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(
-        tmp_path_factory.mktemp("q") / "tiny", head_dim=32, hidden_size=128, intermediate_size=256
-    )
+    return write_model(tmp_path_factory.mktemp("q") / "tiny", head_dim=32, hidden_size=128, intermediate_size=256)
 
 
 async def answers(engine: VllmEngine | Embedded) -> Answers:
@@ -80,9 +78,7 @@ async def test_both_engines_say_the_same(
     assert max(abs(a - b) for (_, a), (_, b) in zip(ours, theirs, strict=True)) < apart
 
 
-@pytest.mark.skipif(
-    find_spec("gptqmodel") is None, reason="gptqmodel is not installed here (tests/vllm_env.sh)"
-)
+@pytest.mark.skipif(find_spec("gptqmodel") is None, reason="gptqmodel is not installed here (tests/vllm_env.sh)")
 async def test_gptq_makes_what_both_engines_serve(model: Path, tmp_path: Path) -> None:
     """The whole way: the command's method, its file in AutoGPTQ's format, both engines on it, better than rounding."""
     mixture = "mixture=[{family: words, share: 1}]"

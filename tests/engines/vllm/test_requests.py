@@ -32,9 +32,7 @@ async def test_the_context_is_a_wall(engine: VllmEngine) -> None:
         (Structured(json_schema='{"type": "boolean"}'), lambda made: made in ("true", "false")),
     ],
 )
-async def test_structured_output(
-    engine: VllmEngine, constraint: Structured, fits: Callable[[str], bool]
-) -> None:
+async def test_structured_output(engine: VllmEngine, constraint: Structured, fits: Callable[[str], bool]) -> None:
     made = text(await run(engine, sampling=Sampling(temperature=1.0, max_tokens=30, structured=constraint)))
     assert fits(made), made
 
@@ -113,8 +111,6 @@ async def test_choose_multiplies_the_tokens_of_an_option(engine: VllmEngine) -> 
 
 
 @pytest.mark.parametrize("options", [(), ("a", "a"), ("", "a")])
-async def test_choose_refuses_options_it_cannot_tell_apart(
-    engine: VllmEngine, options: tuple[str, ...]
-) -> None:
+async def test_choose_refuses_options_it_cannot_tell_apart(engine: VllmEngine, options: tuple[str, ...]) -> None:
     with pytest.raises(RequestError):
         await engine.choose(ChoiceRequest("c", "hello", options))

@@ -33,20 +33,12 @@ def write_adapter(folder: Path, seed: int, *, hidden: int = 64, layers: int = 2,
             tensors[f"{stem}.lora_A.weight"] = torch.randn(rank, hidden)
             tensors[f"{stem}.lora_B.weight"] = torch.randn(width, rank)
     targets = ["q_proj", "v_proj"]
-    config = {
-        "peft_type": "LORA",
-        "r": rank,
-        "lora_alpha": 2 * rank,
-        "target_modules": targets,
-        "bias": "none",
-    }
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": targets, "bias": "none"}
     return write(folder, tensors, config)
 
 
 async def test_adapters_and_the_base_do_not_mix(folder: Path, tmp_path: Path) -> None:
-    engine = VllmEngine(
-        VllmConfig(model=str(folder), dtype="float32", enable_lora=True, max_loras=2, max_adapters=2)
-    )
+    engine = VllmEngine(VllmConfig(model=str(folder), dtype="float32", enable_lora=True, max_loras=2, max_adapters=2))
     await engine.start()
     base = ids(await run(engine))
     for name, seed in (("a", 1), ("b", 2)):
@@ -55,9 +47,7 @@ async def test_adapters_and_the_base_do_not_mix(folder: Path, tmp_path: Path) ->
     alone = {name: ids(await run(engine, adapter=name)) for name in ("a", "b")}
     assert len({base, *alone.values()}) == 3
     async with asyncio.TaskGroup() as group:
-        mixed = {
-            name: group.create_task(run(engine, id=str(name), adapter=name)) for name in (None, "a", "b")
-        }
+        mixed = {name: group.create_task(run(engine, id=str(name), adapter=name)) for name in (None, "a", "b")}
     assert {name: ids(task.result()) for name, task in mixed.items()} == {None: base, **alone}
 
     await engine.load_adapter("a", str(write_adapter(tmp_path / "new", 3)))
@@ -83,9 +73,7 @@ async def test_adapters_and_the_base_do_not_mix(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", [{}, {"architectures": ["NoSuchModel"], "model_type": "qwen3"}])
-async def test_a_checkpoint_that_vllm_cannot_load_is_one_line(
-    folder: Path, tmp_path: Path, content: Any
-) -> None:
+async def test_a_checkpoint_that_vllm_cannot_load_is_one_line(folder: Path, tmp_path: Path, content: Any) -> None:
     for path in folder.iterdir():
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "config.json").unlink()
@@ -126,12 +114,8 @@ async def test_processes_of_its_own_behave_the_same(engine: VllmEngine, folder: 
 # Last: drafting loads numba, and vLLM's search for kernels then stumbles over it when another engine is built.
 @pytest.mark.parametrize("draft", ["sam", "ngram"])
 @pytest.mark.filterwarnings("ignore::Warning")  # numba compiles with a deprecation of its own
-async def test_drafting_changes_the_speed_and_not_the_text(
-    engine: VllmEngine, folder: Path, draft: Any
-) -> None:
-    drafting = VllmEngine(
-        VllmConfig(model=str(folder), dtype="float32", speculative_config=speculation(draft))
-    )
+async def test_drafting_changes_the_speed_and_not_the_text(engine: VllmEngine, folder: Path, draft: Any) -> None:
+    drafting = VllmEngine(VllmConfig(model=str(folder), dtype="float32", speculative_config=speculation(draft)))
     await drafting.start()
     assert drafting.caps.drafting == (draft,)
     longer = replace(GREEDY, max_tokens=60)

@@ -54,9 +54,7 @@ class Endless:
     def __init__(self, engine: VllmEngine, n: int) -> None:
         self.engine, self.n = engine, n
         sampling = Sampling(temperature=1.0, max_tokens=2000, ignore_eos=True)
-        self.stream: AsyncIterator[Chunk] = engine.generate(
-            GenerateRequest("e", "hello", n=n, sampling=sampling)
-        )
+        self.stream: AsyncIterator[Chunk] = engine.generate(GenerateRequest("e", "hello", n=n, sampling=sampling))
         self.chunks: list[Chunk] = []
 
     async def begin(self) -> None:

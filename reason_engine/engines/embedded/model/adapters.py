@@ -252,9 +252,7 @@ class _Reader:
         for i, (pair, width) in enumerate(zip(pairs, widths, strict=True)):
             a, b = pair or (torch.zeros(0, inputs), torch.zeros(width, 0))
             if a.shape[1] != inputs or b.shape != (width, a.shape[0]):
-                raise ModelLoadError(
-                    f"{self.file.weights}: layer {layer} {place}: shapes do not fit this model"
-                )
+                raise ModelLoadError(f"{self.file.weights}: layer {layer} {place}: shapes do not fit this model")
             downs.append(a.t())
             turned = place == "qkv" and i < 2 and pair is not None
             ups.append((interleave(b, s.head_dim) if turned else b).t() * self.file.scale)
@@ -280,9 +278,7 @@ class _Reader:
         found = self.tensors.pop(name, None)
         if found is None:
             raise ModelLoadError(f"{self.file.weights}: has no tensor {name}")
-        if found.dim() != len(shape) or any(
-            w not in (-1, g) for g, w in zip(found.shape, shape, strict=True)
-        ):
+        if found.dim() != len(shape) or any(w not in (-1, g) for g, w in zip(found.shape, shape, strict=True)):
             raise ModelLoadError(
                 f"{self.file.weights}: {name} is {tuple(found.shape)}, which does not fit this model ({shape})"
             )

@@ -59,12 +59,7 @@ class Decoder:
         self.weights = build_weights(named, self.shape, self.dtype, self.device, "the new weights")
 
     def forward(
-        self,
-        tokens_N: Tensor,
-        positions_N: Tensor,
-        attend: Attend,
-        longest: int,
-        adapters: AdapterLayers | None = None,
+        self, tokens_N: Tensor, positions_N: Tensor, attend: Attend, longest: int, adapters: AdapterLayers | None = None
     ) -> Tensor:
         """Hidden states after the last layer, (N, H), not yet normalised. `longest`: the highest position plus one."""
         s, n = self.shape, tokens_N.shape[0]

@@ -67,9 +67,7 @@ def pack(parts: Sequence[Codes], device: torch.device) -> Quantised:
     first = parts[0]
     if any(not _same(part.order_I, first.order_I) for part in parts):
         return SideBySide([pack([part], device) for part in parts])
-    code, scale = (
-        torch.cat([getattr(part, name) for part in parts]).to(device) for name in ("code_OI", "scale_OG")
-    )
+    code, scale = (torch.cat([getattr(part, name) for part in parts]).to(device) for name in ("code_OI", "scale_OG"))
     if first.rounded:
         return Int8(code, scale[:, 0].float())
     offsets = [part.offset_OG for part in parts if part.offset_OG is not None]
@@ -119,9 +117,7 @@ class Int4:
     def product(self, x_NI: Tensor) -> Tensor:
         """The kernel's product."""
         x = x_NI if self._order_I is None else x_NI.index_select(1, self._order_I)
-        found = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            x.bfloat16(), self._packed, self._group, self._table
-        )
+        found = torch.ops.aten._weight_int4pack_mm_for_cpu(x.bfloat16(), self._packed, self._group, self._table)
         return found.to(x_NI.dtype)
 
 
@@ -196,9 +192,7 @@ def outputs_of(tensors: Mapping[str, Tensor], at: str, scheme: Scheme | None) ->
     return tensors[at + ".weight"].shape[0]
 
 
-def read_codes(
-    tensors: Mapping[str, Tensor], at: str, shape: tuple[int, int], scheme: Scheme
-) -> Codes | None:
+def read_codes(tensors: Mapping[str, Tensor], at: str, shape: tuple[int, int], scheme: Scheme) -> Codes | None:
     """The matrix of that name and (out, in) shape; None where it is not quantised.
 
     Raises KeyError for a part that is missing, ModelLoadError for one that does not fit.

@@ -52,9 +52,7 @@ def read_shape(folder: Path, *, heads: bool = False) -> Shape:
     architecture = HEADS.sub("ForCausalLM", files.architecture) if heads else files.architecture
     if architecture not in SERVED["embedded"]:
         known = ", ".join(SERVED["embedded"])
-        raise ModelLoadError(
-            f"{path}: architecture {architecture} is not among those this engine runs: {known}"
-        )
+        raise ModelLoadError(f"{path}: architecture {architecture} is not among those this engine runs: {known}")
     try:
         return _shape(architecture, files)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:

@@ -19,14 +19,7 @@ import torch
 from torch import Tensor
 
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.engines.embedded.model.quantised import (
-    Codes,
-    Quantised,
-    is_kept,
-    outputs_of,
-    pack,
-    read_codes,
-)
+from reason_engine.engines.embedded.model.quantised import Codes, Quantised, is_kept, outputs_of, pack, read_codes
 from reason_engine.engines.embedded.model.shape import Shape
 from reason_engine.errors import ModelLoadError
 
@@ -63,8 +56,7 @@ class Weights:
 def load_weights(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device) -> Weights:
     """Read the folder's safetensors. Raises ModelLoadError naming the file or the missing tensor."""
     tensors = {
-        name.removeprefix("model."): _read(tensor, name, dtype)
-        for name, tensor in ModelFolder(folder).tensors()
+        name.removeprefix("model."): _read(tensor, name, dtype) for name, tensor in ModelFolder(folder).tensors()
     }
     made = build_weights(tensors, shape, dtype, device, str(folder))
     tensors.clear()
@@ -85,9 +77,7 @@ def build_weights(
 
 
 class _Builder:
-    def __init__(
-        self, tensors: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
         self.tensors, self.shape, self.device = tensors, shape, device
         self.fold = self.input_major = dtype == torch.float32 and device.type == "cpu" and not shape.scheme
 
@@ -110,9 +100,7 @@ class _Builder:
         inner = outputs_of(self.tensors, at + "mlp.gate_proj", s.scheme)
         return Layer(
             None if self.fold else norm_in,
-            self.matrix(
-                [(f"{attention}{n}_proj", size, n in "qk") for n, size in qkv.items()], s.hidden, norm_in
-            ),
+            self.matrix([(f"{attention}{n}_proj", size, n in "qk") for n, size in qkv.items()], s.hidden, norm_in),
             self.bias(attention),
             self.head_norm(attention) if s.head_norm else None,
             self.matrix([(attention + "o_proj", s.hidden, False)], wide),
@@ -143,9 +131,7 @@ class _Builder:
         for name, outputs, interleaved in parts:
             one = read_codes(self.tensors, name, (outputs, inputs), self.shape.scheme)
             if one is not None:
-                found.append(
-                    one.rows(lambda rows: interleave(rows, self.shape.head_dim)) if interleaved else one
-                )
+                found.append(one.rows(lambda rows: interleave(rows, self.shape.head_dim)) if interleaved else one)
         if found and len(found) < len(parts):
             raise ModelLoadError(f"tensor {parts[0][0]} and those beside it are not quantised alike")
         return found
