@@ -151,20 +151,13 @@ class Endpoints:
         self._given = client
         self._clients: dict[str, AsyncOpenAI] = {}
         self._turn = asyncio.Semaphore(AT_ONCE)
-
-    @property
-    def kinds(self) -> dict[str, RewardKind]:
-        """Of each reward model by name."""
-        return {
+        self.embeds = tuple(name for name, url in urls.items() if url.startswith(EMBED_PREFIX))
+        self.kinds: dict[str, RewardKind] = {
             name: "process" if url.startswith(PROCESS_PREFIX) else "outcome"
-            for name, url in self._urls.items()
-            if not url.startswith(EMBED_PREFIX)
+            for name, url in urls.items()
+            if name not in self.embeds
         }
-
-    @property
-    def embeds(self) -> tuple[str, ...]:
-        """Those that embed."""
-        return tuple(name for name, url in self._urls.items() if url.startswith(EMBED_PREFIX))
+        """Of each reward model by name; `embeds`: the names of those that embed."""
 
     async def close(self) -> None:
         for client in self._clients.values():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reason_engine.contracts import Engine
-from reason_engine.engines.chat.template import ChatFormat
+from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import bundled_model
 from reason_engine.engines.scripted import Scripted

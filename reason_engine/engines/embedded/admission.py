@@ -13,7 +13,7 @@ from pathlib import Path
 
 from reason_engine.contracts import Capabilities
 from reason_engine.engines import check_counts, room_left
-from reason_engine.engines.chat.template import ChatFormat
+from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.embedded import grammar
 from reason_engine.engines.embedded.messages import ScoreTexts
 from reason_engine.engines.embedded.model.shape import read_shape
@@ -102,11 +102,8 @@ class ScoreInputs:
             name: _RewardModel(file, chat, context, vocab) if file.own else _own_checkpoint(file)
             for name, file in files.items()
         }
-
-    @property
-    def kinds(self) -> dict[str, RewardKind]:
+        self.kinds: dict[str, RewardKind] = {name: file.kind for name, file in files.items()}
         """Of each reward model by name."""
-        return {name: model.file.kind for name, model in self._models.items()}
 
     async def message(self, identity: str, request: ScoreRequest) -> ScoreTexts:
         """The request in tokens; texts to embed are cut to the context. Raises RequestError kinds."""

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import torch
 
-from reason_engine.engines.drafting.sources import (
+from reason_engine.engines.draft_sources import (
     LENGTH_CLASSES,
     AcceptanceRates,
     Drafter,
@@ -32,9 +32,9 @@ from reason_engine.engines.drafting.sources import (
     SearchIndex,
     length_class,
 )
-from reason_engine.engines.drafting.suffix_automaton import SuffixAutomaton
 from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.engines.embedded.messages import DraftMethod, Generate
+from reason_engine.engines.suffix_automaton import SuffixAutomaton
 
 MOST = 32
 """Tokens of one draft."""

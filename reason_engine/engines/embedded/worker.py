@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from reason_engine.engines.chat.template import ChatFormat
+from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.embedded import messages
 from reason_engine.engines.embedded.grammar import Grammars, Matcher
 from reason_engine.engines.embedded.messages import (
@@ -90,7 +90,7 @@ class Worker:
                 self._handle(message)
                 if not self._busy:
                     self._flush()
-            if self.scorer.busy:
+            if self.scorer.pending:
                 self.scorer.step()
             if self.scheduler.busy:
                 self.scheduler.step()
@@ -110,7 +110,7 @@ class Worker:
 
     @property
     def _busy(self) -> bool:
-        return self.scheduler.busy or self.scorer.busy
+        return bool(self.scorer.pending) or self.scheduler.busy
 
     def _flush(self) -> None:
         scheduler, failures = self.scheduler, self.scheduler.drafting.failures

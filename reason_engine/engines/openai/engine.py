@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from reason_engine.contracts import Capabilities, Health, Parsed
 from reason_engine.engines import check_counts, engines
-from reason_engine.engines.chat.template import ChatFormat
+from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.openai.request import Conversation, Dialect, body, encode, lacks
 from reason_engine.engines.openai.response import THINK_END, THINK_START, ResponseReader, mapped_error, parse
 from reason_engine.engines.reward_models import Endpoints

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import check_adapter, check_counts, engines, room_left
-from reason_engine.engines.chat.template import ChatFormat, ChatTextMethods
+from reason_engine.engines.chat import ChatFormat, ChatTextMethods
 from reason_engine.engines.checkpoint.adapter_files import check_fits, only_lora, read_adapter
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.reward_models import Endpoints

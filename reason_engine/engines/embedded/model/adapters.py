@@ -146,10 +146,8 @@ class AdapterSlots:
         self._names: dict[str, int] = {}
         self._versions = count(1)
 
-    def find(self, name: str | None) -> tuple[int, Hashable]:
+    def find(self, name: str) -> tuple[int, Hashable]:
         """Its slot, and what keys its prefixes (another after every load). Raises UnknownModel."""
-        if name is None:
-            return 0, 0
         if name not in self._names:
             raise UnknownModel(f"no adapter named {name!r} is loaded", param="model", code="model_not_found")
         slot = self._names[name]
@@ -157,7 +155,7 @@ class AdapterSlots:
 
     def learned(self, slot: int) -> tuple[int, ...]:
         """The tokens that stand before every prompt of this slot."""
-        table = self._slots[slot].weights.learned if slot else None
+        table = self._slots[slot].weights.learned
         first = self._shape.vocab
         return () if table is None else tuple(range(first, first + table.shape[0]))
 

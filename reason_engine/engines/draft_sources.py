@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
-from reason_engine.engines.drafting.suffix_automaton import NONE, Follower, SuffixAutomaton, Text
+from reason_engine.engines.suffix_automaton import NONE, Follower, SuffixAutomaton, Text
 
 LEAD = 16
 """Tokens of its prompt that an output's text begins with."""
