@@ -63,9 +63,10 @@ class ChatFormat:
         except TemplateSyntaxError as error:
             raise ModelLoadError(f"{folder}: chat template, line {error.lineno}: {error.message}") from None
 
-    def info(self, name: str, context: int) -> ModelInfo:
-        """A model's description as far as its format decides it; path and fingerprint are the engine's to add."""
-        return ModelInfo(name, "", context, self.thinks, self.think_start, self.think_end, specials=self.specials)
+    def info(self, name: str, path: str, context: int, fingerprint: str) -> ModelInfo:
+        """The description of a model that has this format."""
+        thinks = (self.thinks, self.think_start, self.think_end)
+        return ModelInfo(name, path, context, *thinks, fingerprint=fingerprint, specials=self.specials)
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a prompt, with the beginning-of-sequence token the model was trained with, never twice."""

@@ -12,11 +12,11 @@ prompt instead of being joined to it, so that prompts are indexed once and as sl
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
-from reason_engine.engines.suffix_automaton import NONE, Follower, SuffixAutomaton, Text
+from reason_engine.engines.suffix_automaton import NONE, Match, SuffixAutomaton, Text
 
 LEAD = 16
 """Tokens of its prompt that an output's text begins with."""
@@ -90,6 +90,23 @@ class IndexQueue:
             count -= len(piece)
             if count > 0:
                 self._left.popleft()
+
+
+class Follower:
+    """Follows a growing text through an automaton that holds other texts."""
+
+    def __init__(self, automaton: SuffixAutomaton) -> None:
+        self.automaton, self._state, self._length = automaton, 0, 0
+
+    def feed(self, tokens: Iterable[int]) -> None:
+        """The text goes on."""
+        for token in tokens:
+            self._state, self._length = self.automaton.step(self._state, self._length, token)
+
+    @property
+    def match(self) -> Match:
+        """The longest suffix of the text that stands in the automaton with something after it."""
+        return self.automaton.match(self._state, self._length)
 
 
 class Sam:

@@ -110,13 +110,8 @@ def _remote(settings: Settings) -> Engine:
 
     if not settings.upstream_url:
         raise SetupError("the openai engine needs the endpoint's address: --upstream-url http://host/v1")
-    config = {
-        "base_url": settings.upstream_url,
-        "model": settings.model,
-        "api_key": settings.upstream_key,
-        "context": settings.context,
-    }
-    made = OpenAIConfig.model_validate(config)
+    config = {"base_url": settings.upstream_url, "model": settings.model, "context": settings.context}
+    made = OpenAIConfig.model_validate(config | {"api_key": settings.upstream_key})
     return OpenAIEngine(made, rewards=_rewards(settings), reward_keys=settings.reward_keys)
 
 

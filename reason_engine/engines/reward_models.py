@@ -5,11 +5,7 @@ model, read at the last token; `…ForTokenClassification`, `…ForProcessReward
 end), or a folder with `head.json` and safetensors: a small head over the served model's own hidden states. Those in
 `heads/` beside the weights are found by themselves. A URL is an endpoint with vLLM's pooling API
 (`vllm serve MODEL --runner pooling`); `process+http://…` where its model judges steps, `embed+http://…` where it
-embeds (`/v1/embeddings`); `#model` names the model.
-
-Embeddings: which model a request means, and endpoints of OpenAI's embeddings API (`POST /v1/embeddings`).
-
-vLLM serves one by `vllm serve MODEL --runner pooling`. Never loads torch.
+embeds (OpenAI's `POST /v1/embeddings`); `#model` names the model.
 """
 
 from __future__ import annotations
@@ -18,6 +14,7 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urldefrag, urlsplit
@@ -190,12 +187,9 @@ class Endpoints:
                 tasks = [group.create_task(self._one(name, request, text, process)) for text in wanted]
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
-        made = [task.result() for task in tasks]
-        values, at = list[tuple[float, ...]](), 0
-        for its in ends:
-            values.append(tuple(value for value, _ in made[at : at + len(its)]))
-            at += len(its)
-        return Scores(tuple(values), sum(tokens for _, tokens in made))
+        values, tokens = zip(*(task.result() for task in tasks), strict=True) if tasks else ((), ())
+        left = iter(values)
+        return Scores(tuple(tuple(islice(left, len(its))) for its in ends), sum(tokens))
 
     async def _one(self, name: str, request: ScoreRequest, text: str, process: bool) -> tuple[float, int]:
         """(the value at the text's last token, tokens read)."""

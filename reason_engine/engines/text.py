@@ -107,7 +107,8 @@ class StopFinder:
         if stop is not None:
             self._held = ""
             return text[: at + len(stop) if self.include else at], stop
-        keep = max((_overlap(text, s) for s in self.stops), default=0)
+        sizes = ((s, range(1, min(len(text) + 1, len(s)))) for s in self.stops)
+        keep = max((size for s, some in sizes for size in some if text.endswith(s[:size])), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], None
 
@@ -115,14 +116,6 @@ class StopFinder:
         """What was held back and came to nothing."""
         held, self._held = self._held, ""
         return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    for size in range(min(len(text), len(stop) - 1), 0, -1):
-        if stop.startswith(text[len(text) - size :]):
-            return size
-    return 0
 
 
 def _is_byte_level(tokenizer: Tokenizer) -> bool:

@@ -24,14 +24,8 @@ from collections.abc import Sequence
 
 import torch
 
-from reason_engine.engines.draft_sources import (
-    LENGTH_CLASSES,
-    AcceptanceRates,
-    Drafter,
-    IndexQueue,
-    SearchIndex,
-    length_class,
-)
+from reason_engine.engines import draft_sources
+from reason_engine.engines.draft_sources import LENGTH_CLASSES, AcceptanceRates, IndexQueue, SearchIndex
 from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.engines.embedded.messages import DraftMethod, Generate
 from reason_engine.engines.suffix_automaton import SuffixAutomaton
@@ -90,7 +84,7 @@ class SampleDrafter:
     ) -> None:
         self.request, self.limit = request, limit
         self._ids, self._prompt, self._matcher = ids, prompt, matcher
-        self._drafter: Drafter | None = None
+        self._drafter: draft_sources.Drafter | None = None
         self._fed = 0
         self.length_class = 0
         """Of the latest match."""
@@ -107,7 +101,7 @@ class SampleDrafter:
         length = drafter.find()
         if length < SHORTEST:
             return [], 0.0
-        self.length_class = length_class(length)
+        self.length_class = draft_sources.length_class(length)
         worth, promises = search.lengths[self.length_class]
         count = min(worth, length, MOST, min(self.limit, room) - len(ids) - 1)
         if count < 1:

@@ -27,7 +27,7 @@ from reason_engine.engines.embedded.messages import DraftMethod, FromWorker, Rea
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.transport import ProcessTransport, ThreadTransport, Transport
 from reason_engine.errors import EngineDead, ReasonError
-from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ModelInfo, ScoreRequest, Scores
+from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ScoreRequest, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,16 +74,19 @@ class Embedded(ChatTextMethods):
         files = {name: reward_models.read_reward(name, path) for name, path in given.items() if name not in urls}
         self._score_inputs = ScoreInputs(files, self._format, limit, shape.vocab)
         self._endpoints = reward_models.Endpoints(urls, keys=reward_keys)
-        self._rewards = {**self._score_inputs.kinds, **self._endpoints.kinds}
+        self._rewards: dict[str, reward_models.RewardKind] = {**self._score_inputs.kinds, **self._endpoints.kinds}
         self._config = WorkerConfig(
             str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
             rewards=tuple(files.values()), draft=draft,
         )  # fmt: skip
-        self._info = replace(
-            self._format.info(name or folder.resolve().name, limit),
-            path=str(folder),
-            fingerprint=f"embedded-{checkpoint.fingerprint}",
-        )
+        fingerprint = f"embedded-{checkpoint.fingerprint}"
+        self.info = self._format.info(name or folder.resolve().name, str(folder), limit, fingerprint)
+        embeds = (reward_models.SERVED, self.info.name, *self._endpoints.embeds)
+        self.caps = Capabilities(
+            logprobs=20, token_ids=True, continuation=True, choose=True, score=bool(self._rewards),
+            rewards=tuple(self._rewards.items()), embeds=embeds, adapters=True, structured=True,
+            drafting=("none", "sam", "ngram"), exact_budget=True, sample_abort=True,
+        )  # fmt: skip
         # A search asks for the same few options at each of its states.
         self._option_ids = lru_cache(256)(self._tokenize_option)
         self.chosen: Ready | None = None
@@ -98,27 +101,6 @@ class Embedded(ChatTextMethods):
         self._dead: EngineDead | None = None
         self._closing = False
         self._last = StepOutput([], [], [], 0, 0, 0)
-
-    @property
-    def caps(self) -> Capabilities:
-        return Capabilities(
-            logprobs=20,
-            token_ids=True,
-            continuation=True,
-            choose=True,
-            score=bool(self._rewards),
-            rewards=tuple(self._rewards.items()),
-            embeds=(reward_models.SERVED, self._info.name, *self._endpoints.embeds),
-            adapters=True,
-            structured=True,
-            drafting=("none", "sam", "ngram"),
-            exact_budget=True,
-            sample_abort=True,
-        )
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._info
 
     async def start(self) -> None:
         """Load the model. Raises ModelLoadError, or EngineDead where the worker ends while it loads."""
@@ -144,7 +126,7 @@ class Embedded(ChatTextMethods):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Stream chunks of all samples. Raises RequestError kinds before anything runs, EngineDead later."""
         ids = await admission.prompt_ids(self._format, request.prompt)
-        admission.check_prompt(ids, self._info.context, self._vocab)
+        admission.check_prompt(ids, self.info.context, self._vocab)
         admission.check(request, self._vocab, self.caps, self._streams)
         check_adapter(request.adapter, self._adapters)
         self._check_alive()
@@ -170,7 +152,7 @@ class Embedded(ChatTextMethods):
         ids = await admission.prompt_ids(self._format, request.prompt)
         options = tuple(map(self._option_ids, request.options))
         longest = max(map(len, options), default=0)
-        admission.check_prompt(ids, self._info.context - longest + 1, self._vocab)
+        admission.check_prompt(ids, self.info.context - longest + 1, self._vocab)
         admission.check_options(options)
         check_adapter(request.adapter, self._adapters)
         made = await self._ask(messages.Choose(self._new_id("choice"), ids, options, request.adapter))
@@ -227,8 +209,8 @@ class Embedded(ChatTextMethods):
         copied = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         await self._ask(messages.ReplaceWeights(self._new_id("weights"), copied))
         self._replaced += 1
-        first = self._info.fingerprint.partition("+")[0]
-        self._info = replace(self._info, fingerprint=f"{first}+{self._replaced}")
+        first = self.info.fingerprint.partition("+")[0]
+        self.info = replace(self.info, fingerprint=f"{first}+{self._replaced}")
 
     async def _finish(self, request_id: str, stream: SampleStream) -> None:
         """Leave only when nothing of the request runs any more."""

@@ -20,15 +20,7 @@ from queue import Empty, SimpleQueue
 from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.embedded import messages
 from reason_engine.engines.embedded.grammar import Grammars, Matcher
-from reason_engine.engines.embedded.messages import (
-    FromWorker,
-    Generate,
-    Inbox,
-    OutputBuffer,
-    ToWorker,
-    WorkerConfig,
-    frame,
-)
+from reason_engine.engines.embedded.messages import FromWorker, Generate, Inbox, WorkerConfig
 from reason_engine.engines.text import Vocabulary
 from reason_engine.errors import ReasonError, RequestError
 
@@ -66,7 +58,7 @@ class Worker:
         config, folder = self.config, Path(self.config.path)
         chat = ChatFormat.load(folder)
         decoder = load_decoder(folder, dtype=config.dtype, device=config.device, threads=config.threads)
-        self.output = OutputBuffer(self.send, config.coalesce_seconds)
+        self.output = messages.OutputBuffer(self.send, config.coalesce_seconds)
         self.scheduler = Scheduler(decoder, Vocabulary(chat.tokenizer), chat.eos_ids, self.output, config)
         self.grammars = Grammars(chat.tokenizer, decoder.shape.vocab, chat.eos_ids)
         heads = load_heads(config.rewards, decoder)
@@ -116,7 +108,7 @@ class Worker:
         scheduler, failures = self.scheduler, self.scheduler.drafting.failures
         self.output.flush(scheduler.running, scheduler.waiting, now=not self._busy, draft_failures=failures)
 
-    def _handle(self, message: ToWorker | Callable[[], None]) -> None:
+    def _handle(self, message: Generate | messages.Query | messages.Abort | Callable[[], None]) -> None:
         if callable(message):
             return message()
         try:
@@ -146,10 +138,8 @@ class Worker:
                 case messages.DraftFrom():
                     self.scheduler.drafting.draft_from(message.texts)
                     self._indexing.append(message.id)
-                case messages.Stop():
-                    pass
         except ReasonError as error:
-            self.output.add_error("" if isinstance(message, messages.Stop) else message.id, error)
+            self.output.add_error(message.id, error)
 
     def _abort(self, request_id: str, index: int | None) -> None:
         if request_id in self._compiling and index is not None:
@@ -172,14 +162,10 @@ class Worker:
                 made = error
             self.inbox.put(lambda: self._compiled(request, made))
 
-        def late() -> None:
-            limit = self.config.compile_seconds
-            error = RequestError(
-                f"the constraint took more than {limit:g} s to compile", param="response_format", code="invalid_schema"
-            )
-            self.inbox.put(lambda: self._compiled(request, error))
-
-        timer = threading.Timer(self.config.compile_seconds, late)
+        limit = self.config.compile_seconds
+        message = f"the constraint took more than {limit:g} s to compile"
+        late = RequestError(message, param="response_format", code="invalid_schema")
+        timer = threading.Timer(limit, self.inbox.put, [lambda: self._compiled(request, late)])
         timer.daemon = True
         timer.start()
         threading.Thread(target=lambda: (work(), timer.cancel()), daemon=True).start()
@@ -222,7 +208,7 @@ def main() -> None:
 
     def send(message: FromWorker) -> None:
         try:
-            writing.write(frame(message))
+            writing.write(messages.frame(message))
             writing.flush()
         except OSError:
             os._exit(0)

@@ -159,13 +159,9 @@ def _fields(turn: Message, dialect: Dialect) -> dict[str, Any]:
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in turn.tool_calls
         ]
-    if turn.tool_call_id:
-        fields["tool_call_id"] = turn.tool_call_id
-    if turn.name:
-        fields["name"] = turn.name
-    if turn.reasoning and dialect == "vllm":
-        fields["reasoning"] = turn.reasoning
-    return fields
+    reasoning = turn.reasoning if dialect == "vllm" else None
+    others = {"tool_call_id": turn.tool_call_id, "name": turn.name, "reasoning": reasoning}
+    return fields | {name: value for name, value in others.items() if value}
 
 
 def _message(turn: Mapping[str, Any]) -> Message:

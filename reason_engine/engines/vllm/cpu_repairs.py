@@ -80,16 +80,11 @@ def replace_quantised_products() -> bool:
     if torch.cpu._is_avx512_supported():
         return False
     _replace_int4(vllm_module(KERNELS + "mixed_precision.cpu").CPUWNA16LinearKernel)
+    precisions = [torch.half, torch.bfloat16, torch.float32]
     for module, name in (("auto_gptq", "AutoGPTQConfig"), ("auto_awq", "AutoAWQConfig")):
         config = getattr(vllm_module(f"model_executor.layers.quantization.{module}"), name)
-        config.get_supported_act_dtypes = classmethod(_any_precision)
+        config.get_supported_act_dtypes = staticmethod(precisions.copy)
     return True
-
-
-def _any_precision(_: Any) -> list[Any]:
-    import torch
-
-    return [torch.half, torch.bfloat16, torch.float32]
 
 
 def _replace_int8(kernel: Any) -> None:
@@ -97,7 +92,7 @@ def _replace_int8(kernel: Any) -> None:
 
     from reason_engine.engines.embedded.model.quantised import Int8
 
-    plain, multiply = kernel.process_weights_after_loading, kernel.apply_weights
+    plain = kernel.process_weights_after_loading
     if plain.__module__ == __name__:
         return
 
@@ -114,12 +109,7 @@ def _replace_int8(kernel: Any) -> None:
         layer.product = Int8(weight_OI.data, scale.data.flatten().float()).product
         setattr(layer, name, None)
 
-    def apply(self: Any, layer: Any, x: Any, bias: Any = None) -> Any:
-        if "product" not in vars(layer):
-            return multiply(self, layer, x, bias)
-        return _applied(layer.product, x, bias)
-
-    kernel.process_weights_after_loading, kernel.apply_weights = load, apply
+    _replace(kernel, load)
 
 
 def _replace_int4(kernel: Any) -> None:
@@ -127,7 +117,7 @@ def _replace_int4(kernel: Any) -> None:
 
     from reason_engine.engines.embedded.model.quantised import Codes, eight_codes, pack
 
-    if kernel.apply_weights.__module__ == __name__:
+    if kernel.process_weights_after_loading.__module__ == __name__:
         return
 
     def load(self: Any, layer: Any) -> None:
@@ -142,15 +132,17 @@ def _replace_int4(kernel: Any) -> None:
         layer.product = pack([codes], torch.device("cpu")).product
         setattr(layer, self.w_q_name, None)
 
+    _replace(kernel, load)
+
+
+def _replace(kernel: Any, load: Any) -> None:
+    """Load by this function; a layer is multiplied by the `product` that it made, else as before."""
+    multiply = kernel.apply_weights
+
     def apply(self: Any, layer: Any, x: Any, bias: Any = None) -> Any:
-        return _applied(layer.product, x, bias)
+        if "product" not in vars(layer):
+            return multiply(self, layer, x, bias)
+        out_NO = layer.product(x.reshape(-1, x.shape[-1]))
+        return (out_NO if bias is None else out_NO + bias).reshape(*x.shape[:-1], -1)
 
     kernel.process_weights_after_loading, kernel.apply_weights = load, apply
-
-
-def _applied(product: Any, x: Any, bias: Any) -> Any:
-    rows_NI = x.reshape(-1, x.shape[-1])
-    out_NO = product(rows_NI)
-    if bias is not None:
-        out_NO = out_NO + bias
-    return out_NO.reshape(*x.shape[:-1], -1)

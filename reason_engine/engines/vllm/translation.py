@@ -18,17 +18,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from reason_engine import errors
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.errors import (
-    EngineBusy,
-    EngineDead,
-    EngineError,
-    MissingExtra,
-    ModelLoadError,
-    ReasonError,
-    RequestError,
-    SetupError,
-)
+from reason_engine.errors import MissingExtra, ModelLoadError, SetupError
 from reason_engine.types import Chunk, FinishReason, Sampling, Structured, TokenLogprob
 
 DRAFTER_CLASS = "reason_engine.engines.vllm.drafter.SamDrafter"
@@ -54,6 +46,11 @@ _WIDTHS = {"float32": 4, "float": 4}
 _DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
 _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort", "repetition": "stop"}
+_SAME = (
+    "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty",
+    "ignore_eos", "logprobs",
+)  # fmt: skip
+"""Fields of a sampling that vLLM calls as we do."""
 _BUSY = ("QueueOverflowError", "MaxQueuedTokensError")  # by name: not in every release
 
 
@@ -196,22 +193,14 @@ def sampling_params(sampling: Sampling, *, index: int, room: int, eos_ids: Itera
     ends = [] if sampling.ignore_eos else sorted(eos_ids)
     try:
         return vllm.SamplingParams(
+            **{name: getattr(sampling, name) for name in _SAME},
             n=1,
             seed=sampling.seed + index,
             max_tokens=min(sampling.max_tokens, room),
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            presence_penalty=sampling.presence_penalty,
-            frequency_penalty=sampling.frequency_penalty,
-            repetition_penalty=sampling.repetition_penalty,
             logit_bias=dict(sampling.logit_bias) or None,
             stop=list(sampling.stop) or None,
             include_stop_str_in_output=sampling.include_stop,
             stop_token_ids=[*sampling.stop_token_ids, *ends],
-            ignore_eos=sampling.ignore_eos,
-            logprobs=sampling.logprobs,
             structured_outputs=_structured(sampling.structured) if sampling.structured else None,
             output_kind=vllm.RequestOutputKind.DELTA,
         )
@@ -258,15 +247,15 @@ def mapped_error(error: Exception) -> Exception:
     """An error of vLLM as the package's own. What it raises for a request is a ValueError or a VLLMClientError."""
     exceptions, dead = vllm_module("exceptions"), vllm_module("v1.engine.exceptions").EngineDeadError
     client = (ValueError, TypeError, exceptions.VLLMValidationError, exceptions.VLLMNotFoundError)
-    if isinstance(error, ReasonError):
+    if isinstance(error, errors.ReasonError):
         return error
     if isinstance(error, dead):
-        return EngineDead("vLLM's engine process has ended")
+        return errors.EngineDead("vLLM's engine process has ended")
     if isinstance(error, client):
-        return RequestError(_first_line(error), param=vars(error).get("parameter"))
+        return errors.RequestError(_first_line(error), param=vars(error).get("parameter"))
     if type(error).__name__ in _BUSY:
-        return EngineBusy(_first_line(error))
-    return EngineError(f"vLLM failed: {_first_line(error.__cause__ or error)}")
+        return errors.EngineBusy(_first_line(error))
+    return errors.EngineError(f"vLLM failed: {_first_line(error.__cause__ or error)}")
 
 
 def prepare_process(*, inprocess: bool) -> None:
@@ -323,8 +312,8 @@ def vllm_module(name: str) -> Any:
 
 def load_error(folder: Path, error: BaseException) -> ModelLoadError:
     """A failed start as one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ModelLoadError(f"{folder}: vLLM cannot load it: {lines[0] if lines else type(error).__name__}")
+    lines = filter(None, map(str.strip, str(error).splitlines()))
+    return ModelLoadError(f"{folder}: vLLM cannot load it: {next(lines, type(error).__name__)}")
 
 
 def _structured(wanted: Structured) -> Any:
