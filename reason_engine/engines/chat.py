@@ -147,11 +147,8 @@ class ChatFormat:
                 {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": _arguments(c.arguments)}}
                 for c in message.tool_calls
             ]
-        if message.tool_call_id is not None:
-            out["tool_call_id"] = message.tool_call_id
-        if message.name is not None:
-            out["name"] = message.name
-        return out
+        others = {"tool_call_id": message.tool_call_id, "name": message.name}
+        return out | {key: value for key, value in others.items() if value is not None}
 
 
 class ChatTextMethods:

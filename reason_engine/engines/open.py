@@ -125,19 +125,12 @@ def _rewards(settings: Settings) -> dict[str, str]:
 def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
     from reason_engine.engines.embedded.front import Embedded
 
+    draft = "sam" if settings.draft == "sam" else "ngram" if settings.draft == "ngram" else "none"
     return Embedded(
-        folder,
-        inline=inline,
-        name=served_name(settings),
-        context=settings.context or 0,
-        dtype=settings.dtype,
-        device=settings.device,
-        threads=settings.threads or 0,
-        max_rows=settings.max_rows,
-        rewards=_rewards(settings),
-        reward_keys=settings.reward_keys,
-        draft="sam" if settings.draft == "sam" else "ngram" if settings.draft == "ngram" else "none",
-    )
+        folder, inline=inline, name=served_name(settings), context=settings.context or 0, dtype=settings.dtype,
+        device=settings.device, threads=settings.threads or 0, max_rows=settings.max_rows, draft=draft,
+        rewards=_rewards(settings), reward_keys=settings.reward_keys,
+    )  # fmt: skip
 
 
 def _vllm(settings: Settings, folder: Path) -> Engine:

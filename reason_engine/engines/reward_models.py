@@ -21,16 +21,9 @@ from urllib.parse import urldefrag, urlsplit
 
 from pydantic import SecretStr
 
+from reason_engine import errors
 from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
-from reason_engine.errors import (
-    CapabilityMissing,
-    EngineError,
-    ModelLoadError,
-    RequestError,
-    SetupError,
-    UnknownModel,
-    first_error,
-)
+from reason_engine.errors import EngineError, ModelLoadError, RequestError, UnknownModel
 from reason_engine.types import ScoreRequest, Scores
 
 if TYPE_CHECKING:
@@ -135,15 +128,15 @@ class Endpoints:
         """`keys` are sent to the endpoints of these names and to no other. Raises SetupError for a name without one."""
         for name, url in urls.items():
             if not is_url(url):
-                raise SetupError(
+                raise errors.SetupError(
                     f"reward model {name!r}: this engine serves one model; serve {url} beside it "
                     f"(vllm serve {url} --runner pooling --port 8001) and name it {name}=http://127.0.0.1:8001"
                 )
             if not _host(url):
-                raise SetupError(f"the endpoint {url!r} names no host, or no port that there is")
+                raise errors.SetupError(f"the endpoint {url!r} names no host, or no port that there is")
         self._keys = dict(keys or {})
         if stray := next((name for name in self._keys if name not in urls), None):
-            raise SetupError(f"reward_keys: no endpoint among the reward models is named {stray!r}")
+            raise errors.SetupError(f"reward_keys: no endpoint among the reward models is named {stray!r}")
         self._urls = dict(urls)
         self._given = client
         self._clients: dict[str, AsyncOpenAI] = {}
@@ -170,7 +163,7 @@ class Endpoints:
             async with self._turn:
                 return await embed(self._client(name), name, model, request.inputs)
         if not self.kinds:
-            raise CapabilityMissing(
+            raise errors.CapabilityMissing(
                 "no reward model is served; serve one beside the model (vllm serve MODEL --runner pooling --port 8001) "
                 "and name it with --reward-model NAME=http://127.0.0.1:8001",
                 param="reasoning.verifier",
@@ -185,8 +178,8 @@ class Endpoints:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(name, request, text, process)) for text in wanted]
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from None
+        except BaseExceptionGroup as group:
+            raise errors.first_error(group) from None
         values, tokens = zip(*(task.result() for task in tasks), strict=True) if tasks else ((), ())
         left = iter(values)
         return Scores(tuple(tuple(islice(left, len(its))) for its in ends), sum(tokens))
@@ -260,7 +253,7 @@ SERVED = "served"
 def choose_embedder(request: ScoreRequest, names: Sequence[str]) -> str:
     """The one a request means; the first where it names none. Raises CapabilityMissing, UnknownModel."""
     if not names:
-        raise CapabilityMissing(
+        raise errors.CapabilityMissing(
             "this engine embeds by endpoints only, and none is named: vllm serve MODEL --runner pooling --port 8001, "
             "then the setting knowledge_model=http://127.0.0.1:8001",
             param="model",

@@ -20,7 +20,7 @@ from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.reward_models import RewardFile, RewardKind, choose_reward
 from reason_engine.engines.text import token_ids_of
 from reason_engine.errors import CapabilityMissing, RequestError
-from reason_engine.types import GenerateRequest, Message, Prompt, Sampling, ScoreRequest
+from reason_engine.types import GenerateRequest, Message, Prompt, ScoreRequest
 
 LONG = 20_000
 """Characters above which a prompt is tokenised beside the event loop."""
@@ -49,28 +49,10 @@ def check_prompt(ids: Sequence[int], context: int, vocab: int) -> None:
     room_left(len(ids), context)
 
 
-def check_options(options: Sequence[Sequence[int]]) -> None:
-    """At least one option, none of them empty."""
-    if not options or not all(options):
-        raise RequestError("options must be one or more texts that are not empty", param="options")
-
-
 def check(request: GenerateRequest, vocab: int, caps: Capabilities, running: Container[str]) -> None:
     """Everything else about a request."""
     sampling = request.sampling
     check_counts(request, running)
-    _check_ranges(sampling)
-    if sampling.logprobs is not None and not 0 <= sampling.logprobs <= caps.logprobs:
-        raise RequestError(f"logprobs must be in 0..{caps.logprobs}", param="top_logprobs")
-    if not all(sampling.stop):
-        raise RequestError("a stop string must not be empty", param="stop")
-    if any(not 0 <= token < vocab for token, _ in sampling.logit_bias):
-        raise RequestError(f"a token of logit_bias is outside the vocabulary of {vocab}", param="logit_bias")
-    if sampling.structured is not None:
-        grammar.check(sampling.structured)
-
-
-def _check_ranges(sampling: Sampling) -> None:
     for name, (low, high) in RANGES.items():
         value: float = getattr(sampling, name)
         if not (math.isfinite(value) and low <= value <= high):
@@ -79,6 +61,14 @@ def _check_ranges(sampling: Sampling) -> None:
         raise RequestError("logit_bias must be finite", param="logit_bias")
     if sampling.top_k < -1:
         raise RequestError("top_k must be at least -1", param="top_k")
+    if sampling.logprobs is not None and not 0 <= sampling.logprobs <= caps.logprobs:
+        raise RequestError(f"logprobs must be in 0..{caps.logprobs}", param="top_logprobs")
+    if not all(sampling.stop):
+        raise RequestError("a stop string must not be empty", param="stop")
+    if any(not 0 <= token < vocab for token, _ in sampling.logit_bias):
+        raise RequestError(f"a token of logit_bias is outside the vocabulary of {vocab}", param="logit_bias")
+    if sampling.structured is not None:
+        grammar.check(sampling.structured)
 
 
 @dataclass(frozen=True, slots=True)

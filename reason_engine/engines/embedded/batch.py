@@ -68,7 +68,7 @@ class Sample:
             if self.finish is not None:
                 break
         accepted = min(taken, len(tokens) - 1)
-        return self._delta(shown, tokens[:taken], reported, accepted, drafted - accepted)
+        return self._delta(shown, tokens[:taken], reported, (accepted, drafted - accepted))
 
     def abort(self) -> Delta:
         """End it from outside; shows the text that was held back."""
@@ -106,12 +106,11 @@ class Sample:
         text: str,
         ids: Sequence[int] = (),
         logprobs: Sequence[TokenLogprob] = (),
-        accepted: int = 0,
-        rejected: int = 0,
+        drafts: tuple[int, int] = (0, 0),
     ) -> Delta:
         gained = (text, tuple(ids), tuple(logprobs), self.finish, self.stop_reason)
         counts, self.prompt_counts = self.prompt_counts, (0, 0)
-        return Delta(self.request.id, self.index, *gained, *counts, accepted, rejected)
+        return Delta(self.request.id, self.index, *gained, *counts, *drafts)
 
 
 class Batch:

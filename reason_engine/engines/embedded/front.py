@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import SecretStr
 
@@ -26,7 +26,7 @@ from reason_engine.engines.embedded.admission import ScoreInputs
 from reason_engine.engines.embedded.messages import DraftMethod, FromWorker, Ready, StepOutput, WorkerConfig
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.transport import ProcessTransport, ThreadTransport, Transport
-from reason_engine.errors import EngineDead, ReasonError
+from reason_engine.errors import EngineDead, ReasonError, RequestError
 from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ScoreRequest, Scores
 
 if TYPE_CHECKING:
@@ -153,7 +153,8 @@ class Embedded(ChatTextMethods):
         options = tuple(map(self._option_ids, request.options))
         longest = max(map(len, options), default=0)
         admission.check_prompt(ids, self.info.context - longest + 1, self._vocab)
-        admission.check_options(options)
+        if not options or not all(options):
+            raise RequestError("options must be one or more texts that are not empty", param="options")
         check_adapter(request.adapter, self._adapters)
         made = await self._ask(messages.Choose(self._new_id("choice"), ids, options, request.adapter))
         assert isinstance(made, Choice)
@@ -310,13 +311,10 @@ class SampleStream:
             raise self._error
         if self._error is not None:
             self._changed.set()
-        return [_chunk(*messages.join(deltas)) for deltas in held.values()]
+        gained = (messages.join(deltas) for deltas in held.values())
+        return [Chunk(one.index, one.text, one.ids, len(one.ids), *one[4:]) for one in gained]
 
     @property
     def over(self) -> bool:
         """Nothing is left to take."""
         return self.left == 0 and not self._held and self._error is None
-
-
-def _chunk(_: str, index: int, text: str, ids: tuple[int, ...], *others: Any) -> Chunk:
-    return Chunk(index, text, ids, len(ids), *others)

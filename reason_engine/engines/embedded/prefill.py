@@ -68,16 +68,10 @@ def advance(
             break
     tokens = [t for one, count in pieces for t in one.ids[one.done : one.done + count]]
     positions = [p for one, count in pieces for p in range(one.done, one.done + count)]
-    device = decoder.device
     if adapters is not None:
         adapters.select([one.adapter for one, count in pieces for _ in range(count)])
-    hidden = decoder.forward(
-        torch.tensor(tokens, device=device),
-        torch.tensor(positions, device=device),
-        _causal_attention(decoder, pieces),
-        max(positions) + 1,
-        adapters,
-    )
+    tokens_N, positions_N = torch.tensor([tokens, positions], device=decoder.device)
+    hidden = decoder.forward(tokens_N, positions_N, _causal_attention(decoder, pieces), max(positions) + 1, adapters)
     whole: list[tuple[Segment, Tensor]] = []
     end = 0
     for one, count in pieces:

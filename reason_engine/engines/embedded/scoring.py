@@ -123,22 +123,15 @@ class TextScorer:
     """Reads texts by heads, by the name None as vectors; first come first served, while any are `pending`."""
 
     def __init__(
-        self,
-        heads: Mapping[str, LinearHead | SideHead],
-        served: Decoder,
-        prefixes: PrefixCache,
-        output: OutputBuffer,
-        limit: int,
+        self, heads: Mapping[str | None, Head], prefixes: PrefixCache, output: OutputBuffer, limit: int
     ) -> None:
-        self.heads: Mapping[str | None, Head] = {**heads, None: MeanPooling(served)}
-        self.prefixes, self.output, self.limit = prefixes, output, limit
+        self.heads, self.prefixes, self.output, self.limit = heads, prefixes, output, limit
         self.pending: deque[_Pending] = deque()
 
     def add(self, request: ScoreTexts) -> None:
         """Queue a request."""
         if not request.inputs:
-            self.output.add_result(request.id, Scores(()))
-            return
+            return self.output.add_result(request.id, Scores(()))
         self.pending.append(_Pending(request, [None] * len(request.inputs)))
 
     def abort(self, request_id: str) -> None:
@@ -169,9 +162,9 @@ class TextScorer:
         return new_segment(head.decoder, ids, known, shared, keep=keep)
 
 
-def load_heads(files: Sequence[RewardFile], served: Decoder) -> dict[str, LinearHead | SideHead]:
-    """Raises ModelLoadError naming the folder and what is wrong."""
-    return {file.name: _load(file, served) for file in files}
+def load_heads(files: Sequence[RewardFile], served: Decoder) -> dict[str | None, Head]:
+    """Of reward models by name; None: of embeddings. Raises ModelLoadError naming the folder and what is wrong."""
+    return {**{file.name: _load(file, served) for file in files}, None: MeanPooling(served)}
 
 
 def _load(file: RewardFile, served: Decoder) -> LinearHead | SideHead:

@@ -72,24 +72,21 @@ class ProcessTransport:
     async def open(self, config: WorkerConfig, receive: Receive) -> None:
         home = str(Path(__file__).resolve().parents[3])
         paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "reason_engine.engines.embedded.worker",
-            stdin=PIPE,
-            stdout=PIPE,
-            env={"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-        self._write(config)
+        environment = {"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        command = (sys.executable, "-m", "reason_engine.engines.embedded.worker")
+        self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment)
+        self.send(config)
         self._reader = asyncio.create_task(self._read(self._process, receive))
 
-    def send(self, message: ToWorker) -> None:
-        self._write(message)
+    def send(self, message: ToWorker | WorkerConfig) -> None:
+        stream = self._process.stdin if self._process else None
+        if stream is not None and not stream.is_closing():
+            stream.write(frame(message))
 
     async def close(self) -> None:
         if self._process is None:
             return
-        self._write(Stop())
+        self.send(Stop())
         try:
             async with asyncio.timeout(5):
                 await self._process.wait()
@@ -98,11 +95,6 @@ class ProcessTransport:
             await self._process.wait()
         if self._reader is not None:
             await self._reader
-
-    def _write(self, message: object) -> None:
-        stream = self._process.stdin if self._process else None
-        if stream is not None and not stream.is_closing():
-            stream.write(frame(message))
 
     async def _read(self, process: Process, receive: Receive) -> None:
         assert process.stdout is not None

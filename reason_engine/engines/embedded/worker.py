@@ -61,9 +61,8 @@ class Worker:
         self.output = messages.OutputBuffer(self.send, config.coalesce_seconds)
         self.scheduler = Scheduler(decoder, Vocabulary(chat.tokenizer), chat.eos_ids, self.output, config)
         self.grammars = Grammars(chat.tokenizer, decoder.shape.vocab, chat.eos_ids)
-        heads = load_heads(config.rewards, decoder)
-        limit = self.scheduler.prefill_tokens
-        self.scorer = TextScorer(heads, decoder, self.scheduler.prefixes, self.output, limit)
+        heads, limit = load_heads(config.rewards, decoder), self.scheduler.prefill_tokens
+        self.scorer = TextScorer(heads, self.scheduler.prefixes, self.output, limit)
         self._compiling: dict[str, list[int]] = {}
         """Requests whose constraint is being compiled, with the samples that were aborted meanwhile."""
         self._indexing: list[str] = []

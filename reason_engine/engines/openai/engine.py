@@ -97,28 +97,16 @@ class OpenAIEngine:
     @property
     def caps(self) -> Capabilities:
         exact = self._dialect == "vllm" and self._format is not None
+        served, logprobs = self._rewards, self.config.logprobs
         return Capabilities(
-            logprobs=self.config.logprobs,
-            token_ids=exact,
-            continuation=exact,
-            choose=self.config.logprobs > 0,
-            score=bool(self._rewards.kinds),
-            rewards=tuple(self._rewards.kinds.items()),
-            embeds=self._rewards.embeds,
-            structured=True,
-            drafting=("none",),
-        )
+            logprobs=logprobs, token_ids=exact, continuation=exact, choose=logprobs > 0, score=bool(served.kinds),
+            rewards=tuple(served.kinds.items()), embeds=served.embeds, structured=True, drafting=("none",),
+        )  # fmt: skip
 
     @property
     def info(self) -> ModelInfo:
-        return ModelInfo(
-            self._model,
-            self.config.base_url,
-            self._context,
-            thinks=self._format.thinks if self._format else False,
-            fingerprint=f"openai:{self._model}",
-            specials=self._format.specials if self._format else (),
-        )
+        make = self._format.info if self._format else ModelInfo
+        return make(self._model, self.config.base_url, self._context, fingerprint=f"openai:{self._model}")
 
     async def start(self) -> None:
         """Connect and read the model list. Raises EngineDead, EngineError, or UnknownModel for a name not listed."""

@@ -96,15 +96,8 @@ class ResponseReader:
         count = len(token_ids) or len(logprobs) or (1 if text and reason is None else 0)
         if self.counted and usage:
             count = max(0, usage["completion_tokens"] - sample.tokens)
-        return Chunk(
-            index=self.first + index,
-            text=text,
-            token_ids=token_ids,
-            token_count=count,
-            logprobs=logprobs,
-            finish_reason=None if reason is None else _FINISH.get(reason, "stop"),
-            stop_reason=choice.get("stop_reason"),
-        )
+        finish = None if reason is None else _FINISH.get(reason, "stop")
+        return Chunk(self.first + index, text, token_ids, count, logprobs, finish, choice.get("stop_reason"))
 
     def _with_prompt(self, chunk: Chunk) -> Chunk:
         """With the prompt's counts, the first time."""

@@ -27,7 +27,6 @@ def repair_drafting() -> None:
     import torch
 
     sampler = vllm_module("v1.sample.ops.topk_topp_sampler")
-    checker = vllm_module("v1.sample.rejection_sampler")
     top_k = sampler.apply_top_k_only
     if top_k.__module__ == __name__:
         return
@@ -40,14 +39,13 @@ def repair_drafting() -> None:
         return torch.where(x_B == replace_from, replace_to, x_B).to(x_B.dtype).repeat_interleave(counts)
 
     sampler.apply_top_k_only = top_k_if_any
-    checker.expand_batch_to_tokens = repeated
+    vllm_module("v1.sample.rejection_sampler").expand_batch_to_tokens = repeated
 
 
 def mask_base_rows() -> None:
     """Replace both shrink kernels, before the engine is built.
 
-    Raises ImportError or AttributeError where this vLLM has other kernels: then it has to be checked whether they need
-    the repair.
+    Raises ImportError or AttributeError where this vLLM has other kernels: it is to be checked if they need the repair.
     """
     import torch
 
@@ -61,11 +59,9 @@ def mask_base_rows() -> None:
         rows = slots_B.shape[0]
         out_BR[:rows].masked_fill_((slots_B < 0).unsqueeze(1), 0)
 
-    def shrink_runs(
-        x_BI: Any, weights: Any, out_BR: Any, starts_S: Any, lengths_S: Any, slots_S: Any, *rest: Any
-    ) -> None:
-        scale = rest[-1]  # after the number of runs, the longest of them and the number of tokens
-        shrink_rows(x_BI, weights, out_BR, torch.repeat_interleave(slots_S, lengths_S), scale)
+    def shrink_runs(x_BI: Any, weights: Any, out_BR: Any, _: Any, lengths_S: Any, slots_S: Any, *rest: Any) -> None:
+        # The scale comes last, after the number of runs, the longest of them and the number of tokens.
+        shrink_rows(x_BI, weights, out_BR, torch.repeat_interleave(slots_S, lengths_S), rest[-1])
 
     punica_cpu.bgmv_shrink = shrink_rows
     punica_cpu.sgmv_shrink = shrink_runs
@@ -93,8 +89,6 @@ def _replace_int8(kernel: Any) -> None:
     from reason_engine.engines.embedded.model.quantised import Int8
 
     plain = kernel.process_weights_after_loading
-    if plain.__module__ == __name__:
-        return
 
     def load(self: Any, layer: Any) -> None:
         name, scale_name = self.layer_param_names[:2]
@@ -104,8 +98,7 @@ def _replace_int8(kernel: Any) -> None:
         half_only = torch.cpu._is_amx_tile_supported() and torch.get_default_dtype() == torch.float32
         able = torch.cpu._is_vnni_supported() and not half_only
         if able or not symmetric or scale.numel() != weight_OI.shape[0]:
-            plain(self, layer)
-            return
+            return plain(self, layer)
         layer.product = Int8(weight_OI.data, scale.data.flatten().float()).product
         setattr(layer, name, None)
 
@@ -116,9 +109,6 @@ def _replace_int4(kernel: Any) -> None:
     import torch
 
     from reason_engine.engines.embedded.model.quantised import Codes, eight_codes, pack
-
-    if kernel.process_weights_after_loading.__module__ == __name__:
-        return
 
     def load(self: Any, layer: Any) -> None:
         packed, scale, zero = self._get_weight_params(layer)
@@ -138,6 +128,8 @@ def _replace_int4(kernel: Any) -> None:
 def _replace(kernel: Any, load: Any) -> None:
     """Load by this function; a layer is multiplied by the `product` that it made, else as before."""
     multiply = kernel.apply_weights
+    if multiply.__module__ == __name__:
+        return
 
     def apply(self: Any, layer: Any, x: Any, bias: Any = None) -> Any:
         if "product" not in vars(layer):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from reason_engine import errors
-from reason_engine.engines.checkpoint.folder import ModelFolder
+from reason_engine.engines.checkpoint.folder import ModelFolder, first_line
 from reason_engine.errors import MissingExtra, ModelLoadError, SetupError
 from reason_engine.types import Chunk, FinishReason, Sampling, Structured, TokenLogprob
 
@@ -211,13 +211,8 @@ def sampling_params(sampling: Sampling, *, index: int, room: int, eos_ids: Itera
 def option_params(token_ids: list[int]) -> Any:
     """One token, with the model's own log-probabilities of these ones."""
     vllm = vllm_module("sampling_params")
-    return vllm.SamplingParams(
-        max_tokens=1,
-        temperature=0.0,
-        logprob_token_ids=token_ids,
-        detokenize=False,
-        output_kind=vllm.RequestOutputKind.FINAL_ONLY,
-    )
+    fields = {"max_tokens": 1, "temperature": 0.0, "logprob_token_ids": token_ids, "detokenize": False}
+    return vllm.SamplingParams(**fields, output_kind=vllm.RequestOutputKind.FINAL_ONLY)
 
 
 def chunk_of(
@@ -230,17 +225,9 @@ def chunk_of(
     if isinstance(stop, int) and stop in eos_ids and stop not in sampling.stop_token_ids:
         stop = None
     accepted, rejected = _drafted(sample)
-    return Chunk(
-        index=index,
-        text=sample.text,
-        token_ids=ids,
-        token_count=len(ids),
-        logprobs=_logprobs(ids, sample.logprobs, sampling.logprobs, text_of),
-        finish_reason=None if reason is None else _FINISH.get(reason, "error"),
-        stop_reason=stop,
-        draft_accepted=accepted,
-        draft_rejected=rejected,
-    )
+    logprobs = _logprobs(ids, sample.logprobs, sampling.logprobs, text_of)
+    made = Chunk(index, sample.text, ids, len(ids), logprobs, reason and _FINISH.get(reason, "error"), stop)
+    return replace(made, draft_accepted=accepted, draft_rejected=rejected) if accepted or rejected else made
 
 
 def mapped_error(error: Exception) -> Exception:
@@ -252,10 +239,10 @@ def mapped_error(error: Exception) -> Exception:
     if isinstance(error, dead):
         return errors.EngineDead("vLLM's engine process has ended")
     if isinstance(error, client):
-        return errors.RequestError(_first_line(error), param=vars(error).get("parameter"))
+        return errors.RequestError(first_line(error), param=vars(error).get("parameter"))
     if type(error).__name__ in _BUSY:
-        return errors.EngineBusy(_first_line(error))
-    return errors.EngineError(f"vLLM failed: {_first_line(error.__cause__ or error)}")
+        return errors.EngineBusy(first_line(error))
+    return errors.EngineError(f"vLLM failed: {first_line(error.__cause__ or error)}")
 
 
 def prepare_process(*, inprocess: bool) -> None:
@@ -347,7 +334,3 @@ def _drafted(sample: Any) -> tuple[int, int]:
         return 0, 0
     accepted = sum(count * taken for taken, count in enumerate(found.histogram))
     return accepted, found.num_draft_tokens - accepted
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -206,7 +206,13 @@ class _Reader:
 
     def __init__(self, file: AdapterFile, shape: Shape, model: Weights) -> None:
         self.file, self.shape, self.model = file, shape, model
-        self.tensors = _read(file.weights)
+        try:
+            with safe_open(str(file.weights), framework="pt") as found:
+                names = list(found.keys())
+                # By their names from `layers.` on.
+                self.tensors = {name[max(0, name.find("layers.")) :]: found.get_tensor(name).float() for name in names}
+        except (SafetensorError, OSError) as error:
+            raise ModelLoadError(f"{file.weights}: {str(error).splitlines()[0]}") from None
 
     def lora(self) -> AdapterWeights:
         found: dict[Place, Pair] = {}
@@ -285,13 +291,3 @@ class _Reader:
     def _placed(self, tensor: Tensor) -> Tensor:
         like = self.model.embedding
         return tensor.to(like.device, like.dtype)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """All tensors by their names from `layers.` on."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            names = list(file.keys())
-            return {name[max(0, name.find("layers.")) :]: file.get_tensor(name).float() for name in names}
-    except (SafetensorError, OSError) as error:
-        raise ModelLoadError(f"{path}: {str(error).splitlines()[0]}") from None
