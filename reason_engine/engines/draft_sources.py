@@ -18,14 +18,10 @@ from typing import Protocol
 
 from reason_engine.engines.suffix_automaton import NONE, Match, SuffixAutomaton, Text
 
-LEAD = 16
-"""Tokens of its prompt that an output's text begins with."""
-
+LEAD, REACH = 16, 32
+"""Tokens of its prompt that an output's text begins with, and up to which a match is followed back."""
 SIZES = (3, 2)
 """Lengths of the n-grams that are looked up, longest first."""
-REACH = 32
-"""Tokens up to which a match is followed back."""
-
 LENGTH_CLASSES = 8
 """Matches of 1, 2-3, 4-7, ... tokens, and of 128 or more, are counted apart."""
 FIRST = (0.0, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
@@ -83,10 +79,7 @@ class IndexQueue:
         while count > 0 and self._left:
             into, tokens = self._left[0]
             piece = list(islice(tokens, count))
-            if isinstance(into, Text):
-                into.extend(piece)
-            else:
-                into.feed(piece)
+            (into.extend if isinstance(into, Text) else into.feed)(piece)
             count -= len(piece)
             if count > 0:
                 self._left.popleft()
@@ -202,8 +195,7 @@ class SearchIndex:
 
     def ngram(self, prompt: tuple[int, ...]) -> Ngram:
         """For another sample of that prompt."""
-        known = self._prompts.get(prompt)
-        if known is None:
+        if (known := self._prompts.get(prompt)) is None:
             known = self._prompts[prompt] = Ngram()
             self.queue.add(known, prompt)
         made = Ngram(known)

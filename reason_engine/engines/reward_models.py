@@ -94,28 +94,21 @@ def _side(folder: Path, stated: object) -> tuple[int, int] | None:
         return None
     sizes = [dict(stated).get(key) for key in ("width", "depth")] if isinstance(stated, dict) else [None]
     if not all(isinstance(size, int) and 0 < size <= 65536 for size in sizes) or cast(int, sizes[0]) % HEAD_DIM:
-        raise ModelLoadError(
-            f"{folder / HEAD}: side must hold a width, a multiple of {HEAD_DIM}, and a depth, not {stated!r}"
-        )
+        wanted = f"a width, a multiple of {HEAD_DIM}, and a depth"
+        raise ModelLoadError(f"{folder / HEAD}: side must hold {wanted}, not {stated!r}")
     return cast(tuple[int, int], tuple(sizes))
 
 
 def choose_reward(request: ScoreRequest, kinds: Mapping[str, RewardKind]) -> str:
     """The reward model that a request means. Raises UnknownModel, or RequestError where it does not say which."""
-    names = ", ".join(kinds)
+    names, param = ", ".join(kinds), "reasoning.verifier.params.model"
     if request.model is None and len(kinds) != 1:
-        raise RequestError(f"which reward model? one of: {names}", param="reasoning.verifier.params.model")
+        raise RequestError(f"which reward model? one of: {names}", param=param)
     name = next(iter(kinds)) if request.model is None else request.model
     if name not in kinds:
-        raise UnknownModel(
-            f"no reward model named {name!r}; one of: {names}",
-            param="reasoning.verifier.params.model",
-            code="model_not_found",
-        )
+        raise UnknownModel(f"no reward model named {name!r}; one of: {names}", param=param, code="model_not_found")
     if request.task == "token_reward" and kinds[name] == "outcome":
-        raise RequestError(
-            f"the reward model {name!r} judges whole answers only", param="reasoning.verifier.params.model"
-        )
+        raise RequestError(f"the reward model {name!r} judges whole answers only", param=param)
     return name
 
 
@@ -261,10 +254,8 @@ def choose_embedder(request: ScoreRequest, names: Sequence[str]) -> str:
         )
     name = names[0] if request.model is None else request.model
     if name not in names:
-        known = ", ".join(names)
-        raise UnknownModel(
-            f"no model named {name!r} embeds here; one of: {known}", param="model", code="model_not_found"
-        )
+        message = f"no model named {name!r} embeds here; one of: {', '.join(names)}"
+        raise UnknownModel(message, param="model", code="model_not_found")
     return name
 
 
@@ -288,9 +279,8 @@ async def embed(client: AsyncOpenAI, name: str, model: str, inputs: Sequence[str
     try:
         return _vectors(cast("Mapping[str, Any]", reply), len(inputs))
     except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise EngineError(
-            f"embeddings by {name!r}: the endpoint's reply is not an embeddings response: {error}"
-        ) from None
+        why = f"the endpoint's reply is not an embeddings response: {error}"
+        raise EngineError(f"embeddings by {name!r}: {why}") from None
 
 
 def _vectors(reply: Mapping[str, Any], count: int) -> Scores:

@@ -10,7 +10,7 @@ import codecs
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
@@ -23,13 +23,6 @@ def token_ids_of(prompt: str | Sequence[int], tokenize: Callable[[str], Sequence
     if isinstance(prompt, Prompt):
         return prompt.ids
     return tuple(tokenize(prompt) if isinstance(prompt, str) else prompt)
-
-
-class Detokenizer(Protocol):
-    """One sample's text. `feed` returns what a token adds, `finish` what was held back."""
-
-    def feed(self, token_id: int) -> str: ...
-    def finish(self) -> str: ...
 
 
 class Vocabulary:
@@ -88,6 +81,10 @@ class _Stream:
 
     def finish(self) -> str:
         return self._tokenizer.decode(self._pending, skip_special_tokens=True) if self._pending else ""
+
+
+Detokenizer = _Bytes | _Stream
+"""One sample's text. `feed` returns what a token adds, `finish` what was held back."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ import os
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -88,16 +87,8 @@ class Scheduler:
     def _reserved(self) -> int:
         return sum(len(group) for group, _ in self._reading.values() if isinstance(group, list))
 
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Raises ModelLoadError."""
-        self.adapters.load(name, path, self.decoder.weights, self._used_adapters)
-
-    def unload_adapter(self, name: str) -> None:
-        """Raises UnknownModel."""
-        self.adapters.unload(name, self._used_adapters)
-
     @property
-    def _used_adapters(self) -> set[int]:
+    def used_adapters(self) -> set[int]:
         """Adapter slots that open requests depend on."""
         samples = [*self.batch.samples, *(one for group in self._waiting for one in group)]
         return {one.adapter for one in (*samples, *self._reading, *self._choices)}

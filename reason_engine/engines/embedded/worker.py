@@ -124,10 +124,11 @@ class Worker:
                 case messages.Abort():
                     self._abort(message.id, message.index)
                 case messages.LoadAdapter():
-                    self.scheduler.load_adapter(message.name, Path(message.path))
+                    used, weights = self.scheduler.used_adapters, self.scheduler.decoder.weights
+                    self.scheduler.adapters.load(message.name, Path(message.path), weights, used)
                     self.output.add_result(message.id)
                 case messages.UnloadAdapter():
-                    self.scheduler.unload_adapter(message.name)
+                    self.scheduler.adapters.unload(message.name, self.scheduler.used_adapters)
                     self.output.add_result(message.id)
                 case messages.ReplaceWeights():
                     if self._busy or self._compiling:

@@ -128,19 +128,13 @@ def _beyond_openai(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
     """Fields of vLLM's own, all sent, since its defaults come from the model's generation_config. Elsewhere none may
     differ from its neutral value."""
     _require(sampling.draft in ("default", "none"), f"draft={sampling.draft!r}")
+    names = ("top_k", "min_p", "repetition_penalty", "ignore_eos", "stop_token_ids", "include_stop")
+    fields, neutral = {name: getattr(sampling, name) for name in names}, Sampling()
     if dialect == "vllm":
-        return {
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p,
-            "repetition_penalty": sampling.repetition_penalty,
-            "ignore_eos": sampling.ignore_eos,
-            "stop_token_ids": list(sampling.stop_token_ids),
-            "include_stop_str_in_output": sampling.include_stop,
-            "return_token_ids": True,
-        }
-    neutral = Sampling()
-    for name in ("top_k", "min_p", "repetition_penalty", "ignore_eos", "stop_token_ids", "include_stop"):
-        _require(getattr(sampling, name) == getattr(neutral, name), name)
+        fields |= {"stop_token_ids": list(sampling.stop_token_ids), "return_token_ids": True}
+        return fields | {"include_stop_str_in_output": fields.pop("include_stop")}
+    for name, value in fields.items():
+        _require(value == getattr(neutral, name), name)
     return {}
 
 

@@ -27,10 +27,9 @@ from reason_engine.errors import ModelLoadError
 
 SMALL = 1 << 19
 """Codes of a matrix that is turned into fp32 whatever the number of rows: its time goes into calls."""
-FEW = 48
-"""Rows up to which the kernel is quicker than turning a large matrix into fp32."""
-TILE = 1 << 18
-"""Codes that are turned into numbers at a time, so that they stay in the cache."""
+FEW, TILE = 48, 1 << 18
+"""Rows up to which the kernel is quicker than turning a large matrix into fp32; codes that are turned into numbers at a
+time, so that they stay in the cache."""
 
 
 class Quantised(Protocol):
