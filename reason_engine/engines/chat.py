@@ -93,9 +93,7 @@ class ChatFormat:
     ) -> str:
         """The prompt text, generation mark included unless `closed`, then `prefill`. Raises RequestError where the
         template refuses."""
-        names: dict[str, Any] = {
-            **self._tokens, "tools": list(tools) or None, "add_generation_prompt": not closed
-        }  # fmt: skip
+        names: dict[str, Any] = {**self._tokens, "tools": list(tools) or None, "add_generation_prompt": not closed}
         if think is not None:
             names |= {"enable_thinking": think, "thinking": think}
         try:

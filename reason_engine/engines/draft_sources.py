@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Protocol
 
 from reason_engine.engines.suffix_automaton import NONE, Match, SuffixAutomaton, Text
 
@@ -27,14 +26,6 @@ LENGTH_CLASSES = 8
 FIRST = (0.0, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
 """Shares of right tokens to begin with, counted as WEIGHT observations."""
 WEIGHT, FADE = 6.0, 0.999
-
-
-class Drafter(Protocol):
-    """One sample's drafts. `find` says how long the match is that the next `draft` comes from; 0: none."""
-
-    def feed(self, tokens: Sequence[int]) -> None: ...
-    def find(self) -> int: ...
-    def draft(self, count: int) -> list[int]: ...
 
 
 def length_class(length: int) -> int:
@@ -168,6 +159,10 @@ class Ngram:
         if 0 < len(found) < count and self._source is self.tokens:
             return [found[i % len(found)] for i in range(count)]
         return found
+
+
+Drafter = Sam | Ngram
+"""One sample's drafts. `find` says how long the match is that the next `draft` comes from; 0: none."""
 
 
 class SearchIndex:

@@ -30,10 +30,9 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 RewardKind = Literal["outcome", "process"]
-HEAD = "head.json"
+HEAD, HEADS_FOLDER = "head.json", "heads"
 HEAD_DIM = 32
 """Of the attention of a side network."""
-HEADS_FOLDER = "heads"
 SUFFIXES: Mapping[str, RewardKind] = {
     "ForSequenceClassification": "outcome",
     "ForTokenClassification": "process",

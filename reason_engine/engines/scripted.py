@@ -211,8 +211,7 @@ class Scripted:
 
     def _text_and_ids(self, prompt: str | tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
         """A prompt both ways. Raises ContextLengthExceeded."""
-        text = prompt if isinstance(prompt, str) else self.detokenize(prompt)
-        ids = token_ids_of(prompt, self.tokenize)
+        text, ids = prompt if isinstance(prompt, str) else self.detokenize(prompt), token_ids_of(prompt, self.tokenize)
         if len(ids) >= self.info.context:
             message = f"the prompt has {len(ids)} tokens; the model's context is {self.info.context}"
             raise ContextLengthExceeded(message, param="messages", code="context_length_exceeded")

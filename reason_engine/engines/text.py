@@ -38,9 +38,7 @@ class Vocabulary:
 
     def detokenizer(self, prompt_ids: Sequence[int] = ()) -> Detokenizer:
         """A fresh one, for a text that continues these tokens."""
-        if self._byte_level:
-            return _Bytes(self)
-        return _Stream(self.tokenizer, prompt_ids)
+        return _Bytes(self) if self._byte_level else _Stream(self.tokenizer, prompt_ids)
 
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes of a byte-level token."""

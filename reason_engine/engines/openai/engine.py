@@ -190,13 +190,9 @@ class OpenAIEngine:
             raise lacks("the endpoint was asked for logprobs and sent none")
         shares = option_shares(request.options, {token: logprob for _, token, logprob in top})
         mass = sum(shares)
-        return Choice(
-            tuple(share / mass if mass else 1 / len(shares) for share in shares),
-            min(1.0, mass),
-            sum(chunk.prompt_tokens for chunk in chunks),
-            sum(chunk.cached_tokens for chunk in chunks),
-            sum(chunk.token_count for chunk in chunks),
-        )
+        probabilities = tuple(share / mass if mass else 1 / len(shares) for share in shares)
+        counts = zip(*((one.prompt_tokens, one.cached_tokens, one.token_count) for one in chunks), strict=True)
+        return Choice(probabilities, min(1.0, mass), *map(sum, counts))
 
     async def score(self, request: ScoreRequest) -> Scores:
         """By an endpoint of its own: a generating one has no head that scores. Raises RequestError kinds."""

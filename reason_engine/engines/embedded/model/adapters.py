@@ -269,9 +269,9 @@ class _Reader:
 
     def _pair(self, at: str) -> Pair | None:
         a, b = (self.tensors.pop(f"{at}.lora_{side}.weight", None) for side in "AB")
-        if a is None and b is None:
-            return None
         if a is None or b is None:
+            if a is b:
+                return None
             raise ModelLoadError(f"{self.file.weights}: {at} has only one of lora_A and lora_B")
         if a.dim() != 2 or b.dim() != 2:
             raise ModelLoadError(f"{self.file.weights}: {at}: shapes do not fit this model")
