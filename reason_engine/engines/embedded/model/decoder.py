@@ -202,8 +202,9 @@ def _dtype(name: str, shape: Shape, size: int, device: torch.device) -> torch.dt
     stored = DTYPES.get(shape.dtype, torch.float32)
     if device.type != "cpu":
         return stored
-    fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.backends.mkldnn.is_available()
-    return torch.bfloat16 if stored != torch.float32 and size >= SMALL and fast else torch.float32
+    half = stored != torch.float32 and size >= SMALL
+    fast = half and torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.backends.mkldnn.is_available()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def _parameters(shape: Shape) -> int:
