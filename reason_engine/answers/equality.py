@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from reason_engine.answers.normalise import LIMIT, normalise, rational
+from reason_engine.answers.find import LIMIT, normalise, rational
 
 
 class Equality:

@@ -19,10 +19,9 @@ from reason_engine.knowledge.quoting import fetch
 from reason_engine.profile import Profile
 from reason_engine.runtime import verify as scoring
 from reason_engine.runtime.budget import Budget
-from reason_engine.runtime.events import Closed, Proposed, Scored
-from reason_engine.runtime.prompts import answer_form, must_call_tool
-from reason_engine.runtime.run import Run
+from reason_engine.runtime.run import Run, answer_form, must_call_tool
 from reason_engine.runtime.sampling import PathCache, PathRequest, cached_paths
+from reason_engine.runtime.trace import Closed, Proposed, Scored
 from reason_engine.runtime.verify import NamedVerifier, Requirements, check_capabilities, resolve_verifier
 from reason_engine.types import (
     Answer,

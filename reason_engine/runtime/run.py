@@ -1,19 +1,20 @@
-"""What one call of `solve` owns: shared by every context of that call, and by nothing else."""
+"""What one call of `solve` owns, and what it asks its engine: rendered prompts with their tokens, where a continuation
+begins, the form of an answer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from reason_engine.answers import Equality, find, normalise
 from reason_engine.contracts import Checker, Engine, Powers, Retriever
 from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
-from reason_engine.runtime.events import Event, Opened
-from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.stream_text import Borders
-from reason_engine.types import Answer, Path, Problem, Sampling, Usage
+from reason_engine.runtime.trace import Event, Opened
+from reason_engine.types import Answer, Message, Path, Problem, Prompt, Sampling, Structured, Usage
 
 PLAIN = frozenset({"direct"})
 """Strategies whose text is all content: no answer marker is looked for."""
@@ -132,3 +133,85 @@ def _canonical(text: str) -> str:
         return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
     except ValueError:
         return text
+
+
+LONGEST_END = 8
+"""Tokens of the longest mark that may be cut off the end of a path."""
+
+
+class PromptCache:
+    """The prompts of one request: each is rendered once, and each text tokenised once, for whoever asks.
+
+    Admission, budget and engine share the tokens; the choices of one request may share the cache. `tools`, where they
+    are given, are always those of the request.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._rendered: dict[tuple[tuple[Message, ...], bool, bool | None, str], str] = {}
+        self._prompts: dict[str, Prompt] = {}
+
+    def render(
+        self,
+        messages: tuple[Message, ...],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        think: bool | None = None,
+        prefill: str = "",
+    ) -> str:
+        """The prompt's text, as `Engine.render_chat` makes it."""
+        key = (messages, bool(tools), think, prefill)
+        if key not in self._rendered:
+            self._rendered[key] = self._engine.render_chat(messages, tools=tools, think=think, prefill=prefill)
+        return self._rendered[key]
+
+    def prompt(self, text: str) -> Prompt:
+        """A text with its tokens."""
+        if text not in self._prompts:
+            self._prompts[text] = Prompt(text, self._engine.tokenize(text))
+        return self._prompts[text]
+
+    def continued(self, path: Path, insert: str = "") -> tuple[int, ...]:
+        """What a continuation of a path begins with: its tokens as they were drawn, then those of `insert`.
+
+        Tokens that ended it without being part of its text (an end of sequence, a mark that was cut off) go. A text
+        that ends inside a token is read anew, since then only the text says where the path ends.
+        """
+        drawn, ids = path.text[len(path.prefill) :], path.token_ids
+        for end in range(len(ids), max(len(ids) - LONGEST_END, 0) - 1, -1):
+            if self._engine.detokenize(ids[:end]) == drawn:
+                first = len(self.prompt("").ids)  # a beginning of sequence, where the model has one
+                return (*path.prompt_ids, *ids[:end], *(self.prompt(insert).ids[first:] if insert else ()))
+        return self.prompt(path.prompt + path.text + insert).ids
+
+
+def answer_form(problem: Problem) -> Structured | None:
+    """What the text of the final answer must be: JSON of a schema, or of a call of one of the request's tools; None
+    where it is free.
+
+    `tool_choice` `required`, or a function by name, is held by grammar: the answer begins with the template's mark of a
+    call, and what follows is JSON of one of the allowed calls. A model that thinks by itself does not think first then.
+    """
+    if problem.structured or not must_call_tool(problem):
+        return problem.structured
+    only = problem.tool_choice
+    named = cast(str, only["function"]["name"]) if isinstance(only, Mapping) else None
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": tool["function"]["name"]},
+                "arguments": tool["function"].get("parameters") or {"type": "object"},
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for tool in problem.tools
+        if named in (None, tool["function"]["name"])
+    ]
+    return Structured(json_schema=json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls}))
+
+
+def must_call_tool(problem: Problem) -> bool:
+    """Whether the answer has to be a call of a tool."""
+    return bool(problem.tools) and problem.tool_choice not in (None, "auto", "none")

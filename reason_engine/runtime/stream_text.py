@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from reason_engine.runtime.events import Event, Opened
+from reason_engine.runtime.trace import Event, Opened
 from reason_engine.types import Path
 
 

@@ -37,8 +37,8 @@ from reason_engine.errors import (
     first_error,
 )
 from reason_engine.profile import Profile
-from reason_engine.runtime.events import Scored
 from reason_engine.runtime.run import Run
+from reason_engine.runtime.trace import Scored
 from reason_engine.types import DraftBy, Path, Problem, Score, ScoreRequest, Scores, Usage
 from reason_engine.verifiers import verifiers
 

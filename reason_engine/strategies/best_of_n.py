@@ -4,7 +4,7 @@ Cobbe et al. 2021, arXiv:2110.14168, section 4 (re-ranking by a verifier, and it
 vote is Li et al. 2023, arXiv:2206.02336, section 3.2:  argmax_a sum_i [answer_i = a] score_i. Without a verifier the
 model's own certainty ranks: the mean log-probability of the path. Ties go to the more certain path.
 Departures: scores outside [0, 1] weigh by their logistic, 1 / (1 + e^-s); `adaptive` draws in waves and ends once the
-vote is settled (`voting.py`), or at a score of 1, which no path can pass.
+vote is settled (`self_consistency.py`), or at a score of 1, which no path can pass.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.voting import CERTAIN, SMALLEST_WAVE, Ballot, Certainty
+from reason_engine.strategies.self_consistency import CERTAIN, SMALLEST_WAVE, Ballot, Certainty
 from reason_engine.types import Answer, Draw, Path, Problem
 
 

@@ -20,7 +20,7 @@ from reason_engine.errors import BudgetExhausted, ContextLengthExceeded, Verifie
 from reason_engine.profile import Critique
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.voting import Ballot, count_votes
+from reason_engine.strategies.self_consistency import Ballot, count_votes
 from reason_engine.types import Answer, Draw, Path, Problem
 
 

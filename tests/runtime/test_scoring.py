@@ -17,8 +17,7 @@ from reason_engine.profile import Profile
 from reason_engine.runtime import verify as scoring
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.prompts import PromptCache
-from reason_engine.runtime.run import Run
+from reason_engine.runtime.run import PromptCache, Run
 from reason_engine.runtime.solve import ignore
 from reason_engine.runtime.verify import NamedVerifier
 from reason_engine.types import Limits, Path, Problem, Sampling, Score

@@ -32,8 +32,7 @@ from reason_engine.errors import CapabilityMissing, EngineError, ReasonError, Re
 from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.prompts import PromptCache
-from reason_engine.runtime.run import Run, read_value
+from reason_engine.runtime.run import PromptCache, Run, read_value
 from reason_engine.runtime.verify import NONE, checker_of, verifier_of
 from reason_engine.settings import load_settings
 from reason_engine.training.common.encode import FileSource
