@@ -10,16 +10,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from reason_engine.errors import ModelLoadError
-from reason_engine.policy import Policy
+from reason_engine.policy import Frozen, Policy
 
 FILE = "reason.json"
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Ask(Frozen):
@@ -128,6 +124,11 @@ def read_profile(model: Path) -> Profile:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "(file)"
         raise ModelLoadError(f"{path}: {where}: {first['msg']}") from None
+
+
+def fill(prompt: str, shown: Mapping[str, str]) -> str:
+    """The prompt with its literal fields; what is filled in is not filled in again."""
+    return re.sub(r"\{(\w+)\}", lambda found: shown.get(found[1], found[0]), prompt)
 
 
 def write_profile(model: Path, profile: Profile) -> None:

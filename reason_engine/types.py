@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -348,9 +348,6 @@ class Answer:
     votes: tuple[Vote, ...] = ()
     decided: bool = False
     """True where the strategy stopped early because the outcome could no longer change."""
-
-    def with_path(self, path: Path) -> Answer:
-        return replace(self, path=path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,13 @@ from reason_engine.runtime import verify as scoring
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.run import Run, answer_form, must_call_tool
 from reason_engine.runtime.sampling import PathCache, PathRequest, cached_paths
-from reason_engine.runtime.trace import Closed, Proposed, Scored
+from reason_engine.runtime.trace import Closed, Opened, Proposed, Scored
 from reason_engine.runtime.verify import NamedVerifier, Requirements, check_capabilities, resolve_verifier
 from reason_engine.types import (
     Answer,
     Choice,
     ChoiceRequest,
     Draw,
-    Message,
     ModelInfo,
     Passage,
     Path,
@@ -138,7 +137,7 @@ class Context:
     @asynccontextmanager
     async def span(self, name: str) -> AsyncGenerator[Context]:
         """A child node of the trace, closed with its notes when the block ends."""
-        node = self.run.open(self.node, name)
+        node = self.run.open(Opened(0, self.node, name))
         child = replace(self, node=node, names=(*self.names, name), span_state=SpanState())
         try:
             yield child
@@ -231,22 +230,21 @@ class Context:
         """
         return await scoring.score_steps(self.run, self.verifier, self.staged(self.verifier_name), path)
 
-    async def rate(
-        self,
-        inputs: Sequence[str],
-        *,
-        task: Literal["reward", "token_reward", "embed"] = "reward",
-        model: str | None = None,
-        stage: str = "rate",
-        turns: Sequence[Message] = (),
-        ends: Sequence[tuple[int, ...]] = (),
-        prompts: Sequence[str] = (),
-    ) -> Scores:
+    async def rate(self, request: ScoreRequest, stage: str = "rate") -> Scores:
         """Values of texts by a model head that the engine serves; generates nothing. Raises CapabilityMissing."""
-        request = ScoreRequest(
-            self.run.request_id(), tuple(inputs), task, model, tuple(turns), tuple(ends), tuple(prompts)
-        )
-        return await scoring.rate(self.run, request, self.stage or stage)
+        run = self.run
+        if request.task != "embed" and not self.caps.score:
+            raise CapabilityMissing(
+                f"strategy {run.strategy} needs a reward model, and this engine serves none; "
+                "serve one beside the model with --reward-model NAME=PATH",
+                param="reasoning.verifier",
+                code="capability_missing",
+            )
+        if run.budget.overdue:
+            raise run.budget.exhausted("budget-seconds")
+        scores = await run.engine.score(replace(request, id=run.request_id()))
+        run.charge(self.stage or stage, Usage(scores.prompt_tokens))
+        return scores
 
     def staged(self, stage: str) -> Context:
         """This context with every token accounted under one name."""

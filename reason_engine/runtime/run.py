@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from reason_engine.answers import Equality, find, normalise
@@ -62,21 +62,10 @@ class Run:
             self.log.append(event)
         self.publish(event)
 
-    def open(
-        self,
-        parent: int | None,
-        name: str,
-        *,
-        path: bool = False,
-        stage: str = "",
-        prompt: str = "",
-        prefill: str = "",
-        live: bool = False,
-    ) -> int:
-        """A new node of the trace; returns its number."""
+    def open(self, opened: Opened) -> int:
+        """A new node of the trace, opened now; returns the number that it is given."""
         node, self.nodes = self.nodes, self.nodes + 1
-        role = "path" if path else "span"
-        self.emit(Opened(node, parent, name, role, stage, prompt, prefill, live, self.budget.seconds))
+        self.emit(replace(opened, node=node, at=self.budget.seconds))
         return node
 
     def request_id(self) -> str:
@@ -106,14 +95,11 @@ class Run:
         """Where reasoning ends in the paths of this rendered prompt."""
         info = self.engine.info
         marker = None if self.plain or self.problem.structured else self.profile.answer_marker
-        return Borders(
-            info.think_start if info.thinks else None,
-            info.think_end if info.thinks else None,
-            None if info.thinks else marker,
-            info.thinks and prompt.rstrip().endswith(info.think_start),
-            self.sampling.stop,
-            info.tool_start if self.problem.tools else None,
-        )
+        calls = info.tool_start if self.problem.tools else None
+        if not info.thinks:
+            return Borders(marker=marker, stop=self.sampling.stop, calls=calls)
+        thinking = prompt.rstrip().endswith(info.think_start)
+        return Borders(info.think_start, info.think_end, None, thinking, self.sampling.stop, calls)
 
 
 def read_value(content: str, marker: str | None, *, exact: bool, whole: bool = False) -> str | None:

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 from reason_engine.errors import BudgetExhausted, EngineError
 from reason_engine.runtime.budget import Lease
 from reason_engine.runtime.run import Run
-from reason_engine.runtime.trace import Delta, Sampled
+from reason_engine.runtime.trace import Delta, Opened, Sampled
 from reason_engine.types import Chunk, Draw, FinishReason, GenerateRequest, Path, Prompt, Sampling, TokenLogprob, Usage
 
 
@@ -301,12 +301,9 @@ class PathSampler:
                 self._close(partial)
 
     def _open(self) -> OpenPath:
-        asked, index = self._request, len(self._open_paths)
-        node = self._run.open(
-            asked.node, f"path {index}", path=True, stage=self._draw.stage, prompt=asked.base, prefill=asked.prefill,
-            live=self._draw.live,
-        )  # fmt: skip
-        partial = OpenPath(index, node=node)
+        asked, draw, index = self._request, self._draw, len(self._open_paths)
+        opened = Opened(0, asked.node, f"path {index}", "path", draw.stage, asked.base, asked.prefill, draw.live)
+        partial = OpenPath(index, node=self._run.open(opened))
         self._open_paths.append(partial)
         return partial
 

@@ -33,7 +33,7 @@ from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.run import PromptCache, Run
 from reason_engine.runtime.stream_text import Piece, TextStream
-from reason_engine.runtime.trace import Closed, Event, Trace
+from reason_engine.runtime.trace import Closed, Event, Opened, Trace
 from reason_engine.runtime.verify import NamedVerifier, Requirements, check_capabilities, checker_of, resolve_verifier
 from reason_engine.types import (
     Answer,
@@ -224,7 +224,7 @@ def _admit(run: Run, strategy: Solvable) -> tuple[int, NamedVerifier | None]:
 
 async def _run(run: Run, strategy: Solvable, verifier: NamedVerifier | None) -> Answer | None:
     """The strategy's answer, or None where the budget ended it first."""
-    root = run.open(None, run.strategy)
+    root = run.open(Opened(0, None, run.strategy))
     ctx = Context(run, root, verifier=verifier)
     if run.problem.bare is not None:
         ctx.note(sources=numbered_sources(run.problem.sources))
@@ -281,21 +281,13 @@ def conclude(run: Run, answer: Answer, texts: TextStream, stopped: Stopped, prom
     texts.finish(path, called=bool(calls))
     content = texts.content
     finish: FinishReason = path.finish_reason if path else "length"
-    if texts.stopped:
-        finish = "stop"
-    if calls:
-        finish = "tool_calls"
+    if texts.stopped or calls:
+        finish = "tool_calls" if calls else "stop"
     seconds = run.budget.seconds
     meta = {
-        "id": run.id,
-        "model": run.engine.info.name,
-        "strategy": run.strategy,
-        "seed": run.seed,
-        "question": run.problem.asked,
-        "answer": answer.value,
-        "stopped": stopped,
-        "seconds": round(seconds, 6),
-    }
+        "id": run.id, "model": run.engine.info.name, "strategy": run.strategy, "seed": run.seed,
+        "question": run.problem.asked, "answer": answer.value, "stopped": stopped, "seconds": round(seconds, 6),
+    }  # fmt: skip
     return Outcome(
         id=run.id,
         content=content,
@@ -319,9 +311,7 @@ def conclude(run: Run, answer: Answer, texts: TextStream, stopped: Stopped, prom
 def _content_tokens(run: Run, path: Path | None, content: str) -> int:
     if not path or not content:
         return 0
-    if content == path.text:
-        return path.tokens
-    return min(path.tokens, len(run.prompts.prompt(content).ids))
+    return path.tokens if content == path.text else min(path.tokens, len(run.prompts.prompt(content).ids))
 
 
 def _content_logprobs(path: Path | None, content: str) -> tuple[TokenLogprob, ...]:

@@ -39,7 +39,7 @@ from reason_engine.errors import (
 from reason_engine.profile import Profile
 from reason_engine.runtime.run import Run
 from reason_engine.runtime.trace import Scored
-from reason_engine.types import DraftBy, Path, Problem, Score, ScoreRequest, Scores, Usage
+from reason_engine.types import DraftBy, Path, Problem, Score
 from reason_engine.verifiers import verifiers
 
 NONE = Powers()
@@ -234,22 +234,6 @@ async def score_steps(
     scores = await _guarded(run, chosen.name, work, seconds)
     if not all(map(_usable, scores)):
         raise VerifierError(f"verifier {chosen.name} gave a step no usable score")
-    return scores
-
-
-async def rate(run: Run, request: ScoreRequest, stage: str) -> Scores:
-    """Values of texts by a model head that the engine serves. Raises CapabilityMissing."""
-    if request.task != "embed" and not run.engine.caps.score:
-        raise CapabilityMissing(
-            f"strategy {run.strategy} needs a reward model, and this engine serves none; "
-            "serve one beside the model with --reward-model NAME=PATH",
-            param="reasoning.verifier",
-            code="capability_missing",
-        )
-    if run.budget.overdue:
-        raise run.budget.exhausted("budget-seconds")
-    scores = await run.engine.score(request)
-    run.charge(stage, Usage(scores.prompt_tokens))
     return scores
 
 

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from reason_engine.profile import Profile
 from reason_engine.registry import Registry
@@ -24,19 +24,15 @@ from reason_engine.runtime.context import Context
 from reason_engine.types import Answer, DraftBy, Problem
 
 
-class VerifierChoice(BaseModel):
+class VerifierChoice(BaseModel, extra="forbid", frozen=True):
     """A verifier by name, with its parameters (such as `reference` or `tests`)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     params: Mapping[str, Any] = Field(default_factory=dict[str, Any])
 
 
-class Strategy(BaseModel, ABC):
+class Strategy(BaseModel, ABC, extra="forbid", frozen=True):
     """What every strategy has. `usual_temperature` holds where neither request, profile nor body names one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""

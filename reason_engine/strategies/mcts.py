@@ -43,9 +43,10 @@ from reason_engine.strategies.search.tree import (
     ucb1,
     unseen,
 )
-from reason_engine.strategies.search.values import Aggregate, Values
+from reason_engine.strategies.search.values import Values
 from reason_engine.strategies.self_consistency import CERTAIN, Certainty
 from reason_engine.types import Answer, Problem
+from reason_engine.verifiers import Aggregate
 
 VALUED, PLAYED = 24, 6
 """Simulations where none are asked for: of states that are valued, and of states that are played to their ends."""

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
 from reason_engine.contracts import Call, ProcessVerifier, ReadsAlternatives, Site, Verifier
 from reason_engine.errors import BudgetExhausted, EngineError, RequestError, VerifierError
@@ -24,7 +24,6 @@ from reason_engine.verifiers import verifiers
 
 LONG = 120
 """Words of a question that count as the hardest, by `length`."""
-
 Result = TypeVar("Result")
 
 
@@ -45,16 +44,13 @@ class Expert(BaseModel, extra="forbid", frozen=True):
 
     def weight_at(self, difficulty: float) -> float:
         """Its weight at this difficulty."""
-        if self.easy is None or self.hard is None:
-            return self.weight
-        return (1 - difficulty) * self.easy + difficulty * self.hard
+        easy, hard = self.easy, self.hard
+        return self.weight if easy is None or hard is None else (1 - difficulty) * easy + difficulty * hard
 
 
 @verifiers.register("composite")
-class Composite(BaseModel):
+class Composite(BaseModel, extra="forbid", frozen=True):
     """Experts by name; each one's tokens are accounted under its own name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     experts: tuple[Expert, ...] = Field(min_length=1, max_length=8, description="who judges")
     difficulty: Literal["disagreement", "length"] = Field(
@@ -77,8 +73,8 @@ class Composite(BaseModel):
             if expert.name == "composite":
                 raise RequestError("a composite's expert may not be a composite", param=f"{where}.name")
             built.append(site.build(expert.name, expert.params, where))
-        process = any(isinstance(judge, ProcessVerifier) for judge in built)
-        made = (StepComposite if process else Composite).model_construct(**dict(self))
+        kind = StepComposite if any(isinstance(judge, ProcessVerifier) for judge in built) else Composite
+        made = kind.model_construct(**dict(self))
         made._judges = tuple(built)
         return made
 
@@ -100,8 +96,7 @@ class Composite(BaseModel):
             ]
             total = sum(weight for _, weight, _ in known)
             mean = sum(value * weight for value, weight, _ in known) / total if total else math.nan
-            detail = ", ".join(f"{name} {value:.3g}" for value, _, name in known)
-            means.append(Score(mean, "composite", detail))
+            means.append(Score(mean, "composite", ", ".join(f"{name} {value:.3g}" for value, _, name in known)))
         return means
 
     def _difficulty(self, problem: Problem, paths: Sequence[Path]) -> float:
@@ -124,8 +119,7 @@ class Composite(BaseModel):
                 return None
 
         async with asyncio.TaskGroup() as group:
-            pairs = zip(self.experts, self._judges, strict=True)
-            tasks = [group.create_task(one(expert, judge)) for expert, judge in pairs]
+            tasks = [group.create_task(one(*pair)) for pair in zip(self.experts, self._judges, strict=True)]
         if len(failed) == len(tasks):
             raise VerifierError("; ".join(failed))
         return [task.result() for task in tasks]

@@ -20,11 +20,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import BudgetExhausted
-from reason_engine.profile import Profile
+from reason_engine.profile import Profile, fill
 from reason_engine.types import Draw, Path, Problem, Score
 from reason_engine.verifiers import verifiers
 
@@ -34,11 +34,9 @@ PRIOR = 0.1
 
 
 @verifiers.register("judge")
-class Judge(BaseModel):
+class Judge(BaseModel, extra="forbid", frozen=True):
     """The profile's prompts unless the request names its own; `{problem}`, `{solution}`, `{first}` and `{second}` in
     them are literal."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["absolute", "pairwise"] = Field("absolute", description="each answer by itself, or in pairs")
     prompt: str | None = Field(None, max_length=20_000, description="what the judge is asked")
@@ -116,11 +114,6 @@ class Judge(BaseModel):
         texts = await call.sample(prompt, Draw(self.samples, self.max_tokens))
         given = [verdict for verdict in (read(path.text, options) for path in texts) if verdict is not None]
         return sum(given) / len(given) if given else math.nan
-
-
-def fill(prompt: str, values: Mapping[str, str]) -> str:
-    """The prompt with its literal fields; what is filled in is not filled in again."""
-    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), prompt)
 
 
 def solution(path: Path) -> str:

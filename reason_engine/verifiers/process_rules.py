@@ -29,12 +29,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import first_error
 from reason_engine.types import Passage, Path, Problem, Score
-from reason_engine.verifiers import aggregates, verifiers
+from reason_engine.verifiers import aggregated, verifiers
 from reason_engine.verifiers.arithmetic import LONGEST, Equation, Ledger, equations, numbers
 
 REFUTED = 0.1
@@ -64,10 +64,8 @@ class Weights(BaseModel, extra="forbid", frozen=True):
 
 
 @verifiers.register("process-rules")
-class ProcessRules(BaseModel):
+class ProcessRules(BaseModel, extra="forbid", frozen=True):
     """Judges whole paths and single steps."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weights: Weights = Field(default_factory=Weights, description="of syntax, coherence and fact")
     aggregate: Aggregate = Field(default="product", description="how the steps' scores make the path's")
@@ -83,12 +81,10 @@ class ProcessRules(BaseModel):
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
         """The aggregate over each path's steps; 0 for a path without any. `detail` names the weakest step."""
-        judged = await self._judge(problem, paths, call)
-        aggregate = aggregates[self.aggregate]
         scores: list[Score] = []
-        for steps in judged:
+        for steps in await self._judge(problem, paths, call):
             worst = min(steps, key=lambda step: step.value, default=None)
-            value = aggregate([step.value for step in steps]) if steps else 0.0
+            value = aggregated([step.value for step in steps], self.aggregate)
             scores.append(Score(value, "process-rules", worst.detail if worst else "no steps"))
         return scores
 

@@ -19,6 +19,7 @@ from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.run import PromptCache, Run
 from reason_engine.runtime.solve import ignore
+from reason_engine.runtime.trace import Opened
 from reason_engine.runtime.verify import NamedVerifier
 from reason_engine.types import Limits, Path, Problem, Sampling, Score
 
@@ -46,7 +47,7 @@ def context(judge: Judge, limits: Limits | None = None) -> Context:
         "run", engine, Problem("?"), Profile(), Budget(limits or Limits()), Sampling(), "test", 0, ignore,
         Equality(), PromptCache(engine),
     )  # fmt: skip
-    return Context(run, run.open(None, "test"), verifier=NamedVerifier("odd", Odd(judge)))  # pyright: ignore
+    return Context(run, run.open(Opened(0, None, "test")), verifier=NamedVerifier("odd", Odd(judge)))  # pyright: ignore
 
 
 async def fine(paths: Sequence[Path]) -> list[object]:
