@@ -18,6 +18,14 @@ from reason_engine.policy import Frozen, Policy
 FILE = "reason.json"
 
 
+def _group_count(pattern: str) -> int:
+    """The groups of a regular expression. Raises ValueError where it is none."""
+    try:
+        return re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+
+
 class Ask(Frozen):
     """What is appended to the user's turn, on a line of its own; empty: nothing. `sources` stands before retrieved
     passages instead."""
@@ -41,10 +49,7 @@ class TaskMatch(Frozen):
     @field_validator("match")
     @classmethod
     def compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
+        _group_count(value)
         return value
 
     def groups(self, question: str) -> Mapping[str, str] | None:
@@ -70,11 +75,7 @@ class Critique(Frozen):
     @field_validator("accepts", "from_line")
     @classmethod
     def compiles(cls, value: str | None, info: ValidationInfo) -> str | None:
-        try:
-            groups = re.compile(value).groups if value is not None else 1
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        if info.field_name == "from_line" and not groups:
+        if value is not None and not _group_count(value) and info.field_name == "from_line":
             raise ValueError("needs a group that holds the line's number")
         return value
 

@@ -57,13 +57,12 @@ class Equality:
     async def close(self) -> None:
         """End the process, if there is one."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        if process.stdin:
-            process.stdin.close()
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()  # reads to the end, so that no transport is left open
+        if process:
+            if process.stdin:
+                process.stdin.close()
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()  # reads to the end, so that no transport is left open
 
     async def _ask(self, a: str, b: str) -> bool:
         answered = False

@@ -146,7 +146,10 @@ class Budget:
         if finished:
             self._pool.finished_paths += 1
             self._pool.finished_tokens += used
-        self._wake()
+        waiters, self._pool.waiters = self._pool.waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def note(self, reason: Stopped) -> None:
         """Remember why something was cut; the first reason wins."""
@@ -172,9 +175,3 @@ class Budget:
         least = min(tokens, SMALLEST_LEASE)
         fewer = max(1, min(paths, free // least))
         return Lease(fewer, max(1, min(tokens, free // fewer)))
-
-    def _wake(self) -> None:
-        waiters, self._pool.waiters = self._pool.waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)

@@ -22,7 +22,13 @@ from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.run import Run, answer_form, must_call_tool
 from reason_engine.runtime.sampling import PathCache, PathRequest, cached_paths
 from reason_engine.runtime.trace import Closed, Opened, Proposed, Scored
-from reason_engine.runtime.verify import NamedVerifier, Requirements, check_capabilities, resolve_verifier
+from reason_engine.runtime.verify import (
+    NamedVerifier,
+    Requirements,
+    check_capabilities,
+    not_available,
+    resolve_verifier,
+)
 from reason_engine.types import (
     Answer,
     Choice,
@@ -180,11 +186,9 @@ class Context:
         Raises CapabilityMissing on an engine that cannot continue token ids.
         """
         if not self.caps.continuation:
-            raise CapabilityMissing(
+            raise not_available(
                 f"strategy {self.run.strategy} continues partial paths, which this engine cannot do; "
-                "use the embedded or the vllm engine",
-                param="reasoning.strategy",
-                code="strategy_not_available",
+                "use the embedded or the vllm engine"
             )
         insert += self.opening if draw.final else ""
         text = path.text + insert
@@ -197,10 +201,8 @@ class Context:
         """The model's probabilities over a few continuations, for the price of one forward."""
         engine, budget = self.run.engine, self.budget
         if not self.caps.choose:
-            raise CapabilityMissing(
-                f"strategy {self.run.strategy} asks for probabilities of given words, which this engine cannot tell",
-                param="reasoning.strategy",
-                code="strategy_not_available",
+            raise not_available(
+                f"strategy {self.run.strategy} asks for probabilities of given words, which this engine cannot tell"
             )
         if budget.overdue:
             raise budget.exhausted("budget-seconds")
@@ -210,8 +212,7 @@ class Context:
         lease = await budget.lease(1, 1)
         used = 0
         try:
-            request = ChoiceRequest(self.run.request_id(), asked, options, self.run.adapter)
-            choice = await engine.choose(request)
+            choice = await engine.choose(ChoiceRequest(self.run.request_id(), asked, options, self.run.adapter))
             used = choice.completion_tokens
         finally:
             budget.settle(lease.tokens, used)

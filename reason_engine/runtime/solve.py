@@ -155,7 +155,7 @@ async def solve(
             run.problem = await augment_with_sources(run)
         prompt_tokens, verifier = _admit(run, strategy)
         answer = fallback(run, await _run(run, strategy, verifier))
-        return conclude(run, answer, texts, stopped_by(run, answer), prompt_tokens)
+        return conclude(run, answer, texts, prompt_tokens)
     finally:
         if equality is None:
             await own.close()
@@ -175,8 +175,6 @@ def solve_sync(
 
     Raises what `solve` raises, and RuntimeError inside a running event loop, where `solve` itself is to be awaited.
     """
-    if _in_loop():
-        raise RuntimeError("an event loop is running here: await reason_engine.solve(...) instead")
 
     async def run() -> Outcome:
         await engine.start()
@@ -186,6 +184,12 @@ def solve_sync(
         finally:
             await engine.close()
 
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError("an event loop is running here: await reason_engine.solve(...) instead")
     return asyncio.run(run())
 
 
@@ -246,14 +250,6 @@ async def _run(run: Run, strategy: Solvable, verifier: NamedVerifier | None) -> 
         run.emit(Closed(root, dict(ctx.span_state.notes), run.budget.seconds))
 
 
-def _in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 def fallback(run: Run, answer: Answer | None) -> Answer:
     """The answer with a path. Where the strategy gave none: the best proposal, else the most certain finished path,
     else the longest partial one; the last two with no confidence."""
@@ -274,9 +270,9 @@ def fallback(run: Run, answer: Answer | None) -> Answer:
     return Answer(path, path.answer, None, answer.votes if answer else ())
 
 
-def conclude(run: Run, answer: Answer, texts: TextStream, stopped: Stopped, prompt_tokens: int) -> Outcome:
-    """Fold a finished run into its outcome."""
-    path = answer.path
+def conclude(run: Run, answer: Answer, texts: TextStream, prompt_tokens: int) -> Outcome:
+    """Fold a finished run into its outcome. It stopped by the first cut of its budget, a decision, or being done."""
+    path, stopped = answer.path, run.budget.cut or cast(Stopped, "decided" if answer.decided else "done")
     calls = run.engine.parse(path.text, prompt=path.prompt).tool_calls if path and run.problem.tools else ()
     texts.finish(path, called=bool(calls))
     content = texts.content
@@ -325,11 +321,6 @@ def _content_logprobs(path: Path | None, content: str) -> tuple[TokenLogprob, ..
             kept.append(token)
         at = end
     return tuple(kept)
-
-
-def stopped_by(run: Run, answer: Answer) -> Stopped:
-    """Why the run ended: the first cut of its budget, a decision, or because it was done."""
-    return run.budget.cut or cast(Stopped, "decided" if answer.decided else "done")
 
 
 def numbered_sources(sources: Sequence[Passage]) -> list[dict[str, Any]]:

@@ -182,17 +182,11 @@ def _fold(node: Node, event: Event) -> Node:
         case "delta":
             return replace(node, text=node.text + event.text)
         case "sampled":
-            return replace(
-                node,
-                text=event.text,
-                finish_reason=event.finish_reason,
-                tokens=event.tokens,
-                answer=event.answer,
-                mean_logprob=event.mean_logprob,
-                closed=event.at,
-            )
+            found = {name: getattr(event, name) for name in _SAMPLED}
+            return replace(node, closed=event.at, **found)
         case "scored":
-            return replace(node, scores=(*node.scores, _score(event)))
+            detail = {"detail": event.detail} if event.detail else {}
+            return replace(node, scores=(*node.scores, {"by": event.by, "value": event.value, **detail}))
         case "proposed":
             return replace(node, proposed=event.answer)
         case "closed":
@@ -201,5 +195,4 @@ def _fold(node: Node, event: Event) -> Node:
             return node
 
 
-def _score(event: Scored) -> Mapping[str, Any]:
-    return {"by": event.by, "value": event.value, **({"detail": event.detail} if event.detail else {})}
+_SAMPLED = ("text", "finish_reason", "tokens", "answer", "mean_logprob")

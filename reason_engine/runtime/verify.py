@@ -131,18 +131,20 @@ def check_capabilities(run: Run, strategy: Requirements) -> None:
     known["logprobs"] = caps.logprobs > 1
     for want in sorted(strategy.wants):
         if not known[want]:
-            raise CapabilityMissing(
+            raise not_available(
                 f"strategy {strategy.title} needs the capability {want!r}, which this engine has not; "
-                "the embedded and the vllm engine have it",
-                param="reasoning.strategy",
-                code="strategy_not_available",
+                "the embedded and the vllm engine have it"
             )
     if strategy.drafter not in ("default", *caps.drafting):
-        raise CapabilityMissing(
-            f"this engine cannot draft by {strategy.drafter!r}; it offers: {', '.join(('default', *caps.drafting))}",
-            param="reasoning.draft",
-            code="strategy_not_available",
+        offered = ", ".join(("default", *caps.drafting))
+        raise not_available(
+            f"this engine cannot draft by {strategy.drafter!r}; it offers: {offered}", "reasoning.draft"
         )
+
+
+def not_available(message: str, param: str = "reasoning.strategy") -> CapabilityMissing:
+    """The error for what a strategy needs and the engine has not."""
+    return CapabilityMissing(message, param=param, code="strategy_not_available")
 
 
 def resolve_verifier(run: Run, strategy: Requirements) -> NamedVerifier | None:

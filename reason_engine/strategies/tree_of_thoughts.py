@@ -57,7 +57,7 @@ class TreeOfThoughts(Strategy):
     @property
     def wants(self) -> frozenset[str]:
         by_model = self.evaluate == "value" or (self.evaluate is None and self.verifier is None)
-        return frozenset({"choose"}) if by_model else frozenset()
+        return frozenset({"choose"} if by_model else ())
 
     @property
     def judges_steps(self) -> bool:
@@ -69,10 +69,9 @@ class TreeOfThoughts(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Search; the best finished thought is the answer."""
         steps = Steps(ctx, temperature=self.sampling_temperature(ctx), most=self.step_tokens)
-        judge = self.judge_on(ctx.profile, checked=steps.checked)
-        by = self.evaluate or ("verifier" if judge else "value")
+        by = self.evaluate or ("verifier" if ctx.verifier else "value")
         values = Values(ctx, steps, by, aggregate=self.aggregate, prompt=self.value_prompt, votes=self.k)
-        ctx.note(evaluate=by, verifier=judge[0] if judge else None)
+        ctx.note(evaluate=by, verifier=ctx.verifier_name or None)
         ends = await (self._breadth_first if self.search == "breadth" else self._depth_first)(ctx, steps, values)
         return await final_answer(ctx, steps, values.furthest, ends, "best")
 
@@ -97,7 +96,7 @@ class TreeOfThoughts(Strategy):
             visited[thought] = visited.get(thought, 0) + 1
             async with ctx.span(f"visit {visit}") as here:
                 seen = {known.key for known in visited}
-                grown = unseen(merge(await self._expand(here, steps, None, thought)), seen)
+                grown = unseen(merge(await self._grow(here, steps, thought)), seen)
                 children = [child for child in await values.of(here, grown) if child]
                 here.note(depth=thought.depth, children=[[child.key, round(child.value, 4)] for child in children])
             done = [child for child in children if child.done]
@@ -109,16 +108,14 @@ class TreeOfThoughts(Strategy):
             stack = push(stack, deeper, self.threshold)
         return ends
 
-    async def _expand(self, ctx: Context, steps: Steps, number: int | None, thought: Thought) -> Sequence[Thought]:
-        if number is not None:
-            async with ctx.span(f"state {number}") as here:
-                return await self._expand(here, steps, None, thought)
-        return await (
-            steps.grow(ctx, thought, self.k) if self.generate == "sample" else self._list(ctx, steps, thought)
-        )
+    async def _expand(self, ctx: Context, steps: Steps, number: int, thought: Thought) -> Sequence[Thought]:
+        async with ctx.span(f"state {number}") as here:
+            return await self._grow(here, steps, thought)
 
-    async def _list(self, ctx: Context, steps: Steps, thought: Thought) -> list[Thought]:
-        """Up to k legal thoughts, one a line of what the model lists (G(p, s, k) by proposing, section 3.2)."""
+    async def _grow(self, ctx: Context, steps: Steps, thought: Thought) -> list[Thought]:
+        """Up to k legal thoughts: sampled, or one a line of what the model lists (proposing, section 3.2)."""
+        if self.generate == "sample":
+            return await steps.grow(ctx, thought, self.k)
         prompt = self.propose_prompt or ctx.profile.propose_prompt or PROPOSE
         shown = {"problem": ctx.problem.question, "state": steps.state(thought)}
         draw = Draw(max_tokens=steps.most * self.k, temperature=steps.temperature, stage="propose")
@@ -130,10 +127,9 @@ class TreeOfThoughts(Strategy):
 def _grown(ctx: Context, steps: Steps, thought: Thought, path: Path, line: str) -> Thought:
     text = f"{thought.text}{line}{ctx.profile.step_end}"
     grown = steps.step(thought, line, text)
-    if not grown.done:
-        return grown
-    # The proposing path stands for the answer it proposed.
-    return replace(grown, path=replace(path, text=text, prefill=thought.text, answer=ctx.read_answer(text)))
+    if grown.done:  # the proposing path stands for the answer it proposed
+        path = replace(path, text=text, prefill=thought.text, answer=ctx.read_answer(text))
+    return replace(grown, path=path) if grown.done else grown
 
 
 PROPOSE = """{problem}

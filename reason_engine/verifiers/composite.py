@@ -85,8 +85,7 @@ class Composite(BaseModel, extra="forbid", frozen=True):
 
     def _means(self, judged: Sequence[Sequence[Score] | None], count: int, difficulty: float) -> list[Score]:
         """The weighted mean at each of `count` places over the experts that have a finite score there."""
-        weights = [expert.weight_at(difficulty) for expert in self.experts]
-        means: list[Score] = []
+        weights, means = [expert.weight_at(difficulty) for expert in self.experts], list[Score]()
         for place in range(count):
             known = [
                 (scores[place].value, weight, expert.name)

@@ -225,10 +225,10 @@ async def choose_answer(ctx: Context, steps: Steps, ends: Sequence[Thought], cho
 
 
 def vote_settled(answer: Answer, remaining: int, confidence: float) -> bool:
-    """Whether so many more answers are not worth having, by Adaptive-Consistency's rule: weights count in units of the
-    mean voter, and no answer to come is taken to outweigh the mean of the leader's."""
+    """Whether so many more answers (none: never) are not worth having, by Adaptive-Consistency's rule: weights count in
+    units of the mean voter, and no answer to come is taken to outweigh the mean of the leader's."""
     whole = sum(vote.weight for vote in answer.votes)
-    if not whole:
+    if not whole or not remaining:
         return False
     mean, lead = whole / sum(vote.count for vote in answer.votes), answer.votes[0]
     heaviest = max(1.0, lead.weight / lead.count / mean)
