@@ -18,8 +18,7 @@ from reason_engine.errors import BudgetExhausted, CapabilityMissing, ContextLeng
 from reason_engine.knowledge.quoting import fetch
 from reason_engine.profile import Profile
 from reason_engine.runtime import verify as scoring
-from reason_engine.runtime.budget import Budget
-from reason_engine.runtime.run import Run, answer_form, must_call_tool
+from reason_engine.runtime.run import Budget, Run, answer_form, must_call_tool
 from reason_engine.runtime.sampling import PathCache, PathRequest, cached_paths
 from reason_engine.runtime.trace import Closed, Opened, Proposed, Scored
 from reason_engine.runtime.verify import (

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from reason_engine.errors import BudgetExhausted, EngineError
-from reason_engine.runtime.budget import Lease
-from reason_engine.runtime.run import Run
+from reason_engine.runtime.run import Lease, Run
 from reason_engine.runtime.trace import Delta, Opened, Sampled
 from reason_engine.types import Chunk, Draw, FinishReason, GenerateRequest, Path, Prompt, Sampling, TokenLogprob, Usage
 

@@ -29,9 +29,8 @@ from reason_engine.errors import (
 )
 from reason_engine.knowledge.quoting import TOP, fetch, fitting, quoted
 from reason_engine.profile import Profile, read_profile
-from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.run import PromptCache, Run
+from reason_engine.runtime.run import Budget, PromptCache, Run
 from reason_engine.runtime.stream_text import Piece, TextStream
 from reason_engine.runtime.trace import Closed, Event, Opened, Trace
 from reason_engine.runtime.verify import NamedVerifier, Requirements, check_capabilities, checker_of, resolve_verifier
