@@ -11,7 +11,6 @@ promising is left, depth first samples more steps from the best state it has vis
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -108,7 +107,7 @@ class TreeOfThoughts(Strategy):
             stack = push(stack, deeper, self.threshold)
         return ends
 
-    async def _expand(self, ctx: Context, steps: Steps, number: int, thought: Thought) -> Sequence[Thought]:
+    async def _expand(self, ctx: Context, steps: Steps, number: int, thought: Thought) -> list[Thought]:
         async with ctx.span(f"state {number}") as here:
             return await self._grow(here, steps, thought)
 
