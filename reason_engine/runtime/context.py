@@ -110,11 +110,6 @@ class Context:
         return self.verifier.name if self.verifier else ""
 
     @property
-    def adapter(self) -> str | None:
-        """The adapter that the request runs with."""
-        return self.run.adapter
-
-    @property
     def temperature(self) -> float | None:
         """The request's own, where it named one."""
         return self.run.temperature

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol, TypeVar, cast
@@ -214,17 +214,25 @@ async def score(
         )
     if not paths:
         return []
+    name, verifier = chosen.name, chosen.verifier
+
+    async def together(some: Sequence[Path]) -> list[Score | None]:
+        found = await _guarded(run, name, verifier.score(run.problem, some, call), seconds)
+        if len(found) != len(some):
+            raise VerifierError(f"verifier {name} gave {len(found)} scores for {len(some)} paths")
+        return [judged if _usable(judged) else None for judged in found]
+
     try:
-        scores = await _score_together(run, chosen, call, paths, seconds)
+        scores = await together(paths)
     except VerifierError:
         if len(paths) == 1:
             raise
-        scores = await _score_singly(run, chosen, call, paths, seconds)
+        scores = await _score_singly(together, paths)
     for path, judged in zip(paths, scores, strict=True):
         if judged:
-            run.emit(Scored(path.node, judged.value, chosen.name, judged.detail, run.budget.seconds))
+            run.emit(Scored(path.node, judged.value, name, judged.detail, run.budget.seconds))
     if not any(scores):
-        raise VerifierError(f"verifier {chosen.name} gave no usable score")
+        raise VerifierError(f"verifier {name} gave no usable score")
     return scores
 
 
@@ -245,21 +253,12 @@ async def score_steps(
     return scores
 
 
-async def _score_together(
-    run: Run, chosen: NamedVerifier, call: Call, paths: Sequence[Path], seconds: float
-) -> list[Score | None]:
-    scores = await _guarded(run, chosen.name, chosen.verifier.score(run.problem, paths, call), seconds)
-    if len(scores) != len(paths):
-        raise VerifierError(f"verifier {chosen.name} gave {len(scores)} scores for {len(paths)} paths")
-    return [judged if _usable(judged) else None for judged in scores]
-
-
 async def _score_singly(
-    run: Run, chosen: NamedVerifier, call: Call, paths: Sequence[Path], seconds: float
+    score: Callable[[Sequence[Path]], Awaitable[list[Score | None]]], paths: Sequence[Path]
 ) -> list[Score | None]:
     async def one(path: Path) -> Score | VerifierError | None:
         try:
-            return (await _score_together(run, chosen, call, [path], seconds))[0]
+            return (await score([path]))[0]
         except VerifierError as error:
             return error
 
@@ -277,9 +276,7 @@ async def _score_singly(
 
 async def _guarded(run: Run, name: str, work: Awaitable[Result], seconds: float) -> Result:
     """What a verifier gives, in time; its own failures as VerifierError, others' as they are."""
-    left = run.budget.seconds_left
-    if left is None:
-        left = math.inf
+    left = math.inf if run.budget.seconds_left is None else run.budget.seconds_left
     limit = asyncio.timeout(max(0.0, min(seconds, left)))
     try:
         async with limit:

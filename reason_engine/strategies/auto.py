@@ -223,11 +223,11 @@ def features_of(ctx: Context) -> Features:
 
 def valid_policy(ctx: Context) -> tuple[Policy | None, str]:
     """The profile's policy where it was made for these weights, and in a word where the plans come from."""
-    policy, weights = ctx.profile.auto, weights_of(ctx.info.fingerprint, ctx.adapter)
+    policy, weights = ctx.profile.auto, weights_of(ctx.info.fingerprint, ctx.run.adapter)
     if policy is None:
         return None, "usual plans: the model's profile has no calibrated policy"
     if policy.weights != weights:
-        return (None, f"usual plans: the profile's policy is of other weights ({policy.weights}, not {weights})")
+        return None, f"usual plans: the profile's policy is of other weights ({policy.weights}, not {weights})"
     return policy, "calibrated"
 
 

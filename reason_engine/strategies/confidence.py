@@ -72,15 +72,9 @@ class Confidence(Strategy):
         temperature, answer = self.sampling_temperature(ctx), Answer()
         while (size := ballot.wave) and not ballot.decided:
             size = size if gate else min(self.warmup, self.n)
-            draw = Draw(
-                n=size,
-                temperature=temperature,
-                logprobs=self.k,
-                final=True,
-                until=ballot.until if gate else None,
-                drop=gate.drop() if gate else None,
-                after=len(ballot.paths),
-            )
+            draw = Draw(size, temperature=temperature, logprobs=self.k, final=True, after=len(ballot.paths))
+            if gate:
+                draw = replace(draw, until=ballot.until, drop=gate.drop())
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             gate = gate or gate_of([path for path in wave if path.finished], self.keep, self.k, self.window)
             for path in wave:
