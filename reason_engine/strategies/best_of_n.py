@@ -66,14 +66,11 @@ class BestOfN(Strategy):
         return replace(answer, decided=len(ballot.paths) < self.n and self._over(ballot, scores))
 
     def _wave(self, ballot: Ballot) -> int:
-        if self.adaptive and self.choose == "best":
-            return min(SMALLEST_WAVE, ballot.wave)
-        return ballot.wave
+        return min(SMALLEST_WAVE, ballot.wave) if self.adaptive and self.choose == "best" else ballot.wave
 
     def _over(self, ballot: Ballot, scores: dict[int, float]) -> bool:
-        if self.choose == "vote":
-            return ballot.decided
-        return self.adaptive and max(scores.values(), default=0.0) == 1.0
+        full = self.adaptive and max(scores.values(), default=0.0) == 1.0
+        return ballot.decided if self.choose == "vote" else full
 
     async def _chosen(self, ctx: Context, ballot: Ballot, scores: dict[int, float]) -> Answer:
         ranked = [path for path in ballot.paths if path.node in scores]

@@ -103,6 +103,4 @@ def step_ends(text: str, end: str) -> tuple[int, ...]:
 
 def squashed(value: float) -> float:
     """The logistic function; not a number stays so."""
-    if math.isnan(value):
-        return value
-    return 1 / (1 + math.exp(-value)) if value > -700 else 0.0
+    return 0.0 if value <= -700 else 1 / (1 + math.exp(-value))
