@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from fractions import Fraction
 
 
 def find(text: str, marker: str | None = "Answer:") -> str | None:
     """The answer as it stands in `text`, or None. `marker`: what an answer line opens with, in any case."""
     text = text[-_TAIL:]
-    ways: tuple[Callable[[str], str | None], ...] = (_boxed, _hashes, _json, _phrase, _bare)
     found = _marked(text, marker) if marker else None
-    for way in ways:
-        if found is not None:
-            break
-        found = way(text)
+    for reader in (_boxed, _hashes, _json, _phrase, _bare):
+        if found is None:
+            found = reader(text)
     return found if found is not None and normalise(found) else None
 
 
@@ -52,10 +49,8 @@ def _boxed(text: str) -> str | None:
 
 
 def _hashes(text: str) -> str | None:
-    for line in reversed(text.splitlines()):
-        if line.startswith("#### ") and line[5:].strip():
-            return line[5:].strip()
-    return None
+    lines = (line[5:].strip() for line in reversed(text.splitlines()) if line.startswith("#### "))
+    return next((line for line in lines if line), None)
 
 
 def _json(text: str) -> str | None:

@@ -231,16 +231,14 @@ class PathSampler:
                 again.append(partial)
             else:
                 self._close(partial)
-        if not again:
-            return
-        if not self._run.engine.caps.continuation:
+        if again and not self._run.engine.caps.continuation:
             self._run.budget.note("budget-tokens")
             for partial in again:
                 self._close(partial)
-            return
-        async with asyncio.TaskGroup() as group:
-            for partial in again:
-                group.create_task(self._continue(partial))
+        elif again:
+            async with asyncio.TaskGroup() as group:
+                for partial in again:
+                    group.create_task(self._continue(partial))
 
     async def _continue(self, partial: OpenPath) -> None:
         try:

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from reason_engine.profile import Profile
 from reason_engine.registry import Registry
@@ -31,8 +31,10 @@ class VerifierChoice(BaseModel, extra="forbid", frozen=True):
     params: Mapping[str, Any] = Field(default_factory=dict[str, Any])
 
 
-class Strategy(BaseModel, ABC, extra="forbid", frozen=True):
+class Strategy(BaseModel, ABC):
     """What every strategy has. `usual_temperature` holds where neither request, profile nor body names one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""

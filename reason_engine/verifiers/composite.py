@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from reason_engine.contracts import Call, ProcessVerifier, ReadsAlternatives, Site, Verifier
 from reason_engine.errors import BudgetExhausted, EngineError, RequestError, VerifierError
@@ -49,8 +49,10 @@ class Expert(BaseModel, extra="forbid", frozen=True):
 
 
 @verifiers.register("composite")
-class Composite(BaseModel, extra="forbid", frozen=True):
+class Composite(BaseModel):
     """Experts by name; each one's tokens are accounted under its own name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     experts: tuple[Expert, ...] = Field(min_length=1, max_length=8, description="who judges")
     difficulty: Literal["disagreement", "length"] = Field(

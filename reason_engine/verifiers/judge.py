@@ -20,7 +20,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import BudgetExhausted
@@ -34,9 +34,11 @@ PRIOR = 0.1
 
 
 @verifiers.register("judge")
-class Judge(BaseModel, extra="forbid", frozen=True):
+class Judge(BaseModel):
     """The profile's prompts unless the request names its own; `{problem}`, `{solution}`, `{first}` and `{second}` in
     them are literal."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     mode: Literal["absolute", "pairwise"] = Field("absolute", description="each answer by itself, or in pairs")
     prompt: str | None = Field(None, max_length=20_000, description="what the judge is asked")

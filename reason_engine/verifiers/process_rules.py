@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import first_error
@@ -64,8 +64,10 @@ class Weights(BaseModel, extra="forbid", frozen=True):
 
 
 @verifiers.register("process-rules")
-class ProcessRules(BaseModel, extra="forbid", frozen=True):
+class ProcessRules(BaseModel):
     """Judges whole paths and single steps."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     weights: Weights = Field(default_factory=Weights, description="of syntax, coherence and fact")
     aggregate: Aggregate = Field(default="product", description="how the steps' scores make the path's")

@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing, RequestError
@@ -27,8 +27,10 @@ Aggregate = Literal["min", "product", "mean", "last"]
 
 
 @verifiers.register("reward-model")
-class RewardModel(BaseModel, extra="forbid", frozen=True):
+class RewardModel(BaseModel):
     """By the operator's name for it; one that is alone needs none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str | None = Field(None, max_length=200, description="which reward model, where several are served")
     aggregate: Aggregate = Field("min", description="how steps' scores make the path's, by a process model")

@@ -26,7 +26,7 @@ from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing, RequestError, SetupError, VerifierError
@@ -50,8 +50,10 @@ GOOD = {"good": True, "bad": False, "up": True, "down": False, "positive": True,
 
 
 @verifiers.register("satisfaction")
-class Satisfaction(BaseModel, extra="forbid", frozen=True):
+class Satisfaction(BaseModel):
     """By the operator's name for the fitted file; one that is alone needs none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str | None = Field(None, max_length=200, description="which fitted file, where there are several")
 
