@@ -22,8 +22,7 @@ from reason_engine.errors import BudgetExhausted, EngineError, RequestError, Ver
 from reason_engine.types import Path, Problem, Score
 from reason_engine.verifiers import verifiers
 
-LONG = 120
-"""Words of a question that count as the hardest, by `length`."""
+LONG = 120  # words of a question that count as the hardest, by `length`
 Result = TypeVar("Result")
 
 
@@ -67,8 +66,7 @@ class Composite(BaseModel):
         return max((j.alternatives for j in self._judges if isinstance(j, ReadsAlternatives)), default=0)
 
     def bind(self, site: Site) -> Composite:
-        """With its experts built, each for the same place. Raises what their making raises, and RequestError for an
-        expert that is a composite itself."""
+        """With its experts built for the same place. Raises what that raises, and RequestError for a nested composite."""
         built: list[Verifier] = []
         for number, expert in enumerate(self.experts):
             where = f"{site.field}.params.experts.{number}"
