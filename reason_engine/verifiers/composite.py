@@ -66,7 +66,7 @@ class Composite(BaseModel):
         return max((j.alternatives for j in self._judges if isinstance(j, ReadsAlternatives)), default=0)
 
     def bind(self, site: Site) -> Composite:
-        """With its experts built for the same place. Raises what that raises, and RequestError for a nested composite."""
+        """With its experts built for the same place. Raises what that raises, RequestError for a nested composite."""
         built: list[Verifier] = []
         for number, expert in enumerate(self.experts):
             where = f"{site.field}.params.experts.{number}"
