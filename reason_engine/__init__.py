@@ -25,17 +25,25 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_NAMES = {
-    "contracts": ("Engine", "Verifier"),
-    "engines.open": ("open_engine",),
-    "errors": ("ReasonError",),
-    "profile": ("Profile", "read_profile"),
-    "runtime.solve": ("Outcome", "solve", "solve_sync"),
-    "settings": ("Settings", "load_settings"),
-    "strategies": ("Strategy",),
-    "types": ("Answer", "Limits", "Message", "Problem", "Sampling"),
+_HOME = {
+    "Answer": "types",
+    "Engine": "contracts",
+    "Limits": "types",
+    "Message": "types",
+    "Outcome": "runtime.solve",
+    "Problem": "types",
+    "Profile": "profile",
+    "ReasonError": "errors",
+    "Sampling": "types",
+    "Settings": "settings",
+    "Strategy": "strategies",
+    "Verifier": "contracts",
+    "load_settings": "settings",
+    "open_engine": "engines.open",
+    "read_profile": "profile",
+    "solve": "runtime.solve",
+    "solve_sync": "runtime.solve",
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Answer",
