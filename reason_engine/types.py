@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal, Self
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -327,6 +328,20 @@ class Score:
     value: float
     verifier: str = ""
     detail: str = ""
+
+
+Aggregate = Literal["last", "min", "product", "mean"]
+_AGGREGATES: Mapping[Aggregate, Callable[[Sequence[float]], float]] = {
+    "last": lambda scores: scores[-1],
+    "min": min,
+    "product": prod,
+    "mean": lambda scores: sum(scores) / len(scores),
+}
+
+
+def aggregated(scores: Sequence[float], how: Aggregate) -> float:
+    """The score of a path by the scores of its steps; 0 for none."""
+    return _AGGREGATES[how](scores) if scores else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,7 @@ from reason_engine.strategies.search.steps import Choose, Steps, choose_answer, 
 from reason_engine.strategies.search.tree import Thought, keep_best, merge
 from reason_engine.strategies.search.values import Values
 from reason_engine.strategies.self_consistency import CERTAIN, Certainty
-from reason_engine.types import Answer, Problem
-from reason_engine.verifiers import Aggregate
+from reason_engine.types import Aggregate, Answer, Problem
 
 
 @strategies.register("beam-search")

@@ -45,8 +45,7 @@ from reason_engine.strategies.search.tree import (
 )
 from reason_engine.strategies.search.values import Values
 from reason_engine.strategies.self_consistency import CERTAIN, Certainty
-from reason_engine.types import Answer, Problem
-from reason_engine.verifiers import Aggregate
+from reason_engine.types import Aggregate, Answer, Problem
 
 VALUED, PLAYED = 24, 6
 """Simulations where none are asked for: of states that are valued, and of states that are played to their ends."""

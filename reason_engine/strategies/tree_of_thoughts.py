@@ -22,8 +22,7 @@ from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.search.steps import Steps, final_answer
 from reason_engine.strategies.search.tree import Thought, keep_best, merge, most_promising, push, unseen
 from reason_engine.strategies.search.values import By, Values, verifier_for
-from reason_engine.types import Answer, Draw, Path, Problem
-from reason_engine.verifiers import Aggregate
+from reason_engine.types import Aggregate, Answer, Draw, Path, Problem
 
 
 @strategies.register("tree-of-thoughts")

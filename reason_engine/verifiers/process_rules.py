@@ -33,8 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import first_error
-from reason_engine.types import Passage, Path, Problem, Score
-from reason_engine.verifiers import aggregated, verifiers
+from reason_engine.types import Passage, Path, Problem, Score, aggregated
+from reason_engine.verifiers import verifiers
 from reason_engine.verifiers.arithmetic import LONGEST, Equation, Ledger, equations, numbers
 
 REFUTED = 0.1

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing, RequestError
-from reason_engine.types import Message, Path, Problem, Score, ScoreRequest, Scores
-from reason_engine.verifiers import aggregated, verifiers
+from reason_engine.types import Message, Path, Problem, Score, ScoreRequest, Scores, aggregated
+from reason_engine.verifiers import verifiers
 
 Aggregate = Literal["min", "product", "mean", "last"]
 

@@ -20,8 +20,7 @@ from reason_engine.runtime.context import Context
 from reason_engine.runtime.verify import step_judge, usual_step_judge
 from reason_engine.strategies.search.steps import Steps
 from reason_engine.strategies.search.tree import Thought
-from reason_engine.types import Draw, Path
-from reason_engine.verifiers import Aggregate, aggregated
+from reason_engine.types import Aggregate, Draw, Path, aggregated
 
 By = Literal["value", "verifier", "vote", "likelihood"]
 
