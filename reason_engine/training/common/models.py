@@ -7,8 +7,7 @@ and so is every sign; only words are merged. The ChatML template marks the assis
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -127,14 +126,14 @@ def save_model(model: Any, tokenizer: Any, out: Path, dtype: str = "bfloat16") -
         tokenizer.save_pretrained(fresh)
 
 
-def save_adapter(tensors: dict[str, Any], settings: dict[str, Any], out: Path) -> None:
-    """Write an adapter folder in PEFT's form: `adapter_config.json` and `adapter_model.safetensors`."""
+def save_part(out: Path, about: str, settings: Mapping[str, Any], file: str, tensors: Mapping[str, Any]) -> None:
+    """Write an adapter or a head: the settings into the JSON file `about`, the tensors into `file`, whole or not at
+    all. Raises SetupError where the disk takes no more."""
     from safetensors.torch import save_file
 
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, out / "adapter_model.new")
-    os.replace(out / "adapter_model.new", out / "adapter_model.safetensors")
-    (out / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    with ModelFolder(out).update(about) as fresh:
+        (fresh / about).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh / file)
 
 
 def _check_logits(model: Any, path: Path) -> None:

@@ -17,8 +17,6 @@ embedded engine serves beside that model: at the price of one matrix, or of a fe
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -33,7 +31,7 @@ from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoded, Encoder
-from reason_engine.training.common.models import save_model
+from reason_engine.training.common.models import save_model, save_part
 from reason_engine.training.common.recipe import Tuned
 from reason_engine.training.supervised.dpo import Pair
 from reason_engine.training.supervised.loop import supervise
@@ -241,21 +239,13 @@ def head_saver(config: HeadRecipe, kind: RewardKind) -> Any:
 
     def save(model: Any, tokenizer: Any, out: Path) -> None:
         import torch
-        from safetensors.torch import save_file
 
         del tokenizer
         kept = torch.bfloat16 if config.train == "side" else torch.float32
-        out.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            f"score.{name}": t.detach().cpu().to(kept).contiguous() for name, t in model.score.state_dict().items()
-        }
-        save_file(tensors, out / "head.new")
+        tensors = {f"score.{name}": tensor.to(kept) for name, tensor in model.score.state_dict().items()}
         settings: dict[str, Any] = {"kind": kind, "base": ModelFolder(config.model).fingerprint}
         if config.train == "side":
             settings["side"] = {"width": config.wide, "depth": config.deep}
-        (out / HEAD).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-        # tensors are written for their owner alone
-        (out / "head.new").chmod((out / HEAD).stat().st_mode)
-        os.replace(out / "head.new", out / "head.safetensors")
+        save_part(out, HEAD, settings, "head.safetensors", tensors)
 
     return save
