@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from reason_engine.errors import SetupError
+from reason_engine.training.common.forward import body_of
 from reason_engine.training.common.models import load_model, save_part
 from reason_engine.training.common.recipe import Peft
 
@@ -42,7 +43,7 @@ class Adapted:
     def body(self) -> Any:
         """Token ids [B, T] to hidden states [B, T, D]; learned tokens stand before them and are cut off again."""
         if self._peft.method != "prompt":
-            return lambda ids_BT: self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+            return body_of(self.model, False)
 
         def run(ids_BT: Any) -> Any:
             learned_BPD = self._wrapped.get_prompt(batch_size=len(ids_BT))
@@ -63,12 +64,8 @@ class Adapted:
         if self._wrapped is None:
             parts = self._bottlenecks.items()
             tensors = {f"{at}.{name}": tensor for at, one in parts for name, tensor in one.state_dict().items()}
-            settings = {
-                "peft_type": "BOTTLENECK",
-                "width": self._peft.width,
-                "base_model_name_or_path": str(self._base),
-            }
-            save_part(out, "adapter_config.json", settings, "adapter_model.safetensors", tensors)
+            about = {"peft_type": "BOTTLENECK", "width": self._peft.width, "base_model_name_or_path": str(self._base)}
+            save_part(out, "adapter_config.json", about, "adapter_model.safetensors", tensors)
             return
         self._wrapped.peft_config["default"].base_model_name_or_path = str(self._base)
         self._wrapped.save_pretrained(out, safe_serialization=True)
@@ -96,6 +93,10 @@ class Bottleneck(nn.Module):
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         return hidden_BTD + self.up(gelu(self.down(hidden_BTD)))
 
+    def after(self, _sublayer: nn.Module, _inputs: Any, output: Any) -> Any:
+        """The sublayer's forward hook."""
+        return (self(output[0]), *output[1:]) if isinstance(output, tuple) else self(output)
+
 
 def add_bottlenecks(model: Any, width: int) -> dict[str, Bottleneck]:
     """Freeze the model and hang one adapter behind each sublayer; they become modules of the model."""
@@ -103,10 +104,9 @@ def add_bottlenecks(model: Any, width: int) -> dict[str, Bottleneck]:
     found, device = dict[str, Bottleneck](), next(model.parameters()).device
     for number, layer in enumerate(model.model.layers):
         for name, part in (("attention", layer.self_attn), ("mlp", layer.mlp)):
-            made = Bottleneck(model.config.hidden_size, width).to(device)
+            found[f"layers.{number}.{name}"] = made = Bottleneck(model.config.hidden_size, width).to(device)
             layer.add_module(f"{name}_bottleneck", made)
-            part.register_forward_hook(_hook(made))
-            found[f"layers.{number}.{name}"] = made
+            part.register_forward_hook(made.after)
     return found
 
 
@@ -119,22 +119,14 @@ def load_bottlenecks(model: Any, folder: Path, width: int) -> None:
         one.load_state_dict({name: tensors[f"{at}.{name}"] for name in one.state_dict()})
 
 
-def _hook(adapter: Bottleneck) -> Any:
-    def after(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        return (adapter(output[0]), *output[1:]) if isinstance(output, tuple) else adapter(output)
-
-    return after
-
-
 def _wrap(model: Any, peft: Peft) -> Any:
     import peft as library
 
     linear = {name.rpartition(".")[2] for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear)}
-    targets = list(peft.targets) or sorted(linear)
     scored = ["score"] if "score" in dict(model.named_children()) else None
     if peft.method in ("lora", "dora"):
         config = library.LoraConfig(
-            r=peft.rank, lora_alpha=peft.alpha or 2 * peft.rank, lora_dropout=peft.dropout, target_modules=targets,
+            r=peft.rank, lora_alpha=peft.alpha or 2 * peft.rank, lora_dropout=peft.dropout, target_modules=list(peft.targets) or sorted(linear),
             modules_to_save=scored, use_dora=peft.method == "dora",
         )  # fmt: skip
     elif peft.method == "ia3":

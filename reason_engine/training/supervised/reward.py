@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -34,13 +34,14 @@ from reason_engine.training.common.encode import Encoded, Encoder
 from reason_engine.training.common.models import save_model, save_part
 from reason_engine.training.common.recipe import Tuned
 from reason_engine.training.supervised.dpo import Pair
-from reason_engine.training.supervised.loop import supervise
+from reason_engine.training.supervised.loop import Objective, supervise
 
 if TYPE_CHECKING:
     from reason_engine.training.common.forward import Body
 
 ScoredText = tuple[list[int], Sequence[int], int]
 """Token ids, the places that are read, where the answer begins."""
+Recipe = TypeVar("Recipe", bound="HeadRecipe")
 SIDE_WIDTH = 192
 CLASSES: dict[RewardKind, str] = {
     "outcome": "AutoModelForSequenceClassification",
@@ -86,6 +87,21 @@ class HeadRecipe(Tuned):
         return self
 
 
+class HeadObjective(Objective, Generic[Recipe]):
+    """What both kinds share: a head, over the states of a body."""
+
+    kind: ClassVar[RewardKind]
+
+    @classmethod
+    def train(cls, config: Recipe, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        return supervise(config, out, tell, cls, base=config.model, save=head_saver(config, cls.kind))
+
+    def __init__(self, config: Recipe, model: Any, tokenizer: Any) -> None:
+        self.model = add_head(config, model, self.kind, tokenizer.pad_token_id)
+        self._config, self._encoder = config, Encoder(tokenizer, config.max_length)
+        self._lm_head = model.get_output_embeddings()
+
+
 class RewardConfig(HeadRecipe):
     """Pairs of answers, the better one first."""
 
@@ -96,20 +112,13 @@ class RewardConfig(HeadRecipe):
 
 
 @trainers.register("reward")
-class Outcomes:
+class Outcomes(HeadObjective[RewardConfig]):
     """Compares the values of two answers."""
 
     config: ClassVar[type[RewardConfig]] = RewardConfig
     summary: ClassVar[str] = "an outcome reward model from pairs of answers (Bradley-Terry)"
 
-    @classmethod
-    def train(cls, config: RewardConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return supervise(config, out, tell, cls, base=config.model, save=head_saver(config, "outcome"))
-
-    def __init__(self, config: RewardConfig, model: Any, tokenizer: Any) -> None:
-        self.model = add_head(config, model, "outcome", tokenizer.pad_token_id)
-        self._config, self._encoder = config, Encoder(tokenizer, config.max_length)
-        self._lm_head = model.get_output_embeddings()
+    kind = "outcome"
 
     def encode(self, rows: Sequence[Preference]) -> list[Pair]:
         return [Pair(self._encode(row.prompt, row.chosen), self._encode(row.prompt, row.rejected)) for row in rows]
