@@ -46,8 +46,7 @@ class Adapted:
             return body_of(self.model, False)
 
         def run(ids_BT: Any) -> Any:
-            learned_BPD = self._wrapped.get_prompt(batch_size=len(ids_BT))
-            embedded = self.model.get_input_embeddings()(ids_BT)
+            learned_BPD, embedded = self._wrapped.get_prompt(len(ids_BT)), self.model.get_input_embeddings()(ids_BT)
             both = torch.cat((learned_BPD.to(embedded.dtype), embedded), 1)
             hidden = self.model.base_model(inputs_embeds=both, use_cache=False).last_hidden_state
             return hidden[:, learned_BPD.shape[1] :]
@@ -87,7 +86,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.down, self.up = nn.Linear(hidden, width), nn.Linear(width, hidden)
         nn.init.normal_(self.down.weight, std=hidden**-0.5)
-        for still in (self.down.bias, self.up.weight, self.up.bias):
+        for still in (self.down.bias, *self.up.parameters()):
             nn.init.zeros_(still)
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
@@ -126,8 +125,8 @@ def _wrap(model: Any, peft: Peft) -> Any:
     scored = ["score"] if "score" in dict(model.named_children()) else None
     if peft.method in ("lora", "dora"):
         config = library.LoraConfig(
-            r=peft.rank, lora_alpha=peft.alpha or 2 * peft.rank, lora_dropout=peft.dropout, target_modules=list(peft.targets) or sorted(linear),
-            modules_to_save=scored, use_dora=peft.method == "dora",
+            r=peft.rank, lora_alpha=peft.alpha or 2 * peft.rank, lora_dropout=peft.dropout, modules_to_save=scored,
+            target_modules=list(peft.targets) or sorted(linear), use_dora=peft.method == "dora",
         )  # fmt: skip
     elif peft.method == "ia3":
         chosen = list(peft.targets) or ["k_proj", "v_proj", "down_proj"]

@@ -56,23 +56,15 @@ def load_or_build(config: Any, tokenizer_from: Path | None = None) -> tuple[Any,
         tokenizer = fit_tokenizer(islice(_texts(config), new.tokenizer_examples), new.vocabulary)
     else:
         tokenizer = load_tokenizer(tokenizer_from)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=-(-len(tokenizer) // 64) * 64,
-            hidden_size=new.width,
-            num_hidden_layers=new.layers,
-            intermediate_size=new.intermediate,
-            num_attention_heads=new.heads,
-            num_key_value_heads=new.kv_heads,
-            head_dim=new.head_dim,
-            max_position_embeddings=new.context,
-            rope_parameters={"rope_type": "default", "rope_theta": new.rope_theta},
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    size = -(-len(tokenizer) // 64) * 64
+    config = Qwen3Config(
+        vocab_size=size, hidden_size=new.width, num_hidden_layers=new.layers, intermediate_size=new.intermediate,
+        num_attention_heads=new.heads, num_key_value_heads=new.kv_heads, head_dim=new.head_dim,
+        max_position_embeddings=new.context, rope_parameters={"rope_type": "default", "rope_theta": new.rope_theta},
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = Qwen3ForCausalLM(config)
     tokenizer.model_max_length = new.context
     for name, parameter in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -86,10 +78,9 @@ def load_model(path: Path) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(path)
+    options = {"local_files_only": True, "use_safetensors": True}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options)
     except Exception as error:  # the boundary to transformers, whose loaders raise of every kind
         raise ModelLoadError(f"{path}: {error}") from None
     _check_logits(model, path)
@@ -183,20 +174,14 @@ def fit_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        min_frequency=2,
-        special_tokens=[PAD, START, END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
+        vocab_size=vocabulary, min_frequency=2, special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+    )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=PAD,
-        additional_special_tokens=[START],
+        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, additional_special_tokens=[START],
         clean_up_tokenization_spaces=False,
-    )
+    )  # fmt: skip
     fast.chat_template = TEMPLATE
     return fast
 

@@ -114,6 +114,10 @@ class Policy:
         """Log-probabilities without gradient, one tensor a row, in passes of at most `tokens` padded tokens."""
         return measure_in_passes(rows, tokens, lambda group: self.logprobs(group)[0])
 
+    def measure_sums(self, rows: Sequence[Rollout], tokens: int) -> list[float]:
+        """Log-probability of each whole answer, likewise."""
+        return [values.sum().item() for values in self.measure(rows, tokens)]
+
 
 def measure_in_passes(
     rows: Sequence[Rollout], tokens: int, work: Callable[[Sequence[Rollout]], Tensor]

@@ -67,10 +67,8 @@ def preflight_online(config: Online) -> list[str]:
     name = _check_architecture(config.model, config.unservable)
     _check_template(config.model)
     found = [f"serving: {name}, by vLLM and the embedded engine"]
-    if config.data is not None:
-        found.append(open_source(config.data, config.format).statement)
-    else:
-        found.append(_mixture(config.mixture, config.seed))
+    mixture = _mixture(config.mixture, config.seed)
+    found.append(mixture if config.data is None else open_source(config.data, config.format).statement)
     parameters = model_size(config.model).parameters
     advice = "lower micro_tokens, prompts, samples or max_tokens"
     found.append(_check_memory(online_memory(config), parameters, advice))
@@ -93,8 +91,7 @@ def model_size(model: Path) -> ModelSize:
     config = folder.config
     hidden, layers = config.get("hidden_size", 0), config.get("num_hidden_layers", 0)
     heads = config.get("num_attention_heads") or 1
-    groups = config.get("num_key_value_heads") or heads
-    cache = 2 * layers * groups * (config.get("head_dim") or hidden // heads)
+    cache = 2 * layers * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads)
     return ModelSize(folder.parameters, hidden, layers, config.get("vocab_size", 0), cache)
 
 
@@ -117,8 +114,8 @@ def _serving(config: Supervised, model: Path) -> str:
         return f"serving: {name}, by vLLM and the embedded engine" if served else f"serving: {name}"
     if peft.method in ("prompt", "adapter"):
         return f"serving: peft {peft.method} cannot be merged, and vLLM has no place for it"
-    plain = peft.method == "lora"
-    return "serving: an adapter beside its base" if plain else "serving: only merged; set peft.merge: true"
+    beside = peft.method == "lora"
+    return "serving: an adapter beside its base" if beside else "serving: only merged; set peft.merge: true"
 
 
 def _check_architecture(model: Path, unservable: bool) -> str:
@@ -147,10 +144,8 @@ def _check_template(model: Path) -> None:
 
 def _check_memory(needed: float, parameters: int, advice: str) -> str:
     """What was found of the memory. Raises SetupError with the advice where there is too little."""
-    have, where = _available()
-    found = (
-        f"memory: about {_gigabytes(needed)} of {_gigabytes(have)} free {where}; {parameters / 1e6:,.2f}M parameters"
-    )
+    (have, where), millions = _available(), f"{parameters / 1e6:,.2f}M parameters"
+    found = f"memory: about {_gigabytes(needed)} of {_gigabytes(have)} free {where}; {millions}"
     if needed > have:
         raise SetupError(f"{found}: too little; {advice}")
     return found

@@ -16,7 +16,7 @@ from typing import Any
 from reason_engine.errors import MissingExtra, SetupError
 from reason_engine.jsonl import JsonLines
 from reason_engine.progress import OnProgress, silent
-from reason_engine.training.common.distributed import Distributed, is_first
+from reason_engine.training.common.distributed import is_first
 from reason_engine.training.common.encode import Position
 from reason_engine.training.common.recipe import Recipe
 
@@ -27,31 +27,14 @@ FREE = {
 """Keys that may change between the parts of a run; others need `--fresh`."""
 
 
-class Weights:
-    """The trained weights by name as the state of a model: frozen ones need not be kept."""
-
-    def __init__(self, trained: list[tuple[str, Any]], processes: Distributed) -> None:
-        self._trained, self._processes = dict(trained), processes
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._processes.whole({name: parameter.detach() for name, parameter in self._trained.items()})
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        import torch
-
-        with torch.no_grad():
-            for name, parameter in self._trained.items():
-                parameter.copy_(self._processes.part(state[name], parameter))
-
-
 class Checkpoint:
     """One file, replaced atomically: what has a `state_dict` (weights, optimisers), place in the data, random state."""
 
     def __init__(self, out: Path, config: Any, weights: Any, optimisers: Sequence[Any], source: Position) -> None:
         self._file = out / "checkpoint" / "state.pt"
         self._weights, self._optimisers, self._source = weights, optimisers, source
-        fixed = config.model_dump(mode="json", exclude=FREE)
-        self._key = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+        fixed = json.dumps(config.model_dump(mode="json", exclude=FREE), sort_keys=True)
+        self._key = hashlib.sha256(fixed.encode()).hexdigest()
 
     def save(self, step: int, tokens: int, position: list[Any] | None = None) -> None:
         """`position`: the source's state, if not that of now. Raises SetupError where the disk takes no more."""
@@ -63,11 +46,13 @@ class Checkpoint:
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
             "source": self._source.state() if position is None else position,
             "random": torch.get_rng_state(),
-        } | {"step": step, "tokens": tokens}
+            "step": step,
+            "tokens": tokens,
+        }
         if not is_first():
             return
-        fresh = self._file.with_suffix(".new")
         self._file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._file.with_suffix(".new")
         try:
             with fresh.open("wb") as file:
                 torch.save(state, file)
@@ -77,8 +62,8 @@ class Checkpoint:
         except (OSError, RuntimeError) as error:  # torch's writer wraps the file's own error
             fresh.unlink(missing_ok=True)
             kept = "the one before it stays" if self._file.is_file() else "there is none before it"
-            what = f"{self._file}: the checkpoint of step {step} cannot be written"
-            raise SetupError(f"{what}; {kept}: {error}") from None
+            what = f"{self._file}: the checkpoint of step {step} cannot be written; {kept}"
+            raise SetupError(f"{what}: {error}") from None
 
     def restore(self) -> tuple[int, int]:
         """Steps and tokens done; (0, 0) where there is no checkpoint. Raises SetupError if the config has changed."""
@@ -103,8 +88,8 @@ class Checkpoint:
 
 
 class Log:
-    """`out`/log.jsonl and TensorBoard's events, by the first process. Speed is over all tokens since this process began,
-    of which `done` were done before."""
+    """`out`/log.jsonl and TensorBoard's events, by the first process. Speed is over all tokens since it began, of which
+    `done` were done before."""
 
     def __init__(self, out: Path, config: Recipe, total: int, done: int, tell: OnProgress = silent) -> None:
         """Raises MissingExtra where TensorBoard is wanted and not installed."""

@@ -20,7 +20,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from reason_engine.contracts import Powers
@@ -76,19 +75,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The samples of a step by prompt, and their rewards."""
+    """The samples of a step by prompt, and their rewards. `rollouts` and `paths` are all of them in order."""
 
     groups: Sequence[Group]
     rewards: BatchRewards
 
     @property
     def rollouts(self) -> list[Rollout]:
-        """All samples in order."""
         return [rollout for group in self.groups for rollout in group.rollouts]
 
     @property
     def paths(self) -> list[SampledPath]:
-        """All samples in order."""
         return [path for group in self.groups for path in group.paths]
 
     def taught(self, config: Online) -> list[bool]:
@@ -291,16 +288,13 @@ class Actor:
             for engine in self._engines:
                 self._runner.run(engine.start())
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for engine in self._engines:
-            self._runner.run(engine.close())
-        self._runner.run(self._scorer.equality.close())
+    def __exit__(self, *_error: object) -> None:
+        for opened in (*self._engines, self._scorer.equality):
+            self._runner.run(opened.close())
         self._runner.close()
 
     def take_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -345,10 +339,8 @@ class Actor:
 
         try:
             async with asyncio.TaskGroup() as group:
-                running = [
-                    group.create_task(one(number, task, prompt))
-                    for number, (task, prompt) in enumerate(zip(tasks, prompts, strict=True))
-                ]
+                asked = enumerate(zip(tasks, prompts, strict=True))
+                running = [group.create_task(one(number, *pair)) for number, pair in asked]
         except ExceptionGroup as errors:
             raise first_error(errors) from None  # an engine fails for all alike
         return [task.result() for task in running]
@@ -356,13 +348,6 @@ class Actor:
     def _path(self, task: TrainingProblem, prompt: Prompt, sample: PartialPath) -> SampledPath:
         content = self._engine.parse(sample.text, prompt=prompt.text).content
         return SampledPath(
-            0,
-            prompt.text,
-            sample.text,
-            tuple(sample.ids),
-            prompt.ids,
-            tuple(sample.logprobs),
-            sample.finish or "stop",
-            tokens=len(sample.ids),
-            answer=answer_of(self._profile, task, content),
-        )
+            0, prompt.text, sample.text, tuple(sample.ids), prompt.ids, tuple(sample.logprobs), sample.finish or "stop",
+            tokens=len(sample.ids), answer=answer_of(self._profile, task, content),
+        )  # fmt: skip

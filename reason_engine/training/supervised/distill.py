@@ -26,7 +26,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -83,16 +82,10 @@ class SoftAnswers(Answers):
             raise ModelLoadError(f"teacher: {config.teacher}: no checkpoint folder (it has no config.json)")
         with Student(config.model, config.max_tokens, config.threads) as student:
             return supervise(
-                config,
-                out,
-                tell,
-                partial(cls, student=student),
-                base=config.model,
-                copies=2 if config.on_policy else 1,
-                memory=Answers,
-                tokenizer_from=config.teacher,
+                config, out, tell, partial(cls, student=student), base=config.model, memory=Answers,
+                copies=2 if config.on_policy else 1, tokenizer_from=config.teacher,
                 make_batch=SoftAnswers.batch if config.on_policy else None,
-            )
+            )  # fmt: skip
 
     def __init__(self, config: DistillConfig, model: Any, tokenizer: Any, student: Student | None = None) -> None:
         from reason_engine.training.common.forward import Reference
@@ -181,9 +174,7 @@ class Student:
     def __enter__(self) -> Student:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._engine is not None:
             self._runner.run(self._engine.close())
         self._runner.close()

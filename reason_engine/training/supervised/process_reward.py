@@ -68,7 +68,7 @@ class Processes(HeadObjective[ProcessRewardConfig]):
     kind = "process"
 
     def encode(self, rows: Sequence[Stepwise]) -> list[LabelledSteps]:
-        return [self._steps(row) for row in rows]
+        return list(map(self._steps, rows))
 
     def total(self, batch: Sequence[LabelledSteps], body: Any) -> float:
         return sum(len(item.places) for item in batch)
@@ -120,8 +120,7 @@ class Processes(HeadObjective[ProcessRewardConfig]):
         return loss, float(sum(mean.detach() for mean in means))
 
     def _steps(self, row: Stepwise) -> LabelledSteps:
-        mark = self._config.step_end
-        text = self._encoder.prompt(row.prompt)
+        mark, text = self._config.step_end, self._encoder.prompt(row.prompt)
         asked, ends = len(text), list[int]()
         for step in row.steps:
             body = step.removesuffix(mark)
@@ -138,6 +137,6 @@ class Processes(HeadObjective[ProcessRewardConfig]):
         right = (first, places[wrong - 1] + 1 if wrong else first)
         if self._config.each == "step":
             return LabelledSteps(ids, places, row.labels, right)
-        sizes = [end - begin for begin, end in pairwise((first - 1, *places))]
-        labels = [label for label, size in zip(row.labels, sizes, strict=True) for _ in range(size)]
-        return LabelledSteps(ids, list(range(first, places[-1] + 1)), tuple(labels), right)
+        spans = zip(row.labels, pairwise((first - 1, *places)), strict=True)
+        labels = tuple(label for label, (begin, end) in spans for _ in range(begin, end))
+        return LabelledSteps(ids, list(range(first, places[-1] + 1)), labels, right)
