@@ -214,10 +214,8 @@ class View(ChatTextMethods):
                 yield chunk
             return
         key = repr((request.prompt, replace(request.sampling, seed=0), request.adapter))
-        paths = await self._paths.paths(
-            key, request.n, lambda taken: self._pool.draw(key, request.n - len(taken), request)
-        )
-        for index, path in enumerate(paths):
+        taken = self._paths.paths(key, request.n, lambda had: self._pool.draw(key, request.n - len(had), request))
+        for index, path in enumerate(await taken):
             self.spent[key] += path.tokens
             yield Chunk(
                 index, path.text, tuple(path.ids), path.tokens, tuple(path.logprobs), path.finish, path.stop_reason,
@@ -230,15 +228,11 @@ async def _measure_arm(
 ) -> None:
     question = group.questions[place]
     try:
+        strategy = strategies.get(arm.stage.strategy).model_validate(arm.stage.fields)
         outcome = await solve(
-            strategies.get(arm.stage.strategy).model_validate(arm.stage.fields),
-            question.problem,
-            engine,
-            profile=profile,
-            sampling=Sampling(max_tokens=0),
-            seed=seed_of(options.seed, place),
-            equality=equality,
-        )
+            strategy, question.problem, engine, profile=profile, sampling=Sampling(max_tokens=0),
+            seed=seed_of(options.seed, place), equality=equality,
+        )  # fmt: skip
     except ContextLengthExceeded:
         group.samples[arm.label, place] = Sample(False, 0.0, {})
         return

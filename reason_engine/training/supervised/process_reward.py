@@ -64,7 +64,6 @@ class Processes(HeadObjective[ProcessRewardConfig]):
 
     config: ClassVar[type[ProcessRewardConfig]] = ProcessRewardConfig
     summary: ClassVar[str] = "a process reward model from solutions whose steps are labelled"
-
     kind = "process"
 
     def encode(self, rows: Sequence[Stepwise]) -> list[LabelledSteps]:
@@ -112,8 +111,7 @@ class Processes(HeadObjective[ProcessRewardConfig]):
         from reason_engine.training.common.forward import head_logits
 
         logits_NV = head_logits(self._lm_head, torch.cat(list(states)), self._config.precision)
-        right = [token for item in group for token in item.ids[slice(*item.right)]]
-        targets = torch.tensor(right, device=logits_NV.device)
+        targets = torch.tensor([t for item in group for t in item.ids[slice(*item.right)]], device=logits_NV.device)
         losses = cross_entropy(logits_NV, targets, reduction="none").split([len(one) for one in states])
         means = [one.mean() if len(one) else one.sum() for one in losses]
         loss = torch.stack([mean * len(item.places) for mean, item in zip(means, group, strict=True)]).sum()

@@ -131,7 +131,8 @@ class Outcomes(HeadObjective[RewardConfig]):
 
         config, count = self._config, len(group)
         texts = (*(p.chosen for p in group), *(p.rejected for p in group))
-        rows: list[ScoredText] = [(one.ids, [len(one.ids) - 1], _answer_start(one)) for one in texts]
+        starts = [one.weights.index(1.0) if 1.0 in one.weights else len(one.ids) for one in texts]
+        rows: list[ScoredText] = [(one.ids, [len(one.ids) - 1], at) for one, at in zip(texts, starts, strict=True)]
         values = head_values(config, self.model, self._lm_head, body, rows)
         better, worse = values[:count], values[count:]
         losses = -logsigmoid(better - worse - config.margin) + config.centre * (better + worse) ** 2
@@ -151,11 +152,6 @@ class Outcomes(HeadObjective[RewardConfig]):
         return Encoded(ids, [float(start >= len(asked)) for start in starts])
 
 
-def _answer_start(text: Encoded) -> int:
-    """The place of its answer's first token."""
-    return text.weights.index(1.0) if 1.0 in text.weights else len(text.ids)
-
-
 def add_head(config: HeadRecipe, model: Any, kind: RewardKind, pad: int | None) -> Any:
     """The model's body under a new head `score`; of a head alone the body is frozen."""
     import torch
@@ -171,9 +167,8 @@ def add_head(config: HeadRecipe, model: Any, kind: RewardKind, pad: int | None) 
             made = getattr(transformers, CLASSES[kind]).from_config(settings)
         made.model = model.model
     except (ValueError, AttributeError) as error:
-        raise SetupError(
-            f"{config.model}: no {kind} reward model can be made of it: {str(error).splitlines()[0]}"
-        ) from None
+        why = str(error).splitlines()[0]
+        raise SetupError(f"{config.model}: no {kind} reward model can be made of it: {why}") from None
     hidden, wide = model.config.hidden_size, config.wide
     score: Any
     if config.train == "side":

@@ -48,9 +48,8 @@ from reason_engine.training.supervised.loop import supervise
 GRID = "qat.json"
 """Beside weights that were trained under quantisation: the grid that they are for."""
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-LEAST = 1e-12
+LEAST, LEAST_HALF = 1e-12, 6.0e-8
 """Of a scale; in fp16 the least that is not zero."""
-LEAST_HALF = 6.0e-8
 
 
 class Qat(Frozen):
