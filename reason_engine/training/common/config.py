@@ -89,14 +89,9 @@ def _fields(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
     """The keys of the section that the path leads to; none where it leads through a list or a choice of sections."""
     for part in path:
         field = kind.model_fields.get(part)
-        inner = [one for one in _classes(field.annotation) if issubclass(one, BaseModel)] if field else []
+        found = (get_args(field.annotation) or (field.annotation,)) if field else ()  # such as `Peft | None`
+        inner = [one for one in found if isinstance(one, type) and issubclass(one, BaseModel)]
         if len(inner) != 1:
             return []
         kind = inner[0]
     return list(kind.model_fields)
-
-
-def _classes(annotation: Any) -> list[type]:
-    """The classes in an annotation such as `Peft | None`."""
-    found = get_args(annotation) or (annotation,)
-    return [one for one in found if isinstance(one, type)]

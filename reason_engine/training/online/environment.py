@@ -220,16 +220,15 @@ class RewardScorer:
         assert isinstance(verifier, ProcessVerifier)
         steps: list[StepRewards] = []
         for path in paths:
-            scores = await verifier.score_steps(problem.problem, path, call)
-            values = _fill([score.value for score in scores])
+            values = _fill([score.value for score in await verifier.score_steps(problem.problem, path, call)])
             steps.append(list(zip(step_places(path, self.profile.step_end), values, strict=False)))
         return steps
 
     def _verifier(self, number: int, problem: TrainingProblem) -> Verifier:
-        reward, where = self.rewards[number], f"rewards.{number}"
-        name, params, caps = reward.verifier, reward.params, self._engine.caps
+        reward, where, caps = self.rewards[number], f"rewards.{number}", self._engine.caps
+        name = reward.verifier
         try:
-            made = verifier_of(name, params, self.profile, problem.problem, caps, where, self.powers)
+            made = verifier_of(name, reward.params, self.profile, problem.problem, caps, where, self.powers)
         except RequestError as error:
             if error.code == "code_execution_off" and self.powers.code is None:
                 raise SetupError(

@@ -142,13 +142,12 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
         Policy(model, config.temperature, config.precision, config.compile),
         Policy(start.eval().requires_grad_(False), config.temperature, config.precision),
     )
-    kept = torch.nn.ModuleDict(learner.modules)
     parameter_groups: list[dict[str, Any]] = [
         {"params": [p for p in module.parameters() if p.requires_grad], "full": learner.rates.get(name, config.rate)}
         for name, module in learner.modules.items()
     ]
     optimiser = torch.optim.AdamW(parameter_groups, weight_decay=config.weight_decay)
-    checkpoint = Checkpoint(out, config, kept, [optimiser], curriculum)
+    checkpoint = Checkpoint(out, config, torch.nn.ModuleDict(learner.modules), [optimiser], curriculum)
     step, tokens = checkpoint.restore()
     log = Log(out, config, 0, tokens, tell)
     metrics: dict[str, Any] = {}
@@ -189,10 +188,8 @@ def gather(config: Online, actor: Actor, curriculum: Curriculum, step: int) -> t
     (dynamic sampling: Yu et al. 2025, arXiv:2503.14476, section 3.2).
     """
     done = step / max(1, config.steps - 1)
-    groups: list[Group] = []
+    groups, metrics, drawn = list[Group](), dict[str, Any](), 0
     rewards: BatchRewards | None = None
-    metrics: dict[str, Any] = {}
-    drawn = 0
     for turn in range(config.refill + 1):
         tasks = curriculum.take(config.prompts)
         if not turn:
@@ -213,10 +210,9 @@ def gather(config: Online, actor: Actor, curriculum: Curriculum, step: int) -> t
 
 
 def _metrics(groups: Sequence[Group], rewards: BatchRewards, stage: int) -> dict[str, Any]:
-    totals = rewards.totals()
+    totals, paths = rewards.totals(), Batch(groups, rewards).paths
     flat = [value for group in totals for value in group]
     mean = sum(flat) / len(flat)
-    paths = [path for group in groups for path in group.paths]
     return {
         "reward": mean,
         "reward_std": math.sqrt(sum((value - mean) ** 2 for value in flat) / len(flat)),
@@ -269,9 +265,9 @@ class Actor:
         """Raises ModelLoadError for a folder that the embedded engine does not run, SetupError where programs are to
         be run on a machine that cannot limit them."""
         threads, heads = config.threads or 0, config.reward_models
-        self._config = config
+        self._config, judge = config, None
         self._engine = Embedded(config.model, inline=True, dtype="float32", threads=threads)
-        self._engines, judge = [self._engine], None
+        self._engines = [self._engine]
         if judged_by := config.judge or (config.model if heads else None):
             keys = load_settings().reward_keys
             judge = Embedded(judged_by, inline=True, threads=threads, rewards=heads, reward_keys=keys)
