@@ -110,18 +110,18 @@ class Reference:
     """A frozen copy of a model: π_ref."""
 
     def __init__(self, model: Any) -> None:
-        self._model = deepcopy(model).eval().requires_grad_(False)
-        self._body = body_of(self._model, False)
+        frozen = deepcopy(model).eval().requires_grad_(False)
+        self._parts = body_of(frozen, False), frozen.get_output_embeddings()
 
+    @torch.no_grad()
     def logps(self, rows: Sequence[Encoded], precision: str) -> Any:
         """Sum of log p over each row's answer, [B]."""
-        with torch.no_grad():
-            return answer_logps(self._body, self._model.get_output_embeddings(), rows, precision)
+        return answer_logps(*self._parts, rows, precision)
 
+    @torch.no_grad()
     def logits(self, rows: Sequence[Encoded], precision: str) -> Any:
         """At the places that predict an answer's token, [N, V]."""
-        with torch.no_grad():
-            return answer_logits(self._body, self._model.get_output_embeddings(), rows, precision)[0]
+        return answer_logits(*self._parts, rows, precision)[0]
 
 
 class CompiledBody(nn.Module):

@@ -6,7 +6,6 @@ and so is every sign; only words are merged. The ChatML template marks the assis
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -111,9 +110,8 @@ def save_model(model: Any, tokenizer: Any, out: Path, dtype: str = "bfloat16") -
         if model.config.tie_word_embeddings:
             state.pop("lm_head.weight", None)
         model.save_pretrained(fresh, state_dict=state)
-        settings = json.loads((fresh / "config.json").read_text("utf-8"))
-        settings["dtype"] = dtype  # the library writes that of the training weights
-        (fresh / "config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+        written = ModelFolder(fresh)
+        written.write_json("config.json", {**written.config, "dtype": dtype})  # the library's: that of training
         tokenizer.save_pretrained(fresh)
 
 
@@ -123,7 +121,7 @@ def save_part(out: Path, about: str, settings: Mapping[str, Any], file: str, ten
     from safetensors.torch import save_file
 
     with ModelFolder(out).update(about) as fresh:
-        (fresh / about).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+        ModelFolder(fresh).write_json(about, settings)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh / file)
 
 
