@@ -141,7 +141,7 @@ def adapt(config: AdaptConfig, *, fresh: bool, command: str, tell: OnProgress) -
 
 
 def _measured_tasks(config: AdaptConfig) -> list[MeasuredTask]:
-    found: list[MeasuredTask] = []
+    found = list[MeasuredTask]()
     strategy, *more = parse_specs([config.strategy], "strategy")
     for part, watched in (("domain", config.domain), ("old", config.old)):
         for spec in parse_specs(list(watched.tasks), "task") if watched.tasks else ():
@@ -250,10 +250,9 @@ def mean_answer_loss(model: Path, rows: Path, config: SftConfig, micro_tokens: i
     loaded, tokenizer = load_model(model)
     loaded.eval()
     items = Encoder(tokenizer, config.max_length).encode(read)
-    body, head = body_of(loaded, False), loaded.get_output_embeddings()
+    body, head, groups = body_of(loaded, False), loaded.get_output_embeddings(), micro_batches(items, micro_tokens)
     total = sum(sum(one.weights[1:]) for one in items)
     if not total:
         raise SetupError(f"{rows}: no row has an answer with a weight above 0")
     with torch.no_grad():
-        groups = micro_batches(items, micro_tokens)
         return sum(float(answer_loss(body, head, group, "fp32")) for group in groups) / total

@@ -37,13 +37,12 @@ class Frozen(BaseModel):
 
 def load(kind: type[Config], file: Path | None, settings: Sequence[str] = ()) -> Config:
     """The config of a file with `a.b=value` settings laid over it. Raises SetupError naming file or key."""
-    values = {} if file is None else _read(file)
+    values, where = ({}, "") if file is None else (_read(file), f"{file}: ")
     for setting in settings:
         _lay(values, setting)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        where = "" if file is None else f"{file}: "
         raise SetupError(f"{where}{_first(kind, error)}") from None
 
 

@@ -251,11 +251,9 @@ class RewardScorer:
 
 def check_endpoints(reward_models: Mapping[str, str]) -> list[str]:
     """Each reward model behind a URL judges one word. Raises SetupError naming the one that does not."""
-    urls = {name: url for name, url in reward_models.items() if is_url(url)}
-    if not urls:
+    if not (urls := {name: url for name, url in reward_models.items() if is_url(url)}):
         return []
-    keys = {name: key for name, key in load_settings().reward_keys.items() if name in urls}
-    endpoints = Endpoints(urls, keys=keys)
+    endpoints = Endpoints(urls, keys={name: key for name, key in load_settings().reward_keys.items() if name in urls})
 
     async def ask() -> None:
         try:
