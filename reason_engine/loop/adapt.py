@@ -49,7 +49,7 @@ from reason_engine.types import Problem
 
 
 class Watched(Frozen):
-    """What is measured of a part: tasks by name, as for `reason eval`, and rows whose loss is taken."""
+    """What is measured of a part: tasks by name, as for `reason eval`, and rows whose loss is told."""
 
     tasks: tuple[str, ...] = ()
     rows: Path | None = None
