@@ -111,10 +111,10 @@ class Log:
         left unless given. What was added before those."""
         spent = time.monotonic() - self._began
         speed = (metrics["tokens"] - self._done) / spent
-        left = max(0, self._total - metrics["tokens"]) / speed if left is None else left
+        rest = max(0, self._total - metrics["tokens"]) / speed if left is None else left
         added = {"speed": round(speed), "seconds": round(spent, 1), "memory": _peak_memory()}
         row = {key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()}
-        row |= {**added, "left": round(left)}
+        row |= {**added, "left": round(rest)}
         if self._lines is not None:
             self._lines.append(row)
         if self._board is not None:
