@@ -49,7 +49,7 @@ from reason_engine.types import Problem
 
 
 class Watched(Frozen):
-    """What is measured of a part: tasks by name, as for `reason eval`, and rows whose loss is taken."""
+    """What is measured of a part: tasks by name, as for `reason eval`, and rows whose loss is told."""
 
     tasks: tuple[str, ...] = ()
     rows: Path | None = None
@@ -134,15 +134,14 @@ def adapt(config: AdaptConfig, *, fresh: bool, command: str, tell: OnProgress) -
     changes = [*_task_changes(config, measured, before, after, tell), *_losses(config, base, taught)]
     manifest = ModelFolder(taught).read_json("manifest.json")
     about = {"command": command, **_about(config, manifest)}
-    text = compare.markdown(changes, about)
-    (config.out / "report.md").write_text(text, "utf-8")
+    (config.out / "report.md").write_text(text := compare.markdown(changes, about), "utf-8")
     report = {"about": about, "changes": [asdict(change) for change in changes]}
     (config.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return text
 
 
 def _measured_tasks(config: AdaptConfig) -> list[MeasuredTask]:
-    found: list[MeasuredTask] = []
+    found = list[MeasuredTask]()
     strategy, *more = parse_specs([config.strategy], "strategy")
     for part, watched in (("domain", config.domain), ("old", config.old)):
         for spec in parse_specs(list(watched.tasks), "task") if watched.tasks else ():
@@ -180,12 +179,12 @@ def _records(
 def _teach(config: AdaptConfig, fresh: bool, tell: OnProgress) -> None:
     """Train, unless that is done."""
     file = config.train.out / "manifest.json"
-    if file.is_file():
-        if read_json(file)["config"] == config.train.model_dump(mode="json"):
-            tell({"note": f"{config.train.out}: trained already"})
-            return
+    if not file.is_file():
+        run("sft", config.train, fresh=fresh, tell=tell)
+    elif read_json(file)["config"] == config.train.model_dump(mode="json"):
+        tell({"note": f"{config.train.out}: trained already"})
+    else:
         raise SetupError(f"{file}: made with another config; use --fresh to begin anew")
-    run("sft", config.train, fresh=fresh, tell=tell)
 
 
 def _task_changes(
@@ -228,11 +227,10 @@ def _losses(config: AdaptConfig, base: Path, taught: Path) -> list[compare.Chang
 
 def _about(config: AdaptConfig, manifest: Mapping[str, Any]) -> dict[str, object]:
     train, metrics = config.train, manifest["metrics"]
-    peft = "all weights" if train.peft is None else f"{train.peft.method}, rank {train.peft.rank}"
     return {
         "model": str(train.model),
         "taught": f"{metrics['tokens']:,} tokens in {metrics['step']:,} steps",
-        "trained": peft,
+        "trained": "all weights" if train.peft is None else f"{train.peft.method}, rank {train.peft.rank}",
         "ewc": f"{train.ewc:g}" if train.ewc else "none",
         "strategy": config.strategy,
         "seed": config.seed,
@@ -252,10 +250,9 @@ def mean_answer_loss(model: Path, rows: Path, config: SftConfig, micro_tokens: i
     loaded, tokenizer = load_model(model)
     loaded.eval()
     items = Encoder(tokenizer, config.max_length).encode(read)
-    body, head = body_of(loaded, False), loaded.get_output_embeddings()
+    body, head, groups = body_of(loaded, False), loaded.get_output_embeddings(), micro_batches(items, micro_tokens)
     total = sum(sum(one.weights[1:]) for one in items)
     if not total:
         raise SetupError(f"{rows}: no row has an answer with a weight above 0")
     with torch.no_grad():
-        groups = micro_batches(items, micro_tokens)
         return sum(float(answer_loss(body, head, group, "fp32")) for group in groups) / total

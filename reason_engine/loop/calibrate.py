@@ -2,6 +2,9 @@
 
 The policy goes into the `auto` entry of the model's `reason.json`, or of a copy of it at `out`, under the hash of the
 weights. Everything that can be wrong with tasks, model and place to write is found before a token is generated.
+
+A vote of 16 holds the votes of 4 and of 8, and an adaptive vote is one of its beginnings. So the cost-accuracy curve of
+all of them takes one draw of 16 paths a problem (`Pool`).
 """
 
 from __future__ import annotations
@@ -9,28 +12,34 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from reason_engine.answers import Equality
 from reason_engine.contracts import Engine
+from reason_engine.engines.chat import ChatTextMethods
 from reason_engine.engines.open import bundled_model, model_folder, open_engine, profile_of
 from reason_engine.errors import ContextLengthExceeded, RequestError, SetupError, VerifierError, first_error
 from reason_engine.evals.run import seed_of
 from reason_engine.evals.spec import DevelopmentTask, Spec, development_task
 from reason_engine.loop.fit import Arm, Measured, Sample, arms, buckets, fit
-from reason_engine.loop.path_cache import Pool, View
 from reason_engine.policy import Case, Curve, Policy, weights_of
 from reason_engine.profile import FILE, Profile
+from reason_engine.runtime.sampling import PartialPath, PathCache, collect
 from reason_engine.runtime.solve import solve
 from reason_engine.runtime.verify import checker_of
 from reason_engine.settings import load_settings
 from reason_engine.strategies import strategies
 from reason_engine.strategies.auto import certainty
-from reason_engine.types import Problem, Sampling
+from reason_engine.types import Chunk, GenerateRequest, Problem, Sampling
 
+_ids = count()
 Progress = Callable[[str, str, int, int], None]
 """Takes task, strategy, how many measurements are done, and of how many."""
 
@@ -159,20 +168,70 @@ def fitted(groups: list[Group], weights: str, options: Calibration) -> Policy:
     return Policy(weights=weights, cases=tuple(cases), curves=tuple(curves), made=made)
 
 
+class Pool:
+    """The paths of one problem, drawn once for all strategies that would draw such: one is the same for whoever asks
+    for the same prompt with the same sampling, seed aside. `drawn`: tokens that the engine generated."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine, self.name = engine, name
+        self.cache = PathCache[PartialPath]()
+        self.drawn = 0
+
+    async def draw(self, key: str, n: int, request: GenerateRequest) -> list[PartialPath]:
+        """N more paths of this kind, in one request to the engine."""
+        seed = (zlib.crc32(f"{self.name} {key}".encode()) + len(self.cache.kept[key])) % 2**31
+        sampling = replace(request.sampling, seed=seed)
+        fresh = replace(request, id=f"pool-{next(_ids)}", n=n, sampling=sampling)
+        paths = await collect(self.engine.generate(fresh))
+        self.drawn += sum(path.tokens for path in paths)
+        return paths
+
+
+class View(ChatTextMethods):
+    """One strategy's use of a pool, from its first path on (`runtime.sampling.PathCache`); an engine to everyone else.
+    `spent`: tokens by the kind of path."""
+
+    _format: Any  # the engine, which has the same methods
+
+    def __init__(self, pool: Pool) -> None:
+        engine = self._engine = self._format = pool.engine
+        self._pool, self._paths, self.spent = pool, pool.cache.reader(), Counter[str]()
+        self.caps, self.info, self.adapters = engine.caps, engine.info, engine.adapters
+        self.health, self.abort, self.choose, self.score = engine.health, engine.abort, engine.choose, engine.score
+        self.load_adapter, self.unload_adapter = engine.load_adapter, engine.unload_adapter
+        self.draft_from = engine.draft_from
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Whole paths, one chunk each. A continuation of token ids goes to the engine itself."""
+        if not isinstance(request.prompt, str):
+            async for chunk in self._engine.generate(request):
+                self.spent["continued"] += chunk.token_count
+                yield chunk
+            return
+        key = repr((request.prompt, replace(request.sampling, seed=0), request.adapter))
+        taken = self._paths.paths(key, request.n, lambda had: self._pool.draw(key, request.n - len(had), request))
+        for index, path in enumerate(await taken):
+            self.spent[key] += path.tokens
+            yield Chunk(
+                index, path.text, tuple(path.ids), path.tokens, tuple(path.logprobs), path.finish, path.stop_reason,
+                prompt_tokens=path.prompt_tokens if index == 0 else 0,
+            )  # fmt: skip
+
+
 async def _measure_arm(
     group: Group, place: int, arm: Arm, engine: Engine, profile: Profile, options: Calibration, equality: Equality
 ) -> None:
     question = group.questions[place]
     try:
+        strategy = strategies.get(arm.stage.strategy).model_validate(arm.stage.fields)
         outcome = await solve(
-            strategies.get(arm.stage.strategy).model_validate(arm.stage.fields),
-            question.problem,
-            engine,
-            profile=profile,
-            sampling=Sampling(max_tokens=0),
-            seed=seed_of(options.seed, place),
-            equality=equality,
-        )
+            strategy, question.problem, engine, profile=profile, sampling=Sampling(max_tokens=0),
+            seed=seed_of(options.seed, place), equality=equality,
+        )  # fmt: skip
     except ContextLengthExceeded:
         group.samples[arm.label, place] = Sample(False, 0.0, {})
         return
@@ -189,11 +248,8 @@ async def _measure_arm(
 def _questions(options: Calibration) -> list[Question]:
     if options.limit < 1:
         raise SetupError("--limit must be at least 1")
-    found: list[Question] = []
-    for spec in options.tasks:
-        task = development_task(spec)
-        found += [Question(task, spec.label, p) for p in task.development(options.limit, options.seed)]
-    return found
+    tasks = [(spec.label, development_task(spec)) for spec in options.tasks]
+    return [Question(task, name, p) for name, task in tasks for p in task.development(options.limit, options.seed)]
 
 
 def _target(options: Calibration, folder: Path | None) -> Path:

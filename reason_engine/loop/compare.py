@@ -71,9 +71,8 @@ def classes(
     def class_of(name: str, record: Record) -> str:
         return name if record.correct else class_name(record.answer, record.text or "")
 
-    rows = [
-        (name, class_of(name, old), class_of(name, new)) for name, old, new in zip(true, before, after, strict=True)
-    ]
+    triples = zip(true, before, after, strict=True)
+    rows = [(name, class_of(name, old), class_of(name, new)) for name, old, new in triples]
 
     def f1(side: int) -> Callable[[Sequence[tuple[str, str, str]]], float]:
         return lambda some: macro_f1([(row[0], row[side]) for row in some])
@@ -167,13 +166,9 @@ async def win_shares(
         strategy = PairwiseJudgement.model_validate({"verifier": named, "first": first, "second": second})
         async with gate:
             outcome = await solve(
-                strategy,
-                problems[number],
-                judge.engine,
-                profile=judge.profile,
-                seed=seed_of(seed, number),
+                strategy, problems[number], judge.engine, profile=judge.profile, seed=seed_of(seed, number),
                 equality=judge.equality,
-            )
+            )  # fmt: skip
         share = outcome.answer.confidence
         return 0.5 if share is None or math.isnan(share) else share
 

@@ -87,14 +87,11 @@ def fit(
     case = Case(task=task, words=words, direct_tokens=max(1.0, round(length, 2)), plans=tuple(plans))
     curves = [
         Curve(
-            case=case.label,
-            strategy=Arm(arm.stage).label,
-            problems=len(arm.samples),
-            success=round(arm.success, 4),
+            case=case.label, strategy=Arm(arm.stage).label, problems=len(arm.samples), success=round(arm.success, 4),
             tokens=round(arm.tokens, 2),
         )
         for arm in measured
-    ]
+    ]  # fmt: skip
     return case, curves
 
 
@@ -123,9 +120,9 @@ def candidates(measured: Sequence[Measured]) -> list[Plan]:
     plans: list[Plan] = []
     for chain in _chains(measured):
         costs = _costs(chain)
-        thresholds = [[_threshold(arm, q) for q in QUANTILES] for arm in chain[:-1]]
-        for accept in product(*(sorted({value for value in found if value > 0}) for found in thresholds)):
-            plans.append(_plan(chain, costs, accept))
+        thresholds = [{_threshold(arm, q) for q in QUANTILES} for arm in chain[:-1]]
+        choices = product(*(sorted(value for value in found if value > 0) for found in thresholds))
+        plans += [_plan(chain, costs, accept) for accept in choices]
     return plans
 
 
@@ -142,8 +139,7 @@ def _costs(chain: Sequence[Measured]) -> list[list[int]]:
     for samples in zip(*(arm.samples for arm in chain), strict=True):
         most: dict[str, int] = {}
         for place, sample in enumerate(samples):
-            for kind, tokens in sample.spent.items():
-                most[kind] = max(most.get(kind, 0), tokens)
+            most |= {kind: max(most.get(kind, 0), tokens) for kind, tokens in sample.spent.items()}
             costs[place].append(sum(most.values()))
     return costs
 
@@ -212,10 +208,9 @@ def arms(checker: str | None, only: Iterable[str] = (), judges: Sequence[str] = 
         for fields in GRID.get(name, ({},)) if name != "auto" else ():
             extra = {"verifier": checker} if checker and name == "best-of-n" else {}
             found.append(Arm(Stage(strategy=name, fields={**fields, **extra})))
-        if not checker and name == "best-of-n":
+        if name == "best-of-n":
             asked = [{"n": n, "verifier": judge} for judge in judges for n in (16, 8, 4)]
             asked += [{"n": 1, "temperature": 0, "verifier": judge} for judge in judges]
-            found += [Arm(Stage(strategy=name, fields=fields)) for fields in asked]
-        if checker and name == "best-of-n":
-            found.append(Arm(Stage(strategy=name, fields={"n": 16, "adaptive": True, "verifier": checker})))
+            adaptive = {"n": 16, "adaptive": True, "verifier": checker}
+            found += [Arm(Stage(strategy=name, fields=fields)) for fields in ([adaptive] if checker else asked)]
     return found

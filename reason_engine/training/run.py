@@ -29,6 +29,7 @@ from reason_engine.training.common.distributed import is_first, process_count
 from reason_engine.training.common.recipe import EXTRA, Supervised
 
 LAUNCH = Path(__file__).parent / "launch"
+HAND_OVER = "for many GPUs let --hand-over verl write a job (grpo, ppo)"
 PACKAGES = ("reason-engine", "torch", "transformers", "tokenizers", "numpy", "peft")
 
 
@@ -41,10 +42,7 @@ def run(method: str, config: Any, *, fresh: bool = False, tell: OnProgress = sil
     """Train; a killed run goes on by itself unless `fresh`. The manifest, which stands in `out` too."""
     out: Path = config.out
     if process_count() > 1 and not isinstance(config, Supervised):
-        raise SetupError(
-            f"{method} draws from its own model, in one process; for many GPUs let --hand-over verl write "
-            "a job (grpo, ppo)"
-        )
+        raise SetupError(f"{method} draws from its own model, in one process; {HAND_OVER}")
     if fresh and is_first():
         shutil.rmtree(out / "checkpoint", ignore_errors=True)
         (out / "log.jsonl").unlink(missing_ok=True)
@@ -92,10 +90,7 @@ def launch_command(name: str, processes: int, config: object, words: Sequence[st
     if name not in known:
         raise SetupError(f"--launch {name}: one of: {', '.join(known)}")
     if not isinstance(config, Supervised):
-        raise SetupError(
-            f"--launch {name}: methods that draw from their own model run in one process; for many GPUs let "
-            "--hand-over verl write a job (grpo, ppo)"
-        )
+        raise SetupError(f"--launch {name}: methods that draw from their own model run in one process; {HAND_OVER}")
     for package in ("accelerate", *(["deepspeed"] if name == "zero3" else [])):
         if find_spec(package) is None:
             how = EXTRA if package == "accelerate" else "pip install deepspeed (--launch fsdp2 does the same without)"

@@ -13,9 +13,8 @@ from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import ModelLoadError
 from reason_engine.evals.spec import Spec
 from reason_engine.loop import calibrate as command
-from reason_engine.loop.calibrate import Calibration
+from reason_engine.loop.calibrate import Calibration, Pool, View
 from reason_engine.loop.fit import arms
-from reason_engine.loop.path_cache import Pool, View
 from reason_engine.policy import Policy
 from reason_engine.profile import FILE, Profile, read_profile
 from reason_engine.runtime.solve import solve

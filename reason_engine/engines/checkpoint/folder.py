@@ -226,13 +226,14 @@ class ModelFolder:
             os.replace(made, out)
 
     @contextmanager
-    def update(self) -> Iterator[Path]:
+    def update(self, config: str = CONFIG) -> Iterator[Path]:
         """For new files among old ones: an empty folder beside this one, whose files move in where the block ends
-        well; other files stay. Raises SetupError where the disk takes no more: then all stays as it was."""
+        well; other files stay. `config`: the one whose mode all of them get. Raises SetupError where the disk takes no
+        more: then all stays as it was."""
         with self._begun(f"{self.path}: the model cannot be written; what stood there stays") as made:
             yield made
             self.path.mkdir(parents=True, exist_ok=True)
-            mode = (made / CONFIG).stat().st_mode
+            mode = (made / config).stat().st_mode
             for file in sorted(made.iterdir()):
                 file.chmod(mode)  # safetensors writes for the owner alone
                 os.replace(file, self.path / file.name)

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from reason_engine.errors import SetupError
-from reason_engine.training.common.models import load_model, save_adapter
+from reason_engine.training.common.forward import body_of
+from reason_engine.training.common.models import load_model, save_part
 from reason_engine.training.common.recipe import Peft
 
 
@@ -36,21 +37,16 @@ class Adapted:
 
     def __init__(self, model: Any, peft: Peft, base: Path) -> None:
         self.model, self._peft, self._base = model, peft, base
-        self._bottlenecks: dict[str, Any] = {}
-        self._wrapped: Any = None
-        if peft.method == "adapter":
-            self._bottlenecks = add_bottlenecks(model, peft.width)
-        else:
-            self._wrapped = _wrap(model, peft)
+        self._bottlenecks = add_bottlenecks(model, peft.width) if peft.method == "adapter" else {}
+        self._wrapped: Any = None if peft.method == "adapter" else _wrap(model, peft)
 
     def body(self) -> Any:
         """Token ids [B, T] to hidden states [B, T, D]; learned tokens stand before them and are cut off again."""
         if self._peft.method != "prompt":
-            return lambda ids_BT: self.model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+            return body_of(self.model, False)
 
         def run(ids_BT: Any) -> Any:
-            learned_BPD = self._wrapped.get_prompt(batch_size=len(ids_BT))
-            embedded = self.model.get_input_embeddings()(ids_BT)
+            learned_BPD, embedded = self._wrapped.get_prompt(len(ids_BT)), self.model.get_input_embeddings()(ids_BT)
             both = torch.cat((learned_BPD.to(embedded.dtype), embedded), 1)
             hidden = self.model.base_model(inputs_embeds=both, use_cache=False).last_hidden_state
             return hidden[:, learned_BPD.shape[1] :]
@@ -65,7 +61,10 @@ class Adapted:
     def save(self, out: Path) -> None:
         """The adapter alone."""
         if self._wrapped is None:
-            save_bottlenecks(self._bottlenecks, self._base, self._peft.width, out)
+            parts = self._bottlenecks.items()
+            tensors = {f"{at}.{name}": tensor for at, one in parts for name, tensor in one.state_dict().items()}
+            about = {"peft_type": "BOTTLENECK", "width": self._peft.width, "base_model_name_or_path": str(self._base)}
+            save_part(out, "adapter_config.json", about, "adapter_model.safetensors", tensors)
             return
         self._wrapped.peft_config["default"].base_model_name_or_path = str(self._base)
         self._wrapped.save_pretrained(out, safe_serialization=True)
@@ -74,11 +73,10 @@ class Adapted:
     def finish(self, tokenizer: Any, out: Path, write: Callable[[Any, Any, Path], None]) -> None:
         """The adapter, and the checkpoint around it. The model is not to be trained on after this."""
         self.save(out / "adapter")
-        if self._peft.can_merge:
-            if self._peft.merge:
-                write(self._wrapped.merge_and_unload(), tokenizer, out)
-            return
-        write(load_model(self._base)[0], tokenizer, out)
+        if not self._peft.can_merge:
+            write(load_model(self._base)[0], tokenizer, out)
+        elif self._peft.merge:
+            write(self._wrapped.merge_and_unload(), tokenizer, out)
 
 
 class Bottleneck(nn.Module):
@@ -88,32 +86,27 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.down, self.up = nn.Linear(hidden, width), nn.Linear(width, hidden)
         nn.init.normal_(self.down.weight, std=hidden**-0.5)
-        for still in (self.down.bias, self.up.weight, self.up.bias):
+        for still in (self.down.bias, *self.up.parameters()):
             nn.init.zeros_(still)
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
         return hidden_BTD + self.up(gelu(self.down(hidden_BTD)))
 
+    def after(self, _sublayer: nn.Module, _inputs: Any, output: Any) -> Any:
+        """The sublayer's forward hook."""
+        return (self(output[0]), *output[1:]) if isinstance(output, tuple) else self(output)
+
 
 def add_bottlenecks(model: Any, width: int) -> dict[str, Bottleneck]:
     """Freeze the model and hang one adapter behind each sublayer; they become modules of the model."""
     model.requires_grad_(False)
-    found: dict[str, Bottleneck] = {}
-    device = next(model.parameters()).device
+    found, device = dict[str, Bottleneck](), next(model.parameters()).device
     for number, layer in enumerate(model.model.layers):
         for name, part in (("attention", layer.self_attn), ("mlp", layer.mlp)):
-            made = Bottleneck(model.config.hidden_size, width).to(device)
+            found[f"layers.{number}.{name}"] = made = Bottleneck(model.config.hidden_size, width).to(device)
             layer.add_module(f"{name}_bottleneck", made)
-            part.register_forward_hook(_hook(made))
-            found[f"layers.{number}.{name}"] = made
+            part.register_forward_hook(made.after)
     return found
-
-
-def save_bottlenecks(adapters: dict[str, Bottleneck], base: Path, width: int, out: Path) -> None:
-    """Write the adapter's folder."""
-    tensors = {f"{at}.{name}": t for at, one in adapters.items() for name, t in one.state_dict().items()}
-    settings = {"peft_type": "BOTTLENECK", "width": width, "base_model_name_or_path": str(base)}
-    save_adapter(tensors, settings, out)
 
 
 def load_bottlenecks(model: Any, folder: Path, width: int) -> None:
@@ -122,34 +115,19 @@ def load_bottlenecks(model: Any, folder: Path, width: int) -> None:
 
     tensors = load_file(folder / "adapter_model.safetensors")
     for at, one in add_bottlenecks(model, width).items():
-        with torch.no_grad():
-            for name, parameter in one.named_parameters():
-                parameter.copy_(tensors[f"{at}.{name}"])
-
-
-def _hook(adapter: Bottleneck) -> Any:
-    def after(module: nn.Module, inputs: Any, output: Any) -> Any:
-        del module, inputs
-        return (adapter(output[0]), *output[1:]) if isinstance(output, tuple) else adapter(output)
-
-    return after
+        one.load_state_dict({name: tensors[f"{at}.{name}"] for name in one.state_dict()})
 
 
 def _wrap(model: Any, peft: Peft) -> Any:
     import peft as library
 
     linear = {name.rpartition(".")[2] for name, m in model.base_model.named_modules() if isinstance(m, nn.Linear)}
-    targets = list(peft.targets) or sorted(linear)
     scored = ["score"] if "score" in dict(model.named_children()) else None
     if peft.method in ("lora", "dora"):
         config = library.LoraConfig(
-            r=peft.rank,
-            lora_alpha=peft.alpha or 2 * peft.rank,
-            lora_dropout=peft.dropout,
-            target_modules=targets,
-            modules_to_save=scored,
-            use_dora=peft.method == "dora",
-        )
+            r=peft.rank, lora_alpha=peft.alpha or 2 * peft.rank, lora_dropout=peft.dropout, modules_to_save=scored,
+            target_modules=list(peft.targets) or sorted(linear), use_dora=peft.method == "dora",
+        )  # fmt: skip
     elif peft.method == "ia3":
         chosen = list(peft.targets) or ["k_proj", "v_proj", "down_proj"]
         forward = [name for name in chosen if name == "down_proj"]

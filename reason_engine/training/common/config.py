@@ -37,13 +37,12 @@ class Frozen(BaseModel):
 
 def load(kind: type[Config], file: Path | None, settings: Sequence[str] = ()) -> Config:
     """The config of a file with `a.b=value` settings laid over it. Raises SetupError naming file or key."""
-    values = {} if file is None else _read(file)
+    values, where = ({}, "") if file is None else (_read(file), f"{file}: ")
     for setting in settings:
         _lay(values, setting)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        where = "" if file is None else f"{file}: "
         raise SetupError(f"{where}{_first(kind, error)}") from None
 
 
@@ -89,14 +88,9 @@ def _fields(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
     """The keys of the section that the path leads to; none where it leads through a list or a choice of sections."""
     for part in path:
         field = kind.model_fields.get(part)
-        inner = [one for one in _classes(field.annotation) if issubclass(one, BaseModel)] if field else []
+        found = (get_args(field.annotation) or (field.annotation,)) if field else ()  # such as `Peft | None`
+        inner = [one for one in found if isinstance(one, type) and issubclass(one, BaseModel)]
         if len(inner) != 1:
             return []
         kind = inner[0]
     return list(kind.model_fields)
-
-
-def _classes(annotation: Any) -> list[type]:
-    """The classes in an annotation such as `Peft | None`."""
-    found = get_args(annotation) or (annotation,)
-    return [one for one in found if isinstance(one, type)]

@@ -147,6 +147,23 @@ class Distributed:
             dist.barrier()
 
 
+class Weights:
+    """The trained weights by name as the state of a model: frozen ones need not be kept."""
+
+    def __init__(self, trained: list[tuple[str, Any]], processes: Distributed) -> None:
+        self._trained, self._processes = dict(trained), processes
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._processes.whole({name: parameter.detach() for name, parameter in self._trained.items()})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self._trained.items():
+                parameter.copy_(self._processes.part(state[name], parameter))
+
+
 class Gathered:
     """An optimiser whose state is kept whole, as one process would keep it."""
 
@@ -160,11 +177,9 @@ class Gathered:
         from torch import Tensor
 
         weights = [weight for group in self._optimiser.param_groups for weight in group["params"]]
+        part = self._processes.part
         parted = {
-            number: {
-                key: self._processes.part(value, weights[number]) if isinstance(value, Tensor) else value
-                for key, value in kept.items()
-            }
+            number: {key: part(one, weights[number]) if isinstance(one, Tensor) else one for key, one in kept.items()}
             for number, kept in state["state"].items()
         }
         self._optimiser.load_state_dict({**state, "state": parted})
@@ -184,19 +199,16 @@ def check_distributed(config: Supervised, copies: int, *, sampled: bool) -> None
         raise SetupError("answers that the student writes itself (on-policy) are drawn in one process only")
     if not is_sharded():
         return
-    adapter = config.peft is not None and config.peft.method in ("prompt", "adapter")
+    muon, adapter = config.optimiser == "muon", config.peft and config.peft.method in ("prompt", "adapter")
     refused = {
-        "optimiser: muon works on whole matrices; in parts (fsdp2, zero3) set optimiser: adamw": (
-            config.optimiser == "muon"
-        ),
+        "optimiser: muon works on whole matrices; in parts (fsdp2, zero3) set optimiser: adamw": muon,
         "compile: not with weights in parts (fsdp2, zero3); set compile: false": config.compile,
         "ewc: not with weights in parts (fsdp2, zero3); launch replicated": config.ewc > 0,
-        "this method holds a second model, which is not kept in parts (fsdp2, zero3); launch replicated": (copies > 0),
+        "this method holds a second model, which is not kept in parts (fsdp2, zero3); launch replicated": copies > 0,
         "peft: prompt and adapter are not trained in parts (fsdp2, zero3); launch replicated": adapter,
     }
-    for message, wrong in refused.items():
-        if wrong:
-            raise SetupError(message)
+    if wrong := next((message for message, found in refused.items() if found), None):
+        raise SetupError(wrong)
 
 
 def _flag(name: str, default: str = "") -> bool:

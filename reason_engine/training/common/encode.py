@@ -118,9 +118,8 @@ class Encoder:
 
     def encode(self, rows: Sequence[Example | Conversation | Text]) -> list[Encoded]:
         """One entry a conversation, cut at the limit; plain text, after them, in as many pieces as it needs."""
-        conversations = [row for row in rows if not isinstance(row, Text)]
-        texts = [row for row in rows if isinstance(row, Text)]
-        return self._conversations(conversations) + [piece for row in texts for piece in self._pieces(row)]
+        pieces = [piece for row in rows if isinstance(row, Text) for piece in self._pieces(row)]
+        return self._conversations([row for row in rows if not isinstance(row, Text)]) + pieces
 
     def answer(self, prompt: Turns, text: str) -> Encoded:
         """One answer to one prompt."""
@@ -144,13 +143,11 @@ class Encoder:
         if not rows:
             return []
         rendered = [self._render(row) for row in rows]
-        table = self._tokenizer(
-            [text for text, _, _ in rendered], add_special_tokens=False, return_offsets_mapping=True
-        )
+        texts = [text for text, _, _ in rendered]
+        table = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        parts = zip(rows, rendered, table["input_ids"], table["offset_mapping"], strict=True)
         found: list[Encoded] = []
-        for row, (_, start, stop), ids, spans in zip(
-            rows, rendered, table["input_ids"], table["offset_mapping"], strict=True
-        ):
+        for row, (_, start, stop), ids, spans in parts:
             ranges = [(start + a, start + b) for a, b in row.skip]
             weights = [
                 row.weight if a >= start and b <= stop and not any(x <= a < y for x, y in ranges) else 0.0
@@ -210,17 +207,11 @@ def micro_batches(batch: Sequence[I], tokens: int) -> list[list[I]]:
             groups[-1].append(one)
         else:
             groups.append([one])
-    if len(groups) > 1 and 2 * size(groups[-1]) <= tokens:
-        rest = groups.pop()
-        both = groups.pop() + rest
+    if len(groups) > 1 and 2 * len(groups[-1]) * padded(len(groups[-1][0].ids)) <= tokens:
+        both = groups[-2] + groups[-1]
         middle = len(both) // 2
-        groups += [both[:middle], both[middle:]]
+        groups[-2:] = both[:middle], both[middle:]
     return groups
-
-
-def size(group: Sequence[Item]) -> int:
-    """Padded tokens of a group, longest example first."""
-    return len(group) * padded(len(group[0].ids))
 
 
 def padded(length: int) -> int:

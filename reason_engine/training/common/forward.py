@@ -50,8 +50,7 @@ def fast_precision(asked: str) -> str:
 def answer_loss(body: Body, head: Any, group: Sequence[Encoded], precision: str) -> Any:
     """Weighted sum of -log p over answer tokens; logits are made at those places only."""
     logits_NV, targets_N, weights_N, _ = answer_logits(body, head, group, precision)
-    losses_N = cross_entropy(logits_NV, targets_N, reduction="none")
-    return (losses_N * weights_N).sum()
+    return (cross_entropy(logits_NV, targets_N, reduction="none") * weights_N).sum()
 
 
 def answer_logps(body: Body, head: Any, group: Sequence[Encoded], precision: str) -> Any:
@@ -89,8 +88,7 @@ def answer_states(body: Body, group: Sequence[Encoded], precision: str, device: 
 
 def place_values(body: Body, score: Any, rows: Sequence[tuple[list[int], Sequence[int]]], precision: str) -> Any:
     """The head's values at each row's places, one after the other, [N]. A row is (ids, places)."""
-    states_ND = place_states(body, rows, precision, next(score.parameters()).device)
-    return score(states_ND.float())[:, 0]
+    return score(place_states(body, rows, precision, next(score.parameters()).device).float())[:, 0]
 
 
 def place_states(body: Body, rows: Sequence[tuple[list[int], Sequence[int]]], precision: str, device: Any) -> Any:
@@ -112,18 +110,18 @@ class Reference:
     """A frozen copy of a model: π_ref."""
 
     def __init__(self, model: Any) -> None:
-        self._model = deepcopy(model).eval().requires_grad_(False)
-        self._body = body_of(self._model, False)
+        frozen = deepcopy(model).eval().requires_grad_(False)
+        self._parts = body_of(frozen, False), frozen.get_output_embeddings()
 
+    @torch.no_grad()
     def logps(self, rows: Sequence[Encoded], precision: str) -> Any:
         """Sum of log p over each row's answer, [B]."""
-        with torch.no_grad():
-            return answer_logps(self._body, self._model.get_output_embeddings(), rows, precision)
+        return answer_logps(*self._parts, rows, precision)
 
+    @torch.no_grad()
     def logits(self, rows: Sequence[Encoded], precision: str) -> Any:
         """At the places that predict an answer's token, [N, V]."""
-        with torch.no_grad():
-            return answer_logits(self._body, self._model.get_output_embeddings(), rows, precision)[0]
+        return answer_logits(*self._parts, rows, precision)[0]
 
 
 class CompiledBody(nn.Module):
@@ -135,10 +133,8 @@ class CompiledBody(nn.Module):
         self._shape = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
         self._eps = config.rms_norm_eps
         half = torch.arange(0, config.head_dim, 2).float() / config.head_dim
-        turns = (
-            torch.arange(config.max_position_embeddings).float()[:, None]
-            / float(config.rope_parameters["rope_theta"]) ** half
-        )
+        places = torch.arange(config.max_position_embeddings).float()[:, None]
+        turns = places / float(config.rope_parameters["rope_theta"]) ** half
         self._cos, self._sin = turns.cos(), turns.sin()
         # Sizes that happen to be equal (a length and half a head) must not be taken for one and the same.
         _config.use_duck_shape = False
@@ -156,8 +152,8 @@ class CompiledBody(nn.Module):
     def check(self, precision: str) -> None:
         """Compare with the model's own forward on a random batch. Raises SetupError where a compiler got it wrong."""
         seeded, vocabulary = torch.Generator().manual_seed(0), self._body.config.vocab_size
-        ids_BT = torch.randint(0, vocabulary, (32, 40), generator=seeded)
-        ids_BT = ids_BT.to(device := self._body.norm.weight.device)
+        device = self._body.norm.weight.device
+        ids_BT = torch.randint(0, vocabulary, (32, 40), generator=seeded).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             compiled = self(ids_BT).detach()  # gradients stay on, as in training: one graph serves both
             own = self._body(input_ids=ids_BT, use_cache=False).last_hidden_state.detach()

@@ -6,9 +6,7 @@ and so is every sign; only words are merged. The ChatML template marks the assis
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,23 +55,15 @@ def load_or_build(config: Any, tokenizer_from: Path | None = None) -> tuple[Any,
         tokenizer = fit_tokenizer(islice(_texts(config), new.tokenizer_examples), new.vocabulary)
     else:
         tokenizer = load_tokenizer(tokenizer_from)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=-(-len(tokenizer) // 64) * 64,
-            hidden_size=new.width,
-            num_hidden_layers=new.layers,
-            intermediate_size=new.intermediate,
-            num_attention_heads=new.heads,
-            num_key_value_heads=new.kv_heads,
-            head_dim=new.head_dim,
-            max_position_embeddings=new.context,
-            rope_parameters={"rope_type": "default", "rope_theta": new.rope_theta},
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    size = -(-len(tokenizer) // 64) * 64
+    config = Qwen3Config(
+        vocab_size=size, hidden_size=new.width, num_hidden_layers=new.layers, intermediate_size=new.intermediate,
+        num_attention_heads=new.heads, num_key_value_heads=new.kv_heads, head_dim=new.head_dim,
+        max_position_embeddings=new.context, rope_parameters={"rope_type": "default", "rope_theta": new.rope_theta},
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    model = Qwen3ForCausalLM(config)
     tokenizer.model_max_length = new.context
     for name, parameter in model.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
@@ -87,10 +77,9 @@ def load_model(path: Path) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(path)
+    options = {"local_files_only": True, "use_safetensors": True}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, local_files_only=True, use_safetensors=True
-        )
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options)
     except Exception as error:  # the boundary to transformers, whose loaders raise of every kind
         raise ModelLoadError(f"{path}: {error}") from None
     _check_logits(model, path)
@@ -121,20 +110,19 @@ def save_model(model: Any, tokenizer: Any, out: Path, dtype: str = "bfloat16") -
         if model.config.tie_word_embeddings:
             state.pop("lm_head.weight", None)
         model.save_pretrained(fresh, state_dict=state)
-        settings = json.loads((fresh / "config.json").read_text("utf-8"))
-        settings["dtype"] = dtype  # the library writes that of the training weights
-        (fresh / "config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+        written = ModelFolder(fresh)
+        written.write_json("config.json", {**written.config, "dtype": dtype})  # the library's: that of training
         tokenizer.save_pretrained(fresh)
 
 
-def save_adapter(tensors: dict[str, Any], settings: dict[str, Any], out: Path) -> None:
-    """Write an adapter folder in PEFT's form: `adapter_config.json` and `adapter_model.safetensors`."""
+def save_part(out: Path, about: str, settings: Mapping[str, Any], file: str, tensors: Mapping[str, Any]) -> None:
+    """Write an adapter or a head: the settings into the JSON file `about`, the tensors into `file`, whole or not at
+    all. Raises SetupError where the disk takes no more."""
     from safetensors.torch import save_file
 
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, out / "adapter_model.new")
-    os.replace(out / "adapter_model.new", out / "adapter_model.safetensors")
-    (out / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    with ModelFolder(out).update(about) as fresh:
+        ModelFolder(fresh).write_json(about, settings)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh / file)
 
 
 def _check_logits(model: Any, path: Path) -> None:
@@ -184,20 +172,14 @@ def fit_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        min_frequency=2,
-        special_tokens=[PAD, START, END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
+        vocab_size=vocabulary, min_frequency=2, special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+    )  # fmt: skip
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=PAD,
-        additional_special_tokens=[START],
+        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, additional_special_tokens=[START],
         clean_up_tokenization_spaces=False,
-    )
+    )  # fmt: skip
     fast.chat_template = TEMPLATE
     return fast
 

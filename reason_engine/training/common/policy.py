@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,27 +28,19 @@ ALIKE = 32
 """Answers whose lengths fall into one span of this many tokens stand together, so that those of one prompt meet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Padded:
-    """Rows as tensors: `ids_BT`, and for each place whether it predicts a generated token (`mask_BT`)."""
+class Padded(NamedTuple):
+    """Rows as tensors: `ids_BT`, and for each place whether it counts (`mask_BT`)."""
 
     ids_BT: Tensor
     mask_BT: Tensor
 
-    @property
-    def learned_BT(self) -> Tensor:
-        return self.mask_BT > 0
-
 
 def pad(rows: Sequence[Rollout]) -> Padded:
-    """T is one less than the longest row's length, padded."""
-    width = padded(max(len(row.prompt) + len(row.answer) for row in rows) - 1)
-    ids, mask = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width)
-    for at, row in enumerate(rows):
-        whole = (*row.prompt, *row.answer)[:-1]
-        ids[at, : len(whole)] = torch.tensor(whole)
-        mask[at, len(row.prompt) - 1 : len(whole)] = 1
-    return Padded(ids, mask)
+    """The places that predict a generated token count. T is one less than the longest row's length, padded."""
+    batch = pad_ids([(*row.prompt, *row.answer)[:-1] for row in rows])
+    for mask_T, row in zip(batch.mask_BT, rows, strict=True):
+        mask_T[: len(row.prompt) - 1] = 0
+    return batch
 
 
 class States:
@@ -63,8 +54,8 @@ class States:
     def __call__(self, rows: Sequence[Rollout], device: Any) -> Tensor:
         if self._shares and len({row.prompt for row in rows}) < len(rows):
             return self._shared(rows, device)
-        batch = pad(rows)
-        return self._body(batch.ids_BT.to(device))[batch.learned_BT.to(device)]
+        ids_BT, mask_BT = pad(rows)
+        return self._body(ids_BT.to(device))[mask_BT.to(device) > 0]
 
     def _shared(self, rows: Sequence[Rollout], device: Any) -> Tensor:
         """The prompts' pass, then one over all answers but their last tokens."""
@@ -81,12 +72,9 @@ class States:
         seen_BT = torch.cat([prompts.mask_BT.to(device)[of_B], torch.ones(answers.ids_BT.shape, device=device)], 1)
         places_BT = (ends_P[of_B] + 1)[:, None] + torch.arange(answers.ids_BT.shape[1], device=device)
         hidden_BTD = self._model(
-            input_ids=answers.ids_BT.to(device),
-            attention_mask=seen_BT.long(),
-            position_ids=places_BT,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+            input_ids=answers.ids_BT.to(device), attention_mask=seen_BT.long(), position_ids=places_BT,
+            past_key_values=cache, use_cache=True,
+        ).last_hidden_state  # fmt: skip
         whole_BTD = torch.cat([last_BD[:, None].to(hidden_BTD.dtype), hidden_BTD], 1)
         first_B1 = torch.ones(len(rows), 1)
         return whole_BTD[torch.cat([first_B1, answers.mask_BT], 1).to(device) > 0]
@@ -126,6 +114,10 @@ class Policy:
         """Log-probabilities without gradient, one tensor a row, in passes of at most `tokens` padded tokens."""
         return measure_in_passes(rows, tokens, lambda group: self.logprobs(group)[0])
 
+    def measure_sums(self, rows: Sequence[Rollout], tokens: int) -> list[float]:
+        """Log-probability of each whole answer, likewise."""
+        return [values.sum().item() for values in self.measure(rows, tokens)]
+
 
 def measure_in_passes(
     rows: Sequence[Rollout], tokens: int, work: Callable[[Sequence[Rollout]], Tensor]
@@ -145,15 +137,13 @@ def micro_batch_indices(items: Sequence[LearnedItem], tokens: int) -> list[list[
     """Numbers of the items in groups of similar answers and like prompts, of at most `tokens` padded tokens (a longer
     item stands alone)."""
 
-    def longest(item: LearnedItem) -> int:
-        return max(len(row.answer) for row in item.rollouts)
+    def rank(place: int) -> tuple[Any, ...]:
+        rows = items[place].rollouts
+        longest = max(len(row.answer) for row in rows)
+        return -(longest // ALIKE), rows[0].prompt, -longest, place
 
-    order = sorted(
-        range(len(items)),
-        key=lambda i: (-(longest(items[i]) // ALIKE), items[i].rollouts[0].prompt, -longest(items[i]), i),
-    )
     groups: list[list[int]] = []
-    for place in order:
+    for place in sorted(range(len(items)), key=rank):
         if groups and padded_tokens([items[i] for i in (*groups[-1], place)]) <= tokens:
             groups[-1].append(place)
         else:
@@ -185,7 +175,10 @@ def group_advantages(rewards_PG: Tensor, scale: Scale) -> Tensor:
     """A_i = (r_i - mean(r)) / std: by the group's own deviation (GRPO, arXiv:2402.03300, eq. 3-4), by that of all
     rewards of the batch (arXiv:2508.08221, section 4.2), or not divided at all (Dr. GRPO, arXiv:2503.20783)."""
     centred_PG = rewards_PG - rewards_PG.mean(1, keepdim=True)
-    return centred_PG / _spread(rewards_PG, scale)
+    if scale == "none":
+        return centred_PG
+    spread = _deviation(rewards_PG.flatten()) if scale == "batch" else rewards_PG.std(1, keepdim=True)
+    return centred_PG / (spread + EPSILON)
 
 
 def leave_one_out(rewards_PG: Tensor) -> Tensor:
@@ -200,8 +193,7 @@ def process_advantages(steps: Sequence[Sequence[Sequence[tuple[int, float]]]], l
     `steps[p][g]` are (place of the step's last token, reward). Rewards are normalised over all steps of their group;
     the batch's deviation is over all steps of all groups. (B, T).
     """
-    values = [[torch.tensor([r for one in group for _, r in one])] for group in steps]
-    flat = [value for row in values for value in row]
+    flat = [torch.tensor([reward for one in group for _, reward in one]) for group in steps]
     whole = torch.cat(flat) if flat else torch.zeros(0)
     rows: list[Tensor] = []
     for group, pooled in zip(steps, flat, strict=True):
@@ -273,19 +265,9 @@ def token_weight(length: int, whole: Sequence[int], over: Over, most: int) -> fl
     """
     if not length:
         return 0.0
-    if over == "token":
-        return 1 / sum(whole)
     if over == "sequence":
         return 1 / sum(one > 0 for one in whole) / length
-    return 1 / len(whole) / most
-
-
-def _spread(rewards_PG: Tensor, scale: Scale) -> Tensor | float:
-    if scale == "none":
-        return 1.0
-    if scale == "batch":
-        return _deviation(rewards_PG.flatten()) + EPSILON
-    return rewards_PG.std(1, keepdim=True) + EPSILON
+    return 1 / sum(whole) if over == "token" else 1 / len(whole) / most
 
 
 def _deviation(values_N: Tensor) -> Tensor:

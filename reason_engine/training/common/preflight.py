@@ -64,13 +64,10 @@ def preflight(config: Supervised, model: Path | None, copies: int = 0) -> tuple[
 
 def preflight_online(config: Online) -> list[str]:
     """What was found of model, problems, memory and disk. Raises SetupError, ModelLoadError."""
-    name = _check_architecture(config.model, config.unservable)
-    _check_template(config.model)
+    name = _check_servable(config.model, config.unservable)
     found = [f"serving: {name}, by vLLM and the embedded engine"]
-    if config.data is not None:
-        found.append(open_source(config.data, config.format).statement)
-    else:
-        found.append(_mixture(config.mixture, config.seed))
+    mixture = _mixture(config.mixture, config.seed)
+    found.append(mixture if config.data is None else open_source(config.data, config.format).statement)
     parameters = model_size(config.model).parameters
     advice = "lower micro_tokens, prompts, samples or max_tokens"
     found.append(_check_memory(online_memory(config), parameters, advice))
@@ -93,8 +90,7 @@ def model_size(model: Path) -> ModelSize:
     config = folder.config
     hidden, layers = config.get("hidden_size", 0), config.get("num_hidden_layers", 0)
     heads = config.get("num_attention_heads") or 1
-    groups = config.get("num_key_value_heads") or heads
-    cache = 2 * layers * groups * (config.get("head_dim") or hidden // heads)
+    cache = 2 * layers * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads)
     return ModelSize(folder.parameters, hidden, layers, config.get("vocab_size", 0), cache)
 
 
@@ -110,19 +106,19 @@ def _mixture(parts: Sequence[Part], seed: int) -> str:
 
 def _serving(config: Supervised, model: Path) -> str:
     """Whether vLLM can serve what comes out. Raises SetupError where it cannot, ModelLoadError on no checkpoint."""
-    name, peft = _check_architecture(model, config.unservable), config.peft
-    _check_template(model)
+    name, peft = _check_servable(model, config.unservable), config.peft
     if peft is None or (peft.can_merge and peft.merge):
         served = name in SERVED["vllm"]
         return f"serving: {name}, by vLLM and the embedded engine" if served else f"serving: {name}"
     if peft.method in ("prompt", "adapter"):
         return f"serving: peft {peft.method} cannot be merged, and vLLM has no place for it"
-    plain = peft.method == "lora"
-    return "serving: an adapter beside its base" if plain else "serving: only merged; set peft.merge: true"
+    beside = peft.method == "lora"
+    return "serving: an adapter beside its base" if beside else "serving: only merged; set peft.merge: true"
 
 
-def _check_architecture(model: Path, unservable: bool) -> str:
-    """The checkpoint's, by name. Raises SetupError where vLLM lacks it and nobody said that it may, ModelLoadError."""
+def _check_servable(model: Path, unservable: bool) -> str:
+    """The checkpoint's architecture. Raises SetupError where vLLM lacks it and nobody said that it may, and where the
+    tokenizer has no chat template; ModelLoadError."""
     folder = ModelFolder(model)
     if not folder.is_checkpoint:
         raise ModelLoadError(f"{model}: no checkpoint folder (it has no config.json)")
@@ -132,25 +128,19 @@ def _check_architecture(model: Path, unservable: bool) -> str:
             f"{model}: vLLM serves no {name}, so what is trained could not be served; "
             "with unservable: true it is trained all the same"
         )
-    return name
-
-
-def _check_template(model: Path) -> None:
-    """Raises SetupError where the folder's tokenizer has no chat template."""
-    settings = ModelFolder(model).read_json("tokenizer_config.json", missing={})
+    settings = folder.read_json("tokenizer_config.json", missing={})
     if not any(model.glob("chat_template*")) and not settings.get("chat_template"):
         raise SetupError(
             f"{model}: the tokenizer has no chat template, by which rows are written and requests are served; "
             "take the instruct model, or put a chat_template.jinja into the folder"
         )
+    return name
 
 
 def _check_memory(needed: float, parameters: int, advice: str) -> str:
     """What was found of the memory. Raises SetupError with the advice where there is too little."""
-    have, where = _available()
-    found = (
-        f"memory: about {_gigabytes(needed)} of {_gigabytes(have)} free {where}; {parameters / 1e6:,.2f}M parameters"
-    )
+    (have, where), millions = _available(), f"{parameters / 1e6:,.2f}M parameters"
+    found = f"memory: about {_gigabytes(needed)} of {_gigabytes(have)} free {where}; {millions}"
     if needed > have:
         raise SetupError(f"{found}: too little; {advice}")
     return found

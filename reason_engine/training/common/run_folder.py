@@ -1,7 +1,4 @@
-"""What a run writes on its way: the checkpoint that a killed run goes on from, and the log, one JSON line a step.
-
-A checkpoint holds weights, optimisers, place in the data and random state, whole or not at all.
-"""
+"""What a run writes on its way: the checkpoint that a killed run goes on from, and the log, one JSON line a step."""
 
 from __future__ import annotations
 
@@ -19,46 +16,28 @@ from typing import Any
 from reason_engine.errors import MissingExtra, SetupError
 from reason_engine.jsonl import JsonLines
 from reason_engine.progress import OnProgress, silent
-from reason_engine.training.common.distributed import Distributed, is_first
+from reason_engine.training.common.distributed import is_first
 from reason_engine.training.common.encode import Position
 from reason_engine.training.common.recipe import Recipe
 
 FREE = {
-    "out", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens",
-    "muon_rate", "adamw_rate", "clip", "tensorboard", "unservable", "epochs", "held_out",
+    "out", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens", "muon_rate",
+    "adamw_rate", "clip", "tensorboard", "unservable", "epochs", "held_out",
 }  # fmt: skip
 """Keys that may change between the parts of a run; others need `--fresh`."""
 
 
-class Weights:
-    """The trained weights by name as the state of a model: frozen ones need not be kept."""
-
-    def __init__(self, trained: list[tuple[str, Any]], processes: Distributed) -> None:
-        self._trained, self._processes = dict(trained), processes
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._processes.whole({name: parameter.detach() for name, parameter in self._trained.items()})
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        import torch
-
-        with torch.no_grad():
-            for name, parameter in self._trained.items():
-                parameter.copy_(self._processes.part(state[name], parameter))
-
-
 class Checkpoint:
-    """One file, replaced atomically: what has a `state_dict` (the weights, the optimisers), and the source of rows."""
+    """One file, replaced atomically: what has a `state_dict` (weights, optimisers), place in the data, random state."""
 
     def __init__(self, out: Path, config: Any, weights: Any, optimisers: Sequence[Any], source: Position) -> None:
         self._file = out / "checkpoint" / "state.pt"
         self._weights, self._optimisers, self._source = weights, optimisers, source
-        fixed = config.model_dump(mode="json", exclude=FREE)
-        self._key = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+        fixed = json.dumps(config.model_dump(mode="json", exclude=FREE), sort_keys=True)
+        self._key = hashlib.sha256(fixed.encode()).hexdigest()
 
     def save(self, step: int, tokens: int, position: list[Any] | None = None) -> None:
-        """Write the state beside the old one, then put it in its place. `position`: the source's state, where it is not
-        that of now. Raises SetupError where the disk takes no more."""
+        """`position`: the source's state, if not that of now. Raises SetupError where the disk takes no more."""
         import torch
 
         state = {
@@ -72,8 +51,8 @@ class Checkpoint:
         }
         if not is_first():
             return
-        fresh = self._file.with_suffix(".new")
         self._file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._file.with_suffix(".new")
         try:
             with fresh.open("wb") as file:
                 torch.save(state, file)
@@ -83,9 +62,8 @@ class Checkpoint:
         except (OSError, RuntimeError) as error:  # torch's writer wraps the file's own error
             fresh.unlink(missing_ok=True)
             kept = "the one before it stays" if self._file.is_file() else "there is none before it"
-            raise SetupError(
-                f"{self._file}: the checkpoint of step {step} cannot be written; {kept}: {error}"
-            ) from None
+            what = f"{self._file}: the checkpoint of step {step} cannot be written; {kept}"
+            raise SetupError(f"{what}: {error}") from None
 
     def restore(self) -> tuple[int, int]:
         """Steps and tokens done; (0, 0) where there is no checkpoint. Raises SetupError if the config has changed."""
@@ -110,29 +88,33 @@ class Checkpoint:
 
 
 class Log:
-    """The first process appends to `out`/log.jsonl, and where the config says so writes TensorBoard's events. Speed is
-    over all tokens since this process began, of which `done` were done before."""
+    """`out`/log.jsonl and TensorBoard's events, by the first process. Speed is over all tokens since it began, of which
+    `done` were done before."""
 
     def __init__(self, out: Path, config: Recipe, total: int, done: int, tell: OnProgress = silent) -> None:
         """Raises MissingExtra where TensorBoard is wanted and not installed."""
         self._total, self._done, self._tell, self._began = total, done, tell, time.monotonic()
         self._lines = self._board = None
-        if is_first():
-            out.mkdir(parents=True, exist_ok=True)
-            self._board = _board(out / "tensorboard") if config.tensorboard else None
-            self._lines = JsonLines(out / "log.jsonl", escape=True)
+        if not is_first():
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        self._lines = JsonLines(out / "log.jsonl", escape=True)
+        if config.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise MissingExtra("tensorboard", "pip install tensorboard") from None
+            self._board = SummaryWriter(str(out / "tensorboard"))
 
     def write(self, metrics: Mapping[str, Any], left: float | None = None) -> dict[str, Any]:
-        """Add speed (tokens a second), seconds spent, peak memory in bytes, and seconds `left`, by the tokens that are
-        left unless given. What was added, less what is left."""
+        """Add speed (tokens a second), seconds spent, peak memory in bytes; and seconds `left`, by the tokens that are
+        left unless given. What was added before those."""
         spent = time.monotonic() - self._began
         speed = (metrics["tokens"] - self._done) / spent
+        rest = max(0, self._total - metrics["tokens"]) / speed if left is None else left
         added = {"speed": round(speed), "seconds": round(spent, 1), "memory": _peak_memory()}
-        row = {
-            **{key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()},
-            **added,
-            "left": round(max(0, self._total - metrics["tokens"]) / speed if left is None else left),
-        }
+        row = {key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()}
+        row |= {**added, "left": round(rest)}
         if self._lines is not None:
             self._lines.append(row)
         if self._board is not None:
@@ -145,15 +127,6 @@ class Log:
 
 def _peak_memory() -> int:
     """Most bytes this process has held so far, of the GPU where torch uses one, else of main memory."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
+    if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _board(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingExtra("tensorboard", "pip install tensorboard") from None
-    return SummaryWriter(str(folder))

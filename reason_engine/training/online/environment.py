@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, product
 from typing import Any, TypeVar
 
 from reason_engine.answers import Equality, find
@@ -123,11 +123,10 @@ class BatchRewards:
 
     def totals(self) -> list[list[float]]:
         """One number a sample: the outcome plus the weighted mean of its steps."""
-        totals = [list(group) for group in self.outcome]
+        totals = self.outcome
         for weight, table in self.steps:
-            for p, group in enumerate(table):
-                for g, steps in enumerate(group):
-                    totals[p][g] += weight * _mean_of_steps(steps)
+            pairs = zip(totals, table, strict=True)
+            totals = [[r + weight * _mean_of_steps(s) for r, s in zip(*pair, strict=True)] for pair in pairs]
         return totals
 
     def select(self, kept: Sequence[int]) -> BatchRewards:
@@ -158,10 +157,9 @@ class RewardScorer:
 
     def check(self, problems: Sequence[TrainingProblem]) -> None:
         """Raises SetupError naming the reward that cannot judge one of these problems."""
-        for number, reward in enumerate(self.rewards):
-            for problem in problems:
-                if _applies(reward, problem):
-                    self._verifier(number, problem)
+        for (number, reward), problem in product(enumerate(self.rewards), problems):
+            if _applies(reward, problem):
+                self._verifier(number, problem)
 
     async def score(self, groups: Sequence[Samples], done: float) -> BatchRewards:
         """Judge samples when this share of the run is done."""
@@ -192,21 +190,17 @@ class RewardScorer:
         self,
         number: int,
         groups: Sequence[Samples],
-        judge: Callable[[int, TrainingProblem, Sequence[Path]], Awaitable[Result]],
+        judge: Callable[[int, TrainingProblem, Sequence[Path]], Coroutine[Any, Any, Result]],
     ) -> list[Result]:
         """Verdicts in order; at once where a model judges, which then reads many texts in a pass.
 
         Raises SetupError naming a reward that a problem or the config leaves nothing to judge by.
         """
-
-        async def one(group: Samples) -> Result:
-            return await judge(number, *group)
-
         try:
             if self.judge is None:
-                return [await one(group) for group in groups]
+                return [await judge(number, *group) for group in groups]
             async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(one(group)) for group in groups]
+                running = [tasks.create_task(judge(number, *group)) for group in groups]
             return [task.result() for task in running]
         except Exception as error:  # a boundary: what runs together fails in groups
             cause = first_error(error)
@@ -225,16 +219,15 @@ class RewardScorer:
         assert isinstance(verifier, ProcessVerifier)
         steps: list[StepRewards] = []
         for path in paths:
-            scores = await verifier.score_steps(problem.problem, path, call)
-            values = _fill([score.value for score in scores])
+            values = _fill([score.value for score in await verifier.score_steps(problem.problem, path, call)])
             steps.append(list(zip(step_places(path, self.profile.step_end), values, strict=False)))
         return steps
 
     def _verifier(self, number: int, problem: TrainingProblem) -> Verifier:
-        reward, where = self.rewards[number], f"rewards.{number}"
-        name, params, caps = reward.verifier, reward.params, self._engine.caps
+        reward, where, caps = self.rewards[number], f"rewards.{number}", self._engine.caps
+        name = reward.verifier
         try:
-            made = verifier_of(name, params, self.profile, problem.problem, caps, where, self.powers)
+            made = verifier_of(name, reward.params, self.profile, problem.problem, caps, where, self.powers)
         except RequestError as error:
             if error.code == "code_execution_off" and self.powers.code is None:
                 raise SetupError(
@@ -248,28 +241,18 @@ class RewardScorer:
 
     def _call(self, problem: TrainingProblem) -> Context:
         run = Run(
-            id=f"reward-{next(self._numbers)}",
-            engine=self._engine,
-            problem=problem.problem,
-            profile=self.profile,
-            budget=Budget(Limits()),
-            sampling=Sampling(max_tokens=0),
-            strategy="reward",
-            seed=0,
-            publish=lambda event: None,
-            equality=self.equality,
-            prompts=PromptCache(self._engine),
-        )
+            id=f"reward-{next(self._numbers)}", engine=self._engine, problem=problem.problem, profile=self.profile,
+            budget=Budget(Limits()), sampling=Sampling(max_tokens=0), strategy="reward", seed=0,
+            publish=lambda event: None, equality=self.equality, prompts=PromptCache(self._engine),
+        )  # fmt: skip
         return Context(run, run.open(Opened(0, None, "reward")))
 
 
 def check_endpoints(reward_models: Mapping[str, str]) -> list[str]:
     """Each reward model behind a URL judges one word. Raises SetupError naming the one that does not."""
-    urls = {name: url for name, url in reward_models.items() if is_url(url)}
-    if not urls:
+    if not (urls := {name: url for name, url in reward_models.items() if is_url(url)}):
         return []
-    keys = {name: key for name, key in load_settings().reward_keys.items() if name in urls}
-    endpoints = Endpoints(urls, keys=keys)
+    endpoints = Endpoints(urls, keys={name: key for name, key in load_settings().reward_keys.items() if name in urls})
 
     async def ask() -> None:
         try:

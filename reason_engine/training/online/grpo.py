@@ -65,8 +65,7 @@ class Groups(Learner[GrpoConfig, GroupSample]):
         again = self._config.updates * self._config.minibatches > 1
         old = self._policy.measure(rollouts, most) if again else [None] * len(rollouts)
         reference = self._reference.measure(rollouts, most) if self._config.kl else [None] * len(rollouts)
-        counts = zip(rollouts, batch.taught(self._config), strict=True)
-        taught = [len(one.answer) if taught else 0 for one, taught in counts]
+        taught = [len(one.answer) * on for one, on in zip(rollouts, batch.taught(self._config), strict=True)]
         parts = zip(self.advantages(batch), taught, old, reference, strict=True)
         return [GroupSample(one.prompt, one.answer, *rest) for one, rest in zip(rollouts, parts, strict=True)]
 

@@ -20,7 +20,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from reason_engine.contracts import Powers
@@ -76,19 +75,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The samples of a step by prompt, and their rewards."""
+    """The samples of a step by prompt, and their rewards. `rollouts` and `paths` are all of them in order."""
 
     groups: Sequence[Group]
     rewards: BatchRewards
 
     @property
     def rollouts(self) -> list[Rollout]:
-        """All samples in order."""
         return [rollout for group in self.groups for rollout in group.rollouts]
 
     @property
     def paths(self) -> list[SampledPath]:
-        """All samples in order."""
         return [path for group in self.groups for path in group.paths]
 
     def taught(self, config: Online) -> list[bool]:
@@ -145,13 +142,12 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
         Policy(model, config.temperature, config.precision, config.compile),
         Policy(start.eval().requires_grad_(False), config.temperature, config.precision),
     )
-    kept = torch.nn.ModuleDict(learner.modules)
     parameter_groups: list[dict[str, Any]] = [
         {"params": [p for p in module.parameters() if p.requires_grad], "full": learner.rates.get(name, config.rate)}
         for name, module in learner.modules.items()
     ]
     optimiser = torch.optim.AdamW(parameter_groups, weight_decay=config.weight_decay)
-    checkpoint = Checkpoint(out, config, kept, [optimiser], curriculum)
+    checkpoint = Checkpoint(out, config, torch.nn.ModuleDict(learner.modules), [optimiser], curriculum)
     step, tokens = checkpoint.restore()
     log = Log(out, config, 0, tokens, tell)
     metrics: dict[str, Any] = {}
@@ -192,10 +188,8 @@ def gather(config: Online, actor: Actor, curriculum: Curriculum, step: int) -> t
     (dynamic sampling: Yu et al. 2025, arXiv:2503.14476, section 3.2).
     """
     done = step / max(1, config.steps - 1)
-    groups: list[Group] = []
+    groups, metrics, drawn = list[Group](), dict[str, Any](), 0
     rewards: BatchRewards | None = None
-    metrics: dict[str, Any] = {}
-    drawn = 0
     for turn in range(config.refill + 1):
         tasks = curriculum.take(config.prompts)
         if not turn:
@@ -216,10 +210,9 @@ def gather(config: Online, actor: Actor, curriculum: Curriculum, step: int) -> t
 
 
 def _metrics(groups: Sequence[Group], rewards: BatchRewards, stage: int) -> dict[str, Any]:
-    totals = rewards.totals()
+    totals, paths = rewards.totals(), Batch(groups, rewards).paths
     flat = [value for group in totals for value in group]
     mean = sum(flat) / len(flat)
-    paths = [path for group in groups for path in group.paths]
     return {
         "reward": mean,
         "reward_std": math.sqrt(sum((value - mean) ** 2 for value in flat) / len(flat)),
@@ -272,9 +265,9 @@ class Actor:
         """Raises ModelLoadError for a folder that the embedded engine does not run, SetupError where programs are to
         be run on a machine that cannot limit them."""
         threads, heads = config.threads or 0, config.reward_models
-        self._config = config
+        self._config, judge = config, None
         self._engine = Embedded(config.model, inline=True, dtype="float32", threads=threads)
-        self._engines, judge = [self._engine], None
+        self._engines = [self._engine]
         if judged_by := config.judge or (config.model if heads else None):
             keys = load_settings().reward_keys
             judge = Embedded(judged_by, inline=True, threads=threads, rewards=heads, reward_keys=keys)
@@ -291,16 +284,13 @@ class Actor:
             for engine in self._engines:
                 self._runner.run(engine.start())
         except BaseException:
-            self.__exit__(None, None, None)
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for engine in self._engines:
-            self._runner.run(engine.close())
-        self._runner.run(self._scorer.equality.close())
+    def __exit__(self, *_error: object) -> None:
+        for opened in (*self._engines, self._scorer.equality):
+            self._runner.run(opened.close())
         self._runner.close()
 
     def take_weights(self, weights: Mapping[str, Tensor]) -> None:
@@ -345,10 +335,8 @@ class Actor:
 
         try:
             async with asyncio.TaskGroup() as group:
-                running = [
-                    group.create_task(one(number, task, prompt))
-                    for number, (task, prompt) in enumerate(zip(tasks, prompts, strict=True))
-                ]
+                asked = enumerate(zip(tasks, prompts, strict=True))
+                running = [group.create_task(one(number, *pair)) for number, pair in asked]
         except ExceptionGroup as errors:
             raise first_error(errors) from None  # an engine fails for all alike
         return [task.result() for task in running]
@@ -356,13 +344,6 @@ class Actor:
     def _path(self, task: TrainingProblem, prompt: Prompt, sample: PartialPath) -> SampledPath:
         content = self._engine.parse(sample.text, prompt=prompt.text).content
         return SampledPath(
-            0,
-            prompt.text,
-            sample.text,
-            tuple(sample.ids),
-            prompt.ids,
-            tuple(sample.logprobs),
-            sample.finish or "stop",
-            tokens=len(sample.ids),
-            answer=answer_of(self._profile, task, content),
-        )
+            0, prompt.text, sample.text, tuple(sample.ids), prompt.ids, tuple(sample.logprobs), sample.finish or "stop",
+            tokens=len(sample.ids), answer=answer_of(self._profile, task, content),
+        )  # fmt: skip

@@ -82,8 +82,7 @@ class ActorCritic(Learner[PpoConfig, ValuedSample]):
         from reason_engine.training.common.policy import gae, whiten
 
         rollouts, most = batch.rollouts, self._config.micro_tokens
-        old = self._policy.measure(rollouts, most)
-        values = self.value.measure(rollouts, most)
+        old, values = self._policy.measure(rollouts, most), self.value.measure(rollouts, most)
         start = self._reference.measure(rollouts, most) if self._config.kl else old
         away = [now - then for now, then in zip(old, start, strict=True)]
         rewards = [r - self._config.kl * kl for r, kl in zip(token_rewards(batch), away, strict=True)]

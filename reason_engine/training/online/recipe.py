@@ -31,10 +31,8 @@ class Stage(Frozen):
         families = {part.family for part in parts}
         if unknown := set(self.params) - families:
             raise ValueError(f"params: the mixture has no family {sorted(unknown)[0]!r}")
-        return tuple(
-            Part(family=part.family, share=part.share, params={**part.params, **self.params.get(part.family, {})})
-            for part in parts
-        )
+        own = [{**part.params, **self.params.get(part.family, {})} for part in parts]
+        return tuple(Part(family=a.family, share=a.share, params=b) for a, b in zip(parts, own, strict=True))
 
 
 class Reward(Frozen):

@@ -25,8 +25,6 @@ from reason_engine.training.online.recipe import Clip, Online
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reason_engine.training.common.policy import Policy
-
 
 class RlooConfig(Online):
     """Online training with the other samples' mean as the baseline."""
@@ -60,12 +58,11 @@ class LeaveOneOut(Learner[RlooConfig, JudgedAnswer]):
 
         from reason_engine.training.common.policy import leave_one_out
 
-        rollouts = batch.rollouts
+        rollouts, most = batch.rollouts, self._config.micro_tokens
         again = self._config.updates * self._config.minibatches > 1
-        old = self._sums(self._policy, rollouts) if again or self._config.kl else [0.0] * len(rollouts)
-        kl = [0.0] * len(rollouts)
-        if self._config.kl:
-            kl = [now - then for now, then in zip(old, self._sums(self._reference, rollouts), strict=True)]
+        old = self._policy.measure_sums(rollouts, most) if again or self._config.kl else [0.0] * len(rollouts)
+        start = self._reference.measure_sums(rollouts, most) if self._config.kl else old
+        kl = [now - then for now, then in zip(old, start, strict=True)]
         rewards_PG = torch.tensor(batch.rewards.totals())
         rewards_PG = rewards_PG - self._config.kl * torch.tensor(kl).view_as(rewards_PG)
         advantages_PG = leave_one_out(rewards_PG)
@@ -97,6 +94,3 @@ class LeaveOneOut(Learner[RlooConfig, JudgedAnswer]):
             "kl": sum(one.kl for one in items) / len(whole),
         }
         return (losses_B * counts_B).sum() * share, metrics
-
-    def _sums(self, policy: Policy, rollouts: Sequence[Rollout]) -> list[float]:
-        return [values.sum().item() for values in policy.measure(rollouts, self._config.micro_tokens)]

@@ -21,6 +21,7 @@ from reason_engine.data.formats.readers import read_rows
 from reason_engine.data.formats.rows import Reference, turn_json
 from reason_engine.data.mixture import Stream
 from reason_engine.errors import SetupError
+from reason_engine.jsonl import JsonLines
 from reason_engine.profile import read_profile
 from reason_engine.training.online.environment import RewardScorer, TrainingProblem, answer_of, training_problem
 from reason_engine.training.online.grpo import GrpoConfig
@@ -41,10 +42,9 @@ def write_job(config: Any, *, gpus: int = 8, nodes: int = 1, prompt_tokens: int 
     folder = (config.out / "verl").absolute()
     (folder / "data").mkdir(parents=True, exist_ok=True)
     for name, tasks in _split(config).items():
-        lines = [json.dumps(_row(task, number), ensure_ascii=False) for number, task in enumerate(tasks)]
-        (folder / "data" / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    rewards = [reward.model_dump(mode="json") for reward in config.rewards]
-    stated = {"model": str(config.model.absolute()), "rewards": rewards}
+        JsonLines(folder / "data" / f"{name}.jsonl").rewrite(_row(task, number) for number, task in enumerate(tasks))
+    dumped = config.model_dump(mode="json", include={"rewards"})
+    stated = {"model": str(config.model.absolute()), **dumped}
     (folder / "rewards.json").write_text(json.dumps(stated, indent=2) + "\n", "utf-8")
     settings = overrides(config, folder, gpus, nodes, prompt_tokens)
     lines = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
@@ -86,7 +86,7 @@ def overrides(
         f"{rollout}.n": config.samples,
         f"{rollout}.temperature": config.temperature,
         f"{rollout}.tensor_model_parallel_size": 1,
-        **(_grpo(config) if isinstance(config, GrpoConfig) else _ppo(config, model, most)),
+        **(_grpo(config, actor) if isinstance(config, GrpoConfig) else _ppo(config, actor, model, most)),
         "reward.custom_reward_function.path": str(folder / "reward.py"),
         "reward.custom_reward_function.name": "compute_score",
         "trainer.logger": ["console"],
@@ -103,8 +103,7 @@ def overrides(
     }
 
 
-def _grpo(config: GrpoConfig) -> dict[str, Any]:
-    actor = "actor_rollout_ref.actor"
+def _grpo(config: GrpoConfig, actor: str) -> dict[str, Any]:
     return {
         "algorithm.adv_estimator": "grpo",
         "algorithm.norm_adv_by_std_in_grpo": config.scale == "group",
@@ -116,15 +115,15 @@ def _grpo(config: GrpoConfig) -> dict[str, Any]:
     }
 
 
-def _ppo(config: PpoConfig, model: str, most: int) -> dict[str, Any]:
+def _ppo(config: PpoConfig, actor: str, model: str, most: int) -> dict[str, Any]:
     return {
         "algorithm.adv_estimator": "gae",
         "algorithm.gamma": config.gamma,
         "algorithm.lam": config.decay,
         "algorithm.use_kl_in_reward": config.kl > 0,
         "algorithm.kl_ctrl.kl_coef": config.kl,
-        "actor_rollout_ref.actor.loss_agg_mode": "token-mean",
-        "actor_rollout_ref.actor.use_kl_loss": False,
+        f"{actor}.loss_agg_mode": "token-mean",
+        f"{actor}.use_kl_loss": False,
         "critic.model.path": model,
         "critic.optim.lr": config.value_rate or config.rate,
         "critic.cliprange_value": config.value_clip,
@@ -145,9 +144,8 @@ def _refuse(config: GrpoConfig | PpoConfig) -> None:
         "rewards.last": any(reward.last is not None for reward in config.rewards),
         "scale: batch": isinstance(config, GrpoConfig) and config.scale == "batch",
     }
-    for name, found in cannot.items():
-        if found:
-            raise SetupError(f"--hand-over verl: {name} cannot be handed over; take it out of the recipe")
+    if name := next((name for name, found in cannot.items() if found), None):
+        raise SetupError(f"--hand-over verl: {name} cannot be handed over; take it out of the recipe")
     if config.prompts % config.minibatches:
         raise SetupError(f"--hand-over verl: prompts must be a multiple of minibatches ({config.minibatches})")
 
@@ -168,13 +166,12 @@ def _split(config: Online) -> dict[str, list[TrainingProblem]]:
 
 def _row(task: TrainingProblem, number: int) -> dict[str, Any]:
     """As verl's own reader wants it; what the reward needs besides stands in `extra_info`."""
-    problem = task.problem
-    extra = {"index": number, "question": problem.question, "bare": task.bare}
+    problem, meta = task.problem, json.dumps(dict(task.problem.meta))
     return {
         "data_source": task.family or "file",
         "prompt": [turn_json(turn) for turn in problem.turns()],
         "reward_model": {"style": "rule", "ground_truth": problem.reference},
-        "extra_info": {**extra, "meta": json.dumps(dict(problem.meta))},
+        "extra_info": {"index": number, "question": problem.question, "bare": task.bare, "meta": meta},
     }
 
 

@@ -23,10 +23,10 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -83,16 +83,10 @@ class SoftAnswers(Answers):
             raise ModelLoadError(f"teacher: {config.teacher}: no checkpoint folder (it has no config.json)")
         with Student(config.model, config.max_tokens, config.threads) as student:
             return supervise(
-                config,
-                out,
-                tell,
-                partial(cls, student=student),
-                base=config.model,
-                copies=2 if config.on_policy else 1,
-                memory=Answers,
-                tokenizer_from=config.teacher,
+                config, out, tell, partial(cls, student=student), base=config.model, memory=Answers,
+                copies=2 if config.on_policy else 1, tokenizer_from=config.teacher,
                 make_batch=SoftAnswers.batch if config.on_policy else None,
-            )
+            )  # fmt: skip
 
     def __init__(self, config: DistillConfig, model: Any, tokenizer: Any, student: Student | None = None) -> None:
         from reason_engine.training.common.forward import Reference
@@ -100,9 +94,8 @@ class SoftAnswers(Answers):
         super().__init__(config, model, tokenizer)
         teacher, its_tokenizer = load_model(config.teacher)
         if its_tokenizer.get_vocab() != tokenizer.get_vocab():
-            raise SetupError(
-                f"teacher: {config.teacher} has another tokenizer than the student; soft labels need the same"
-            )
+            other = f"teacher: {config.teacher} has another tokenizer than the student"
+            raise SetupError(f"{other}; soft labels need the same")
         self._teacher, self._config = Reference(teacher), config
         self._student, self._tokenizer = student, tokenizer
 
@@ -119,10 +112,10 @@ class SoftAnswers(Answers):
         begins = [next(i for i, weight in enumerate(items[at].weights) if weight) for at in own]
         prompts = [items[at].ids[:begin] for at, begin in zip(own, begins, strict=True)]
         drawn = self._student.answers(self.model, self._tokenizer, prompts, seed) if own else []
-        for at, begin, answer in zip(own, begins, drawn, strict=True):
+        for at, prompt, answer in zip(own, prompts, drawn, strict=True):
             if answer:
-                weights = [0.0] * begin + [items[at].weights[begin]] * len(answer)
-                items[at] = OwnAnswer(items[at].ids[:begin] + answer, weights)
+                weights = [0.0] * len(prompt) + [items[at].weights[len(prompt)]] * len(answer)
+                items[at] = OwnAnswer(prompt + answer, weights)
         return items
 
     def loss(self, group: Sequence[Any], body: Any) -> tuple[Any, Mapping[str, float]]:
@@ -132,9 +125,8 @@ class SoftAnswers(Answers):
         from reason_engine.training.common.forward import answer_logits
 
         config = self._config
-        own_NV, targets_N, weights_N, rows_N = answer_logits(
-            body, self.model.get_output_embeddings(), group, config.precision
-        )
+        head = self.model.get_output_embeddings()
+        own_NV, targets_N, weights_N, rows_N = answer_logits(body, head, group, config.precision)
         teacher_NV = self._teacher.logits(group, config.precision)
         # The tokenizers agree; the padding of the matrices may not.
         size, temperature = min(own_NV.shape[1], teacher_NV.shape[1]), config.temperature
@@ -174,21 +166,17 @@ class Student:
     def __init__(self, folder: Path | None, max_tokens: int, threads: int | None) -> None:
         """`folder`: a checkpoint of the student's shape; none where the student is new."""
         self._folder, self._max_tokens, self._threads = folder, max_tokens, threads or 0
-        self._runner, self._engine = asyncio.Runner(), None
+        self._runner, self._engine, self._scratch = asyncio.Runner(), None, ExitStack()
         self._padding: tuple[tuple[int, float], ...] = ()
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Student:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._engine is not None:
             self._runner.run(self._engine.close())
         self._runner.close()
-        if self._scratch is not None:
-            self._scratch.cleanup()
+        self._scratch.close()
 
     def answers(self, model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: int) -> list[list[int]]:
         """One answer to each prompt, in tokens, at temperature 1; its end mark is a part of it. A prompt that leaves no
@@ -199,10 +187,10 @@ class Student:
         return self._runner.run(self._answer_all(self._engine, model.state_dict(), prompts, seed))
 
     def _start(self, model: Any, tokenizer: Any) -> Embedded:
-        if self._folder is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="reason-student-")
-            save_model(model, tokenizer, Path(self._scratch.name))
-        folder = self._folder or Path(self._scratch.name)  # type: ignore[union-attr]
+        folder = self._folder
+        if folder is None:
+            folder = Path(self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="reason-student-")))
+            save_model(model, tokenizer, folder)
         engine = Embedded(folder, inline=True, dtype="float32", threads=self._threads)
         self._runner.run(engine.start())
         return engine
@@ -219,8 +207,7 @@ class Student:
                 return []
             place = (seed + number) % 2**31
             sampling = Sampling(max_tokens=room, temperature=1.0, seed=place, logit_bias=self._padding)
-            request = GenerateRequest(f"own-{number}", prompt, 1, sampling)
-            (answer,) = await collect(engine.generate(request))
+            (answer,) = await collect(engine.generate(GenerateRequest(f"own-{number}", prompt, 1, sampling)))
             return answer.ids
 
         async with asyncio.TaskGroup() as together:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
@@ -21,8 +21,10 @@ from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoded, Encoder
 from reason_engine.training.common.recipe import Tuned
-from reason_engine.training.supervised.loop import supervise
+from reason_engine.training.supervised.loop import Objective, supervise
 from reason_engine.training.supervised.sft import Answers
+
+Config = TypeVar("Config", bound=Tuned)
 
 
 class DpoConfig(Tuned):
@@ -47,40 +49,49 @@ class Pair:
         return self.chosen.ids + self.rejected.ids
 
 
-@trainers.register("dpo")
-class Preferences:
-    """`reference` is a frozen copy of the model."""
-
-    config: ClassVar[type[DpoConfig]] = DpoConfig
-    summary: ClassVar[str] = "direct preference optimisation on pairs of answers"
+class AgainstReference(Objective, Generic[Config]):
+    """Compares the model with a frozen copy of where it began."""
 
     @classmethod
-    def train(cls, config: DpoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+    def train(cls, config: Config, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
         return supervise(config, out, tell, cls, base=config.model, copies=1, memory=Answers)
 
-    def __init__(self, config: DpoConfig, model: Any, tokenizer: Any) -> None:
+    def __init__(self, config: Config, model: Any, tokenizer: Any) -> None:
         from reason_engine.training.common.forward import Reference
 
         self.model, self._config = model, config
         self._reference, self._encoder = Reference(model), Encoder(tokenizer, config.max_length)
 
+    def total(self, batch: Sequence[Any], body: Any) -> float:
+        return len(batch)
+
+    def logps(self, rows: Sequence[Encoded], body: Any) -> tuple[Any, Any]:
+        """Log π(y|x) and log π(y|x)/π_ref(y|x) of each row, [B]."""
+        from reason_engine.training.common.forward import answer_logps
+
+        policy_B = answer_logps(body, self.model.get_output_embeddings(), rows, self._config.precision)
+        return policy_B, policy_B - self._reference.logps(rows, self._config.precision)
+
+
+@trainers.register("dpo")
+class Preferences(AgainstReference[DpoConfig]):
+    """The loss of pairs."""
+
+    config: ClassVar[type[DpoConfig]] = DpoConfig
+    summary: ClassVar[str] = "direct preference optimisation on pairs of answers"
+
     def encode(self, rows: Sequence[Preference]) -> list[Pair]:
         encode = self._encoder.answer
         return [Pair(encode(row.prompt, row.chosen), encode(row.prompt, row.rejected)) for row in rows]
-
-    def total(self, batch: Sequence[Pair], body: Any) -> float:
-        return len(batch)
 
     def loss(self, group: Sequence[Pair], body: Any) -> tuple[Any, Mapping[str, float]]:
         import torch
         from torch.nn.functional import logsigmoid
 
-        from reason_engine.training.common.forward import answer_logps
-
         config, count = self._config, len(group)
         rows = [pair.chosen for pair in group] + [pair.rejected for pair in group]
-        policy = answer_logps(body, self.model.get_output_embeddings(), rows, config.precision)
-        rewards = config.beta * (policy - self._reference.logps(rows, config.precision))
+        policy, ratios = self.logps(rows, body)
+        rewards = config.beta * ratios
         margin = rewards[:count] - rewards[count:]
         losses = -(1 - config.smoothing) * logsigmoid(margin) - config.smoothing * logsigmoid(-margin)
         if config.sft:

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from reason_engine.data.formats.rows import Labelled, Row
-from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.common.encode import Encoded, Encoder, micro_batches
+from reason_engine.training.common.encode import Encoded, micro_batches
 from reason_engine.training.common.recipe import Tuned
-from reason_engine.training.supervised.loop import supervise
-from reason_engine.training.supervised.sft import Answers
+from reason_engine.training.supervised.dpo import AgainstReference
 
 
 class KtoConfig(Tuned):
@@ -51,30 +48,18 @@ class LabelledAnswer:
 
 
 @trainers.register("kto")
-class Prospects:
-    """`reference` is a frozen copy of the model."""
+class Prospects(AgainstReference[KtoConfig]):
+    """The loss of single answers."""
 
     config: ClassVar[type[KtoConfig]] = KtoConfig
     summary: ClassVar[str] = "preference learning from single answers, each liked or not (KTO)"
 
-    @classmethod
-    def train(cls, config: KtoConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return supervise(config, out, tell, cls, base=config.model, copies=1, memory=Answers)
-
-    def __init__(self, config: KtoConfig, model: Any, tokenizer: Any) -> None:
-        from reason_engine.training.common.forward import Reference
-
-        self.model, self._config, self._baseline = model, config, 0.0
-        self._reference, self._encoder = Reference(model), Encoder(tokenizer, config.max_length)
+    _baseline = 0.0
 
     def encode(self, rows: Sequence[Labelled]) -> list[LabelledAnswer]:
-        after = [*rows[1:], rows[0]]
+        encode, after = self._encoder.answer, [*rows[1:], rows[0]]
         return [
-            LabelledAnswer(
-                self._encoder.answer(row.prompt, row.completion),
-                self._encoder.answer(row.prompt, other.completion),
-                row.label,
-            )
+            LabelledAnswer(encode(row.prompt, row.completion), encode(row.prompt, other.completion), row.label)
             for row, other in zip(rows, after, strict=True)
         ]
 
@@ -84,7 +69,7 @@ class Prospects:
 
         with torch.no_grad():
             groups = micro_batches([item.other for item in batch], self._config.micro_tokens)
-            ratios = sum(float(self._ratios(group, body).sum()) for group in groups)
+            ratios = sum(float(self.logps(group, body)[1].sum()) for group in groups)
         self._baseline = max(0.0, ratios / len(batch))
         return len(batch)
 
@@ -92,16 +77,9 @@ class Prospects:
         import torch
 
         config = self._config
-        ratios = self._ratios([item.own for item in group], body)
+        ratios = self.logps([item.own for item in group], body)[1]
         liked = torch.tensor([item.label for item in group], device=ratios.device)
         gains = config.beta * (ratios - self._baseline)
         losses = torch.where(liked, config.liked * (1 - gains.sigmoid()), config.disliked * (1 - (-gains).sigmoid()))
         accuracy = float(((gains > 0) == liked).sum())
         return losses.sum(), {"accuracy": accuracy, "baseline": self._baseline * len(group)}
-
-    def _ratios(self, rows: Sequence[Encoded], body: Any) -> Any:
-        from reason_engine.training.common.forward import answer_logps
-
-        precision = self._config.precision
-        own = answer_logps(body, self.model.get_output_embeddings(), rows, precision)
-        return own - self._reference.logps(rows, precision)

@@ -17,12 +17,12 @@ from reason_engine.data.formats.readers import read_rows
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
-from reason_engine.training.common.distributed import Distributed, Gathered, Loss, check_distributed
+from reason_engine.training.common.distributed import Distributed, Gathered, Loss, Weights, check_distributed
 from reason_engine.training.common.encode import FileSource, micro_batches
 from reason_engine.training.common.models import load_or_build, save_model
 from reason_engine.training.common.preflight import preflight
 from reason_engine.training.common.recipe import Supervised
-from reason_engine.training.common.run_folder import Checkpoint, Log, Weights
+from reason_engine.training.common.run_folder import Checkpoint, Log
 
 GPU = 16
 """On a GPU a forward pass takes this many times `micro_tokens`."""
@@ -44,9 +44,6 @@ class Objective(Protocol):
 
 
 MakeObjective = Callable[[Any, Any, Any], Objective]
-SaveModel = Callable[[Any, Any, Path], None]
-MakeBatch = Callable[[Any, Sequence[Any]], list[Any]]
-OnStep = Callable[[int, Any, Any], None]
 
 
 def supervise(
@@ -58,10 +55,10 @@ def supervise(
     base: Path | None,
     copies: int = 0,
     memory: MakeObjective | None = None,
-    save: SaveModel = save_model,
+    save: Callable[[Any, Any, Path], None] = save_model,
     tokenizer_from: Path | None = None,
-    make_batch: MakeBatch | None = None,
-    on_step: OnStep | None = None,
+    make_batch: Callable[[Any, Sequence[Any]], list[Any]] | None = None,
+    on_step: Callable[[int, Any, Any], None] | None = None,
 ) -> dict[str, Any]:
     """Train until `config.tokens`. The last metrics.
 
@@ -171,9 +168,7 @@ def supervise(
         if on_step is not None:
             on_step(tokens, objective, body)
         means = {name: value / len(batch) for name, value in joined.items()}
-        metrics = {
-            "step": step, "tokens": tokens, "loss": loss, "norm": norm, "rate": share, **means, **penalty,
-        }  # fmt: skip
+        metrics = {"step": step, "tokens": tokens, "loss": loss, "norm": norm, "rate": share} | means | penalty
         if step % config.log_every == 0 or tokens >= config.tokens:
             metrics |= log.write(metrics)
         if tokens // config.save_every > before // config.save_every and tokens < config.tokens:

@@ -20,18 +20,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from reason_engine.data.formats.rows import Row, Stepwise
 from reason_engine.errors import SetupError
-from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
-from reason_engine.training.common.encode import Encoder
-from reason_engine.training.supervised.loop import supervise
-from reason_engine.training.supervised.reward import HeadRecipe, ScoredText, add_head, head_saver, head_values
+from reason_engine.training.supervised.reward import HeadObjective, HeadRecipe, ScoredText, head_values
 
 
 class ProcessRewardConfig(HeadRecipe):
@@ -63,23 +59,15 @@ class LabelledSteps:
 
 
 @trainers.register("process-reward")
-class Processes:
+class Processes(HeadObjective[ProcessRewardConfig]):
     """Judges each step where it ends."""
 
     config: ClassVar[type[ProcessRewardConfig]] = ProcessRewardConfig
     summary: ClassVar[str] = "a process reward model from solutions whose steps are labelled"
-
-    @classmethod
-    def train(cls, config: ProcessRewardConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return supervise(config, out, tell, cls, base=config.model, save=head_saver(config, "process"))
-
-    def __init__(self, config: ProcessRewardConfig, model: Any, tokenizer: Any) -> None:
-        self.model = add_head(config, model, "process", tokenizer.pad_token_id)
-        self._config, self._encoder = config, Encoder(tokenizer, config.max_length)
-        self._lm_head = model.get_output_embeddings()
+    kind = "process"
 
     def encode(self, rows: Sequence[Stepwise]) -> list[LabelledSteps]:
-        return [self._steps(row) for row in rows]
+        return list(map(self._steps, rows))
 
     def total(self, batch: Sequence[LabelledSteps], body: Any) -> float:
         return sum(len(item.places) for item in batch)
@@ -88,8 +76,7 @@ class Processes:
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        device = next(self.model.score.parameters()).device
-        states = None
+        device, states = next(self.model.score.parameters()).device, None
         if self._config.lm:
             values, states = self._values_and_states(group, body, device)
         else:
@@ -110,11 +97,10 @@ class Processes:
 
         from reason_engine.training.common.forward import place_states
 
-        right = [range(item.right[0] - 1, item.right[1] - 1) for item in group]
-        places = [part for item, its in zip(group, right, strict=True) for part in (item.places, its)]
-        rows = [(item.ids, [*item.places, *its]) for item, its in zip(group, right, strict=True)]
+        pairs = [(item.places, range(item.right[0] - 1, item.right[1] - 1)) for item in group]
+        rows = [(item.ids, [*places, *right]) for item, (places, right) in zip(group, pairs, strict=True)]
         states_ND = place_states(body, rows, self._config.precision, device)
-        parts = states_ND.split([len(part) for part in places])
+        parts = states_ND.split([len(part) for pair in pairs for part in pair])
         return self.model.score(torch.cat(parts[::2]).float())[:, 0], list(parts[1::2])
 
     def _lm_loss(self, group: Sequence[LabelledSteps], states: Sequence[Any]) -> tuple[Any, float]:
@@ -125,17 +111,14 @@ class Processes:
         from reason_engine.training.common.forward import head_logits
 
         logits_NV = head_logits(self._lm_head, torch.cat(list(states)), self._config.precision)
-        targets = torch.tensor(
-            [token for item in group for token in item.ids[slice(*item.right)]], device=logits_NV.device
-        )
+        targets = torch.tensor([t for item in group for t in item.ids[slice(*item.right)]], device=logits_NV.device)
         losses = cross_entropy(logits_NV, targets, reduction="none").split([len(one) for one in states])
         means = [one.mean() if len(one) else one.sum() for one in losses]
         loss = torch.stack([mean * len(item.places) for mean, item in zip(means, group, strict=True)]).sum()
         return loss, float(sum(mean.detach() for mean in means))
 
     def _steps(self, row: Stepwise) -> LabelledSteps:
-        mark = self._config.step_end
-        text = self._encoder.prompt(row.prompt)
+        mark, text = self._config.step_end, self._encoder.prompt(row.prompt)
         asked, ends = len(text), list[int]()
         for step in row.steps:
             body = step.removesuffix(mark)
@@ -152,6 +135,6 @@ class Processes:
         right = (first, places[wrong - 1] + 1 if wrong else first)
         if self._config.each == "step":
             return LabelledSteps(ids, places, row.labels, right)
-        sizes = [end - begin for begin, end in pairwise((first - 1, *places))]
-        labels = [label for label, size in zip(row.labels, sizes, strict=True) for _ in range(size)]
-        return LabelledSteps(ids, list(range(first, places[-1] + 1)), tuple(labels), right)
+        spans = zip(row.labels, pairwise((first - 1, *places)), strict=True)
+        labels = tuple(label for label, (begin, end) in spans for _ in range(begin, end))
+        return LabelledSteps(ids, list(range(first, places[-1] + 1)), labels, right)

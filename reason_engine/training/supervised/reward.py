@@ -17,12 +17,10 @@ embedded engine serves beside that model: at the price of one matrix, or of a fe
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -33,16 +31,17 @@ from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoded, Encoder
-from reason_engine.training.common.models import save_model
+from reason_engine.training.common.models import save_model, save_part
 from reason_engine.training.common.recipe import Tuned
 from reason_engine.training.supervised.dpo import Pair
-from reason_engine.training.supervised.loop import supervise
+from reason_engine.training.supervised.loop import Objective, supervise
 
 if TYPE_CHECKING:
     from reason_engine.training.common.forward import Body
 
 ScoredText = tuple[list[int], Sequence[int], int]
 """Token ids, the places that are read, where the answer begins."""
+Recipe = TypeVar("Recipe", bound="HeadRecipe")
 SIDE_WIDTH = 192
 CLASSES: dict[RewardKind, str] = {
     "outcome": "AutoModelForSequenceClassification",
@@ -88,6 +87,21 @@ class HeadRecipe(Tuned):
         return self
 
 
+class HeadObjective(Objective, Generic[Recipe]):
+    """What both kinds share: a head, over the states of a body."""
+
+    kind: ClassVar[RewardKind]
+
+    @classmethod
+    def train(cls, config: Recipe, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
+        return supervise(config, out, tell, cls, base=config.model, save=head_saver(config, cls.kind))
+
+    def __init__(self, config: Recipe, model: Any, tokenizer: Any) -> None:
+        self.model = add_head(config, model, self.kind, tokenizer.pad_token_id)
+        self._config, self._encoder = config, Encoder(tokenizer, config.max_length)
+        self._lm_head = model.get_output_embeddings()
+
+
 class RewardConfig(HeadRecipe):
     """Pairs of answers, the better one first."""
 
@@ -98,20 +112,13 @@ class RewardConfig(HeadRecipe):
 
 
 @trainers.register("reward")
-class Outcomes:
+class Outcomes(HeadObjective[RewardConfig]):
     """Compares the values of two answers."""
 
     config: ClassVar[type[RewardConfig]] = RewardConfig
     summary: ClassVar[str] = "an outcome reward model from pairs of answers (Bradley-Terry)"
 
-    @classmethod
-    def train(cls, config: RewardConfig, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return supervise(config, out, tell, cls, base=config.model, save=head_saver(config, "outcome"))
-
-    def __init__(self, config: RewardConfig, model: Any, tokenizer: Any) -> None:
-        self.model = add_head(config, model, "outcome", tokenizer.pad_token_id)
-        self._config, self._encoder = config, Encoder(tokenizer, config.max_length)
-        self._lm_head = model.get_output_embeddings()
+    kind = "outcome"
 
     def encode(self, rows: Sequence[Preference]) -> list[Pair]:
         return [Pair(self._encode(row.prompt, row.chosen), self._encode(row.prompt, row.rejected)) for row in rows]
@@ -124,7 +131,8 @@ class Outcomes:
 
         config, count = self._config, len(group)
         texts = (*(p.chosen for p in group), *(p.rejected for p in group))
-        rows: list[ScoredText] = [(one.ids, [len(one.ids) - 1], _answer_start(one)) for one in texts]
+        starts = [one.weights.index(1.0) if 1.0 in one.weights else len(one.ids) for one in texts]
+        rows: list[ScoredText] = [(one.ids, [len(one.ids) - 1], at) for one, at in zip(texts, starts, strict=True)]
         values = head_values(config, self.model, self._lm_head, body, rows)
         better, worse = values[:count], values[count:]
         losses = -logsigmoid(better - worse - config.margin) + config.centre * (better + worse) ** 2
@@ -144,11 +152,6 @@ class Outcomes:
         return Encoded(ids, [float(start >= len(asked)) for start in starts])
 
 
-def _answer_start(text: Encoded) -> int:
-    """The place of its answer's first token."""
-    return text.weights.index(1.0) if 1.0 in text.weights else len(text.ids)
-
-
 def add_head(config: HeadRecipe, model: Any, kind: RewardKind, pad: int | None) -> Any:
     """The model's body under a new head `score`; of a head alone the body is frozen."""
     import torch
@@ -164,9 +167,8 @@ def add_head(config: HeadRecipe, model: Any, kind: RewardKind, pad: int | None) 
             made = getattr(transformers, CLASSES[kind]).from_config(settings)
         made.model = model.model
     except (ValueError, AttributeError) as error:
-        raise SetupError(
-            f"{config.model}: no {kind} reward model can be made of it: {str(error).splitlines()[0]}"
-        ) from None
+        why = str(error).splitlines()[0]
+        raise SetupError(f"{config.model}: no {kind} reward model can be made of it: {why}") from None
     hidden, wide = model.config.hidden_size, config.wide
     score: Any
     if config.train == "side":
@@ -241,21 +243,13 @@ def head_saver(config: HeadRecipe, kind: RewardKind) -> Any:
 
     def save(model: Any, tokenizer: Any, out: Path) -> None:
         import torch
-        from safetensors.torch import save_file
 
         del tokenizer
         kept = torch.bfloat16 if config.train == "side" else torch.float32
-        out.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            f"score.{name}": t.detach().cpu().to(kept).contiguous() for name, t in model.score.state_dict().items()
-        }
-        save_file(tensors, out / "head.new")
+        tensors = {f"score.{name}": tensor.to(kept) for name, tensor in model.score.state_dict().items()}
         settings: dict[str, Any] = {"kind": kind, "base": ModelFolder(config.model).fingerprint}
         if config.train == "side":
             settings["side"] = {"width": config.wide, "depth": config.deep}
-        (out / HEAD).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
-        # tensors are written for their owner alone
-        (out / "head.new").chmod((out / HEAD).stat().st_mode)
-        os.replace(out / "head.new", out / "head.safetensors")
+        save_part(out, HEAD, settings, "head.safetensors", tensors)
 
     return save

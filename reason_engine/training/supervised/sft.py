@@ -28,7 +28,6 @@ it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +35,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers
@@ -48,9 +48,8 @@ from reason_engine.training.supervised.loop import supervise
 GRID = "qat.json"
 """Beside weights that were trained under quantisation: the grid that they are for."""
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-LEAST = 1e-12
+LEAST, LEAST_HALF = 1e-12, 6.0e-8
 """Of a scale; in fp16 the least that is not zero."""
-LEAST_HALF = 6.0e-8
 
 
 class Qat(Frozen):
@@ -162,7 +161,7 @@ class Sft:
         if config.qat is None:
             return supervise(config, out, tell, Answers, base=config.model)
         metrics = supervise(config, out, tell, QuantisedAnswers, base=config.model, save=_save_fp32)
-        (out / GRID).write_text(json.dumps(config.qat.grid(), indent=2) + "\n", "utf-8")
+        ModelFolder(out).write_json(GRID, config.qat.grid())
         return metrics
 
 
