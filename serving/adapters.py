@@ -40,25 +40,25 @@ class AdapterVersion:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+BASE = AdapterVersion()
+"""The base model: always there, so nobody counts its users."""
+
+
 class Adapters:
     """Those of one engine, by the names that clients use."""
 
     def __init__(self, engine: Engine) -> None:
         """Those that the engine has already are taken over."""
         self._engine = engine
-        self._loaded = {name: AdapterVersion(name) for name in engine.adapters()}
+        self.loaded = {name: AdapterVersion(name) for name in engine.adapters()}
+        """The version that each name stands for now, in the order in which they were loaded."""
         self._pending: set[str] = set()
         self._versions = count(2)
-        self._base = AdapterVersion()
-
-    def names(self) -> tuple[str, ...]:
-        """In the order in which they were loaded."""
-        return tuple(self._loaded)
 
     @contextmanager
-    def use(self, name: str | None) -> Generator[AdapterVersion]:
+    def use(self, name: str) -> Generator[AdapterVersion]:
         """The version that this name stands for now, kept until the block ends. Raises UnknownModel."""
-        one = self._base if name is None else self._found(name, "model")
+        one = self._found(name, "model")
         one.users += 1
         one.idle.clear()
         try:
@@ -74,7 +74,7 @@ class Adapters:
         check_name(name, base)
         if name in self._pending:
             raise _conflict(f"name: {name!r} is being loaded right now", "adapter_loading")
-        if name in self._loaded and not replace:
+        if name in self.loaded and not replace:
             raise _conflict(
                 f"name: an adapter {name!r} is loaded; unload it first, or send replace: true", "adapter_already_loaded"
             )
@@ -88,14 +88,14 @@ class Adapters:
             raise invalid("path", str(error), "invalid_adapter") from None
         finally:
             self._pending.discard(name)
-        before, self._loaded[name] = self._loaded.get(name), fresh
+        before, self.loaded[name] = self.loaded.get(name), fresh
         if before is not None:
             await self._retire(before)
 
     async def unload(self, name: str) -> None:
         """Take no new requests for it; returns when the running ones have ended and it is gone. Raises UnknownModel."""
         one = self._found(name, "name")
-        del self._loaded[name]
+        del self.loaded[name]
         await self._retire(one)
 
     async def _retire(self, one: AdapterVersion) -> None:
@@ -105,9 +105,9 @@ class Adapters:
         await self._engine.unload_adapter(one.name)
 
     def _found(self, name: str, param: str) -> AdapterVersion:
-        if name not in self._loaded:
+        if name not in self.loaded:
             raise UnknownModel(f"no adapter named {name[:LONGEST]!r} is loaded", param=param, code="model_not_found")
-        return self._loaded[name]
+        return self.loaded[name]
 
     def _engine_name(self, name: str) -> str:
         """The name itself; while a version of before still runs, one with a number."""

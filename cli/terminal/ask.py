@@ -217,7 +217,7 @@ class _StreamedAnswer:
 
 def pick_strategy(options: AskOptions) -> Strategy:
     """The strategy that a request with these options would get. Raises RequestError as the server does."""
-    from reason_engine.serving.api.strategy_choice import choose_strategy
+    from reason_engine.serving.api.schema import choose_strategy
 
     named = {"strategy": options.strategy} if options.strategy else {}
     return choose_strategy({**options.values, **named}, None, None, None).strategy

@@ -28,12 +28,17 @@ from reason_engine.serving.api.messages import (
     tool_calls_of,
     usage_of,
 )
-from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, respond, sampling_of
-from reason_engine.serving.api.schema import ChatRequest, chat_request, generation_of
-from reason_engine.serving.api.strategy_choice import StrategyChoice, choose_strategy, split_model
+from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, check_width, limits_of, respond, sampling_of
+from reason_engine.serving.api.schema import (
+    ChatRequest,
+    StrategyChoice,
+    chat_request,
+    choose_strategy,
+    generation_of,
+    split_model,
+)
 from reason_engine.serving.api.stream import Encoder
 from reason_engine.serving.guard.content_guard import asked_texts
-from reason_engine.serving.guard.limits import check_width, limits_of
 from reason_engine.serving.service import Service
 from reason_engine.types import Problem, Structured
 
@@ -61,7 +66,7 @@ def chat_routes(service: Service) -> APIRouter:
 def _prepare(service: Service, request: Request, body: ChatRequest) -> PreparedChat:
     """Everything that is known before the engine is asked. Raises RequestError."""
     engine, settings = service.engine, service.settings
-    adapter, suffix = split_model(body.model, service.name, service.adapters.names())
+    adapter, suffix = split_model(body.model, service.name, service.adapters.loaded)
     choice = choose_strategy(body.reasoning, suffix, body.reasoning_effort, settings.strategy)
     history, question, tail = read_messages(body.messages)
     structured = _structured(body, engine.caps)
@@ -78,7 +83,7 @@ def _prepare(service: Service, request: Request, body: ChatRequest) -> PreparedC
     return PreparedChat(
         service=service,
         body=body,
-        caller=service.guard.caller(request.scope["headers"]),
+        caller=service.guard and service.guard.caller(request.scope["headers"]),
         adapter=adapter,
         sampling=sampling_of(body, param, longest, engine.info.context, top),
         limits=limits_of(body.budget, settings),
@@ -135,7 +140,7 @@ class PreparedChat(Prepared):
         return [self._solve(active, index) for index in range(self.choices)]
 
     async def _solve(self, active: ActiveRequest, index: int) -> None:
-        service, output = self.service, active.filters[index]
+        service, guard, output = self.service, self.service.guard, active.filters[index]
         outcome = await solve(
             self.choice.strategy,
             self.problem,
@@ -148,7 +153,7 @@ class PreparedChat(Prepared):
             adapter=active.adapter.name,
             think=self.think,
             equality=service.equality,
-            knowledge=service.guard.answerable(self.caller, service.knowledge),
+            knowledge=guard.answerable(self.caller, service.knowledge) if guard else service.knowledge,
             powers=service.powers,
             prompts=active.prompts,
             run_id=self.run_id(index),

@@ -25,8 +25,7 @@ from reason_engine.runtime.stream_text import Piece
 from reason_engine.serving.api.errors import as_list, invalid, read_object
 from reason_engine.serving.api.messages import total_usage, usage_object
 from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, respond, sampling_of, text_outcome
-from reason_engine.serving.api.schema import CompletionRequest, completion_request, generation_of
-from reason_engine.serving.api.strategy_choice import split_model
+from reason_engine.serving.api.schema import CompletionRequest, completion_request, generation_of, split_model
 from reason_engine.serving.api.stream import Encoder
 from reason_engine.serving.service import Service
 from reason_engine.types import GenerateRequest, Limits, TokenLogprob
@@ -57,7 +56,7 @@ def completion_routes(service: Service) -> APIRouter:
 def _prepare(service: Service, request: Request, body: CompletionRequest) -> PreparedCompletion:
     """Everything that is known before the engine is asked. Raises RequestError."""
     engine, settings = service.engine, service.settings
-    adapter, _ = split_model(body.model, service.name, service.adapters.names())
+    adapter, _ = split_model(body.model, service.name, service.adapters.loaded)
     prompts, n = _read_prompts(body.prompt, engine), body.n or 1
     choices = n * len(prompts)
     if choices > settings.max_width:
@@ -76,7 +75,7 @@ def _prepare(service: Service, request: Request, body: CompletionRequest) -> Pre
     return PreparedCompletion(
         service=service,
         body=body,
-        caller=service.guard.caller(request.scope["headers"]),
+        caller=service.guard and service.guard.caller(request.scope["headers"]),
         adapter=adapter,
         sampling=sampling_of(body, "max_tokens", most, engine.info.context, body.logprobs),
         limits=Limits(seconds=settings.max_seconds),

@@ -17,6 +17,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -28,15 +29,19 @@ from reason_engine.errors import ContextLengthExceeded, first_error
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.prompts import PromptCache
+from reason_engine.runtime.solve import ignore
 from reason_engine.runtime.stream_text import Piece
 from reason_engine.runtime.trace import Trace
-from reason_engine.serving.adapters import AdapterVersion
+from reason_engine.serving.adapters import BASE, AdapterVersion
 from reason_engine.serving.api.errors import failure, invalid
 from reason_engine.serving.api.messages import total_usage
+from reason_engine.serving.api.schema import Budget as BudgetRequest
 from reason_engine.serving.api.schema import Sampled, stop_strings
-from reason_engine.serving.api.stream import ClientGone, Encoder, EventStream, Feed, while_connected
+from reason_engine.serving.api.stream import ClientGone, Encoder, EventStream, Feed, PassThrough, while_connected
 from reason_engine.serving.guard.output_filter import OutputFilter, withheld
 from reason_engine.serving.service import Service
+from reason_engine.settings import Settings
+from reason_engine.strategies import Strategy
 from reason_engine.types import Answer, FinishReason, Limits, Sampling, Stopped, TokenLogprob, Usage
 
 SLICE = 16_384
@@ -129,6 +134,39 @@ def sampling_of(body: Sampled, param: str, most: int, context: int, logprobs: in
     )
 
 
+def check_width(n: int, strategy: Strategy, settings: Settings) -> int:
+    """The sequences that a request needs: n times the strategy's width. Raises RequestError over the operator's cap."""
+    if n > settings.max_n:
+        raise invalid(
+            "n", f"allowed: >= 1 and <= {settings.max_n}; got {n}; the nearest valid value is {settings.max_n}"
+        )
+    one = strategy.width
+    if n * one > settings.max_width:
+        option = "n" if "n" in type(strategy).model_fields else "k"
+        fitting = f"; the nearest valid value is {max(1, settings.max_width // one)}" if n > 1 else ""
+        raise invalid(
+            "n" if n > 1 else f"reasoning.{option}",
+            f"{n} x {one} paths at once; this server allows {settings.max_width} for one request{fitting}",
+        )
+    return n * one
+
+
+def limits_of(budget: BudgetRequest | None, settings: Settings) -> Limits:
+    """The request's budget under the operator's caps. Raises RequestError (400) for a value above its cap."""
+    given = budget or BudgetRequest()
+    return Limits(
+        int(_capped("tokens", given.tokens, settings.max_tokens)),
+        _capped("seconds", given.seconds, settings.max_seconds),
+        int(_capped("samples", given.samples, settings.max_samples)),
+    )
+
+
+def _capped(name: str, given: float | None, cap: float) -> float:
+    if given is not None and given > cap:
+        raise invalid(f"budget.{name}", f"allowed: <= {cap:g}; got {given:g}; the nearest valid value is {cap:g}")
+    return cap if given is None else given
+
+
 # run --------------------------------------------------------------------------------------------------------------
 
 
@@ -149,16 +187,17 @@ async def respond(request: Request, prepared: Prepared, encoder: Encoder) -> Res
 
 async def run(request: Prepared, feed: Feed | None = None) -> list[Outcome]:
     """Every choice, together, under one budget. Raises the first error, ungrouped."""
-    service = request.service
-    with service.gate.hold(request.width), service.adapters.use(request.adapter) as adapter:
+    service, guard = request.service, request.service.guard
+    used = nullcontext(BASE) if request.adapter is None else service.adapters.use(request.adapter)
+    with service.gate.hold(request.width), used as adapter:
         started = time.monotonic()
         try:
             await _check_length(request.prompts(), service.engine)
-            rule = await service.guard.stops(request.caller, request.asked())
+            rule = await guard.stops(request.caller, request.asked()) if guard else None
             active = ActiveRequest(request, adapter, Budget(request.limits), feed)
-            if rule:
+            if guard and rule:
                 _account_unanswered(request, "filtered")
-                return active.refuse(rule)
+                return active.refuse(rule, guard.message)
             async with asyncio.TaskGroup() as group:
                 over = group.create_task(service.gate.over())
                 await asyncio.wait([group.create_task(task) for task in request.tasks(active)])
@@ -207,12 +246,14 @@ class ActiveRequest:
         self.prompts = PromptCache(request.service.engine)
         """The prompts of all choices, each rendered and tokenised once."""
         self._outcomes: dict[int, Outcome] = {}
-        output_filter = request.service.guard.output_filter
-        self.filters: tuple[OutputFilter, ...] = tuple(
-            output_filter(request.caller, feed and feed.text_of(index), feed and feed.events_of(index))
-            for index in range(request.choices)
-        )
+        self.filters = tuple(map(self._filter, range(request.choices)))
         """What stands between each choice and the client."""
+
+    def _filter(self, index: int) -> OutputFilter | PassThrough:
+        guard, feed = self.request.service.guard, self._feed
+        text, events = (feed.text_of(index), feed.events_of(index)) if feed else (None, None)
+        filtered = guard and guard.output_filter(self.request.caller, text, events)
+        return filtered or PassThrough(text or ignore, events or ignore)
 
     def seconds_left(self) -> float | None:
         """Until the deadline of its budget."""
@@ -233,9 +274,8 @@ class ActiveRequest:
         """Whether a choice has ended."""
         return index in self._outcomes
 
-    def refuse(self, rule: str) -> list[Outcome]:
+    def refuse(self, rule: str, message: str) -> list[Outcome]:
         """End every choice of a request that a rule stopped before anything ran."""
-        message = self.request.service.guard.message
         for index in range(self.request.choices):
             if message and self._feed:
                 self._feed.text_of(index)(Piece("content", message))

@@ -14,8 +14,7 @@ from reason_engine import __version__
 from reason_engine.serving.adapters import allowed_folder
 from reason_engine.serving.api.errors import Refused, invalid, read_object, schema_of, validated
 from reason_engine.serving.api.messages import read_messages
-from reason_engine.serving.api.schema import Lenient, Strict, body_of, inlined
-from reason_engine.serving.api.strategy_choice import split_model
+from reason_engine.serving.api.schema import Lenient, Strict, body_of, inlined, split_model
 from reason_engine.serving.guard.access import OperatorKeys
 from reason_engine.serving.service import Service
 from reason_engine.strategies import strategies
@@ -53,7 +52,7 @@ def model_routes(service: Service) -> APIRouter:
 
     @router.get("/v1/models/{name:path}", response_model=None, summary="One model")
     async def model(name: str) -> dict[str, Any]:
-        split_model(name, service.name, service.adapters.names())
+        split_model(name, service.name, service.adapters.loaded)
         return _model_entry(service, name)
 
     @router.get("/v1/strategies", response_model=None, summary="Strategies with the schema of their options")
@@ -119,7 +118,7 @@ def token_routes(service: Service) -> APIRouter:
     async def tokenize(request: Request) -> dict[str, Any]:
         body = validated(TokenizeRequest, await read_object(request))
         service.gate.check()
-        split_model(body.model, service.name, service.adapters.names())
+        split_model(body.model, service.name, service.adapters.loaded)
         if body.messages is not None:
             history, question, tail = read_messages(body.messages)
             text = service.engine.render_chat((*history, Message("user", question), *tail))
@@ -134,7 +133,7 @@ def token_routes(service: Service) -> APIRouter:
     async def detokenize(request: Request) -> dict[str, Any]:
         body = validated(DetokenizeRequest, await read_object(request))
         service.gate.check()
-        split_model(body.model, service.name, service.adapters.names())
+        split_model(body.model, service.name, service.adapters.loaded)
         try:
             return {"prompt": service.engine.detokenize(body.tokens)}
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
@@ -176,7 +175,7 @@ def state_routes(service: Service) -> APIRouter:
 
 def _model_entry(service: Service, name: str) -> dict[str, Any]:
     """A model as `/v1/models` shows it. Raises UnknownModel."""
-    adapter, strategy = split_model(name, service.name, service.adapters.names())
+    adapter, strategy = split_model(name, service.name, service.adapters.loaded)
     root = adapter or service.name
     return {
         "id": name,

@@ -13,11 +13,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from reason_engine.contracts import Engine
 from reason_engine.errors import first_error
 from reason_engine.runtime.events import Event
 from reason_engine.runtime.outcome import Outcome
@@ -89,6 +91,23 @@ class Feed:
                 pieces.clear()
                 events.clear()
         return taken
+
+
+@dataclass(frozen=True, slots=True)
+class PassThrough:
+    """What stands between a run and its client where no rule is about the answer: nothing. See `OutputFilter`."""
+
+    add_text: Callable[[Piece], None]
+    add_event: Callable[[Event], None]
+    active: ClassVar[bool] = False
+
+    def halted(self) -> bool:
+        """Never: no rule ends the run."""
+        return False
+
+    async def close(self, outcome: Outcome, engine: Engine) -> Outcome:
+        """The outcome as it is."""
+        return outcome
 
 
 class Encoder(ABC):

@@ -1,12 +1,17 @@
-"""The outermost layer, plain ASGI: path, request id, key, Host, Origin and body size, before any other code runs.
+"""What lets a request in: `AccessGuard` before any other code runs, `AdmissionGate` before anything is tokenised.
+
+The guard is the outermost layer, plain ASGI: path, request id, key, Host, Origin and body size.
 
 Everything is decided on `scope["path"]`, never on a URL built from the Host header. No cross-origin access is given.
 Every route needs an API key unless exempt; every key is compared, in constant time, as a SHA-256 digest. A key comes as
 `Authorization: Bearer KEY`, or as the password of HTTP Basic, which lets a browser open the page.
+
+The gate's unit of capacity is a sequence in the engine, not an HTTP request: a vote of 16 takes 16.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -14,12 +19,14 @@ import hmac
 import re
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reason_engine.serving.api.errors import Refused, failure
+from reason_engine.serving.api.errors import RETRY_BUSY, RETRY_DOWN, Refused, failure
 from reason_engine.settings import LOOPBACK, Settings
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -186,3 +193,81 @@ def _key(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
         except binascii.Error:
             return b""
     return b""
+
+
+class AdmissionGate:
+    """Lets requests in while the engine is up and has room. One a server; used from its event loop only."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.held = 0
+        self.requests = 0
+        self.loading = False
+        self.draining = False
+        self.failure: BaseException | None = None
+        """Why the engine will not come back, once that is known."""
+        self.failed = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._over = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def dead(self) -> str | None:
+        """The failure in words."""
+        return None if self.failure is None else str(self.failure) or type(self.failure).__name__
+
+    def fail(self, error: BaseException) -> None:
+        """From now on everything is refused."""
+        self.failure = error
+        self.failed.set()
+
+    @property
+    def open(self) -> bool:
+        """Whether new work is taken at all."""
+        return not (self.loading or self.draining or self.dead)
+
+    @contextmanager
+    def hold(self, sequences: int) -> Generator[None]:
+        """Take room for a request's sequences. Raises Refused: 503 while down, 429 without room."""
+        self.check()
+        # A request wider than the whole capacity runs alone rather than never.
+        if self.held and self.held + sequences > self.capacity:
+            raise Refused(
+                429,
+                f"this server is full: {self.held} of {self.capacity} sequences are running and this request needs "
+                f"{sequences}",
+                "queue_full",
+                retry_after=RETRY_BUSY,
+            )
+        self.held += sequences
+        self.requests += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.held -= sequences
+            self.requests -= 1
+            if not self.requests:
+                self._idle.set()
+
+    def check(self) -> None:
+        """Raises Refused (503) while the server takes no work."""
+        if self.dead:
+            raise Refused(503, f"the engine has stopped: {self.dead}", "engine_dead", retry_after=RETRY_DOWN)
+        if self.draining:
+            raise Refused(503, "this server is shutting down", "draining", retry_after=RETRY_DOWN)
+        if self.loading:
+            raise Refused(503, "the model is still loading", "loading", retry_after=RETRY_DOWN)
+
+    def end(self) -> None:
+        """The time to finish is over: what still runs is refused."""
+        self._over.set()
+
+    async def over(self) -> NoReturn:
+        """Raises Refused (503) once the time to finish is over."""
+        await self._over.wait()
+        raise Refused(503, "this server is shutting down", "draining", retry_after=RETRY_DOWN)
+
+    async def idle(self) -> None:
+        """Wait until no request is running."""
+        await self._idle.wait()

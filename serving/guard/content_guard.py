@@ -24,14 +24,11 @@ from reason_engine.serving.guard.rules import (
     ClassifierRule,
     CompiledRules,
     Matcher,
-    Rules,
     find_violation,
     first_violation,
     strings,
 )
 from reason_engine.types import ChoiceRequest, Message, Passage, Problem, ScoreRequest
-
-NO_RULES = CompiledRules(Rules(), {})
 
 
 class ContentGuard:
@@ -61,9 +58,11 @@ class ContentGuard:
 
     def output_filter(
         self, caller: str | None, text: Callable[[Piece], None] | None, events: Callable[[Event], None] | None
-    ) -> OutputFilter:
-        """What stands between one run and its client."""
+    ) -> OutputFilter | None:
+        """What stands between one run and its client; None where no rule is about this caller's answers."""
         matchers, classifiers = self._rules_on("answers", caller)
+        if not matchers and not classifiers:
+            return None
 
         async def classify(text: str) -> str | None:
             return await self._classify(classifiers, text)
