@@ -14,10 +14,12 @@ def add_to(app: typer.Typer) -> None:
     app.command("adapt", help="Teach a model a domain; report it and the old tasks, before and after.")(adapt)
 
 
-Fresh = Annotated[bool, typer.Option("--fresh", help="Train and measure anew.")]
-
-
-def adapt(config: RecipeFile, settings: RecipeSets = None, fresh: Fresh = False, as_json: AsJson = False) -> None:
+def adapt(
+    config: RecipeFile,
+    settings: RecipeSets = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train and measure anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Adapt. The config is validated before anything heavy is imported."""
     from reason_engine.loop.adapt import AdaptConfig
     from reason_engine.loop.adapt import adapt as work

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from reason_engine.cli import terminal
 from reason_engine.cli.solve import summary
-from reason_engine.cli.terminal import (
-    EngineName,
-    Knowledge,
-    Model,
-    Seed,
-    Sets,
-    StrategyName,
-    Threads,
-    Url,
-    one_of,
-    parse_sets,
-)
 from reason_engine.errors import ReasonError
 
 if TYPE_CHECKING:
@@ -46,14 +35,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def chat(
-    model: Model = None,
-    url: Url = None,
-    engine: EngineName = "auto",
-    strategy: StrategyName = None,
-    sets: Sets = None,
-    seed: Seed = 0,
-    threads: Threads = None,
-    knowledge: Knowledge = None,
+    model: terminal.Model = None,
+    url: terminal.Url = None,
+    engine: terminal.EngineName = "auto",
+    strategy: terminal.StrategyName = None,
+    sets: terminal.Sets = None,
+    seed: terminal.Seed = 0,
+    threads: terminal.Threads = None,
+    knowledge: terminal.Knowledge = None,
 ) -> None:
     """Chat until the input ends."""
     import asyncio
@@ -62,8 +51,8 @@ def chat(
 
     from reason_engine.cli.terminal.ask import AskOptions, asker, pick_strategy
 
-    one_of(model, url)
-    options = AskOptions(strategy, parse_sets(sets), seed=seed)
+    terminal.one_of(model, url)
+    options = AskOptions(strategy, terminal.parse_sets(sets), seed=seed)
     if not url:
         pick_strategy(options)
     source = asker(model, url, engine, threads, knowledge)
@@ -129,7 +118,7 @@ class Chat:
     def set(self, pair: str) -> None:
         """Set an option of the strategy; nothing forgets all of them."""
         try:
-            values = {**self._options.values, **parse_sets([pair])} if pair else {}
+            values = {**self._options.values, **terminal.parse_sets([pair])} if pair else {}
         except ReasonError as error:
             self._refuse(error)
         else:

@@ -18,20 +18,16 @@ def add_to(app: typer.Typer) -> None:
 METHODS = "gptq, int8, prune, qat"
 """For the help, which loads nothing; a test compares it with the registry."""
 
-MethodName = Annotated[str, typer.Argument(metavar="METHOD", help=METHODS)]
-Model = Annotated[str, typer.Argument(help="Checkpoint folder, hub name or reason-nano.")]
-Out = Annotated[Path, typer.Argument(help="Folder for the result; made whole or not at all.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Settings in a YAML file.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Laid over the file, as bits=4.")
 ]
 
 
 def compress(
-    method: MethodName,
-    model: Model,
-    out: Out,
-    config: ConfigFile = None,
+    method: Annotated[str, typer.Argument(metavar="METHOD", help=METHODS)],
+    model: Annotated[str, typer.Argument(help="Checkpoint folder, hub name or reason-nano.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the result; made whole or not at all.")],
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings in a YAML file.")] = None,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:

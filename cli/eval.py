@@ -8,23 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reason_engine.cli.terminal import (
-    AsJson,
-    Concurrency,
-    EngineName,
-    Knowledge,
-    Model,
-    Samples,
-    Seconds,
-    Seed,
-    Threads,
-    Tokens,
-    Url,
-    command_line,
-    limits,
-    show,
-    show_status,
-)
+from reason_engine.cli import terminal
 
 if TYPE_CHECKING:
     from reason_engine.evals.run import Record
@@ -39,34 +23,31 @@ def add_to(app: typer.Typer) -> None:
 Tasks = Annotated[
     list[str] | None, typer.Argument(help="Tasks, as game24 or word-problems:steps=3-5; none: list them.")
 ]
-Strategies = Annotated[
-    list[str],
-    typer.Option("--strategies", "-s", help="Names with commas between, each as NAME:key=value,key=value, or JSON."),
-]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Problems of each task, drawn by the seed.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder of public data sets, as DIR/game24/24.csv.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Keep answers and report here; a run that was cut goes on.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=0, help="Bound on each path; 0: the context's rest.")]
 
 
 def eval_(
     task: Tasks = None,
-    strategies: Strategies = DEFAULT,
-    model: Model = None,
-    url: Url = None,
-    engine: EngineName = "auto",
-    limit: Limit = None,
-    seed: Seed = 0,
-    data: Data = None,
-    out: Out = None,
-    concurrency: Concurrency = 4,
-    max_tokens: MaxTokens = 0,
-    tokens: Tokens = None,
-    seconds: Seconds = None,
-    samples: Samples = None,
-    threads: Threads = None,
-    knowledge: Knowledge = None,
-    as_json: AsJson = False,
+    strategies: Annotated[
+        list[str],
+        typer.Option(
+            "--strategies", "-s", help="Names with commas between, each as NAME:key=value,key=value, or JSON."
+        ),
+    ] = DEFAULT,
+    model: terminal.Model = None,
+    url: terminal.Url = None,
+    engine: terminal.EngineName = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems of each task, drawn by the seed.")] = None,
+    seed: terminal.Seed = 0,
+    data: Annotated[Path | None, typer.Option(help="Folder of public data sets, as DIR/game24/24.csv.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep answers and report here; a run that was cut goes on.")] = None,
+    concurrency: terminal.Concurrency = 4,
+    max_tokens: Annotated[int, typer.Option(min=0, help="Bound on each path; 0: the context's rest.")] = 0,
+    tokens: terminal.Tokens = None,
+    seconds: terminal.Seconds = None,
+    samples: terminal.Samples = None,
+    threads: terminal.Threads = None,
+    knowledge: terminal.Knowledge = None,
+    as_json: terminal.AsJson = False,
 ) -> None:
     """Evaluate. With --url, --model names one of the server's models."""
     import asyncio
@@ -91,10 +72,12 @@ def eval_(
         concurrency=concurrency,
     )
     key = os.environ.get("REASON_API_KEY")
-    target = EvalTarget(model, url, engine, threads, limits(tokens, seconds, samples), max_tokens, key, knowledge)
-    report = asyncio.run(run(plan, target, out, command_line(), _progress(as_json)))
+    target = EvalTarget(
+        model, url, engine, threads, terminal.limits(tokens, seconds, samples), max_tokens, key, knowledge
+    )
+    report = asyncio.run(run(plan, target, out, terminal.command_line(), _progress(as_json)))
     if as_json:
-        show({"report": asdict(report)})
+        terminal.show({"report": asdict(report)})
     else:
         print(markdown(report))
 
@@ -104,9 +87,9 @@ def _progress(as_json: bool):
 
     def tell(record: Record, done: int, total: int) -> None:
         if as_json:
-            show({"done": done, "total": total, "record": asdict(record)})
+            terminal.show({"done": done, "total": total, "record": asdict(record)})
         else:
             end = "\n" if done == total else ""
-            show_status(f"{done}/{total}  {record.task}  {record.strategy}", end)
+            terminal.show_status(f"{done}/{total}  {record.task}  {record.strategy}", end)
 
     return tell

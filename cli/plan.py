@@ -29,23 +29,18 @@ def several() -> None:
 Points = Annotated[
     Path, typer.Option("--points", help="Points of pruning runs, as `reason compress prune` appends them.")
 ]
-By = Annotated[str | None, typer.Option("--by", help="The kind of pruning, where the file holds several.")]
-Target = Annotated[float | None, typer.Option("--target-loss", help="Loss that recovery shall reach.")]
 Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens of recovery instead.")]
-Size = Annotated[float | None, typer.Option("--size", min=1, help="Parameters of a model before pruning.")]
-Rate = Annotated[float | None, typer.Option("--rate", help="Its pruned share, above 0 and below 1.")]
-BaseLoss = Annotated[float | None, typer.Option("--base-loss", help="Its loss before pruning.")]
 
 
 @app.command()
 def prune(
     points: Points,
-    by: By = None,
-    target_loss: Target = None,
+    by: Annotated[str | None, typer.Option(help="The kind of pruning, where the file holds several.")] = None,
+    target_loss: Annotated[float | None, typer.Option(help="Loss that recovery shall reach.")] = None,
     tokens: Tokens = None,
-    size: Size = None,
-    rate: Rate = None,
-    base_loss: BaseLoss = None,
+    size: Annotated[float | None, typer.Option(min=1, help="Parameters of a model before pruning.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Its pruned share, above 0 and below 1.")] = None,
+    base_loss: Annotated[float | None, typer.Option(help="Its loss before pruning.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit the P2 law to pruning runs and say which recovery a loss needs.
