@@ -30,13 +30,15 @@ def add_to(app: typer.Typer) -> None:
 
 
 def serve(
+    ctx: typer.Context,
     model: Annotated[str | None, typer.Argument(help="Checkpoint folder or hub name.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, vllm, embedded or openai.")] = None,
     strategy: Annotated[str | None, typer.Option("--strategy", "-s", help="For requests that name none.")] = None,
     draft: Annotated[str | None, typer.Option(help="sam, ngram, suffix, model:PATH or eagle:PATH.")] = None,
-    adapter: Annotated[
+    adapters: Annotated[
         list[str] | None,
         typer.Option(
+            "--adapter",
             metavar="NAME[=PATH]",
             help="An adapter that `reason train` made; NAME alone: in adapters/ beside the weights; repeatable.",
         ),
@@ -44,9 +46,11 @@ def serve(
     adapters_dir: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Folder that POST /v1/adapters may load from; repeatable.")
     ] = None,
-    reward_model: Annotated[
+    reward_models: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="A reward model, a folder or a pooling URL; repeatable."),
+        typer.Option(
+            "--reward-model", metavar="NAME=PATH", help="A reward model, a folder or a pooling URL; repeatable."
+        ),
     ] = None,
     knowledge: Knowledge = None,
     guard: Annotated[
@@ -54,12 +58,14 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to bind; beyond this machine only with a key.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one.")] = None,
-    api_key: Annotated[list[str] | None, typer.Option(help="Key that clients need; better in REASON_API_KEYS.")] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Serve beyond this machine without a key.")] = False,
-    name: Annotated[str | None, typer.Option("--served-name", help="Name that clients ask for.")] = None,
+    api_keys: Annotated[
+        list[str] | None, typer.Option("--api-key", help="Key that clients need; better in REASON_API_KEYS.")
+    ] = None,
+    open: Annotated[bool, typer.Option("--open", help="Serve beyond this machine without a key.")] = False,
+    served_name: Annotated[str | None, typer.Option(help="Name that clients ask for.")] = None,
     upstream_url: Annotated[str | None, typer.Option(help="The endpoint behind --engine openai.")] = None,
     context: Annotated[int | None, typer.Option(min=16, help="Tokens of prompt and answer together.")] = None,
-    allow_code: Annotated[
+    code_execution: Annotated[
         bool, typer.Option("--allow-code", help="Let the verifier `code` run programs, in a sandbox.")
     ] = False,
     threads: Threads = None,
@@ -68,27 +74,13 @@ def serve(
     """Serve until stopped."""
     from reason_engine.settings import load_settings
 
-    flags = {
-        "model": model,
-        "engine": engine,
-        "strategy": strategy,
-        "draft": draft,
-        "adapters": _adapters_of(adapter, load_settings({"model": model}, config)) if adapter else None,
-        "adapters_dir": tuple(adapters_dir) if adapters_dir else None,
-        "reward_models": _pairs(reward_model, "--reward-model") if reward_model else None,
-        "knowledge": knowledge,
-        "guard": guard,
-        "host": host,
-        "port": port,
-        "api_keys": tuple(api_key) if api_key else None,
-        "open": open_ or None,
-        "served_name": name,
-        "upstream_url": upstream_url,
-        "context": context,
-        "code_execution": allow_code or None,
-        "threads": threads,
-    }
-    start(load_settings(flags, config))
+    # The parameters have the names of settings; what was not given is left to the file and the environment.
+    given = {key: value for key, value in ctx.params.items() if key != "config" and value is not False and value != ()}
+    if adapters:
+        given["adapters"] = _adapters_of(adapters, load_settings({"model": model}, config))
+    if reward_models:
+        given["reward_models"] = _pairs(reward_models, "--reward-model")
+    start(load_settings(given, config))
 
 
 def _adapters_of(values: Sequence[str], settings: Settings) -> dict[str, str]:
