@@ -6,6 +6,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from reason_engine.cli.terminal import AsJson, RecipeFile, RecipeSets, command_line, show
 
@@ -17,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 def adapt(
     config: RecipeFile,
     settings: RecipeSets = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train and measure anew.")] = False,
+    fresh: Annotated[bool, Option("--fresh", help="Train and measure anew.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Adapt. The config is validated before anything heavy is imported."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from reason_engine.cli import terminal
 
@@ -17,10 +18,8 @@ def add_to(app: typer.Typer) -> None:
     app.command("calibrate", help="Measure the strategies on a model and fit what `auto` does with it.")(calibrate)
 
 
-Tasks = Annotated[list[str], typer.Argument(help="Tasks, as mix or word-problems:steps=3-5.")]
-Only = Annotated[
-    list[str] | None, typer.Option("--strategies", "-s", help="Only these, with commas between; default: all.")
-]
+Tasks = Annotated[list[str], Argument(help="Tasks, as mix or word-problems:steps=3-5.")]
+Only = Annotated[list[str] | None, Option("--strategies", "-s", help="Only these, with commas between; default: all.")]
 
 
 def calibrate(
@@ -28,12 +27,10 @@ def calibrate(
     model: terminal.Model = None,
     engine: terminal.EngineName = "auto",
     strategies: Only = None,
-    limit: Annotated[int, typer.Option(min=1, help="Development problems of each task.")] = 100,
+    limit: Annotated[int, Option(min=1, help="Development problems of each task.")] = 100,
     seed: terminal.Seed = 0,
-    within: Annotated[
-        float, typer.Option(min=0, max=100, help="Points of success that a cheaper plan may lack.")
-    ] = 1.0,
-    out: Annotated[Path | None, typer.Option(help="Write the profile here, not into the model's folder.")] = None,
+    within: Annotated[float, Option(min=0, max=100, help="Points of success that a cheaper plan may lack.")] = 1.0,
+    out: Annotated[Path | None, Option(help="Write the profile here, not into the model's folder.")] = None,
     concurrency: terminal.Concurrency = 4,
     threads: terminal.Threads = None,
     as_json: terminal.AsJson = False,

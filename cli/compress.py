@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from reason_engine.cli.terminal import AsJson, show
 
@@ -18,16 +19,14 @@ def add_to(app: typer.Typer) -> None:
 METHODS = "gptq, int8, prune, qat"
 """For the help, which loads nothing; a test compares it with the registry."""
 
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Laid over the file, as bits=4.")
-]
+Settings = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Laid over the file, as bits=4.")]
 
 
 def compress(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help=METHODS)],
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, hub name or reason-nano.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the result; made whole or not at all.")],
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings in a YAML file.")] = None,
+    method: Annotated[str, Argument(metavar="METHOD", help=METHODS)],
+    model: Annotated[str, Argument(help="Checkpoint folder, hub name or reason-nano.")],
+    out: Annotated[Path, Argument(help="Folder for the result; made whole or not at all.")],
+    config: Annotated[Path | None, Option("--config", "-c", help="Settings in a YAML file.")] = None,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer import Argument, Option
 
 from reason_engine.cli import terminal
 from reason_engine.errors import SetupError
@@ -28,33 +29,26 @@ def add_to(root: typer.Typer) -> None:
     root.add_typer(app, name="data")
 
 
-Format = Annotated[str | None, typer.Option("--format", help="The rows' format, where it should not be detected.")]
-Target_ = Annotated[Path, typer.Argument(metavar="OUT", help="A .jsonl file; its account stands beside it.")]
-Rows = Annotated[Path, typer.Argument(metavar="IN", help="A file in any format.")]
-Strategy = Annotated[str, typer.Option("--strategy", "-s", help="How the model solves: reason strategies.")]
+Format = Annotated[str | None, Option(help="The rows' format, where it should not be detected.")]
+Target_ = Annotated[Path, Argument(metavar="OUT", help="A .jsonl file; its account stands beside it.")]
+Rows = Annotated[Path, Argument(metavar="IN", help="A file in any format.")]
+Strategy = Annotated[str, Option("--strategy", "-s", help="How the model solves: reason strategies.")]
 Profile_ = Annotated[
-    Path | None,
-    typer.Option(
-        "--profile", metavar="DIR", help="Folder whose reason.json says how the --url's model wants to be asked."
-    ),
+    Path | None, Option(metavar="DIR", help="Folder whose reason.json says how the --url's model wants to be asked.")
 ]
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=1024, help="Rows at once.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Bound on each text.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on with the journal.")]
+Concurrency = Annotated[int, Option("--concurrency", min=1, max=1024, help="Rows at once.")]
+MaxTokens = Annotated[int, Option(min=1, help="Bound on each text.")]
+Fresh = Annotated[bool, Option("--fresh", help="Begin anew instead of going on with the journal.")]
 
 
 @app.command("generate")
 def generate(
-    family: Annotated[str | None, typer.Option("--family", "-f", help="One family; none: list them.")] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Take the mixture of a training recipe.")
-    ] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Examples to write.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Same seed, same examples.")] = 0,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A knob of the family.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A .jsonl file; none: standard output.")] = None,
+    family: Annotated[str | None, Option("--family", "-f", help="One family; none: list them.")] = None,
+    config: Annotated[Path | None, Option("--config", "-c", help="Take the mixture of a training recipe.")] = None,
+    count: Annotated[int, Option("--count", "-n", min=1, help="Examples to write.")] = 1000,
+    seed: Annotated[int, Option(help="Same seed, same examples.")] = 0,
+    settings: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="A knob of the family.")] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="A .jsonl file; none: standard output.")] = None,
 ) -> None:
     """Draw examples from one family or a recipe's mixture and write them as JSON lines."""
     from reason_engine.data.mixture import describe, generate_rows
@@ -68,10 +62,10 @@ def generate(
 
 @app.command("check")
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSON lines or list, CSV, Parquet.")],
+    files: Annotated[list[Path], Argument(metavar="FILE", help="JSON lines or list, CSV, Parquet.")],
     format: Format = None,
-    tokenizer: Annotated[str | None, typer.Option(help="As below; the word none: count no tokens.")] = None,
-    shown: Annotated[int, typer.Option("--show", min=0, help="Bad rows listed, of each file.")] = 20,
+    tokenizer: Annotated[str | None, Option(help="As below; the word none: count no tokens.")] = None,
+    shown: Annotated[int, Option("--show", min=0, help="Bad rows listed, of each file.")] = 20,
     as_json: terminal.AsJson = False,
 ) -> None:
     """Say what each file is, which rows cannot be used and why, how long rows are, how many are doubles.
@@ -93,31 +87,31 @@ def check(
 @app.command("filter")
 def filter_(
     ctx: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(metavar="IN OUT", help="Files to read, the one to write.")],
+    paths: Annotated[list[Path], Argument(metavar="IN OUT", help="Files to read, the one to write.")],
     format: Format = None,
-    exact: Annotated[bool, typer.Option("--exact/--no-exact", help="Drop doubles.")] = True,
-    near: Annotated[float, typer.Option(help="Drop rows this similar (Jaccard of 5-word runs); 0: none.")] = 0.8,
+    exact: Annotated[bool, Option("--exact/--no-exact", help="Drop doubles.")] = True,
+    near: Annotated[float, Option(help="Drop rows this similar (Jaccard of 5-word runs); 0: none.")] = 0.8,
     numbers: Annotated[
-        bool, typer.Option("--numbers/--no-numbers", help="Similar rows with other numbers are no doubles.")
+        bool, Option("--numbers/--no-numbers", help="Similar rows with other numbers are no doubles.")
     ] = True,
-    by: Annotated[str, typer.Option(help="Doubles have the same: row, or only prompt.")] = "row",
+    by: Annotated[str, Option(help="Doubles have the same: row, or only prompt.")] = "row",
     min_chars: int | None = None,
     max_chars: int | None = None,
     min_tokens: int | None = None,
     max_tokens: int | None = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--tokenizer", help="Checkpoint folder or tokenizer.json that counts tokens; none given: reason-nano's."
         ),
     ] = None,
     languages: Annotated[
-        list[str] | None, typer.Option("--language", "-l", help="Keep this one, as en; may be repeated.")
+        list[str] | None, Option("--language", "-l", help="Keep this one, as en; may be repeated.")
     ] = None,
-    unknown_language: Annotated[str, typer.Option(help="keep or drop rows whose language cannot be told.")] = "keep",
-    rules: Annotated[str | None, typer.Option(help="YAML file of ethics and safety rules, or starter.")] = None,
-    against: Annotated[list[Path] | None, typer.Option(help="A test set; rows that share a run with it go.")] = None,
-    ngram: Annotated[int, typer.Option(help="Words of such a run.")] = 13,
+    unknown_language: Annotated[str, Option(help="keep or drop rows whose language cannot be told.")] = "keep",
+    rules: Annotated[str | None, Option(help="YAML file of ethics and safety rules, or starter.")] = None,
+    against: Annotated[list[Path] | None, Option(help="A test set; rows that share a run with it go.")] = None,
+    ngram: Annotated[int, Option(help="Words of such a run.")] = 13,
     as_json: terminal.AsJson = False,
 ) -> None:
     """Write the rows that pass every gate; beside OUT the dropped ones with reason and evidence, and the counts."""
@@ -144,19 +138,19 @@ def augment(
     rows: Rows,
     out: Target_,
     methods: Annotated[
-        list[str] | None, typer.Option("--method", help="synonyms, paraphrase, back-translation; may be repeated.")
+        list[str] | None, Option("--method", help="synonyms, paraphrase, back-translation; may be repeated.")
     ] = None,
-    copies: Annotated[int, typer.Option(help="Attempts a row and method.")] = 1,
-    keep_originals: Annotated[bool, typer.Option("--keep-originals", help="Write the old rows too.")] = False,
+    copies: Annotated[int, Option(help="Attempts a row and method.")] = 1,
+    keep_originals: Annotated[bool, Option("--keep-originals", help="Write the old rows too.")] = False,
     check_answer: Annotated[
-        bool, typer.Option("--check-answer", help="The model must still reach the known answer.")
+        bool, Option("--check-answer", help="The model must still reach the known answer.")
     ] = False,
     strategy: Strategy = "chain-of-thought",
     options: terminal.Sets = None,
-    lexicon: Annotated[Path | None, typer.Option(help="YAML: word: [synonym, ...].")] = None,
-    rate: Annotated[float, typer.Option(help="Share of listed words exchanged.")] = 0.2,
-    pivot: Annotated[str, typer.Option(help="Language to translate into and back.")] = "German",
-    temperature: Annotated[float, typer.Option(help="Of the rewriting.")] = 0.7,
+    lexicon: Annotated[Path | None, Option(help="YAML: word: [synonym, ...].")] = None,
+    rate: Annotated[float, Option(help="Share of listed words exchanged.")] = 0.2,
+    pivot: Annotated[str, Option(help="Language to translate into and back.")] = "German",
+    temperature: Annotated[float, Option(help="Of the rewriting.")] = 0.7,
     format: Format = None,
     model: terminal.Model = None,
     url: terminal.Url = None,
@@ -193,25 +187,23 @@ def augment(
 @app.command("synthesize")
 def synthesize(
     ctx: typer.Context,
-    problems: Annotated[Path, typer.Argument(metavar="IN", help="Problems, with or without their answers.")],
+    problems: Annotated[Path, Argument(metavar="IN", help="Problems, with or without their answers.")],
     out: Target_,
-    write: Annotated[int, typer.Option(help="Problems to write like those of IN, to solve.")] = 0,
-    shots: Annotated[int, typer.Option(help="Examples shown for each of them.")] = 3,
-    attempts: Annotated[int, typer.Option(help="Solutions a problem, at most.")] = 4,
-    keep: Annotated[int, typer.Option(help="Right solutions kept of each problem.")] = 1,
-    hints: Annotated[int, typer.Option(help="STaR: attempts with the answer as a hint, where none was right.")] = 0,
+    write: Annotated[int, Option(help="Problems to write like those of IN, to solve.")] = 0,
+    shots: Annotated[int, Option(help="Examples shown for each of them.")] = 3,
+    attempts: Annotated[int, Option(help="Solutions a problem, at most.")] = 4,
+    keep: Annotated[int, Option(help="Right solutions kept of each problem.")] = 1,
+    hints: Annotated[int, Option(help="STaR: attempts with the answer as a hint, where none was right.")] = 0,
     strategy: Strategy = "chain-of-thought",
     options: terminal.Sets = None,
-    verifier: Annotated[
-        str | None, typer.Option(help="Says what is right; none: the known answer, else a vote.")
-    ] = None,
+    verifier: Annotated[str | None, Option(help="Says what is right; none: the known answer, else a vote.")] = None,
     params: Annotated[
-        list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the verifier.")
+        list[str] | None, Option("--param", metavar="KEY=VALUE", help="A parameter of the verifier.")
     ] = None,
-    threshold: Annotated[float, typer.Option(help="Its score from which on it is.")] = 0.5,
-    agree: Annotated[float, typer.Option(help="Share of attempts that a vote needs.")] = 0.6,
-    suffix: Annotated[str, typer.Option(help="Last line of each row's question.")] = "",
-    temperature: Annotated[float, typer.Option(help="Of the problems' writing.")] = 1.0,
+    threshold: Annotated[float, Option(help="Its score from which on it is.")] = 0.5,
+    agree: Annotated[float, Option(help="Share of attempts that a vote needs.")] = 0.6,
+    suffix: Annotated[str, Option(help="Last line of each row's question.")] = "",
+    temperature: Annotated[float, Option(help="Of the problems' writing.")] = 1.0,
     format: Format = None,
     model: terminal.Model = None,
     url: terminal.Url = None,

@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 
 import typer
+from typer import Option
 
 from reason_engine.cli.terminal import AsJson, show
 
@@ -15,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    port: int = typer.Option(8000, min=1, max=65535, help="The port that should be free."), as_json: AsJson = False
+    port: int = Option(8000, min=1, max=65535, help="The port that should be free."), as_json: AsJson = False
 ) -> None:
     """Check the machine; exits 1 where not even the bundled model can be served."""
     found = examine(port)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from reason_engine.cli import terminal
 
@@ -20,28 +21,24 @@ def add_to(app: typer.Typer) -> None:
     app.command("eval", help="Measure strategies on tasks: success with intervals, tokens spent, paired tests.")(eval_)
 
 
-Tasks = Annotated[
-    list[str] | None, typer.Argument(help="Tasks, as game24 or word-problems:steps=3-5; none: list them.")
-]
+Tasks = Annotated[list[str] | None, Argument(help="Tasks, as game24 or word-problems:steps=3-5; none: list them.")]
 
 
 def eval_(
     task: Tasks = None,
     strategies: Annotated[
         list[str],
-        typer.Option(
-            "--strategies", "-s", help="Names with commas between, each as NAME:key=value,key=value, or JSON."
-        ),
+        Option("--strategies", "-s", help="Names with commas between, each as NAME:key=value,key=value, or JSON."),
     ] = DEFAULT,
     model: terminal.Model = None,
     url: terminal.Url = None,
     engine: terminal.EngineName = "auto",
-    limit: Annotated[int | None, typer.Option(min=1, help="Problems of each task, drawn by the seed.")] = None,
+    limit: Annotated[int | None, Option(min=1, help="Problems of each task, drawn by the seed.")] = None,
     seed: terminal.Seed = 0,
-    data: Annotated[Path | None, typer.Option(help="Folder of public data sets, as DIR/game24/24.csv.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Keep answers and report here; a run that was cut goes on.")] = None,
+    data: Annotated[Path | None, Option(help="Folder of public data sets, as DIR/game24/24.csv.")] = None,
+    out: Annotated[Path | None, Option(help="Keep answers and report here; a run that was cut goes on.")] = None,
     concurrency: terminal.Concurrency = 4,
-    max_tokens: Annotated[int, typer.Option(min=0, help="Bound on each path; 0: the context's rest.")] = 0,
+    max_tokens: Annotated[int, Option(min=0, help="Bound on each path; 0: the context's rest.")] = 0,
     tokens: terminal.Tokens = None,
     seconds: terminal.Seconds = None,
     samples: terminal.Samples = None,

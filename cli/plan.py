@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from reason_engine.cli.terminal import AsJson, show
 from reason_engine.errors import SetupError
@@ -26,21 +27,19 @@ def several() -> None:
     """Keeps `prune` a word of its own while it is the only one."""
 
 
-Points = Annotated[
-    Path, typer.Option("--points", help="Points of pruning runs, as `reason compress prune` appends them.")
-]
-Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens of recovery instead.")]
+Points = Annotated[Path, Option("--points", help="Points of pruning runs, as `reason compress prune` appends them.")]
+Tokens = Annotated[int | None, Option(min=1, help="Tokens of recovery instead.")]
 
 
 @app.command()
 def prune(
     points: Points,
-    by: Annotated[str | None, typer.Option(help="The kind of pruning, where the file holds several.")] = None,
-    target_loss: Annotated[float | None, typer.Option(help="Loss that recovery shall reach.")] = None,
+    by: Annotated[str | None, Option(help="The kind of pruning, where the file holds several.")] = None,
+    target_loss: Annotated[float | None, Option(help="Loss that recovery shall reach.")] = None,
     tokens: Tokens = None,
-    size: Annotated[float | None, typer.Option(min=1, help="Parameters of a model before pruning.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Its pruned share, above 0 and below 1.")] = None,
-    base_loss: Annotated[float | None, typer.Option(help="Its loss before pruning.")] = None,
+    size: Annotated[float | None, Option(min=1, help="Parameters of a model before pruning.")] = None,
+    rate: Annotated[float | None, Option(help="Its pruned share, above 0 and below 1.")] = None,
+    base_loss: Annotated[float | None, Option(help="Its loss before pruning.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit the P2 law to pruning runs and say which recovery a loss needs.

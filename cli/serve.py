@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from reason_engine.cli.terminal import Knowledge, Threads
 from reason_engine.errors import RequestError, SetupError
@@ -31,45 +32,41 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     ctx: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="Checkpoint folder or hub name.")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, vllm, embedded or openai.")] = None,
-    strategy: Annotated[str | None, typer.Option("--strategy", "-s", help="For requests that name none.")] = None,
-    draft: Annotated[str | None, typer.Option(help="sam, ngram, suffix, model:PATH or eagle:PATH.")] = None,
+    model: Annotated[str | None, Argument(help="Checkpoint folder or hub name.")] = None,
+    engine: Annotated[str | None, Option(help="auto, vllm, embedded or openai.")] = None,
+    strategy: Annotated[str | None, Option("--strategy", "-s", help="For requests that name none.")] = None,
+    draft: Annotated[str | None, Option(help="sam, ngram, suffix, model:PATH or eagle:PATH.")] = None,
     adapters: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--adapter",
             metavar="NAME[=PATH]",
             help="An adapter that `reason train` made; NAME alone: in adapters/ beside the weights; repeatable.",
         ),
     ] = None,
     adapters_dir: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Folder that POST /v1/adapters may load from; repeatable.")
+        list[Path] | None, Option(metavar="DIR", help="Folder that POST /v1/adapters may load from; repeatable.")
     ] = None,
     reward_models: Annotated[
         list[str] | None,
-        typer.Option(
-            "--reward-model", metavar="NAME=PATH", help="A reward model, a folder or a pooling URL; repeatable."
-        ),
+        Option("--reward-model", metavar="NAME=PATH", help="A reward model, a folder or a pooling URL; repeatable."),
     ] = None,
     knowledge: Knowledge = None,
-    guard: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rules on requests and answers, YAML or JSON.")
-    ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to bind; beyond this machine only with a key.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one.")] = None,
+    guard: Annotated[Path | None, Option(metavar="FILE", help="Rules on requests and answers, YAML or JSON.")] = None,
+    host: Annotated[str | None, Option(help="Address to bind; beyond this machine only with a key.")] = None,
+    port: Annotated[int | None, Option(min=0, max=65535, help="0: any free one.")] = None,
     api_keys: Annotated[
-        list[str] | None, typer.Option("--api-key", help="Key that clients need; better in REASON_API_KEYS.")
+        list[str] | None, Option("--api-key", help="Key that clients need; better in REASON_API_KEYS.")
     ] = None,
-    open: Annotated[bool, typer.Option("--open", help="Serve beyond this machine without a key.")] = False,
-    served_name: Annotated[str | None, typer.Option(help="Name that clients ask for.")] = None,
-    upstream_url: Annotated[str | None, typer.Option(help="The endpoint behind --engine openai.")] = None,
-    context: Annotated[int | None, typer.Option(min=16, help="Tokens of prompt and answer together.")] = None,
+    open: Annotated[bool, Option("--open", help="Serve beyond this machine without a key.")] = False,
+    served_name: Annotated[str | None, Option(help="Name that clients ask for.")] = None,
+    upstream_url: Annotated[str | None, Option(help="The endpoint behind --engine openai.")] = None,
+    context: Annotated[int | None, Option(min=16, help="Tokens of prompt and answer together.")] = None,
     code_execution: Annotated[
-        bool, typer.Option("--allow-code", help="Let the verifier `code` run programs, in a sandbox.")
+        bool, Option("--allow-code", help="Let the verifier `code` run programs, in a sandbox.")
     ] = False,
     threads: Threads = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with any setting: reason_engine.settings.")] = None,
+    config: Annotated[Path | None, Option(help="YAML file with any setting: reason_engine.settings.")] = None,
 ) -> None:
     """Serve until stopped."""
     from reason_engine.settings import load_settings

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import typer
+from typer import Argument, Option
 
 from reason_engine.cli import terminal
 
@@ -16,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def solve(
-    question: str = typer.Argument(help="The question; `-` reads it from standard input."),
+    question: str = Argument(help="The question; `-` reads it from standard input."),
     model: terminal.Model = None,
     url: terminal.Url = None,
     engine: terminal.EngineName = "auto",
@@ -28,7 +29,7 @@ def solve(
     seed: terminal.Seed = 0,
     threads: terminal.Threads = None,
     knowledge: terminal.Knowledge = None,
-    trace: bool = typer.Option(False, "--trace", help="Print the search as a tree."),
+    trace: bool = Option(False, "--trace", help="Print the search as a tree."),
     as_json: terminal.AsJson = False,
 ) -> None:
     """Answer one question."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from typer import Argument
 
 from reason_engine.cli.terminal import AsJson, print_table, show
 
@@ -14,7 +15,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def strategies(
-    name: Annotated[str | None, typer.Argument(help="Show the options of this one.")] = None, as_json: AsJson = False
+    name: Annotated[str | None, Argument(help="Show the options of this one.")] = None, as_json: AsJson = False
 ) -> None:
     """List strategies, or the options of one."""
     from reason_engine.strategies import strategies as registry

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
+from typer import Argument, Option
 
 from reason_engine.cli.terminal import AsJson, RecipeFile, RecipeSets
 
@@ -21,18 +22,18 @@ METHODS = "sft, distill, dpo, kto, reward, process-reward, grpo, rloo, ppo, onli
 
 
 def train(
-    method: Annotated[str, typer.Argument(help=METHODS)],
+    method: Annotated[str, Argument(help=METHODS)],
     config: RecipeFile,
     settings: RecipeSets = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on from a checkpoint.")] = False,
+    fresh: Annotated[bool, Option("--fresh", help="Begin anew instead of going on from a checkpoint.")] = False,
     launch: Annotated[
-        str | None, typer.Option(help="Run in --gpus processes of this machine: replicated, fsdp2 or zero3.")
+        str | None, Option(help="Run in --gpus processes of this machine: replicated, fsdp2 or zero3.")
     ] = None,
     hand_over: Annotated[
-        str | None, typer.Option(metavar="verl", help="Write a job for another trainer instead (grpo, ppo).")
+        str | None, Option(metavar="verl", help="Write a job for another trainer instead (grpo, ppo).")
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs of a node, for --launch and --hand-over.")] = 8,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines, for --hand-over.")] = 1,
+    gpus: Annotated[int, Option(min=1, help="GPUs of a node, for --launch and --hand-over.")] = 8,
+    nodes: Annotated[int, Option(min=1, help="Machines, for --hand-over.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Train. The config is validated before anything heavy is imported."""

@@ -23,7 +23,7 @@ from reason_engine.contracts import Engine
 from reason_engine.engines.checkpoint.adapter_files import CONFIG, WEIGHTS
 from reason_engine.errors import ModelLoadError, UnknownModel
 from reason_engine.profile import FILE, Profile, read_profile
-from reason_engine.serving.api.errors import Refused, invalid
+from reason_engine.serving.api.errors import FINAL, Refused, invalid
 from reason_engine.strategies import strategies
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
@@ -75,9 +75,8 @@ class Adapters:
         if name in self._pending:
             raise _conflict(f"name: {name!r} is being loaded right now", "adapter_loading")
         if name in self.loaded and not replace:
-            raise _conflict(
-                f"name: an adapter {name!r} is loaded; unload it first, or send replace: true", "adapter_already_loaded"
-            )
+            why = f"name: an adapter {name!r} is loaded; unload it first, or send replace: true"
+            raise _conflict(why, "adapter_already_loaded")
         self._pending.add(name)
         try:
             profile = await asyncio.to_thread(_profile_of, folder)
@@ -133,20 +132,14 @@ def _profile_of(folder: Path) -> Profile | None:
 
 def _conflict(message: str, code: str) -> Refused:
     """409, which clients would try again by themselves."""
-    refused = Refused(409, message, code, param="name")
-    refused.headers = {"x-should-retry": "false"}
-    return refused
+    return Refused(409, message, code, param="name", headers=FINAL)
 
 
 def allowed_folder(path: str, roots: Sequence[Path]) -> Path:
     """The folder, links resolved. Raises RequestError kinds (403 outside `roots`, 404 where there is none)."""
     if not roots:
-        raise Refused(
-            403,
-            "path: this server loads no adapters while it runs; start it with --adapters-dir DIR",
-            "adapters_disabled",
-            param="path",
-        )
+        why = "path: this server loads no adapters while it runs; start it with --adapters-dir DIR"
+        raise Refused(403, why, "adapters_disabled", param="path")
     try:
         homes = [root.resolve() for root in roots]
         found = [target for home in homes if (target := (home / path).resolve()).is_relative_to(home)]

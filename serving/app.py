@@ -71,9 +71,9 @@ def create_app(engine: Engine, profile: Profile | None = None, settings: Setting
     )
     app.state.service = service
     app.state.refused = service.metrics.refused
-    for routes in (chat_routes, completion_routes, model_routes, adapter_routes, token_routes, state_routes):
-        app.include_router(routes(service))
-    app.include_router(page_routes())
+    for add_routes in (chat_routes, completion_routes, model_routes, adapter_routes, token_routes, state_routes):
+        add_routes(app.router, service)
+    page_routes(app.router)
     app.add_exception_handler(ReasonError, on_error)
     app.add_exception_handler(Exception, on_error)
     app.add_exception_handler(HTTPException, on_status)

@@ -56,10 +56,6 @@ class Service:
         except EngineError as error:
             return Health(ready=False, live=False, detail=str(error))
 
-    def models(self) -> tuple[str, ...]:
-        """The base model, then the adapters."""
-        return (self.name, *self.adapters.loaded)
-
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 BRANCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

@@ -6,6 +6,8 @@ import json
 import secrets
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from fastapi import APIRouter
@@ -43,9 +45,8 @@ from reason_engine.serving.service import Service
 from reason_engine.types import Problem, Structured
 
 
-def chat_routes(service: Service) -> APIRouter:
+def chat_routes(router: APIRouter, service: Service) -> None:
     """The chat route of one server."""
-    router = APIRouter()
 
     @router.post(
         "/v1/chat/completions",
@@ -59,8 +60,6 @@ def chat_routes(service: Service) -> APIRouter:
         body = chat_request(await read_object(request))
         prepared = _prepare(service, request, body)
         return await respond(request, prepared, ChatEncoder(prepared))
-
-    return router
 
 
 def _prepare(service: Service, request: Request, body: ChatRequest) -> PreparedChat:
@@ -176,13 +175,7 @@ class ChatEncoder(Encoder):
 
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         choices = [
-            {
-                "index": index,
-                "message": message_of(outcome, exclude=self._request.exclude),
-                "logprobs": self._logprobs(outcome),
-                "finish_reason": finish_reason(outcome),
-                "reason": reason_of(outcome, self._request.strategy),
-            }
+            {"index": index, "message": message_of(outcome, exclude=self._request.exclude), **self._end(outcome)}
             for index, outcome in enumerate(outcomes)
         ]
         head, usage = self._request.head("chat.completion"), usage_of(outcomes)
@@ -190,39 +183,27 @@ class ChatEncoder(Encoder):
 
     def delta(self, index: int, pieces: Sequence[Piece], events: Sequence[Event]) -> bytes:
         """What one choice gained: neighbouring pieces of a field joined, one chunk a field."""
-        runs: list[tuple[str, list[str]]] = []
-        for piece in pieces:
-            if runs and runs[-1][0] == piece.field:
-                runs[-1][1].append(piece.text)
-            else:
-                runs.append((piece.field, [piece.text]))
         start, out = self._starts[index], list[str]()
         if events:
             happened = json.dumps({"index": index, "events": [to_json(event) for event in events]})
             out.append(f'{start}}}, "finish_reason": null}}], "reason": {happened}}}\n\n')
-        for field, texts in runs:
-            text = _quote("".join(texts))
+        for field, run in groupby(pieces, attrgetter("field")):
+            text = _quote("".join([piece.text for piece in run]))
             body = f'"content": {text}' if field == "content" else f'"reasoning": {text}, "reasoning_content": {text}'
             out.append(f'{start}{body}}}, "finish_reason": null}}]}}\n\n')
         return "".join(out).encode("utf-8", "replace")
 
     def last(self, index: int, outcome: Outcome) -> bytes:
         tools = [{"index": i, **call} for i, call in enumerate(tool_calls_of(outcome.tool_calls))]
-        reason = reason_of(outcome, self._request.strategy)
-        choice = {
-            "index": index,
-            "delta": {"tool_calls": tools} if tools else {},
-            "logprobs": self._logprobs(outcome),
+        choice = {"index": index, "delta": {"tool_calls": tools} if tools else {}, **self._end(outcome)}
+        return self.chunk([choice], reason=choice["reason"]) if index == 0 else self.chunk([choice])
+
+    def _end(self, outcome: Outcome) -> dict[str, Any]:
+        return {
+            "logprobs": logprobs_of(outcome.logprobs, self._body.top_logprobs or 0) if self._body.logprobs else None,
             "finish_reason": finish_reason(outcome),
-            "reason": reason,
+            "reason": reason_of(outcome, self._request.strategy),
         }
-        return self.chunk([choice], reason=reason) if index == 0 else self.chunk([choice])
-
-    def usage(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        return usage_of(outcomes)
-
-    def _logprobs(self, outcome: Outcome) -> dict[str, Any] | None:
-        return logprobs_of(outcome.logprobs, self._body.top_logprobs or 0) if self._body.logprobs else None
 
 
 _quote = json.encoder.encode_basestring

@@ -33,9 +33,8 @@ from reason_engine.types import GenerateRequest, Limits, TokenLogprob
 DEFAULT_TOKENS = 16
 
 
-def completion_routes(service: Service) -> APIRouter:
+def completion_routes(router: APIRouter, service: Service) -> None:
     """The route of one server."""
-    router = APIRouter()
 
     @router.post(
         "/v1/completions",
@@ -49,8 +48,6 @@ def completion_routes(service: Service) -> APIRouter:
         body = completion_request(await read_object(request))
         prepared = _prepare(service, request, body)
         return await respond(request, prepared, TextEncoder(prepared))
-
-    return router
 
 
 def _prepare(service: Service, request: Request, body: CompletionRequest) -> PreparedCompletion:

@@ -39,8 +39,8 @@ M = TypeVar("M", bound=BaseModel)
 log = logging.getLogger("reason_engine.serving")
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-RETRY_BUSY, RETRY_DOWN = 1, 5
-"""Seconds in Retry-After."""
+RETRY_BUSY, RETRY_DOWN = {"retry-after": "1"}, {"retry-after": "5"}
+FINAL = {"x-should-retry": "false"}
 DEEPEST = 100
 """Levels of nested lists and objects that a body may have."""
 
@@ -49,11 +49,10 @@ class Refused(RequestError):
     """A request that this server turns away with a status of its own."""
 
     def __init__(
-        self, status: int, message: str, code: str, *, param: str | None = None, retry_after: int | None = None
+        self, status: int, message: str, code: str, *, param: str | None = None, headers: dict[str, str] | None = None
     ) -> None:
         super().__init__(message, param=param, code=code)
-        self.status = status
-        self.headers = {} if retry_after is None else {"retry-after": str(max(1, retry_after))}
+        self.status, self.headers = status, headers or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +84,10 @@ def failure(error: BaseException) -> Failure:
             return Failure(error.status, error.message, _code(error), error.param)
         case EngineBusy():
             message = str(error) or "the engine's queue is full"
-            return Failure(429, message, "queue_full", None, {"retry-after": str(RETRY_BUSY)})
+            return Failure(429, message, "queue_full", None, RETRY_BUSY)
         case EngineDead():
             message = f"the engine has stopped: {error}"
-            return Failure(503, message, "engine_dead", None, {"retry-after": str(RETRY_DOWN)})
+            return Failure(503, message, "engine_dead", None, RETRY_DOWN)
         case EngineError():
             return _final(f"the engine failed: {error}", "engine_error")
         case VerifierError():
@@ -104,7 +103,7 @@ def failure(error: BaseException) -> Failure:
 
 def _final(message: str, code: str) -> Failure:
     """What would fail again."""
-    return Failure(500, message, code, None, {"x-should-retry": "false"})
+    return Failure(500, message, code, None, FINAL)
 
 
 def invalid(param: str, why: str, code: str = "invalid_value") -> RequestError:

@@ -25,6 +25,7 @@ from reason_engine.runtime.events import Event
 from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.stream_text import Piece
 from reason_engine.serving.api.errors import failure
+from reason_engine.serving.api.messages import usage_of
 from reason_engine.serving.api.schema import StreamOptions
 
 FIRST = 0.25
@@ -132,9 +133,9 @@ class Encoder(ABC):
     def last(self, index: int, outcome: Outcome) -> bytes:
         """The final chunk of one choice."""
 
-    @abstractmethod
     def usage(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """What all choices cost."""
+        return usage_of(outcomes)
 
     def closing(self, outcomes: Sequence[Outcome]) -> bytes:
         """What follows the choices: the usage, where it was asked for."""

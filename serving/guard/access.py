@@ -77,7 +77,10 @@ class AccessGuard:
 
     def _refusal(self, path: str, headers: list[tuple[bytes, bytes]]) -> Refused | None:
         if not self._keys.allow(path, headers):
-            return Unauthorized()
+            why = "missing or wrong API key; send it as 'Authorization: Bearer KEY'"
+            # A browser then asks for the key as a password, so that the page can be opened.
+            login = {"www-authenticate": 'Basic realm="Reason Engine", charset="UTF-8"'}
+            return Refused(401, why, "invalid_api_key", headers=login)
         host = _value(headers, b"host")
         if self._hosts is not None and _hostname(host) not in self._hosts:
             return Refused(403, "this Host is not served; see the setting allowed_hosts", "host_not_allowed")
@@ -107,15 +110,6 @@ class AccessGuard:
 
     def _too_large(self) -> Refused:
         return Refused(413, f"the body is larger than {self._max_body} bytes", "request_too_large")
-
-
-class Unauthorized(Refused):
-    """No key, or a wrong one."""
-
-    def __init__(self) -> None:
-        super().__init__(401, "missing or wrong API key; send it as 'Authorization: Bearer KEY'", "invalid_api_key")
-        # A browser then asks for the key as a password, so that the page can be opened.
-        self.headers = {"www-authenticate": 'Basic realm="Reason Engine", charset="UTF-8"'}
 
 
 def accepted_hosts(bound: str, allowed: Collection[str]) -> frozenset[str] | None:
@@ -152,10 +146,7 @@ class Keys:
         if not self._digests or path in EXEMPT:
             return True
         given = digest_of(headers)
-        found = False
-        for digest in self._digests:
-            found |= hmac.compare_digest(given, digest)
-        return found
+        return sum(hmac.compare_digest(given, digest) for digest in self._digests) > 0  # all, whichever fits
 
 
 class OperatorKeys:
@@ -232,13 +223,8 @@ class AdmissionGate:
         self.check()
         # A request wider than the whole capacity runs alone rather than never.
         if self.held and self.held + sequences > self.capacity:
-            raise Refused(
-                429,
-                f"this server is full: {self.held} of {self.capacity} sequences are running and this request needs "
-                f"{sequences}",
-                "queue_full",
-                retry_after=RETRY_BUSY,
-            )
+            room = f"{self.held} of {self.capacity} sequences are running and this request needs {sequences}"
+            raise Refused(429, f"this server is full: {room}", "queue_full", headers=RETRY_BUSY)
         self.held += sequences
         self.requests += 1
         self._idle.clear()
@@ -253,11 +239,11 @@ class AdmissionGate:
     def check(self) -> None:
         """Raises Refused (503) while the server takes no work."""
         if self.dead:
-            raise Refused(503, f"the engine has stopped: {self.dead}", "engine_dead", retry_after=RETRY_DOWN)
+            raise Refused(503, f"the engine has stopped: {self.dead}", "engine_dead", headers=RETRY_DOWN)
         if self.draining:
-            raise Refused(503, "this server is shutting down", "draining", retry_after=RETRY_DOWN)
+            raise Refused(503, "this server is shutting down", "draining", headers=RETRY_DOWN)
         if self.loading:
-            raise Refused(503, "the model is still loading", "loading", retry_after=RETRY_DOWN)
+            raise Refused(503, "the model is still loading", "loading", headers=RETRY_DOWN)
 
     def end(self) -> None:
         """The time to finish is over: what still runs is refused."""
@@ -266,7 +252,7 @@ class AdmissionGate:
     async def over(self) -> NoReturn:
         """Raises Refused (503) once the time to finish is over."""
         await self._over.wait()
-        raise Refused(503, "this server is shutting down", "draining", retry_after=RETRY_DOWN)
+        raise Refused(503, "this server is shutting down", "draining", headers=RETRY_DOWN)
 
     async def idle(self) -> None:
         """Wait until no request is running."""

@@ -50,8 +50,7 @@ class ContentGuard:
     async def stops(self, caller: str | None, texts: Sequence[str]) -> str | None:
         """The rule that stops a request which holds these texts."""
         matchers, classifiers = self._rules_on("requests", caller)
-        found = await find_violation(matchers, texts)
-        found = found or await self._classify(classifiers, "\n\n".join(texts))
+        found = await find_violation(matchers, texts) or await self._classify(classifiers, "\n\n".join(texts))
         if found:
             self._on_stop(found, "requests")
         return found
@@ -104,10 +103,9 @@ def asked_texts(problem: Problem, rest: Mapping[str, Any]) -> list[str]:
         texts += [turn.content, turn.reasoning or "", turn.name or ""]
         texts += [text for call in turn.tool_calls for text in (call.name, call.arguments)]
     named = {key: value for key, value in rest.items() if key in _READ_WITH_NAMES}
-    others = {
-        key: value for key, value in rest.items() if key not in (*_READ_WITH_NAMES, "messages", "model", "prompt")
-    }
-    return [text for text in (*texts, *strings(list(others.values())), *strings(named, keys=True)) if text]
+    known = (*named, "messages", "model", "prompt")
+    others = [value for key, value in rest.items() if key not in known]
+    return [text for text in (*texts, *strings(others), *strings(named, keys=True)) if text]
 
 
 _READ_WITH_NAMES = ("tools", "response_format")
@@ -152,12 +150,14 @@ async def classified(rule: ClassifierRule, text: str, engine: Engine) -> bool:
 
 async def _model(rule: ClassifierRule, text: str, engine: Engine) -> float:
     prompt = engine.render_chat([Message("user", _format_prompt(rule, text))], think=False)
-    choice = await engine.choose(ChoiceRequest(_request_id(), prompt, rule.options))
+    choice = await engine.choose(ChoiceRequest(f"guard-{uuid.uuid4().hex}", prompt, rule.options))
     return choice.probabilities[0]
 
 
 async def _head(rule: ClassifierRule, text: str, engine: Engine) -> float:
-    scores = await engine.score(ScoreRequest(_request_id(), (_format_prompt(rule, text),), "reward", rule.model))
+    scores = await engine.score(
+        ScoreRequest(f"guard-{uuid.uuid4().hex}", (_format_prompt(rule, text),), "reward", rule.model)
+    )
     return scores.values[0][0]
 
 
@@ -187,7 +187,3 @@ def _slices(rule: ClassifierRule, text: str, engine: Engine) -> Iterator[str]:
 
 def _format_prompt(rule: ClassifierRule, text: str) -> str:
     return (rule.prompt or "{text}").replace("{text}", text)
-
-
-def _request_id() -> str:
-    return f"guard-{uuid.uuid4().hex}"
