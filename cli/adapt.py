@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from reason_engine.cli.terminal import AsJson, RecipeFile, RecipeSets, command_line, show
+from reason_engine.cli.terminal import AsJson, RecipeFile, RecipeSets, command_line, print_result
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,7 +30,4 @@ def adapt(
     prepared = load(AdaptConfig, config, settings or ())
     lines = as_json or not sys.stdout.isatty()
     report = work(prepared, fresh=fresh, command=command_line(), tell=reporter(sys.stdout, lines))
-    if as_json:
-        show({"report": str(prepared.out / "report.json")})
-    else:
-        typer.echo(report)
+    print_result({"report": str(prepared.out / "report.json")}, report, as_json)

@@ -56,10 +56,7 @@ def calibrate(
         command=terminal.command_line(),
     )
     policy = asyncio.run(fit(options, _progress(as_json)))
-    if as_json:
-        terminal.show({"policy": policy.model_dump(mode="json")})
-    else:
-        print(table(policy))
+    terminal.print_result({"policy": policy.model_dump(mode="json")}, table(policy), as_json)
 
 
 def table(policy: Policy) -> str:

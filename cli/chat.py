@@ -79,7 +79,7 @@ async def converse(talk: Chat) -> None:
         elif word == "/trace":
             talk.trace()
         elif word == "/strategy":
-            talk.use(rest.strip() or None)
+            talk.change(rest.strip() or None, {})
         elif word == "/set":
             talk.set(rest.strip())
         elif word.startswith("/"):
@@ -111,10 +111,6 @@ class Chat:
         self._turns.clear()
         self._last = None
 
-    def use(self, strategy: str | None) -> None:
-        """Answer with this strategy; its options start at their defaults."""
-        self._change(strategy, {})
-
     def set(self, pair: str) -> None:
         """Set an option of the strategy; nothing forgets all of them."""
         try:
@@ -122,7 +118,7 @@ class Chat:
         except ReasonError as error:
             self._refuse(error)
         else:
-            self._change(self._options.strategy, values)
+            self.change(self._options.strategy, values)
 
     def trace(self) -> None:
         """The whole tree of the last answer."""
@@ -161,7 +157,8 @@ class Chat:
         self.console.print(printable(reply.content), markup=False, highlight=False)
         self.console.print(summary(reply.reason, reply.usage), style="dim", markup=False)
 
-    def _change(self, strategy: str | None, values: dict[str, object]) -> None:
+    def change(self, strategy: str | None, values: dict[str, object]) -> None:
+        """Answer with this strategy and these options; all others are at their defaults."""
         from dataclasses import replace
 
         from reason_engine.cli.terminal.ask import pick_strategy

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from reason_engine.cli.terminal import AsJson, show
+from reason_engine.cli.terminal import AsJson, print_result
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +36,5 @@ def compress(
 
     prepared = prepare(method, config, settings or ())
     report = run(method, prepared, model, out, reporter(sys.stdout, as_json))
-    if as_json:
-        show({"report": report, "out": str(out)})
-    else:
-        print(f"{(out / 'report.md').read_text('utf-8')}\nwritten to {out}")
+    text = (out / "report.md").read_text("utf-8")
+    print_result({"report": report, "out": str(out)}, f"{text}\nwritten to {out}", as_json)

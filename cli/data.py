@@ -76,10 +76,7 @@ def check(
 
     found = check(files, format=format, tokenizer=tokenizer, shown=shown)
     for one in found:
-        if as_json:
-            terminal.show(one.to_json())
-        else:
-            typer.echo(describe(one))
+        terminal.print_result(one.to_json(), describe(one), as_json)
     if any(one.bad for one in found):
         raise typer.Exit(2)
 
@@ -119,17 +116,12 @@ def filter_(
 
     if len(paths) < 2:
         raise SetupError("filter needs at least one file to read and one to write: IN... OUT")
-    given = {
-        "near": near or None, "languages": tuple(languages or ()), "against": tuple(against or ()),
-    }  # fmt: skip
+    given = {"near": near or None, "languages": tuple(languages or ()), "against": tuple(against or ())}
     config = _config(FilterConfig, ctx, given)
     count = _counter("rows")
     found = filter_files(paths[:-1], paths[-1], config, lambda read, kept: count(read))
     terminal.show_status("")
-    if as_json:
-        terminal.show(found.to_json())
-    else:
-        typer.echo(describe(found))
+    terminal.print_result(found.to_json(), describe(found), as_json)
 
 
 @app.command("augment")
@@ -224,9 +216,8 @@ def synthesize(
     from reason_engine.data.synthesize.synthesize import SynthesizeConfig, synthesize
     from reason_engine.data.synthesize.teacher import Teacher, TeacherOptions
 
-    config = _config(
-        SynthesizeConfig, ctx, {"options": terminal.parse_sets(options), "params": terminal.parse_sets(params)}
-    )
+    given = {"options": terminal.parse_sets(options), "params": terminal.parse_sets(params)}
+    config = _config(SynthesizeConfig, ctx, given)
 
     async def work(teacher: Teacher | None) -> Account:
         assert teacher is not None
@@ -252,10 +243,7 @@ def _run(work: Callable[[Any], Any], target: TeacherOptions | None, as_json: boo
 
     account = asyncio.run(go())
     terminal.show_status("")
-    if as_json:
-        terminal.show(account.to_json())
-    else:
-        typer.echo(account.describe())
+    terminal.print_result(account.to_json(), account.describe(), as_json)
 
 
 def _config(kind: type[Config], ctx: typer.Context, given: Mapping[str, Any]) -> Config:

@@ -81,11 +81,8 @@ def _version(package: str) -> str | None:
 
 def _extra(name: str, package: str) -> Check:
     found = _version(package)
-    return Check(
-        f"[{name}]",
-        found is not None,
-        f"{package} {found}" if found else f"optional: pip install 'reason-engine[{name}]'",
-    )
+    detail = f"{package} {found}" if found else f"optional: pip install 'reason-engine[{name}]'"
+    return Check(f"[{name}]", found is not None, detail)
 
 
 def _free(port: int) -> bool:

@@ -60,23 +60,13 @@ def eval_(
     if not task:
         print("\n".join(tasks))
         return
-    plan = EvalPlan(
-        tuple(parse_specs(task, "task")),
-        tuple(parse_specs(strategies, "strategy")),
-        limit=limit,
-        seed=seed,
-        data=data,
-        concurrency=concurrency,
-    )
+    tried = tuple(parse_specs(task, "task")), tuple(parse_specs(strategies, "strategy"))
+    plan = EvalPlan(*tried, limit=limit, seed=seed, data=data, concurrency=concurrency)
     key = os.environ.get("REASON_API_KEY")
-    target = EvalTarget(
-        model, url, engine, threads, terminal.limits(tokens, seconds, samples), max_tokens, key, knowledge
-    )
+    budget = terminal.limits(tokens, seconds, samples)
+    target = EvalTarget(model, url, engine, threads, budget, max_tokens, key, knowledge)
     report = asyncio.run(run(plan, target, out, terminal.command_line(), _progress(as_json)))
-    if as_json:
-        terminal.show({"report": asdict(report)})
-    else:
-        print(markdown(report))
+    terminal.print_result({"report": asdict(report)}, markdown(report), as_json)
 
 
 def _progress(as_json: bool):
@@ -86,7 +76,6 @@ def _progress(as_json: bool):
         if as_json:
             terminal.show({"done": done, "total": total, "record": asdict(record)})
         else:
-            end = "\n" if done == total else ""
-            terminal.show_status(f"{done}/{total}  {record.task}  {record.strategy}", end)
+            terminal.show_status(f"{done}/{total}  {record.task}  {record.strategy}", "\n" if done == total else "")
 
     return tell

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from reason_engine.cli.terminal import AsJson, show
+from reason_engine.cli.terminal import AsJson, print_result
 from reason_engine.errors import SetupError
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ def prune(
         raise SetupError("--target-loss and --tokens exclude each other")
     rows = of_kind(read_points(points), by)
     found = predict(rows, by, _goals(rows, (size, rate, base_loss), target_loss, tokens))
-    if as_json:
-        show(found.to_json())
-    else:
-        print(text(found))
+    print_result(found.to_json(), text(found), as_json)
 
 
 def text(found: PruningForecast) -> str:

@@ -119,13 +119,19 @@ def start(settings: Settings) -> None:
     if wanted := process_environment(kind):
         # What is preloaded is decided when a process starts; the new one finds the variables set and goes on.
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **wanted})
+    from reason_engine.strategies import strategies
+    from reason_engine.verifiers.code import Sandbox
+
     engine = open_engine(settings, inline=False)
     profile = profile_of(settings)
     if settings.strategy:
-        _check_strategy(settings.strategy)
+        try:
+            strategies.get(settings.strategy)
+        except RequestError as error:
+            raise SetupError(f"--strategy: {error}") from None
     _check_port(settings.host, settings.port)
-    if settings.code_execution:
-        _check_sandbox()
+    if settings.code_execution and (reason := asyncio.run(Sandbox().probe())):
+        raise SetupError(f"--allow-code: programs cannot be limited on this machine: {reason}")
     settings = settings.model_copy(update={"served_name": served_name(settings)})
     _check_adapters(settings, kind)
     print(f"loading {settings.served_name} ({kind} engine) …", file=sys.stderr, flush=True)
@@ -181,15 +187,6 @@ def banner(settings: Settings, kind: str, description: str, port: int) -> str:
     return "\n".join(lines)
 
 
-def _check_strategy(name: str) -> None:
-    from reason_engine.strategies import strategies
-
-    try:
-        strategies.get(name)
-    except RequestError as error:
-        raise SetupError(f"--strategy: {error}") from None
-
-
 def _check_adapters(settings: Settings, kind: str) -> None:
     """Say what is wrong with an adapter before the model is loaded, not after."""
     from reason_engine.engines.checkpoint.adapter_files import only_lora, read_adapter
@@ -211,15 +208,6 @@ def _check_adapters(settings: Settings, kind: str) -> None:
             if kind == "vllm":
                 only_lora(file, "vLLM")
         read_profile(Path(path))
-
-
-def _check_sandbox() -> None:
-    import asyncio
-
-    from reason_engine.verifiers.code import Sandbox
-
-    if reason := asyncio.run(Sandbox().probe()):
-        raise SetupError(f"--allow-code: programs cannot be limited on this machine: {reason}")
 
 
 def _check_port(host: str, port: int) -> None:

@@ -30,10 +30,7 @@ def strategies(
         options = kinds[0][1].model_json_schema()["properties"]
         print_table(
             ("option", "default", "range", "what it is"),
-            [
-                (key, field.get("default"), _range(field), field.get("description", ""))
-                for key, field in options.items()
-            ],
+            [(key, one.get("default"), _range(one), one.get("description", "")) for key, one in options.items()],
         )
     else:
         rows = [(each, kind.summary, kind.paper) for each, kind in kinds]

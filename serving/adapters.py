@@ -79,7 +79,7 @@ class Adapters:
             raise _conflict(why, "adapter_already_loaded")
         self._pending.add(name)
         try:
-            profile = await asyncio.to_thread(_profile_of, folder)
+            profile = await asyncio.to_thread(read_profile, folder) if (folder / FILE).is_file() else None
             fresh = AdapterVersion(self._engine_name(name), profile)
             assert fresh.name is not None
             await self._engine.load_adapter(fresh.name, str(folder))
@@ -124,10 +124,6 @@ def check_name(name: str, base: str) -> None:
     if name == base or name in strategies:
         kind = "the served model" if name == base else "a strategy"
         raise invalid("name", f"{name!r} is {kind}")
-
-
-def _profile_of(folder: Path) -> Profile | None:
-    return read_profile(folder) if (folder / FILE).is_file() else None
 
 
 def _conflict(message: str, code: str) -> Refused:

@@ -67,7 +67,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = own = CollectorRegistry()
 
-        def counter(name: str, what: str, *labels: str) -> Counter:
+        def count(name: str, what: str, *labels: str) -> Counter:
             return Counter(f"reason_{name}", what, labels, registry=own)
 
         def gauge(name: str, what: str) -> Gauge:
@@ -76,19 +76,17 @@ class Metrics:
         def histogram(name: str, what: str, buckets: Sequence[float]) -> Histogram:
             return Histogram(f"reason_{name}", what, ("strategy",), buckets=buckets, registry=own)
 
-        self.requests = counter("requests", "requests by outcome", "strategy", "outcome")
+        self.requests = count("requests", "requests by outcome", "strategy", "outcome")
         self.seconds = histogram("request_seconds", "duration of a request", SECONDS)
         self.branches = histogram("branches", "generated sequences of a request", BRANCHES)
-        self.tokens = counter("engine_tokens", "generated tokens: in the answer's content or not", "role")
-        self.prompt_tokens = counter("prompt_tokens", "prompt tokens of all internal calls")
-        self.cached_tokens = counter("cached_tokens", "of these, found in the prefix cache")
-        self.drafted = counter("draft_tokens", "drafted tokens that were right or wrong", "outcome")
+        self.tokens = count("engine_tokens", "generated tokens: in the answer's content or not", "role")
+        self.prompt_tokens = count("prompt_tokens", "prompt tokens of all internal calls")
+        self.cached_tokens = count("cached_tokens", "of these, found in the prefix cache")
+        self.drafted = count("draft_tokens", "drafted tokens that were right or wrong", "outcome")
         self.draft_failures = gauge("draft_failures", "requests whose drafter failed; they went on without")
-        self.exhausted = counter("budget_exhausted", "runs cut by their budget", "limit")
-        self.rejections = counter("rejections", "requests refused before any work", "reason")
-        self.stops = counter(
-            "guard_stops", "requests and answers that a rule of the operator's stopped", "rule", "where"
-        )
+        self.exhausted = count("budget_exhausted", "runs cut by their budget", "limit")
+        self.rejections = count("rejections", "requests refused before any work", "reason")
+        self.stops = count("guard_stops", "requests and answers that a rule of the operator's stopped", "rule", "where")
         self.trace_dropped = gauge("trace_dropped", "traces that left the ring")
         self.running = gauge("sequences_running", "sequences running in the engine")
         self.waiting = gauge("sequences_waiting", "sequences waiting in the engine")

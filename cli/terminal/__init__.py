@@ -72,6 +72,11 @@ def show(value: Mapping[str, Any]) -> None:
     print(json.dumps(value, ensure_ascii=False), file=sys.stdout, flush=True)
 
 
+def print_result(value: Mapping[str, Any], text: str, as_json: bool) -> None:
+    """What a command found: one JSON object, or its text."""
+    print(json.dumps(value, ensure_ascii=False) if as_json else text, flush=True)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     """Rows under their headings, as wide as the terminal."""
     from rich.console import Console

@@ -65,13 +65,12 @@ def asker(model: str | None, url: str | None, engine: str, threads: int | None, 
             raise SetupError("--knowledge and --url exclude each other: a server has its own documents")
         return Remote(url)
 
+    from reason_engine.contracts import Powers
     from reason_engine.engines.open import open_engine, profile_of
     from reason_engine.settings import load_settings
-
-    settings = load_settings({"model": model, "engine": engine, "threads": threads, "knowledge": knowledge})
-    from reason_engine.contracts import Powers
     from reason_engine.verifiers.code import Sandbox
 
+    settings = load_settings({"model": model, "engine": engine, "threads": threads, "knowledge": knowledge})
     powers = Powers(Sandbox() if settings.code_execution else None, settings.satisfaction)
     local = open_engine(settings, inline=True)
     library = None
@@ -82,41 +81,41 @@ def asker(model: str | None, url: str | None, engine: str, threads: int | None, 
     return Local(local, profile_of(settings), powers, library)
 
 
+@dataclass(frozen=True)
 class Local:
     """An engine in this process. Documents are used unless the strategy's `knowledge` is set to false."""
 
-    def __init__(
-        self, engine: Engine, profile: Profile, powers: Powers | None = None, library: Library | None = None
-    ) -> None:
-        self._engine, self._profile, self._powers = engine, profile, powers
-        self._library = library
+    engine: Engine
+    profile: Profile
+    powers: Powers | None = None
+    library: Library | None = None
 
     async def __aenter__(self) -> Local:
-        await self._engine.start()
-        if self._library:
-            await self._library.open()
+        await self.engine.start()
+        if self.library:
+            await self.library.open()
         return self
 
     async def __aexit__(self, *why: object) -> None:
-        await self._engine.close()
+        await self.engine.close()
 
     async def ask(self, turns: Sequence[Message], options: AskOptions, *, publish: Publish = ignore) -> Reply:
         """Run the strategy here. Raises what `solve` raises."""
         from reason_engine.runtime.solve import solve
         from reason_engine.serving.api.messages import reason_of, usage_of
 
-        if self._library:
+        if self.library:
             options = replace(options, values={"knowledge": True, **options.values})
         strategy = pick_strategy(options)
         outcome = await solve(
             strategy,
             Problem(turns[-1].content, tuple(turns[:-1])),
-            self._engine,
-            profile=self._profile,
+            self.engine,
+            profile=self.profile,
             limits=options.limits,
             seed=options.seed,
-            powers=self._powers,
-            knowledge=self._library,
+            powers=self.powers,
+            knowledge=self.library,
             publish=publish,
         )
         reason = reason_of(outcome, strategy.title)

@@ -20,25 +20,9 @@ from reason_engine.runtime.events import Event, to_json
 from reason_engine.runtime.outcome import Outcome
 from reason_engine.runtime.solve import solve
 from reason_engine.runtime.stream_text import Piece
+from reason_engine.serving.api import messages, schema
 from reason_engine.serving.api.errors import read_object
-from reason_engine.serving.api.messages import (
-    finish_reason,
-    logprobs_of,
-    message_of,
-    read_messages,
-    reason_of,
-    tool_calls_of,
-    usage_of,
-)
 from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, check_width, limits_of, respond, sampling_of
-from reason_engine.serving.api.schema import (
-    ChatRequest,
-    StrategyChoice,
-    chat_request,
-    choose_strategy,
-    generation_of,
-    split_model,
-)
 from reason_engine.serving.api.stream import Encoder
 from reason_engine.serving.guard.content_guard import asked_texts
 from reason_engine.serving.service import Service
@@ -48,26 +32,21 @@ from reason_engine.types import Problem, Structured
 def chat_routes(router: APIRouter, service: Service) -> None:
     """The chat route of one server."""
 
-    @router.post(
-        "/v1/chat/completions",
-        openapi_extra=generation_of(ChatRequest),
-        response_model=None,
-        summary="Answer a conversation",
-    )
+    @router.post("/v1/chat/completions", summary="Answer a conversation", **schema.generation_of(schema.ChatRequest))
     async def chat(request: Request) -> Response:
         """OpenAI's chat completions, with `reasoning` and `budget`; see /v1/strategies for the strategies."""
         service.gate.check()
-        body = chat_request(await read_object(request))
+        body = schema.chat_request(await read_object(request))
         prepared = _prepare(service, request, body)
         return await respond(request, prepared, ChatEncoder(prepared))
 
 
-def _prepare(service: Service, request: Request, body: ChatRequest) -> PreparedChat:
+def _prepare(service: Service, request: Request, body: schema.ChatRequest) -> PreparedChat:
     """Everything that is known before the engine is asked. Raises RequestError."""
     engine, settings = service.engine, service.settings
-    adapter, suffix = split_model(body.model, service.name, service.adapters.loaded)
-    choice = choose_strategy(body.reasoning, suffix, body.reasoning_effort, settings.strategy)
-    history, question, tail = read_messages(body.messages)
+    adapter, suffix = schema.split_model(body.model, service.name, service.adapters.loaded)
+    choice = schema.choose_strategy(body.reasoning, suffix, body.reasoning_effort, settings.strategy)
+    history, question, tail = messages.read_messages(body.messages)
     structured = _structured(body, engine.caps)
     top = (body.top_logprobs or 0) if body.logprobs else None
     if top is not None and (reported := engine.caps.logprobs) < top:
@@ -96,7 +75,7 @@ def _prepare(service: Service, request: Request, body: ChatRequest) -> PreparedC
     )
 
 
-def _structured(body: ChatRequest, caps: Capabilities) -> Structured | None:
+def _structured(body: schema.ChatRequest, caps: Capabilities) -> Structured | None:
     """What `response_format` asks of the text. Raises CapabilityMissing where the engine cannot hold it."""
     wanted = body.response_format
     if body.tools and body.tool_choice not in (None, "auto", "none") and not caps.structured:
@@ -119,8 +98,8 @@ class PreparedChat(Prepared):
     prefix = "chatcmpl"
     prompt_field = "messages"
 
-    body: ChatRequest
-    choice: StrategyChoice
+    body: schema.ChatRequest
+    choice: schema.StrategyChoice
     problem: Problem
     seed: int
     think: bool | None
@@ -174,11 +153,9 @@ class ChatEncoder(Encoder):
         self.first = self.chunk([{"index": i, "delta": role, "finish_reason": None} for i in each])
 
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        choices = [
-            {"index": index, "message": message_of(outcome, exclude=self._request.exclude), **self._end(outcome)}
-            for index, outcome in enumerate(outcomes)
-        ]
-        head, usage = self._request.head("chat.completion"), usage_of(outcomes)
+        written = [messages.message_of(outcome, exclude=self._request.exclude) for outcome in outcomes]
+        choices = [{"index": i, "message": written[i], **self._end(one)} for i, one in enumerate(outcomes)]
+        head, usage = self._request.head("chat.completion"), messages.usage_of(outcomes)
         return {**head, "choices": choices, "usage": usage, "reason": choices[0]["reason"]}
 
     def delta(self, index: int, pieces: Sequence[Piece], events: Sequence[Event]) -> bytes:
@@ -194,15 +171,17 @@ class ChatEncoder(Encoder):
         return "".join(out).encode("utf-8", "replace")
 
     def last(self, index: int, outcome: Outcome) -> bytes:
-        tools = [{"index": i, **call} for i, call in enumerate(tool_calls_of(outcome.tool_calls))]
+        tools = [{"index": i, **call} for i, call in enumerate(messages.tool_calls_of(outcome.tool_calls))]
         choice = {"index": index, "delta": {"tool_calls": tools} if tools else {}, **self._end(outcome)}
         return self.chunk([choice], reason=choice["reason"]) if index == 0 else self.chunk([choice])
 
     def _end(self, outcome: Outcome) -> dict[str, Any]:
         return {
-            "logprobs": logprobs_of(outcome.logprobs, self._body.top_logprobs or 0) if self._body.logprobs else None,
-            "finish_reason": finish_reason(outcome),
-            "reason": reason_of(outcome, self._request.strategy),
+            "logprobs": messages.logprobs_of(outcome.logprobs, self._body.top_logprobs or 0)
+            if self._body.logprobs
+            else None,
+            "finish_reason": messages.finish_reason(outcome),
+            "reason": messages.reason_of(outcome, self._request.strategy),
         }
 
 

@@ -36,12 +36,7 @@ DEFAULT_TOKENS = 16
 def completion_routes(router: APIRouter, service: Service) -> None:
     """The route of one server."""
 
-    @router.post(
-        "/v1/completions",
-        openapi_extra=generation_of(CompletionRequest),
-        response_model=None,
-        summary="Continue a text",
-    )
+    @router.post("/v1/completions", summary="Continue a text", **generation_of(CompletionRequest))
     async def completions(request: Request) -> Response:
         """OpenAI's plain completions; no strategy runs here."""
         service.gate.check()

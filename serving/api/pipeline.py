@@ -49,8 +49,6 @@ SLICE = 16_384
 
 
 # prepare ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(ABC):
     """A checked request. `prompt_field` is where its body has the prompt; `prefix` opens its id."""
@@ -168,8 +166,6 @@ def _capped(name: str, given: float | None, cap: float) -> float:
 
 
 # run --------------------------------------------------------------------------------------------------------------
-
-
 async def respond(request: Request, prepared: Prepared, encoder: Encoder) -> Response:
     """Run a prepared request and answer it, whole or streamed."""
     options = prepared.body.stream_options
@@ -208,11 +204,14 @@ async def run(request: Prepared, feed: Feed | None = None) -> list[Outcome]:
         except Exception as error:  # ungroup: the client gets what failed first
             cause = first_error(error)
             if isinstance(cause, ContextLengthExceeded):
-                cause = _too_long(cause.message, request.prompt_field)
+                cause = ContextLengthExceeded(cause.message, param=request.prompt_field)
             _account_unanswered(request, cause)
             raise cause from None
         outcomes = active.outcomes()
-        _account(request, outcomes, time.monotonic() - started)
+        if request.strategy is None:
+            service.metrics.drafts(total_usage(outcomes))
+        else:
+            service.metrics.answered(request.strategy, outcomes, time.monotonic() - started)
         return outcomes
 
 
@@ -230,12 +229,8 @@ async def _check_length(texts: Sequence[str], engine: Engine) -> None:
             count += len(engine.tokenize(text[start : start + SLICE]))
             if count > context + SLICE // 64:
                 why = f"the prompt has more than {context} tokens, which is this model's context, answer included"
-                raise _too_long(why, None)
+                raise ContextLengthExceeded(why)
             await asyncio.sleep(0)
-
-
-def _too_long(message: str, param: str | None) -> ContextLengthExceeded:
-    return ContextLengthExceeded(message, param=param, code="context_length_exceeded")
 
 
 class ActiveRequest:
@@ -304,17 +299,6 @@ def text_outcome(
         run_id, text, None, (), finish_reason, Answer(), stopped, usage or Usage(), {}, 0, 0, 0, 0.0,
         Trace((), {"id": run_id}), tuple(logprobs),
     )  # fmt: skip
-
-
-# account ----------------------------------------------------------------------------------------------------------
-
-
-def _account(request: Prepared, outcomes: list[Outcome], seconds: float) -> None:
-    """A request that got its answer."""
-    if request.strategy is None:
-        request.service.metrics.drafts(total_usage(outcomes))
-    else:
-        request.service.metrics.answered(request.strategy, outcomes, seconds)
 
 
 def _account_unanswered(request: Prepared, why: str | BaseException) -> None:

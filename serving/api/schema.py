@@ -219,11 +219,7 @@ def _check_tools(body: ChatRequest) -> None:
 
 
 # which model and strategy ------------------------------------------------------------------------------------------
-
-
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
-WIDE = ("xhigh", "max")
-"""Efforts that may run 64 paths at once."""
 CLIENT_KEYS = {
     **dict.fromkeys(("effort", "summary", "generate_summary"), str),
     "max_tokens": int,
@@ -261,7 +257,7 @@ def _by_effort(effort: str) -> tuple[str, Mapping[str, Any]]:
     """The strategy that stands for a `reasoning_effort`, with its settings."""
     if effort in ("none", "minimal"):
         return "direct", {}
-    return "auto", {"effort": effort, "n": 64 if effort in WIDE else 16}
+    return "auto", {"effort": effort, "n": 64 if effort in ("xhigh", "max") else 16}
 
 
 def choose_strategy(
@@ -306,8 +302,6 @@ def _check_client_keys(given: Mapping[str, Any]) -> None:
 
 
 # /openapi.json ----------------------------------------------------------------------------------------------------
-
-
 ERROR: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
@@ -315,12 +309,8 @@ ERROR: dict[str, Any] = {
         "error": {
             "type": "object",
             "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
+            "properties": {key: {"type": "string"} for key in ("message", "type")}
+            | {key: {"type": ["string", "null"]} for key in ("param", "code")},
         }
     },
 }
@@ -372,10 +362,11 @@ def inlined(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def generation_of(model: type[Sampled]) -> dict[str, Any]:
-    """`openapi_extra` of a route that generates, whole or streamed."""
+    """The options of a route that generates, whole or streamed."""
     schema = inlined(model)
     if "messages" in schema["properties"]:
         schema["properties"]["messages"]["items"] = MESSAGE
     whole, streamed = {"schema": {"type": "object"}}, {"schema": {"type": "string"}}
     both = {"application/json": whole, "text/event-stream": streamed}
-    return {**body_of(schema), "responses": {"200": {"description": "the answer", "content": both}}}
+    answers = {"responses": {"200": {"description": "the answer", "content": both}}}
+    return {"openapi_extra": {**body_of(schema), **answers}, "response_model": None}
