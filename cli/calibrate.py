@@ -18,15 +18,13 @@ def add_to(app: typer.Typer) -> None:
     app.command("calibrate", help="Measure the strategies on a model and fit what `auto` does with it.")(calibrate)
 
 
-Tasks = Annotated[list[str], Argument(help="Tasks, as mix or word-problems:steps=3-5.")]
-Only = Annotated[list[str] | None, Option("--strategies", "-s", help="Only these, with commas between; default: all.")]
-
-
 def calibrate(
-    task: Tasks,
+    task: Annotated[list[str], Argument(help="Tasks, as mix or word-problems:steps=3-5.")],
     model: terminal.Model = None,
     engine: terminal.EngineName = "auto",
-    strategies: Only = None,
+    strategies: Annotated[
+        list[str] | None, Option("--strategies", "-s", help="Only these, with commas between; default: all.")
+    ] = None,
     limit: Annotated[int, Option(min=1, help="Development problems of each task.")] = 100,
     seed: terminal.Seed = 0,
     within: Annotated[float, Option(min=0, max=100, help="Points of success that a cheaper plan may lack.")] = 1.0,
@@ -55,7 +53,11 @@ def calibrate(
         out=out,
         command=terminal.command_line(),
     )
-    policy = asyncio.run(fit(options, _progress(as_json)))
+
+    def tell(task: str, strategy: str, done: int, total: int) -> None:
+        terminal.show_progress(done, total, task, strategy, {"task": task, "strategy": strategy}, as_json)
+
+    policy = asyncio.run(fit(options, tell))
     terminal.print_result({"policy": policy.model_dump(mode="json")}, table(policy), as_json)
 
 
@@ -78,13 +80,3 @@ def table(policy: Policy) -> str:
         lines.append("")
     left_out: dict[str, str] = policy.made.get("left_out") or {}
     return "\n".join([*lines, *(f"Left out: {name}: {why}" for name, why in left_out.items())])
-
-
-def _progress(as_json: bool):
-    def tell(task: str, strategy: str, done: int, total: int) -> None:
-        if as_json:
-            terminal.show({"done": done, "total": total, "task": task, "strategy": strategy})
-        else:
-            terminal.show_status(f"{done}/{total}  {task}  {strategy}", "\n" if done == total else "")
-
-    return tell

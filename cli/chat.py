@@ -49,13 +49,10 @@ def chat(
 
     from rich.console import Console
 
-    from reason_engine.cli.terminal.ask import AskOptions, asker, pick_strategy
+    from reason_engine.cli.terminal.ask import AskOptions, asker
 
-    terminal.one_of(model, url)
     options = AskOptions(strategy, terminal.parse_sets(sets), seed=seed)
-    if not url:
-        pick_strategy(options)
-    source = asker(model, url, engine, threads, knowledge)
+    source = asker(options, model, url, engine, threads, knowledge)
     console = Console()
 
     async def run() -> None:

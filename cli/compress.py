@@ -19,15 +19,15 @@ def add_to(app: typer.Typer) -> None:
 METHODS = "gptq, int8, prune, qat"
 """For the help, which loads nothing; a test compares it with the registry."""
 
-Settings = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Laid over the file, as bits=4.")]
-
 
 def compress(
     method: Annotated[str, Argument(metavar="METHOD", help=METHODS)],
     model: Annotated[str, Argument(help="Checkpoint folder, hub name or reason-nano.")],
     out: Annotated[Path, Argument(help="Folder for the result; made whole or not at all.")],
     config: Annotated[Path | None, Option("--config", "-c", help="Settings in a YAML file.")] = None,
-    settings: Settings = None,
+    settings: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Laid over the file, as bits=4.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compress. The config is validated before anything heavy is imported."""

@@ -31,7 +31,6 @@ def add_to(root: typer.Typer) -> None:
 
 Format = Annotated[str | None, Option(help="The rows' format, where it should not be detected.")]
 Target_ = Annotated[Path, Argument(metavar="OUT", help="A .jsonl file; its account stands beside it.")]
-Rows = Annotated[Path, Argument(metavar="IN", help="A file in any format.")]
 Strategy = Annotated[str, Option("--strategy", "-s", help="How the model solves: reason strategies.")]
 Profile_ = Annotated[
     Path | None, Option(metavar="DIR", help="Folder whose reason.json says how the --url's model wants to be asked.")
@@ -127,7 +126,7 @@ def filter_(
 @app.command("augment")
 def augment(
     ctx: typer.Context,
-    rows: Rows,
+    rows: Annotated[Path, Argument(metavar="IN", help="A file in any format.")],
     out: Target_,
     methods: Annotated[
         list[str] | None, Option("--method", help="synonyms, paraphrase, back-translation; may be repeated.")

@@ -21,11 +21,10 @@ def add_to(app: typer.Typer) -> None:
     app.command("eval", help="Measure strategies on tasks: success with intervals, tokens spent, paired tests.")(eval_)
 
 
-Tasks = Annotated[list[str] | None, Argument(help="Tasks, as game24 or word-problems:steps=3-5; none: list them.")]
-
-
 def eval_(
-    task: Tasks = None,
+    task: Annotated[
+        list[str] | None, Argument(help="Tasks, as game24 or word-problems:steps=3-5; none: list them.")
+    ] = None,
     strategies: Annotated[
         list[str],
         Option("--strategies", "-s", help="Names with commas between, each as NAME:key=value,key=value, or JSON."),
@@ -65,17 +64,9 @@ def eval_(
     key = os.environ.get("REASON_API_KEY")
     budget = terminal.limits(tokens, seconds, samples)
     target = EvalTarget(model, url, engine, threads, budget, max_tokens, key, knowledge)
-    report = asyncio.run(run(plan, target, out, terminal.command_line(), _progress(as_json)))
-    terminal.print_result({"report": asdict(report)}, markdown(report), as_json)
-
-
-def _progress(as_json: bool):
-    from dataclasses import asdict
 
     def tell(record: Record, done: int, total: int) -> None:
-        if as_json:
-            terminal.show({"done": done, "total": total, "record": asdict(record)})
-        else:
-            terminal.show_status(f"{done}/{total}  {record.task}  {record.strategy}", "\n" if done == total else "")
+        terminal.show_progress(done, total, record.task, record.strategy, {"record": asdict(record)}, as_json)
 
-    return tell
+    report = asyncio.run(run(plan, target, out, terminal.command_line(), tell))
+    terminal.print_result({"report": asdict(report)}, markdown(report), as_json)

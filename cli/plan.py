@@ -27,16 +27,12 @@ def several() -> None:
     """Keeps `prune` a word of its own while it is the only one."""
 
 
-Points = Annotated[Path, Option("--points", help="Points of pruning runs, as `reason compress prune` appends them.")]
-Tokens = Annotated[int | None, Option(min=1, help="Tokens of recovery instead.")]
-
-
 @app.command()
 def prune(
-    points: Points,
+    points: Annotated[Path, Option(help="Points of pruning runs, as `reason compress prune` appends them.")],
     by: Annotated[str | None, Option(help="The kind of pruning, where the file holds several.")] = None,
     target_loss: Annotated[float | None, Option(help="Loss that recovery shall reach.")] = None,
-    tokens: Tokens = None,
+    tokens: Annotated[int | None, Option(min=1, help="Tokens of recovery instead.")] = None,
     size: Annotated[float | None, Option(min=1, help="Parameters of a model before pruning.")] = None,
     rate: Annotated[float | None, Option(help="Its pruned share, above 0 and below 1.")] = None,
     base_loss: Annotated[float | None, Option(help="Its loss before pruning.")] = None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from reason_engine.cli.terminal import Knowledge, Threads
+from reason_engine.cli.terminal import Knowledge, Threads, bind_error
 from reason_engine.errors import RequestError, SetupError
 
 if TYPE_CHECKING:
@@ -129,7 +129,9 @@ def start(settings: Settings) -> None:
             strategies.get(settings.strategy)
         except RequestError as error:
             raise SetupError(f"--strategy: {error}") from None
-    _check_port(settings.host, settings.port)
+    host, port = settings.host, settings.port
+    if port and (error := bind_error(host, port)):
+        raise SetupError(f"cannot bind {host}:{port} ({error.strerror}); choose another with --port")
     if settings.code_execution and (reason := asyncio.run(Sandbox().probe())):
         raise SetupError(f"--allow-code: programs cannot be limited on this machine: {reason}")
     settings = settings.model_copy(update={"served_name": served_name(settings)})
@@ -142,13 +144,13 @@ def start(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = create_app(engine, profile, settings)
     gate = app.state.service.gate
-    server = server_for(app, settings.host, settings.port)
+    server = server_for(app, host, port)
 
     async def announce() -> None:
         while not (server.started and gate.open and (await engine.health()).ready):
             await asyncio.sleep(READY_CHECK_SECONDS)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        print(banner(settings, kind, profile.description, port), flush=True)
+        bound = server.servers[0].sockets[0].getsockname()[1]
+        print(banner(settings, kind, profile.description, bound), flush=True)
 
     async def run() -> None:
         announcing = asyncio.create_task(announce())
@@ -179,11 +181,8 @@ def banner(settings: Settings, kind: str, description: str, port: int) -> str:
         )
     elif description:
         lines.append(description)
-    lines += [
-        "Try:",
-        f"  curl {base}/v1/chat/completions -H 'content-type: application/json'{key} -d '{json.dumps(body)}'",
-        "",
-    ]
+    curl = f"  curl {base}/v1/chat/completions -H 'content-type: application/json'{key} -d '{json.dumps(body)}'"
+    lines += ["Try:", curl, ""]
     return "\n".join(lines)
 
 
@@ -208,18 +207,3 @@ def _check_adapters(settings: Settings, kind: str) -> None:
             if kind == "vllm":
                 only_lora(file, "vLLM")
         read_profile(Path(path))
-
-
-def _check_port(host: str, port: int) -> None:
-    """Say that a port is taken before the model is loaded, not after."""
-    import socket
-
-    if port == 0:
-        return
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise SetupError(f"cannot bind {host}:{port} ({error.strerror}); choose another with --port") from None

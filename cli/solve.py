@@ -35,15 +35,12 @@ def solve(
     """Answer one question."""
     import asyncio
 
-    from reason_engine.cli.terminal.ask import AskOptions, Reply, asker, pick_strategy
+    from reason_engine.cli.terminal.ask import AskOptions, Reply, asker
     from reason_engine.cli.terminal.tree import draw, printable
     from reason_engine.types import Message
 
-    terminal.one_of(model, url)
     options = AskOptions(strategy, terminal.parse_sets(sets), terminal.limits(tokens, seconds, samples), seed)
-    if not url:
-        pick_strategy(options)
-    source = asker(model, url, engine, threads, knowledge)
+    source = asker(options, model, url, engine, threads, knowledge)
     text = sys.stdin.read().strip() if question == "-" else question
 
     async def run() -> Reply:

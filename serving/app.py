@@ -68,15 +68,13 @@ def create_app(engine: Engine, profile: Profile | None = None, settings: Setting
         lifespan=lambda _: _lifespan(service),
         responses=ERRORS,
         redirect_slashes=False,
+        exception_handlers={ReasonError: on_error, Exception: on_error, HTTPException: on_status},
     )
     app.state.service = service
     app.state.refused = service.metrics.refused
     for add_routes in (chat_routes, completion_routes, model_routes, adapter_routes, token_routes, state_routes):
         add_routes(app.router, service)
     page_routes(app.router)
-    app.add_exception_handler(ReasonError, on_error)
-    app.add_exception_handler(Exception, on_error)
-    app.add_exception_handler(HTTPException, on_status)
     keys = Keys(key.get_secret_value() for key in (*settings.api_keys, *settings.operator_keys))
     app.add_middleware(
         AccessGuard,

@@ -61,12 +61,6 @@ def limits(tokens: int | None, seconds: float | None, samples: int | None) -> Li
     return Limits(tokens, seconds, samples)
 
 
-def one_of(model: str | None, url: str | None) -> None:
-    """`--model` and `--url` exclude each other, since a server has its model."""
-    if model and url:
-        raise SetupError("--model and --url exclude each other: a server has its own model")
-
-
 def show(value: Mapping[str, Any]) -> None:
     """One JSON object on a line of its own."""
     print(json.dumps(value, ensure_ascii=False), file=sys.stdout, flush=True)
@@ -92,6 +86,27 @@ def show_status(text: str, end: str = "") -> None:
     """Overwrite the current line of a terminal; nothing where standard error is none."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
+
+
+def show_progress(done: int, total: int, task: str, strategy: str, more: Mapping[str, Any], as_json: bool) -> None:
+    """How far a measurement is: on a terminal, or with `more` as a JSON line."""
+    if as_json:
+        show({"done": done, "total": total, **more})
+    else:
+        show_status(f"{done}/{total}  {task}  {strategy}", "\n" if done == total else "")
+
+
+def bind_error(host: str, port: int) -> OSError | None:
+    """Why a server could not listen there; None where it could."""
+    import socket
+
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        return error
+    return None
 
 
 def command_line() -> str:

@@ -57,13 +57,18 @@ class Asker(Protocol):
     async def ask(self, turns: Sequence[Message], options: AskOptions, *, publish: Publish = ignore) -> Reply: ...
 
 
-def asker(model: str | None, url: str | None, engine: str, threads: int | None, knowledge: Path | None = None) -> Asker:
-    """The server at `url`, else an engine of one's own, with the documents of `knowledge`. Raises SetupError before
-    anything heavy is loaded."""
+def asker(
+    options: AskOptions, model: str | None, url: str | None, engine: str, threads: int | None, knowledge: Path | None
+) -> Asker:
+    """The server at `url`, else an engine of one's own, with the documents of `knowledge`. Raises SetupError, or for
+    options that no strategy has RequestError, before anything heavy is loaded."""
+    if model and url:
+        raise SetupError("--model and --url exclude each other: a server has its own model")
     if url:
         if knowledge:
             raise SetupError("--knowledge and --url exclude each other: a server has its own documents")
         return Remote(url)
+    pick_strategy(options)
 
     from reason_engine.contracts import Powers
     from reason_engine.engines.open import open_engine, profile_of

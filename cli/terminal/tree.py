@@ -85,8 +85,8 @@ def _with_parents(trace: Trace, kept: set[int]) -> set[int]:
 
 def _best(trace: Trace) -> int | None:
     """The path proposed last."""
-    proposed = [node.id for node in trace.nodes if node.proposed is not None and node.role == "path"]
-    return proposed[-1] if proposed else None
+    proposed = (node.id for node in reversed(trace.nodes) if node.proposed is not None and node.role == "path")
+    return next(proposed, None)
 
 
 def _label(node: Node, trace: Trace) -> str:

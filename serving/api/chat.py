@@ -165,7 +165,7 @@ class ChatEncoder(Encoder):
             happened = json.dumps({"index": index, "events": [to_json(event) for event in events]})
             out.append(f'{start}}}, "finish_reason": null}}], "reason": {happened}}}\n\n')
         for field, run in groupby(pieces, attrgetter("field")):
-            text = _quote("".join([piece.text for piece in run]))
+            text = json.encoder.encode_basestring("".join([piece.text for piece in run]))
             body = f'"content": {text}' if field == "content" else f'"reasoning": {text}, "reasoning_content": {text}'
             out.append(f'{start}{body}}}, "finish_reason": null}}]}}\n\n')
         return "".join(out).encode("utf-8", "replace")
@@ -176,13 +176,6 @@ class ChatEncoder(Encoder):
         return self.chunk([choice], reason=choice["reason"]) if index == 0 else self.chunk([choice])
 
     def _end(self, outcome: Outcome) -> dict[str, Any]:
-        return {
-            "logprobs": messages.logprobs_of(outcome.logprobs, self._body.top_logprobs or 0)
-            if self._body.logprobs
-            else None,
-            "finish_reason": messages.finish_reason(outcome),
-            "reason": messages.reason_of(outcome, self._request.strategy),
-        }
-
-
-_quote = json.encoder.encode_basestring
+        body, reason = self._body, messages.reason_of(outcome, self._request.strategy)
+        logprobs = messages.logprobs_of(outcome.logprobs, body.top_logprobs or 0) if body.logprobs else None
+        return {"logprobs": logprobs, "finish_reason": messages.finish_reason(outcome), "reason": reason}

@@ -56,11 +56,8 @@ def _prepare(service: Service, request: Request, body: CompletionRequest) -> Pre
         raise RequestError(f"n: {why}", param="n" if n > 1 else "prompt", code="invalid_value")
     most = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
     if choices * most > settings.max_tokens:
-        raise invalid(
-            "max_tokens",
-            f"{choices} sequences of {most} tokens are over this server's {settings.max_tokens} for one request; "
-            f"the nearest valid value is {settings.max_tokens // choices}",
-        )
+        why = f"{choices} sequences of {most} tokens are over this server's {settings.max_tokens} for one request"
+        raise invalid("max_tokens", f"{why}; the nearest valid value is {settings.max_tokens // choices}")
     if body.logprobs is not None and engine.caps.logprobs < body.logprobs:
         why = f"logprobs: this engine reports at most {max(0, engine.caps.logprobs)}"
         raise CapabilityMissing(why, param="logprobs")

@@ -56,24 +56,16 @@ class Feed:
 
     def text_of(self, index: int) -> Callable[[Piece], None]:
         """Takes the pieces of one choice."""
-        pieces = self._pieces[index]
-
-        def take(piece: Piece) -> None:
-            if self._exclude and piece.field == "reasoning":
-                return
-            pieces.append(piece)
-            self.wake.set()
-
-        return take
+        take = self._taker(self._pieces[index])
+        return (lambda piece: None if piece.field == "reasoning" else take(piece)) if self._exclude else take
 
     def events_of(self, index: int) -> Callable[[Event], None] | None:
         """Takes the events of one choice; None where the client did not ask for them."""
-        if not self._with_events:
-            return None
-        events = self._events[index]
+        return self._taker(self._events[index]) if self._with_events else None
 
-        def take(event: Event) -> None:
-            events.append(event)
+    def _taker(self, waiting: list[T]) -> Callable[[T], None]:
+        def take(item: T) -> None:
+            waiting.append(item)
             self.wake.set()
 
         return take
@@ -85,12 +77,10 @@ class Feed:
 
     def take(self) -> list[tuple[int, list[Piece], list[Event]]]:
         """Everything that waits, in order within each choice."""
-        taken: list[tuple[int, list[Piece], list[Event]]] = []
-        for index, (pieces, events) in enumerate(zip(self._pieces, self._events, strict=True)):
-            if pieces or events:
-                taken.append((index, pieces.copy(), events.copy()))
-                pieces.clear()
-                events.clear()
+        waiting = enumerate(zip(self._pieces, self._events, strict=True))
+        taken = [(index, pieces.copy(), events.copy()) for index, (pieces, events) in waiting if pieces or events]
+        for index, pieces, events in taken:
+            del self._pieces[index][: len(pieces)], self._events[index][: len(events)]
         return taken
 
 
