@@ -42,7 +42,7 @@ from reason_engine.serving.guard.output_filter import OutputFilter, withheld
 from reason_engine.serving.service import Service
 from reason_engine.settings import Settings
 from reason_engine.strategies import Strategy
-from reason_engine.types import Answer, FinishReason, Limits, Sampling, Stopped, TokenLogprob, Usage
+from reason_engine.types import Answer, FinishReason, Limits, Sampling, TokenLogprob, Usage
 
 SLICE = 16_384
 """Characters that are tokenised between two turns of the event loop."""
@@ -274,8 +274,8 @@ class ActiveRequest:
         for index in range(self.request.choices):
             if message and self._feed:
                 self._feed.text_of(index)(Piece("content", message))
-            nothing = text_outcome(self.request.run_id(index), "", "content_filter", stopped="cancelled")
-            self._end(index, replace(withheld(nothing, rule), content=message))
+            nothing = text_outcome(self.request.run_id(index), "", "content_filter")
+            self._end(index, replace(withheld(nothing, rule), content=message, stopped="cancelled"))
         return self.outcomes()
 
     def _end(self, index: int, outcome: Outcome) -> None:
@@ -287,16 +287,11 @@ class ActiveRequest:
 
 
 def text_outcome(
-    run_id: str,
-    text: str,
-    finish_reason: FinishReason,
-    usage: Usage | None = None,
-    logprobs: Sequence[TokenLogprob] = (),
-    stopped: Stopped = "done",
+    run_id: str, text: str, finish: FinishReason, usage: Usage | None = None, logprobs: Sequence[TokenLogprob] = ()
 ) -> Outcome:
     """The outcome of a text that no strategy made."""
     return Outcome(
-        run_id, text, None, (), finish_reason, Answer(), stopped, usage or Usage(), {}, 0, 0, 0, 0.0,
+        run_id, text, None, (), finish, Answer(), "done", usage or Usage(), {}, 0, 0, 0, 0.0,
         Trace((), {"id": run_id}), tuple(logprobs),
     )  # fmt: skip
 

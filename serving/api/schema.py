@@ -253,13 +253,6 @@ def split_model(name: str | None, base: str, adapters: Collection[str]) -> tuple
     raise UnknownModel(f"no model named {name[:200]!r}; {hint}", param="model", code="model_not_found")
 
 
-def _by_effort(effort: str) -> tuple[str, Mapping[str, Any]]:
-    """The strategy that stands for a `reasoning_effort`, with its settings."""
-    if effort in ("none", "minimal"):
-        return "direct", {}
-    return "auto", {"effort": effort, "n": 64 if effort in ("xhigh", "max") else 16}
-
-
 def choose_strategy(
     reasoning: Mapping[str, Any] | None, suffix: str | None, effort: Effort | None, default: str | None
 ) -> StrategyChoice:
@@ -274,18 +267,18 @@ def choose_strategy(
     preset: Mapping[str, Any] = {}
     if named is not None or suffix is not None:
         name = str(suffix if named is None else named)
+    elif wanted in ("none", "minimal"):
+        name = "direct"
     elif wanted:
-        name, preset = _by_effort(wanted)
+        name, preset = "auto", {"effort": wanted, "n": 64 if wanted in ("xhigh", "max") else 16}
     else:
         name = default or "direct"
     kind = strategies.get(name, param="reasoning.strategy")
     if wanted and not preset and "effort" in kind.model_fields:
         preset = {"effort": wanted}
-    for key in given:
-        # A strategy may have an option of the same name; then it is meant for the strategy.
-        if key not in kind.model_fields:
-            del options[key]
-    strategy = validated(kind, {**preset, **options}, prefix="reasoning", what=f"strategy {name!r}")
+    # A strategy may have an option of the same name; then it is meant for the strategy.
+    own = {key: value for key, value in options.items() if key not in given or key in kind.model_fields}
+    strategy = validated(kind, {**preset, **own}, prefix="reasoning", what=f"strategy {name!r}")
     return StrategyChoice(name, strategy, False if wanted == "none" else None, bool(given.get("exclude")))
 
 

@@ -127,9 +127,7 @@ def _value(headers: list[tuple[bytes, bytes]], name: bytes) -> str:
 
 def _hostname(host: str) -> str:
     """Without the port; `[::1]:8000` is `::1`."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+    return (host[1:].partition("]") if host.startswith("[") else host.partition(":"))[0].lower()
 
 
 EXEMPT = frozenset({"/health", "/health/live", "/health/ready"})

@@ -40,7 +40,7 @@ class ContentGuard:
         self.message = compiled.rules.message
         for number, rule in enumerate(self._rules.rules):
             if isinstance(rule, ClassifierRule):
-                check_possible(rule, engine.caps, f"--guard: rules.{number}")
+                _check_possible(rule, engine.caps, f"--guard: rules.{number}")
 
     def caller(self, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
         """The label of the key that a request came with."""
@@ -117,7 +117,7 @@ MARGIN = 16
 """Tokens that a slice may grow by when it is read anew."""
 
 
-def check_possible(rule: ClassifierRule, caps: Capabilities, where: str) -> None:
+def _check_possible(rule: ClassifierRule, caps: Capabilities, where: str) -> None:
     """Raises SetupError where the engine cannot do what the rule asks."""
     if rule.by == "model" and not caps.choose:
         raise SetupError(f"{where}.by: this engine cannot tell probabilities of given words; use head or endpoint")
