@@ -1,7 +1,5 @@
 """`reason adapt`: teach a model a domain with its old tasks held, and report both, before and after."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

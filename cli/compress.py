@@ -1,7 +1,5 @@
 """`reason compress`: a smaller checkpoint of a checkpoint, with a report of what it costs."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`reason data`: training data as files: made, checked, filtered, multiplied, written by a teacher."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -165,7 +163,7 @@ def augment(
     given = {"methods": tuple(methods or ("paraphrase",)), "options": terminal.parse_sets(options)}
     config = _config(AugmentConfig, ctx, given)
 
-    async def work(teacher: Teacher | None) -> Account:
+    async def work(teacher: Teacher | None) -> "Account":
         return await augment(
             rows, out, config, teacher,
             tokens=tokens, concurrency=concurrency, fresh=fresh, progress=_counter("attempts", as_json),
@@ -218,7 +216,7 @@ def synthesize(
     given = {"options": terminal.parse_sets(options), "params": terminal.parse_sets(params)}
     config = _config(SynthesizeConfig, ctx, given)
 
-    async def work(teacher: Teacher | None) -> Account:
+    async def work(teacher: Teacher | None) -> "Account":
         assert teacher is not None
         return await synthesize(
             problems, out, config, teacher,
@@ -228,13 +226,13 @@ def synthesize(
     _run(work, TeacherOptions(model, url, engine, threads, max_tokens, profile), as_json)
 
 
-def _run(work: Callable[[Any], Any], target: TeacherOptions | None, as_json: bool) -> None:
+def _run(work: Callable[[Any], Any], target: "TeacherOptions | None", as_json: bool) -> None:
     """Run with the model that is named, and print the account."""
     import asyncio
 
     from reason_engine.data.synthesize.teacher import open_teacher
 
-    async def go() -> Account:
+    async def go() -> "Account":
         if target is None:
             return await work(None)
         async with open_teacher(target) as teacher:
@@ -245,7 +243,7 @@ def _run(work: Callable[[Any], Any], target: TeacherOptions | None, as_json: boo
     terminal.print_result(account.to_json(), account.describe(), as_json)
 
 
-def _config(kind: type[Config], ctx: typer.Context, given: Mapping[str, Any]) -> Config:
+def _config(kind: "type[Config]", ctx: typer.Context, given: Mapping[str, Any]) -> "Config":
     """The validated config of the command's options; `given`: those whose form differs. Raises SetupError naming the
     option at fault."""
     from pydantic import ValidationError

@@ -1,7 +1,5 @@
 """`reason train`: one training method, its config file, a checkpoint folder."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence
