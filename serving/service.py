@@ -15,7 +15,7 @@ from reason_engine.contracts import Engine, Health, Powers
 from reason_engine.errors import EngineError
 from reason_engine.knowledge import Library
 from reason_engine.profile import Profile
-from reason_engine.runtime.outcome import Outcome
+from reason_engine.runtime.solve import Outcome
 from reason_engine.runtime.trace import TraceRing
 from reason_engine.serving.adapters import Adapters
 from reason_engine.serving.guard.access import AdmissionGate
