@@ -1,23 +1,24 @@
 """`reason adapt`: teach a model a domain with its old tasks held, and report both, before and after."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from reason_engine.cli.terminal import AsJson, RecipeFile, RecipeSets, command_line, show
+from reason_engine.cli.terminal import AsJson, RecipeFile, RecipeSets, command_line, print_result
 
 
 def add_to(app: typer.Typer) -> None:
     app.command("adapt", help="Teach a model a domain; report it and the old tasks, before and after.")(adapt)
 
 
-Fresh = Annotated[bool, typer.Option("--fresh", help="Train and measure anew.")]
-
-
-def adapt(config: RecipeFile, settings: RecipeSets = None, fresh: Fresh = False, as_json: AsJson = False) -> None:
+def adapt(
+    config: RecipeFile,
+    settings: RecipeSets = None,
+    fresh: Annotated[bool, Option("--fresh", help="Train and measure anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Adapt. The config is validated before anything heavy is imported."""
     from reason_engine.loop.adapt import AdaptConfig
     from reason_engine.loop.adapt import adapt as work
@@ -27,7 +28,4 @@ def adapt(config: RecipeFile, settings: RecipeSets = None, fresh: Fresh = False,
     prepared = load(AdaptConfig, config, settings or ())
     lines = as_json or not sys.stdout.isatty()
     report = work(prepared, fresh=fresh, command=command_line(), tell=reporter(sys.stdout, lines))
-    if as_json:
-        show({"report": str(prepared.out / "report.json")})
-    else:
-        typer.echo(report)
+    print_result({"report": str(prepared.out / "report.json")}, report, as_json)

@@ -6,18 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from reason_engine.cli.terminal import (
-    AsJson,
-    Concurrency,
-    EngineName,
-    Model,
-    Seed,
-    Threads,
-    command_line,
-    show,
-    show_status,
-)
+from reason_engine.cli import terminal
 
 if TYPE_CHECKING:
     from reason_engine.policy import Policy
@@ -27,29 +18,20 @@ def add_to(app: typer.Typer) -> None:
     app.command("calibrate", help="Measure the strategies on a model and fit what `auto` does with it.")(calibrate)
 
 
-Tasks = Annotated[list[str], typer.Argument(help="Tasks, as mix or word-problems:steps=3-5.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="Development problems of each task.")]
-Only = Annotated[
-    list[str] | None, typer.Option("--strategies", "-s", help="Only these, with commas between; default: all.")
-]
-Within = Annotated[
-    float, typer.Option("--within", min=0, max=100, help="Points of success that a cheaper plan may lack.")
-]
-Out = Annotated[Path | None, typer.Option("--out", help="Write the profile here, not into the model's folder.")]
-
-
 def calibrate(
-    task: Tasks,
-    model: Model = None,
-    engine: EngineName = "auto",
-    strategies: Only = None,
-    limit: Limit = 100,
-    seed: Seed = 0,
-    within: Within = 1.0,
-    out: Out = None,
-    concurrency: Concurrency = 4,
-    threads: Threads = None,
-    as_json: AsJson = False,
+    task: Annotated[list[str], Argument(help="Tasks, as mix or word-problems:steps=3-5.")],
+    model: terminal.Model = None,
+    engine: terminal.EngineName = "auto",
+    strategies: Annotated[
+        list[str] | None, Option("--strategies", "-s", help="Only these, with commas between; default: all.")
+    ] = None,
+    limit: Annotated[int, Option(min=1, help="Development problems of each task.")] = 100,
+    seed: terminal.Seed = 0,
+    within: Annotated[float, Option(min=0, max=100, help="Points of success that a cheaper plan may lack.")] = 1.0,
+    out: Annotated[Path | None, Option(help="Write the profile here, not into the model's folder.")] = None,
+    concurrency: terminal.Concurrency = 4,
+    threads: terminal.Threads = None,
+    as_json: terminal.AsJson = False,
 ) -> None:
     """Calibrate."""
     import asyncio
@@ -69,13 +51,14 @@ def calibrate(
         within=within / 100,
         concurrency=concurrency,
         out=out,
-        command=command_line(),
+        command=terminal.command_line(),
     )
-    policy = asyncio.run(fit(options, _progress(as_json)))
-    if as_json:
-        show({"policy": policy.model_dump(mode="json")})
-    else:
-        print(table(policy))
+
+    def tell(task: str, strategy: str, done: int, total: int) -> None:
+        terminal.show_progress(done, total, task, strategy, {"task": task, "strategy": strategy}, as_json)
+
+    policy = asyncio.run(fit(options, tell))
+    terminal.print_result({"policy": policy.model_dump(mode="json")}, table(policy), as_json)
 
 
 def table(policy: Policy) -> str:
@@ -97,13 +80,3 @@ def table(policy: Policy) -> str:
         lines.append("")
     left_out: dict[str, str] = policy.made.get("left_out") or {}
     return "\n".join([*lines, *(f"Left out: {name}: {why}" for name, why in left_out.items())])
-
-
-def _progress(as_json: bool):
-    def tell(task: str, strategy: str, done: int, total: int) -> None:
-        if as_json:
-            show({"done": done, "total": total, "task": task, "strategy": strategy})
-        else:
-            show_status(f"{done}/{total}  {task}  {strategy}", "\n" if done == total else "")
-
-    return tell

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from reason_engine.cli import terminal
 from reason_engine.cli.solve import summary
-from reason_engine.cli.terminal import (
-    EngineName,
-    Knowledge,
-    Model,
-    Seed,
-    Sets,
-    StrategyName,
-    Threads,
-    Url,
-    one_of,
-    parse_sets,
-)
 from reason_engine.errors import ReasonError
 
 if TYPE_CHECKING:
@@ -46,27 +35,24 @@ def add_to(app: typer.Typer) -> None:
 
 
 def chat(
-    model: Model = None,
-    url: Url = None,
-    engine: EngineName = "auto",
-    strategy: StrategyName = None,
-    sets: Sets = None,
-    seed: Seed = 0,
-    threads: Threads = None,
-    knowledge: Knowledge = None,
+    model: terminal.Model = None,
+    url: terminal.Url = None,
+    engine: terminal.EngineName = "auto",
+    strategy: terminal.StrategyName = None,
+    sets: terminal.Sets = None,
+    seed: terminal.Seed = 0,
+    threads: terminal.Threads = None,
+    knowledge: terminal.Knowledge = None,
 ) -> None:
     """Chat until the input ends."""
     import asyncio
 
     from rich.console import Console
 
-    from reason_engine.cli.terminal.ask import AskOptions, asker, pick_strategy
+    from reason_engine.cli.terminal.ask import AskOptions, asker
 
-    one_of(model, url)
-    options = AskOptions(strategy, parse_sets(sets), seed=seed)
-    if not url:
-        pick_strategy(options)
-    source = asker(model, url, engine, threads, knowledge)
+    options = AskOptions(strategy, terminal.parse_sets(sets), seed=seed)
+    source = asker(options, model, url, engine, threads, knowledge)
     console = Console()
 
     async def run() -> None:
@@ -90,7 +76,7 @@ async def converse(talk: Chat) -> None:
         elif word == "/trace":
             talk.trace()
         elif word == "/strategy":
-            talk.use(rest.strip() or None)
+            talk.change(rest.strip() or None, {})
         elif word == "/set":
             talk.set(rest.strip())
         elif word.startswith("/"):
@@ -122,18 +108,14 @@ class Chat:
         self._turns.clear()
         self._last = None
 
-    def use(self, strategy: str | None) -> None:
-        """Answer with this strategy; its options start at their defaults."""
-        self._change(strategy, {})
-
     def set(self, pair: str) -> None:
         """Set an option of the strategy; nothing forgets all of them."""
         try:
-            values = {**self._options.values, **parse_sets([pair])} if pair else {}
+            values = {**self._options.values, **terminal.parse_sets([pair])} if pair else {}
         except ReasonError as error:
             self._refuse(error)
         else:
-            self._change(self._options.strategy, values)
+            self.change(self._options.strategy, values)
 
     def trace(self) -> None:
         """The whole tree of the last answer."""
@@ -172,7 +154,8 @@ class Chat:
         self.console.print(printable(reply.content), markup=False, highlight=False)
         self.console.print(summary(reply.reason, reply.usage), style="dim", markup=False)
 
-    def _change(self, strategy: str | None, values: dict[str, object]) -> None:
+    def change(self, strategy: str | None, values: dict[str, object]) -> None:
+        """Answer with this strategy and these options; all others are at their defaults."""
         from dataclasses import replace
 
         from reason_engine.cli.terminal.ask import pick_strategy

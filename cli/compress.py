@@ -1,14 +1,13 @@
 """`reason compress`: a smaller checkpoint of a checkpoint, with a report of what it costs."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from reason_engine.cli.terminal import AsJson, show
+from reason_engine.cli.terminal import AsJson, print_result
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,21 +17,15 @@ def add_to(app: typer.Typer) -> None:
 METHODS = "gptq, int8, prune, qat"
 """For the help, which loads nothing; a test compares it with the registry."""
 
-MethodName = Annotated[str, typer.Argument(metavar="METHOD", help=METHODS)]
-Model = Annotated[str, typer.Argument(help="Checkpoint folder, hub name or reason-nano.")]
-Out = Annotated[Path, typer.Argument(help="Folder for the result; made whole or not at all.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="Settings in a YAML file.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Laid over the file, as bits=4.")
-]
-
 
 def compress(
-    method: MethodName,
-    model: Model,
-    out: Out,
-    config: ConfigFile = None,
-    settings: Settings = None,
+    method: Annotated[str, Argument(metavar="METHOD", help=METHODS)],
+    model: Annotated[str, Argument(help="Checkpoint folder, hub name or reason-nano.")],
+    out: Annotated[Path, Argument(help="Folder for the result; made whole or not at all.")],
+    config: Annotated[Path | None, Option("--config", "-c", help="Settings in a YAML file.")] = None,
+    settings: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Laid over the file, as bits=4.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compress. The config is validated before anything heavy is imported."""
@@ -41,7 +34,5 @@ def compress(
 
     prepared = prepare(method, config, settings or ())
     report = run(method, prepared, model, out, reporter(sys.stdout, as_json))
-    if as_json:
-        show({"report": report, "out": str(out)})
-    else:
-        print(f"{(out / 'report.md').read_text('utf-8')}\nwritten to {out}")
+    text = (out / "report.md").read_text("utf-8")
+    print_result({"report": report, "out": str(out)}, f"{text}\nwritten to {out}", as_json)

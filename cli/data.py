@@ -1,7 +1,5 @@
 """`reason data`: training data as files: made, checked, filtered, multiplied, written by a teacher."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -9,20 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer import Argument, Option
 
-from reason_engine.cli.terminal import (
-    AsJson,
-    EngineName,
-    Model,
-    Seed,
-    Sets,
-    Threads,
-    Tokens,
-    Url,
-    parse_sets,
-    show,
-    show_status,
-)
+from reason_engine.cli import terminal
 from reason_engine.errors import SetupError
 
 if TYPE_CHECKING:
@@ -40,40 +27,25 @@ def add_to(root: typer.Typer) -> None:
     root.add_typer(app, name="data")
 
 
-Count = Annotated[int, typer.Option("--count", "-n", min=1, help="Examples to write.")]
-Family = Annotated[str | None, typer.Option("--family", "-f", help="One family; none: list them.")]
-Recipe = Annotated[Path | None, typer.Option("--config", "-c", help="Take the mixture of a training recipe.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A knob of the family.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="A .jsonl file; none: standard output.")]
-Format = Annotated[str | None, typer.Option("--format", help="The rows' format, where it should not be detected.")]
-Tokenizer = Annotated[
-    str | None,
-    typer.Option(
-        "--tokenizer", help="Checkpoint folder or tokenizer.json that counts tokens; none given: reason-nano's."
-    ),
-]
-Target_ = Annotated[Path, typer.Argument(metavar="OUT", help="A .jsonl file; its account stands beside it.")]
-Rows = Annotated[Path, typer.Argument(metavar="IN", help="A file in any format.")]
-Strategy = Annotated[str, typer.Option("--strategy", "-s", help="How the model solves: reason strategies.")]
+Format = Annotated[str | None, Option(help="The rows' format, where it should not be detected.")]
+Target_ = Annotated[Path, Argument(metavar="OUT", help="A .jsonl file; its account stands beside it.")]
+Strategy = Annotated[str, Option("--strategy", "-s", help="How the model solves: reason strategies.")]
 Profile_ = Annotated[
-    Path | None,
-    typer.Option(
-        "--profile", metavar="DIR", help="Folder whose reason.json says how the --url's model wants to be asked."
-    ),
+    Path | None, Option(metavar="DIR", help="Folder whose reason.json says how the --url's model wants to be asked.")
 ]
-Concurrency = Annotated[int, typer.Option("--concurrency", min=1, max=1024, help="Rows at once.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Bound on each text.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on with the journal.")]
+Concurrency = Annotated[int, Option("--concurrency", min=1, max=1024, help="Rows at once.")]
+MaxTokens = Annotated[int, Option(min=1, help="Bound on each text.")]
+Fresh = Annotated[bool, Option("--fresh", help="Begin anew instead of going on with the journal.")]
 
 
 @app.command("generate")
 def generate(
-    family: Family = None,
-    config: Recipe = None,
-    count: Count = 1000,
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, same examples.")] = 0,
-    settings: Settings = None,
-    out: Out = None,
+    family: Annotated[str | None, Option("--family", "-f", help="One family; none: list them.")] = None,
+    config: Annotated[Path | None, Option("--config", "-c", help="Take the mixture of a training recipe.")] = None,
+    count: Annotated[int, Option("--count", "-n", min=1, help="Examples to write.")] = 1000,
+    seed: Annotated[int, Option(help="Same seed, same examples.")] = 0,
+    settings: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="A knob of the family.")] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="A .jsonl file; none: standard output.")] = None,
 ) -> None:
     """Draw examples from one family or a recipe's mixture and write them as JSON lines."""
     from reason_engine.data.mixture import describe, generate_rows
@@ -87,13 +59,11 @@ def generate(
 
 @app.command("check")
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="JSON lines or list, CSV, Parquet.")],
+    files: Annotated[list[Path], Argument(metavar="FILE", help="JSON lines or list, CSV, Parquet.")],
     format: Format = None,
-    tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", help="As below; the word none: count no tokens.")
-    ] = None,
-    shown: Annotated[int, typer.Option("--show", min=0, help="Bad rows listed, of each file.")] = 20,
-    as_json: AsJson = False,
+    tokenizer: Annotated[str | None, Option(help="As below; the word none: count no tokens.")] = None,
+    shown: Annotated[int, Option("--show", min=0, help="Bad rows listed, of each file.")] = 20,
+    as_json: terminal.AsJson = False,
 ) -> None:
     """Say what each file is, which rows cannot be used and why, how long rows are, how many are doubles.
 
@@ -103,10 +73,7 @@ def check(
 
     found = check(files, format=format, tokenizer=tokenizer, shown=shown)
     for one in found:
-        if as_json:
-            show(one.to_json())
-        else:
-            typer.echo(describe(one))
+        terminal.print_result(one.to_json(), describe(one), as_json)
     if any(one.bad for one in found):
         raise typer.Exit(2)
 
@@ -114,85 +81,77 @@ def check(
 @app.command("filter")
 def filter_(
     ctx: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(metavar="IN OUT", help="Files to read, the one to write.")],
+    paths: Annotated[list[Path], Argument(metavar="IN OUT", help="Files to read, the one to write.")],
     format: Format = None,
-    exact: Annotated[bool, typer.Option("--exact/--no-exact", help="Drop doubles.")] = True,
-    near: Annotated[
-        float, typer.Option("--near", help="Drop rows this similar (Jaccard of 5-word runs); 0: none.")
-    ] = 0.8,
+    exact: Annotated[bool, Option("--exact/--no-exact", help="Drop doubles.")] = True,
+    near: Annotated[float, Option(help="Drop rows this similar (Jaccard of 5-word runs); 0: none.")] = 0.8,
     numbers: Annotated[
-        bool, typer.Option("--numbers/--no-numbers", help="Similar rows with other numbers are no doubles.")
+        bool, Option("--numbers/--no-numbers", help="Similar rows with other numbers are no doubles.")
     ] = True,
-    by: Annotated[str, typer.Option("--by", help="Doubles have the same: row, or only prompt.")] = "row",
-    min_chars: Annotated[int | None, typer.Option("--min-chars")] = None,
-    max_chars: Annotated[int | None, typer.Option("--max-chars")] = None,
-    min_tokens: Annotated[int | None, typer.Option("--min-tokens")] = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens")] = None,
-    tokenizer: Tokenizer = None,
+    by: Annotated[str, Option(help="Doubles have the same: row, or only prompt.")] = "row",
+    min_chars: int | None = None,
+    max_chars: int | None = None,
+    min_tokens: int | None = None,
+    max_tokens: int | None = None,
+    tokenizer: Annotated[
+        str | None,
+        Option(
+            "--tokenizer", help="Checkpoint folder or tokenizer.json that counts tokens; none given: reason-nano's."
+        ),
+    ] = None,
     languages: Annotated[
-        list[str] | None, typer.Option("--language", "-l", help="Keep this one, as en; may be repeated.")
+        list[str] | None, Option("--language", "-l", help="Keep this one, as en; may be repeated.")
     ] = None,
-    unknown_language: Annotated[
-        str, typer.Option("--unknown-language", help="keep or drop rows whose language cannot be told.")
-    ] = "keep",
-    rules: Annotated[
-        str | None, typer.Option("--rules", help="YAML file of ethics and safety rules, or starter.")
-    ] = None,
-    against: Annotated[
-        list[Path] | None, typer.Option("--against", help="A test set; rows that share a run with it go.")
-    ] = None,
-    ngram: Annotated[int, typer.Option("--ngram", help="Words of such a run.")] = 13,
-    as_json: AsJson = False,
+    unknown_language: Annotated[str, Option(help="keep or drop rows whose language cannot be told.")] = "keep",
+    rules: Annotated[str | None, Option(help="YAML file of ethics and safety rules, or starter.")] = None,
+    against: Annotated[list[Path] | None, Option(help="A test set; rows that share a run with it go.")] = None,
+    ngram: Annotated[int, Option(help="Words of such a run.")] = 13,
+    as_json: terminal.AsJson = False,
 ) -> None:
     """Write the rows that pass every gate; beside OUT the dropped ones with reason and evidence, and the counts."""
     from reason_engine.data.filter.filter import FilterConfig, describe, filter_files
 
     if len(paths) < 2:
         raise SetupError("filter needs at least one file to read and one to write: IN... OUT")
-    given = {
-        "near": near or None, "languages": tuple(languages or ()), "against": tuple(against or ()),
-    }  # fmt: skip
+    given = {"near": near or None, "languages": tuple(languages or ()), "against": tuple(against or ())}
     config = _config(FilterConfig, ctx, given)
     count = _counter("rows")
     found = filter_files(paths[:-1], paths[-1], config, lambda read, kept: count(read))
-    show_status("")
-    if as_json:
-        show(found.to_json())
-    else:
-        typer.echo(describe(found))
+    terminal.show_status("")
+    terminal.print_result(found.to_json(), describe(found), as_json)
 
 
 @app.command("augment")
 def augment(
     ctx: typer.Context,
-    rows: Rows,
+    rows: Annotated[Path, Argument(metavar="IN", help="A file in any format.")],
     out: Target_,
     methods: Annotated[
-        list[str] | None, typer.Option("--method", help="synonyms, paraphrase, back-translation; may be repeated.")
+        list[str] | None, Option("--method", help="synonyms, paraphrase, back-translation; may be repeated.")
     ] = None,
-    copies: Annotated[int, typer.Option("--copies", help="Attempts a row and method.")] = 1,
-    keep_originals: Annotated[bool, typer.Option("--keep-originals", help="Write the old rows too.")] = False,
+    copies: Annotated[int, Option(help="Attempts a row and method.")] = 1,
+    keep_originals: Annotated[bool, Option("--keep-originals", help="Write the old rows too.")] = False,
     check_answer: Annotated[
-        bool, typer.Option("--check-answer", help="The model must still reach the known answer.")
+        bool, Option("--check-answer", help="The model must still reach the known answer.")
     ] = False,
     strategy: Strategy = "chain-of-thought",
-    options: Sets = None,
-    lexicon: Annotated[Path | None, typer.Option("--lexicon", help="YAML: word: [synonym, ...].")] = None,
-    rate: Annotated[float, typer.Option("--rate", help="Share of listed words exchanged.")] = 0.2,
-    pivot: Annotated[str, typer.Option("--pivot", help="Language to translate into and back.")] = "German",
-    temperature: Annotated[float, typer.Option("--temperature", help="Of the rewriting.")] = 0.7,
+    options: terminal.Sets = None,
+    lexicon: Annotated[Path | None, Option(help="YAML: word: [synonym, ...].")] = None,
+    rate: Annotated[float, Option(help="Share of listed words exchanged.")] = 0.2,
+    pivot: Annotated[str, Option(help="Language to translate into and back.")] = "German",
+    temperature: Annotated[float, Option(help="Of the rewriting.")] = 0.7,
     format: Format = None,
-    model: Model = None,
-    url: Url = None,
+    model: terminal.Model = None,
+    url: terminal.Url = None,
     profile: Profile_ = None,
-    engine: EngineName = "auto",
-    threads: Threads = None,
+    engine: terminal.EngineName = "auto",
+    threads: terminal.Threads = None,
     max_tokens: MaxTokens = 1024,
-    tokens: Tokens = None,
+    tokens: terminal.Tokens = None,
     concurrency: Concurrency = 8,
-    seed: Seed = 0,
+    seed: terminal.Seed = 0,
     fresh: Fresh = False,
-    as_json: AsJson = False,
+    as_json: terminal.AsJson = False,
 ) -> None:
     """Say the same questions in other words; numbers, code and answers stay. A broken-off run goes on.
 
@@ -201,10 +160,10 @@ def augment(
     from reason_engine.data.synthesize.augment import AugmentConfig, augment
     from reason_engine.data.synthesize.teacher import Teacher, TeacherOptions
 
-    given = {"methods": tuple(methods or ("paraphrase",)), "options": parse_sets(options)}
+    given = {"methods": tuple(methods or ("paraphrase",)), "options": terminal.parse_sets(options)}
     config = _config(AugmentConfig, ctx, given)
 
-    async def work(teacher: Teacher | None) -> Account:
+    async def work(teacher: Teacher | None) -> "Account":
         return await augment(
             rows, out, config, teacher,
             tokens=tokens, concurrency=concurrency, fresh=fresh, progress=_counter("attempts", as_json),
@@ -217,39 +176,35 @@ def augment(
 @app.command("synthesize")
 def synthesize(
     ctx: typer.Context,
-    problems: Annotated[Path, typer.Argument(metavar="IN", help="Problems, with or without their answers.")],
+    problems: Annotated[Path, Argument(metavar="IN", help="Problems, with or without their answers.")],
     out: Target_,
-    write: Annotated[int, typer.Option("--write", help="Problems to write like those of IN, to solve.")] = 0,
-    shots: Annotated[int, typer.Option("--shots", help="Examples shown for each of them.")] = 3,
-    attempts: Annotated[int, typer.Option("--attempts", help="Solutions a problem, at most.")] = 4,
-    keep: Annotated[int, typer.Option("--keep", help="Right solutions kept of each problem.")] = 1,
-    hints: Annotated[
-        int, typer.Option("--hints", help="STaR: attempts with the answer as a hint, where none was right.")
-    ] = 0,
+    write: Annotated[int, Option(help="Problems to write like those of IN, to solve.")] = 0,
+    shots: Annotated[int, Option(help="Examples shown for each of them.")] = 3,
+    attempts: Annotated[int, Option(help="Solutions a problem, at most.")] = 4,
+    keep: Annotated[int, Option(help="Right solutions kept of each problem.")] = 1,
+    hints: Annotated[int, Option(help="STaR: attempts with the answer as a hint, where none was right.")] = 0,
     strategy: Strategy = "chain-of-thought",
-    options: Sets = None,
-    verifier: Annotated[
-        str | None, typer.Option("--verifier", help="Says what is right; none: the known answer, else a vote.")
-    ] = None,
+    options: terminal.Sets = None,
+    verifier: Annotated[str | None, Option(help="Says what is right; none: the known answer, else a vote.")] = None,
     params: Annotated[
-        list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the verifier.")
+        list[str] | None, Option("--param", metavar="KEY=VALUE", help="A parameter of the verifier.")
     ] = None,
-    threshold: Annotated[float, typer.Option("--threshold", help="Its score from which on it is.")] = 0.5,
-    agree: Annotated[float, typer.Option("--agree", help="Share of attempts that a vote needs.")] = 0.6,
-    suffix: Annotated[str, typer.Option("--suffix", help="Last line of each row's question.")] = "",
-    temperature: Annotated[float, typer.Option("--temperature", help="Of the problems' writing.")] = 1.0,
+    threshold: Annotated[float, Option(help="Its score from which on it is.")] = 0.5,
+    agree: Annotated[float, Option(help="Share of attempts that a vote needs.")] = 0.6,
+    suffix: Annotated[str, Option(help="Last line of each row's question.")] = "",
+    temperature: Annotated[float, Option(help="Of the problems' writing.")] = 1.0,
     format: Format = None,
-    model: Model = None,
-    url: Url = None,
+    model: terminal.Model = None,
+    url: terminal.Url = None,
     profile: Profile_ = None,
-    engine: EngineName = "auto",
-    threads: Threads = None,
+    engine: terminal.EngineName = "auto",
+    threads: terminal.Threads = None,
     max_tokens: MaxTokens = 1024,
-    tokens: Tokens = None,
+    tokens: terminal.Tokens = None,
     concurrency: Concurrency = 8,
-    seed: Seed = 0,
+    seed: terminal.Seed = 0,
     fresh: Fresh = False,
-    as_json: AsJson = False,
+    as_json: terminal.AsJson = False,
 ) -> None:
     """Let a teacher solve problems, or write and solve them, and keep what is right. A broken-off run goes on.
 
@@ -258,9 +213,10 @@ def synthesize(
     from reason_engine.data.synthesize.synthesize import SynthesizeConfig, synthesize
     from reason_engine.data.synthesize.teacher import Teacher, TeacherOptions
 
-    config = _config(SynthesizeConfig, ctx, {"options": parse_sets(options), "params": parse_sets(params)})
+    given = {"options": terminal.parse_sets(options), "params": terminal.parse_sets(params)}
+    config = _config(SynthesizeConfig, ctx, given)
 
-    async def work(teacher: Teacher | None) -> Account:
+    async def work(teacher: Teacher | None) -> "Account":
         assert teacher is not None
         return await synthesize(
             problems, out, config, teacher,
@@ -270,27 +226,24 @@ def synthesize(
     _run(work, TeacherOptions(model, url, engine, threads, max_tokens, profile), as_json)
 
 
-def _run(work: Callable[[Any], Any], target: TeacherOptions | None, as_json: bool) -> None:
+def _run(work: Callable[[Any], Any], target: "TeacherOptions | None", as_json: bool) -> None:
     """Run with the model that is named, and print the account."""
     import asyncio
 
     from reason_engine.data.synthesize.teacher import open_teacher
 
-    async def go() -> Account:
+    async def go() -> "Account":
         if target is None:
             return await work(None)
         async with open_teacher(target) as teacher:
             return await work(teacher)
 
     account = asyncio.run(go())
-    show_status("")
-    if as_json:
-        show(account.to_json())
-    else:
-        typer.echo(account.describe())
+    terminal.show_status("")
+    terminal.print_result(account.to_json(), account.describe(), as_json)
 
 
-def _config(kind: type[Config], ctx: typer.Context, given: Mapping[str, Any]) -> Config:
+def _config(kind: "type[Config]", ctx: typer.Context, given: Mapping[str, Any]) -> "Config":
     """The validated config of the command's options; `given`: those whose form differs. Raises SetupError naming the
     option at fault."""
     from pydantic import ValidationError
@@ -310,8 +263,8 @@ def _counter(unit: str, as_json: bool = False) -> Callable[[int], None]:
 
     def tell(done: int) -> None:
         if as_json:
-            show({"done": done, "of": unit})
+            terminal.show({"done": done, "of": unit})
         elif unit != "rows" or done % 100 == 0:
-            show_status(f"{done} {unit}")
+            terminal.show_status(f"{done} {unit}")
 
     return tell

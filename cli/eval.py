@@ -7,24 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from reason_engine.cli.terminal import (
-    AsJson,
-    Concurrency,
-    EngineName,
-    Knowledge,
-    Model,
-    Samples,
-    Seconds,
-    Seed,
-    Threads,
-    Tokens,
-    Url,
-    command_line,
-    limits,
-    show,
-    show_status,
-)
+from reason_engine.cli import terminal
 
 if TYPE_CHECKING:
     from reason_engine.evals.run import Record
@@ -36,37 +21,29 @@ def add_to(app: typer.Typer) -> None:
     app.command("eval", help="Measure strategies on tasks: success with intervals, tokens spent, paired tests.")(eval_)
 
 
-Tasks = Annotated[
-    list[str] | None, typer.Argument(help="Tasks, as game24 or word-problems:steps=3-5; none: list them.")
-]
-Strategies = Annotated[
-    list[str],
-    typer.Option("--strategies", "-s", help="Names with commas between, each as NAME:key=value,key=value, or JSON."),
-]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Problems of each task, drawn by the seed.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Folder of public data sets, as DIR/game24/24.csv.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Keep answers and report here; a run that was cut goes on.")]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=0, help="Bound on each path; 0: the context's rest.")]
-
-
 def eval_(
-    task: Tasks = None,
-    strategies: Strategies = DEFAULT,
-    model: Model = None,
-    url: Url = None,
-    engine: EngineName = "auto",
-    limit: Limit = None,
-    seed: Seed = 0,
-    data: Data = None,
-    out: Out = None,
-    concurrency: Concurrency = 4,
-    max_tokens: MaxTokens = 0,
-    tokens: Tokens = None,
-    seconds: Seconds = None,
-    samples: Samples = None,
-    threads: Threads = None,
-    knowledge: Knowledge = None,
-    as_json: AsJson = False,
+    task: Annotated[
+        list[str] | None, Argument(help="Tasks, as game24 or word-problems:steps=3-5; none: list them.")
+    ] = None,
+    strategies: Annotated[
+        list[str],
+        Option("--strategies", "-s", help="Names with commas between, each as NAME:key=value,key=value, or JSON."),
+    ] = DEFAULT,
+    model: terminal.Model = None,
+    url: terminal.Url = None,
+    engine: terminal.EngineName = "auto",
+    limit: Annotated[int | None, Option(min=1, help="Problems of each task, drawn by the seed.")] = None,
+    seed: terminal.Seed = 0,
+    data: Annotated[Path | None, Option(help="Folder of public data sets, as DIR/game24/24.csv.")] = None,
+    out: Annotated[Path | None, Option(help="Keep answers and report here; a run that was cut goes on.")] = None,
+    concurrency: terminal.Concurrency = 4,
+    max_tokens: Annotated[int, Option(min=0, help="Bound on each path; 0: the context's rest.")] = 0,
+    tokens: terminal.Tokens = None,
+    seconds: terminal.Seconds = None,
+    samples: terminal.Samples = None,
+    threads: terminal.Threads = None,
+    knowledge: terminal.Knowledge = None,
+    as_json: terminal.AsJson = False,
 ) -> None:
     """Evaluate. With --url, --model names one of the server's models."""
     import asyncio
@@ -82,31 +59,14 @@ def eval_(
     if not task:
         print("\n".join(tasks))
         return
-    plan = EvalPlan(
-        tuple(parse_specs(task, "task")),
-        tuple(parse_specs(strategies, "strategy")),
-        limit=limit,
-        seed=seed,
-        data=data,
-        concurrency=concurrency,
-    )
+    tried = tuple(parse_specs(task, "task")), tuple(parse_specs(strategies, "strategy"))
+    plan = EvalPlan(*tried, limit=limit, seed=seed, data=data, concurrency=concurrency)
     key = os.environ.get("REASON_API_KEY")
-    target = EvalTarget(model, url, engine, threads, limits(tokens, seconds, samples), max_tokens, key, knowledge)
-    report = asyncio.run(run(plan, target, out, command_line(), _progress(as_json)))
-    if as_json:
-        show({"report": asdict(report)})
-    else:
-        print(markdown(report))
-
-
-def _progress(as_json: bool):
-    from dataclasses import asdict
+    budget = terminal.limits(tokens, seconds, samples)
+    target = EvalTarget(model, url, engine, threads, budget, max_tokens, key, knowledge)
 
     def tell(record: Record, done: int, total: int) -> None:
-        if as_json:
-            show({"done": done, "total": total, "record": asdict(record)})
-        else:
-            end = "\n" if done == total else ""
-            show_status(f"{done}/{total}  {record.task}  {record.strategy}", end)
+        terminal.show_progress(done, total, record.task, record.strategy, {"record": asdict(record)}, as_json)
 
-    return tell
+    report = asyncio.run(run(plan, target, out, terminal.command_line(), tell))
+    terminal.print_result({"report": asdict(report)}, markdown(report), as_json)

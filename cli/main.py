@@ -10,6 +10,7 @@ import os
 import sys
 
 import typer
+from typer import Option
 
 from reason_engine.errors import ReasonError, RequestError, SetupError
 from reason_engine.registry import import_folder
@@ -28,7 +29,7 @@ def build() -> typer.Typer:
     )
 
     @app.callback(invoke_without_command=True)
-    def root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    def root(version: bool = Option(False, "--version", help="Print the version and exit.")) -> None:
         if version:
             from reason_engine import __version__
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
-from reason_engine.cli.terminal import AsJson, show
+from reason_engine.cli.terminal import AsJson, print_result
 from reason_engine.errors import SetupError
 
 if TYPE_CHECKING:
@@ -26,26 +27,15 @@ def several() -> None:
     """Keeps `prune` a word of its own while it is the only one."""
 
 
-Points = Annotated[
-    Path, typer.Option("--points", help="Points of pruning runs, as `reason compress prune` appends them.")
-]
-By = Annotated[str | None, typer.Option("--by", help="The kind of pruning, where the file holds several.")]
-Target = Annotated[float | None, typer.Option("--target-loss", help="Loss that recovery shall reach.")]
-Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Tokens of recovery instead.")]
-Size = Annotated[float | None, typer.Option("--size", min=1, help="Parameters of a model before pruning.")]
-Rate = Annotated[float | None, typer.Option("--rate", help="Its pruned share, above 0 and below 1.")]
-BaseLoss = Annotated[float | None, typer.Option("--base-loss", help="Its loss before pruning.")]
-
-
 @app.command()
 def prune(
-    points: Points,
-    by: By = None,
-    target_loss: Target = None,
-    tokens: Tokens = None,
-    size: Size = None,
-    rate: Rate = None,
-    base_loss: BaseLoss = None,
+    points: Annotated[Path, Option(help="Points of pruning runs, as `reason compress prune` appends them.")],
+    by: Annotated[str | None, Option(help="The kind of pruning, where the file holds several.")] = None,
+    target_loss: Annotated[float | None, Option(help="Loss that recovery shall reach.")] = None,
+    tokens: Annotated[int | None, Option(min=1, help="Tokens of recovery instead.")] = None,
+    size: Annotated[float | None, Option(min=1, help="Parameters of a model before pruning.")] = None,
+    rate: Annotated[float | None, Option(help="Its pruned share, above 0 and below 1.")] = None,
+    base_loss: Annotated[float | None, Option(help="Its loss before pruning.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit the P2 law to pruning runs and say which recovery a loss needs.
@@ -59,10 +49,7 @@ def prune(
         raise SetupError("--target-loss and --tokens exclude each other")
     rows = of_kind(read_points(points), by)
     found = predict(rows, by, _goals(rows, (size, rate, base_loss), target_loss, tokens))
-    if as_json:
-        show(found.to_json())
-    else:
-        print(text(found))
+    print_result(found.to_json(), text(found), as_json)
 
 
 def text(found: PruningForecast) -> str:

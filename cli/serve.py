@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
-from reason_engine.cli.terminal import Knowledge, Threads
+from reason_engine.cli.terminal import Knowledge, Threads, bind_error
 from reason_engine.errors import RequestError, SetupError
 
 if TYPE_CHECKING:
@@ -30,65 +31,53 @@ def add_to(app: typer.Typer) -> None:
 
 
 def serve(
-    model: Annotated[str | None, typer.Argument(help="Checkpoint folder or hub name.")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, vllm, embedded or openai.")] = None,
-    strategy: Annotated[str | None, typer.Option("--strategy", "-s", help="For requests that name none.")] = None,
-    draft: Annotated[str | None, typer.Option(help="sam, ngram, suffix, model:PATH or eagle:PATH.")] = None,
-    adapter: Annotated[
+    ctx: typer.Context,
+    model: Annotated[str | None, Argument(help="Checkpoint folder or hub name.")] = None,
+    engine: Annotated[str | None, Option(help="auto, vllm, embedded or openai.")] = None,
+    strategy: Annotated[str | None, Option("--strategy", "-s", help="For requests that name none.")] = None,
+    draft: Annotated[str | None, Option(help="sam, ngram, suffix, model:PATH or eagle:PATH.")] = None,
+    adapters: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
+            "--adapter",
             metavar="NAME[=PATH]",
             help="An adapter that `reason train` made; NAME alone: in adapters/ beside the weights; repeatable.",
         ),
     ] = None,
     adapters_dir: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Folder that POST /v1/adapters may load from; repeatable.")
+        list[Path] | None, Option(metavar="DIR", help="Folder that POST /v1/adapters may load from; repeatable.")
     ] = None,
-    reward_model: Annotated[
+    reward_models: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="A reward model, a folder or a pooling URL; repeatable."),
+        Option("--reward-model", metavar="NAME=PATH", help="A reward model, a folder or a pooling URL; repeatable."),
     ] = None,
     knowledge: Knowledge = None,
-    guard: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rules on requests and answers, YAML or JSON.")
+    guard: Annotated[Path | None, Option(metavar="FILE", help="Rules on requests and answers, YAML or JSON.")] = None,
+    host: Annotated[str | None, Option(help="Address to bind; beyond this machine only with a key.")] = None,
+    port: Annotated[int | None, Option(min=0, max=65535, help="0: any free one.")] = None,
+    api_keys: Annotated[
+        list[str] | None, Option("--api-key", help="Key that clients need; better in REASON_API_KEYS.")
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to bind; beyond this machine only with a key.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free one.")] = None,
-    api_key: Annotated[list[str] | None, typer.Option(help="Key that clients need; better in REASON_API_KEYS.")] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Serve beyond this machine without a key.")] = False,
-    name: Annotated[str | None, typer.Option("--served-name", help="Name that clients ask for.")] = None,
-    upstream_url: Annotated[str | None, typer.Option(help="The endpoint behind --engine openai.")] = None,
-    context: Annotated[int | None, typer.Option(min=16, help="Tokens of prompt and answer together.")] = None,
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Let the verifier `code` run programs, in a sandbox.")
+    open: Annotated[bool, Option("--open", help="Serve beyond this machine without a key.")] = False,
+    served_name: Annotated[str | None, Option(help="Name that clients ask for.")] = None,
+    upstream_url: Annotated[str | None, Option(help="The endpoint behind --engine openai.")] = None,
+    context: Annotated[int | None, Option(min=16, help="Tokens of prompt and answer together.")] = None,
+    code_execution: Annotated[
+        bool, Option("--allow-code", help="Let the verifier `code` run programs, in a sandbox.")
     ] = False,
     threads: Threads = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with any setting: reason_engine.settings.")] = None,
+    config: Annotated[Path | None, Option(help="YAML file with any setting: reason_engine.settings.")] = None,
 ) -> None:
     """Serve until stopped."""
     from reason_engine.settings import load_settings
 
-    flags = {
-        "model": model,
-        "engine": engine,
-        "strategy": strategy,
-        "draft": draft,
-        "adapters": _adapters_of(adapter, load_settings({"model": model}, config)) if adapter else None,
-        "adapters_dir": tuple(adapters_dir) if adapters_dir else None,
-        "reward_models": _pairs(reward_model, "--reward-model") if reward_model else None,
-        "knowledge": knowledge,
-        "guard": guard,
-        "host": host,
-        "port": port,
-        "api_keys": tuple(api_key) if api_key else None,
-        "open": open_ or None,
-        "served_name": name,
-        "upstream_url": upstream_url,
-        "context": context,
-        "code_execution": allow_code or None,
-        "threads": threads,
-    }
-    start(load_settings(flags, config))
+    # The parameters have the names of settings; what was not given is left to the file and the environment.
+    given = {key: value for key, value in ctx.params.items() if key != "config" and value is not False and value != ()}
+    if adapters:
+        given["adapters"] = _adapters_of(adapters, load_settings({"model": model}, config))
+    if reward_models:
+        given["reward_models"] = _pairs(reward_models, "--reward-model")
+    start(load_settings(given, config))
 
 
 def _adapters_of(values: Sequence[str], settings: Settings) -> dict[str, str]:
@@ -130,13 +119,21 @@ def start(settings: Settings) -> None:
     if wanted := process_environment(kind):
         # What is preloaded is decided when a process starts; the new one finds the variables set and goes on.
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **wanted})
+    from reason_engine.strategies import strategies
+    from reason_engine.verifiers.code import Sandbox
+
     engine = open_engine(settings, inline=False)
     profile = profile_of(settings)
     if settings.strategy:
-        _check_strategy(settings.strategy)
-    _check_port(settings.host, settings.port)
-    if settings.code_execution:
-        _check_sandbox()
+        try:
+            strategies.get(settings.strategy)
+        except RequestError as error:
+            raise SetupError(f"--strategy: {error}") from None
+    host, port = settings.host, settings.port
+    if port and (error := bind_error(host, port)):
+        raise SetupError(f"cannot bind {host}:{port} ({error.strerror}); choose another with --port")
+    if settings.code_execution and (reason := asyncio.run(Sandbox().probe())):
+        raise SetupError(f"--allow-code: programs cannot be limited on this machine: {reason}")
     settings = settings.model_copy(update={"served_name": served_name(settings)})
     _check_adapters(settings, kind)
     print(f"loading {settings.served_name} ({kind} engine) …", file=sys.stderr, flush=True)
@@ -147,13 +144,13 @@ def start(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = create_app(engine, profile, settings)
     gate = app.state.service.gate
-    server = server_for(app, settings.host, settings.port)
+    server = server_for(app, host, port)
 
     async def announce() -> None:
         while not (server.started and gate.open and (await engine.health()).ready):
             await asyncio.sleep(READY_CHECK_SECONDS)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        print(banner(settings, kind, profile.description, port), flush=True)
+        bound = server.servers[0].sockets[0].getsockname()[1]
+        print(banner(settings, kind, profile.description, bound), flush=True)
 
     async def run() -> None:
         announcing = asyncio.create_task(announce())
@@ -184,21 +181,9 @@ def banner(settings: Settings, kind: str, description: str, port: int) -> str:
         )
     elif description:
         lines.append(description)
-    lines += [
-        "Try:",
-        f"  curl {base}/v1/chat/completions -H 'content-type: application/json'{key} -d '{json.dumps(body)}'",
-        "",
-    ]
+    curl = f"  curl {base}/v1/chat/completions -H 'content-type: application/json'{key} -d '{json.dumps(body)}'"
+    lines += ["Try:", curl, ""]
     return "\n".join(lines)
-
-
-def _check_strategy(name: str) -> None:
-    from reason_engine.strategies import strategies
-
-    try:
-        strategies.get(name)
-    except RequestError as error:
-        raise SetupError(f"--strategy: {error}") from None
 
 
 def _check_adapters(settings: Settings, kind: str) -> None:
@@ -222,27 +207,3 @@ def _check_adapters(settings: Settings, kind: str) -> None:
             if kind == "vllm":
                 only_lora(file, "vLLM")
         read_profile(Path(path))
-
-
-def _check_sandbox() -> None:
-    import asyncio
-
-    from reason_engine.verifiers.code import Sandbox
-
-    if reason := asyncio.run(Sandbox().probe()):
-        raise SetupError(f"--allow-code: programs cannot be limited on this machine: {reason}")
-
-
-def _check_port(host: str, port: int) -> None:
-    """Say that a port is taken before the model is loaded, not after."""
-    import socket
-
-    if port == 0:
-        return
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise SetupError(f"cannot bind {host}:{port} ({error.strerror}); choose another with --port") from None

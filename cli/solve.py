@@ -7,25 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import typer
+from typer import Argument, Option
 
-from reason_engine.cli.terminal import (
-    AsJson,
-    EngineName,
-    Knowledge,
-    Model,
-    Samples,
-    Seconds,
-    Seed,
-    Sets,
-    StrategyName,
-    Threads,
-    Tokens,
-    Url,
-    limits,
-    one_of,
-    parse_sets,
-    show,
-)
+from reason_engine.cli import terminal
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,33 +17,30 @@ def add_to(app: typer.Typer) -> None:
 
 
 def solve(
-    question: str = typer.Argument(help="The question; `-` reads it from standard input."),
-    model: Model = None,
-    url: Url = None,
-    engine: EngineName = "auto",
-    strategy: StrategyName = None,
-    sets: Sets = None,
-    tokens: Tokens = None,
-    seconds: Seconds = None,
-    samples: Samples = None,
-    seed: Seed = 0,
-    threads: Threads = None,
-    knowledge: Knowledge = None,
-    trace: bool = typer.Option(False, "--trace", help="Print the search as a tree."),
-    as_json: AsJson = False,
+    question: str = Argument(help="The question; `-` reads it from standard input."),
+    model: terminal.Model = None,
+    url: terminal.Url = None,
+    engine: terminal.EngineName = "auto",
+    strategy: terminal.StrategyName = None,
+    sets: terminal.Sets = None,
+    tokens: terminal.Tokens = None,
+    seconds: terminal.Seconds = None,
+    samples: terminal.Samples = None,
+    seed: terminal.Seed = 0,
+    threads: terminal.Threads = None,
+    knowledge: terminal.Knowledge = None,
+    trace: bool = Option(False, "--trace", help="Print the search as a tree."),
+    as_json: terminal.AsJson = False,
 ) -> None:
     """Answer one question."""
     import asyncio
 
-    from reason_engine.cli.terminal.ask import AskOptions, Reply, asker, pick_strategy
+    from reason_engine.cli.terminal.ask import AskOptions, Reply, asker
     from reason_engine.cli.terminal.tree import draw, printable
     from reason_engine.types import Message
 
-    one_of(model, url)
-    options = AskOptions(strategy, parse_sets(sets), limits(tokens, seconds, samples), seed)
-    if not url:
-        pick_strategy(options)
-    source = asker(model, url, engine, threads, knowledge)
+    options = AskOptions(strategy, terminal.parse_sets(sets), terminal.limits(tokens, seconds, samples), seed)
+    source = asker(options, model, url, engine, threads, knowledge)
     text = sys.stdin.read().strip() if question == "-" else question
 
     async def run() -> Reply:
@@ -69,7 +50,7 @@ def solve(
     reply = asyncio.run(run())
     if as_json:
         found = {name: getattr(reply, name) for name in ("content", "reasoning", "reason", "usage")}
-        show({**found, **({"trace": reply.trace.to_json()} if trace else {})})
+        terminal.show({**found, **({"trace": reply.trace.to_json()} if trace else {})})
         return
     if trace:
         print(draw(reply.trace), end="\n\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from typer import Argument
 
 from reason_engine.cli.terminal import AsJson, print_table, show
 
@@ -14,7 +15,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def strategies(
-    name: Annotated[str | None, typer.Argument(help="Show the options of this one.")] = None, as_json: AsJson = False
+    name: Annotated[str | None, Argument(help="Show the options of this one.")] = None, as_json: AsJson = False
 ) -> None:
     """List strategies, or the options of one."""
     from reason_engine.strategies import strategies as registry
@@ -29,10 +30,7 @@ def strategies(
         options = kinds[0][1].model_json_schema()["properties"]
         print_table(
             ("option", "default", "range", "what it is"),
-            [
-                (key, field.get("default"), _range(field), field.get("description", ""))
-                for key, field in options.items()
-            ],
+            [(key, one.get("default"), _range(one), one.get("description", "")) for key, one in options.items()],
         )
     else:
         rows = [(each, kind.summary, kind.paper) for each, kind in kinds]

@@ -1,13 +1,12 @@
 """`reason train`: one training method, its config file, a checkpoint folder."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
+from typer import Argument, Option
 
 from reason_engine.cli.terminal import AsJson, RecipeFile, RecipeSets
 
@@ -19,27 +18,20 @@ def add_to(app: typer.Typer) -> None:
 METHODS = "sft, distill, dpo, kto, reward, process-reward, grpo, rloo, ppo, online-dpo"
 """For the help, which loads nothing; a test compares it with the registry."""
 
-Method = Annotated[str, typer.Argument(help=METHODS)]
-HandOver = Annotated[
-    str | None, typer.Option("--hand-over", metavar="verl", help="Write a job for another trainer instead (grpo, ppo).")
-]
-Launch = Annotated[
-    str | None, typer.Option("--launch", help="Run in --gpus processes of this machine: replicated, fsdp2 or zero3.")
-]
-Gpus = Annotated[int, typer.Option("--gpus", min=1, help="GPUs of a node, for --launch and --hand-over.")]
-Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Machines, for --hand-over.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew instead of going on from a checkpoint.")]
-
 
 def train(
-    method: Method,
+    method: Annotated[str, Argument(help=METHODS)],
     config: RecipeFile,
     settings: RecipeSets = None,
-    fresh: Fresh = False,
-    launch: Launch = None,
-    hand_over: HandOver = None,
-    gpus: Gpus = 8,
-    nodes: Nodes = 1,
+    fresh: Annotated[bool, Option("--fresh", help="Begin anew instead of going on from a checkpoint.")] = False,
+    launch: Annotated[
+        str | None, Option(help="Run in --gpus processes of this machine: replicated, fsdp2 or zero3.")
+    ] = None,
+    hand_over: Annotated[
+        str | None, Option(metavar="verl", help="Write a job for another trainer instead (grpo, ppo).")
+    ] = None,
+    gpus: Annotated[int, Option(min=1, help="GPUs of a node, for --launch and --hand-over.")] = 8,
+    nodes: Annotated[int, Option(min=1, help="Machines, for --hand-over.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Train. The config is validated before anything heavy is imported."""

@@ -23,7 +23,7 @@ from reason_engine.contracts import Engine
 from reason_engine.engines.checkpoint.adapter_files import CONFIG, WEIGHTS
 from reason_engine.errors import ModelLoadError, UnknownModel
 from reason_engine.profile import FILE, Profile, read_profile
-from reason_engine.serving.api.errors import Refused, invalid
+from reason_engine.serving.api.errors import FINAL, Refused, invalid
 from reason_engine.strategies import strategies
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
@@ -40,25 +40,25 @@ class AdapterVersion:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+BASE = AdapterVersion()
+"""The base model: always there, so nobody counts its users."""
+
+
 class Adapters:
     """Those of one engine, by the names that clients use."""
 
     def __init__(self, engine: Engine) -> None:
         """Those that the engine has already are taken over."""
         self._engine = engine
-        self._loaded = {name: AdapterVersion(name) for name in engine.adapters()}
+        self.loaded = {name: AdapterVersion(name) for name in engine.adapters()}
+        """The version that each name stands for now, in the order in which they were loaded."""
         self._pending: set[str] = set()
         self._versions = count(2)
-        self._base = AdapterVersion()
-
-    def names(self) -> tuple[str, ...]:
-        """In the order in which they were loaded."""
-        return tuple(self._loaded)
 
     @contextmanager
-    def use(self, name: str | None) -> Generator[AdapterVersion]:
+    def use(self, name: str) -> Generator[AdapterVersion]:
         """The version that this name stands for now, kept until the block ends. Raises UnknownModel."""
-        one = self._base if name is None else self._found(name, "model")
+        one = self._found(name, "model")
         one.users += 1
         one.idle.clear()
         try:
@@ -74,13 +74,12 @@ class Adapters:
         check_name(name, base)
         if name in self._pending:
             raise _conflict(f"name: {name!r} is being loaded right now", "adapter_loading")
-        if name in self._loaded and not replace:
-            raise _conflict(
-                f"name: an adapter {name!r} is loaded; unload it first, or send replace: true", "adapter_already_loaded"
-            )
+        if name in self.loaded and not replace:
+            why = f"name: an adapter {name!r} is loaded; unload it first, or send replace: true"
+            raise _conflict(why, "adapter_already_loaded")
         self._pending.add(name)
         try:
-            profile = await asyncio.to_thread(_profile_of, folder)
+            profile = await asyncio.to_thread(read_profile, folder) if (folder / FILE).is_file() else None
             fresh = AdapterVersion(self._engine_name(name), profile)
             assert fresh.name is not None
             await self._engine.load_adapter(fresh.name, str(folder))
@@ -88,14 +87,14 @@ class Adapters:
             raise invalid("path", str(error), "invalid_adapter") from None
         finally:
             self._pending.discard(name)
-        before, self._loaded[name] = self._loaded.get(name), fresh
+        before, self.loaded[name] = self.loaded.get(name), fresh
         if before is not None:
             await self._retire(before)
 
     async def unload(self, name: str) -> None:
         """Take no new requests for it; returns when the running ones have ended and it is gone. Raises UnknownModel."""
         one = self._found(name, "name")
-        del self._loaded[name]
+        del self.loaded[name]
         await self._retire(one)
 
     async def _retire(self, one: AdapterVersion) -> None:
@@ -105,9 +104,9 @@ class Adapters:
         await self._engine.unload_adapter(one.name)
 
     def _found(self, name: str, param: str) -> AdapterVersion:
-        if name not in self._loaded:
+        if name not in self.loaded:
             raise UnknownModel(f"no adapter named {name[:LONGEST]!r} is loaded", param=param, code="model_not_found")
-        return self._loaded[name]
+        return self.loaded[name]
 
     def _engine_name(self, name: str) -> str:
         """The name itself; while a version of before still runs, one with a number."""
@@ -127,26 +126,16 @@ def check_name(name: str, base: str) -> None:
         raise invalid("name", f"{name!r} is {kind}")
 
 
-def _profile_of(folder: Path) -> Profile | None:
-    return read_profile(folder) if (folder / FILE).is_file() else None
-
-
 def _conflict(message: str, code: str) -> Refused:
     """409, which clients would try again by themselves."""
-    refused = Refused(409, message, code, param="name")
-    refused.headers = {"x-should-retry": "false"}
-    return refused
+    return Refused(409, message, code, param="name", headers=FINAL)
 
 
 def allowed_folder(path: str, roots: Sequence[Path]) -> Path:
     """The folder, links resolved. Raises RequestError kinds (403 outside `roots`, 404 where there is none)."""
     if not roots:
-        raise Refused(
-            403,
-            "path: this server loads no adapters while it runs; start it with --adapters-dir DIR",
-            "adapters_disabled",
-            param="path",
-        )
+        why = "path: this server loads no adapters while it runs; start it with --adapters-dir DIR"
+        raise Refused(403, why, "adapters_disabled", param="path")
     try:
         homes = [root.resolve() for root in roots]
         found = [target for home in homes if (target := (home / path).resolve()).is_relative_to(home)]

@@ -26,13 +26,11 @@ from reason_engine.serving.api.completions import completion_routes
 from reason_engine.serving.api.errors import on_error, on_status
 from reason_engine.serving.api.routes import adapter_routes, model_routes, state_routes, token_routes
 from reason_engine.serving.api.schema import ERRORS
-from reason_engine.serving.guard.access import AccessGuard, Keys, accepted_hosts
-from reason_engine.serving.guard.content_guard import NO_RULES, ContentGuard
-from reason_engine.serving.guard.limits import AdmissionGate
+from reason_engine.serving.guard.access import AccessGuard, AdmissionGate, Keys, accepted_hosts
+from reason_engine.serving.guard.content_guard import ContentGuard
 from reason_engine.serving.guard.rules import read_rules
-from reason_engine.serving.metrics import Metrics
 from reason_engine.serving.pages import page_routes
-from reason_engine.serving.service import Service
+from reason_engine.serving.service import Metrics, Service
 from reason_engine.settings import Settings
 from reason_engine.verifiers.code import Sandbox
 
@@ -48,7 +46,6 @@ def create_app(engine: Engine, profile: Profile | None = None, settings: Setting
     """
     settings = settings or Settings()
     metrics = Metrics()
-    rules = read_rules(settings.guard) if settings.guard else NO_RULES
     service = Service(
         engine,
         profile or Profile(),
@@ -59,8 +56,8 @@ def create_app(engine: Engine, profile: Profile | None = None, settings: Setting
         Equality(),
         Library(settings.knowledge, engine=engine, model=settings.knowledge_model) if settings.knowledge else None,
         Powers(Sandbox() if settings.code_execution else None, settings.satisfaction),
-        guard=ContentGuard(rules, engine, metrics.stopped),
-        adapters=Adapters(engine),
+        Adapters(engine),
+        ContentGuard(read_rules(settings.guard), engine, metrics.stopped) if settings.guard else None,
     )
     app = FastAPI(
         title="Reason Engine",
@@ -71,15 +68,13 @@ def create_app(engine: Engine, profile: Profile | None = None, settings: Setting
         lifespan=lambda _: _lifespan(service),
         responses=ERRORS,
         redirect_slashes=False,
+        exception_handlers={ReasonError: on_error, Exception: on_error, HTTPException: on_status},
     )
     app.state.service = service
     app.state.refused = service.metrics.refused
-    for routes in (chat_routes, completion_routes, model_routes, adapter_routes, token_routes, state_routes):
-        app.include_router(routes(service))
-    app.include_router(page_routes())
-    app.add_exception_handler(ReasonError, on_error)
-    app.add_exception_handler(Exception, on_error)
-    app.add_exception_handler(HTTPException, on_status)
+    for add_routes in (chat_routes, completion_routes, model_routes, adapter_routes, token_routes, state_routes):
+        add_routes(app.router, service)
+    page_routes(app.router)
     keys = Keys(key.get_secret_value() for key in (*settings.api_keys, *settings.operator_keys))
     app.add_middleware(
         AccessGuard,

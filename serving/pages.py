@@ -14,9 +14,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 
-def page_routes() -> APIRouter:
+def page_routes(router: APIRouter) -> None:
     """`/` and `/docs`; neither loads anything from another host."""
-    router = APIRouter()
     page = (files("reason_engine.serving") / "web" / "index.html").read_text("utf-8")
     headers = {"content-security-policy": _policy(page), "referrer-policy": "no-referrer"}
 
@@ -28,8 +27,6 @@ def page_routes() -> APIRouter:
     async def docs(request: Request) -> HTMLResponse:
         text = _docs(request.app.openapi())
         return HTMLResponse(text, headers={"content-security-policy": _policy(text)})
-
-    return router
 
 
 def _policy(text: str) -> str:

@@ -95,8 +95,3 @@ def server_for(app: FastAPI, host: str, port: int, *, log_level: str = "warning"
         lifespan="on",
     )
     return Server(config, app.state.service)
-
-
-def serve(app: FastAPI, host: str, port: int) -> None:
-    """Serve until stopped. Raises SetupError or EngineError where the engine ended it."""
-    asyncio.run(server_for(app, host, port).serve_until_stopped())

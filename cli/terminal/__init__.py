@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 
 from reason_engine.errors import SetupError
 
@@ -19,24 +19,23 @@ if TYPE_CHECKING:
 
     from reason_engine.types import Limits
 
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Checkpoint folder or hub name; none: reason-nano.")]
-Url = Annotated[str | None, typer.Option("--url", "-u", help="A running server instead, as http://127.0.0.1:8000.")]
-EngineName = Annotated[str, typer.Option("--engine", help="auto, embedded, vllm or openai.")]
-StrategyName = Annotated[str | None, typer.Option("--strategy", "-s", help="Reasoning strategy: reason strategies.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the strategy.")]
-Seed = Annotated[int, typer.Option("--seed", help="Same seed, same search.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
-Tokens = Annotated[int | None, typer.Option("--tokens", min=1, help="Budget: generated tokens, all branches together.")]
-Seconds = Annotated[float | None, typer.Option("--seconds", min=0.001, help="Budget: seconds.")]
-Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Budget: generated sequences.")]
+Model = Annotated[str | None, Option("--model", "-m", help="Checkpoint folder or hub name; none: reason-nano.")]
+Url = Annotated[str | None, Option("--url", "-u", help="A running server instead, as http://127.0.0.1:8000.")]
+EngineName = Annotated[str, Option("--engine", help="auto, embedded, vllm or openai.")]
+StrategyName = Annotated[str | None, Option("--strategy", "-s", help="Reasoning strategy: reason strategies.")]
+Sets = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="An option of the strategy.")]
+Seed = Annotated[int, Option("--seed", help="Same seed, same search.")]
+AsJson = Annotated[bool, Option("--json", help="JSON on standard output.")]
+Tokens = Annotated[int | None, Option(min=1, help="Budget: generated tokens, all branches together.")]
+Seconds = Annotated[float | None, Option(min=0.001, help="Budget: seconds.")]
+Samples = Annotated[int | None, Option(min=1, help="Budget: generated sequences.")]
 Knowledge = Annotated[
-    Path | None,
-    typer.Option("--knowledge", metavar="DIR", help="Documents to retrieve from: Markdown, text, PDF, triples."),
+    Path | None, Option(metavar="DIR", help="Documents to retrieve from: Markdown, text, PDF, triples.")
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Torch threads of the embedded engine.")]
-RecipeFile = Annotated[Path, typer.Option("--config", "-c", help="The recipe, a YAML file.")]
-RecipeSets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Laid over the recipe.")]
-Concurrency = Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Problems at once.")]
+Threads = Annotated[int | None, Option(min=1, help="Torch threads of the embedded engine.")]
+RecipeFile = Annotated[Path, Option("--config", "-c", help="The recipe, a YAML file.")]
+RecipeSets = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Laid over the recipe.")]
+Concurrency = Annotated[int, Option("--concurrency", "-c", min=1, help="Problems at once.")]
 
 
 def parse_sets(pairs: Sequence[str] | None) -> dict[str, Any]:
@@ -62,15 +61,14 @@ def limits(tokens: int | None, seconds: float | None, samples: int | None) -> Li
     return Limits(tokens, seconds, samples)
 
 
-def one_of(model: str | None, url: str | None) -> None:
-    """`--model` and `--url` exclude each other, since a server has its model."""
-    if model and url:
-        raise SetupError("--model and --url exclude each other: a server has its own model")
-
-
 def show(value: Mapping[str, Any]) -> None:
     """One JSON object on a line of its own."""
     print(json.dumps(value, ensure_ascii=False), file=sys.stdout, flush=True)
+
+
+def print_result(value: Mapping[str, Any], text: str, as_json: bool) -> None:
+    """What a command found: one JSON object, or its text."""
+    print(json.dumps(value, ensure_ascii=False) if as_json else text, flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
@@ -88,6 +86,27 @@ def show_status(text: str, end: str = "") -> None:
     """Overwrite the current line of a terminal; nothing where standard error is none."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end=end, file=sys.stderr, flush=True)
+
+
+def show_progress(done: int, total: int, task: str, strategy: str, more: Mapping[str, Any], as_json: bool) -> None:
+    """How far a measurement is: on a terminal, or with `more` as a JSON line."""
+    if as_json:
+        show({"done": done, "total": total, **more})
+    else:
+        show_status(f"{done}/{total}  {task}  {strategy}", "\n" if done == total else "")
+
+
+def bind_error(host: str, port: int) -> OSError | None:
+    """Why a server could not listen there; None where it could."""
+    import socket
+
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        return error
+    return None
 
 
 def command_line() -> str:

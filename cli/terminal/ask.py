@@ -56,21 +56,25 @@ class Asker(Protocol):
     async def ask(self, turns: Sequence[Message], options: AskOptions, *, publish: Publish = ignore) -> Reply: ...
 
 
-def asker(model: str | None, url: str | None, engine: str, threads: int | None, knowledge: Path | None = None) -> Asker:
-    """The server at `url`, else an engine of one's own, with the documents of `knowledge`. Raises SetupError before
-    anything heavy is loaded."""
+def asker(
+    options: AskOptions, model: str | None, url: str | None, engine: str, threads: int | None, knowledge: Path | None
+) -> Asker:
+    """The server at `url`, else an engine of one's own, with the documents of `knowledge`. Raises SetupError, or for
+    options that no strategy has RequestError, before anything heavy is loaded."""
+    if model and url:
+        raise SetupError("--model and --url exclude each other: a server has its own model")
     if url:
         if knowledge:
             raise SetupError("--knowledge and --url exclude each other: a server has its own documents")
         return Remote(url)
+    pick_strategy(options)
 
+    from reason_engine.contracts import Powers
     from reason_engine.engines.open import open_engine, profile_of
     from reason_engine.settings import load_settings
-
-    settings = load_settings({"model": model, "engine": engine, "threads": threads, "knowledge": knowledge})
-    from reason_engine.contracts import Powers
     from reason_engine.verifiers.code import Sandbox
 
+    settings = load_settings({"model": model, "engine": engine, "threads": threads, "knowledge": knowledge})
     powers = Powers(Sandbox() if settings.code_execution else None, settings.satisfaction)
     local = open_engine(settings, inline=True)
     library = None
@@ -81,41 +85,41 @@ def asker(model: str | None, url: str | None, engine: str, threads: int | None, 
     return Local(local, profile_of(settings), powers, library)
 
 
+@dataclass(frozen=True)
 class Local:
     """An engine in this process. Documents are used unless the strategy's `knowledge` is set to false."""
 
-    def __init__(
-        self, engine: Engine, profile: Profile, powers: Powers | None = None, library: Library | None = None
-    ) -> None:
-        self._engine, self._profile, self._powers = engine, profile, powers
-        self._library = library
+    engine: Engine
+    profile: Profile
+    powers: Powers | None = None
+    library: Library | None = None
 
     async def __aenter__(self) -> Local:
-        await self._engine.start()
-        if self._library:
-            await self._library.open()
+        await self.engine.start()
+        if self.library:
+            await self.library.open()
         return self
 
     async def __aexit__(self, *why: object) -> None:
-        await self._engine.close()
+        await self.engine.close()
 
     async def ask(self, turns: Sequence[Message], options: AskOptions, *, publish: Publish = ignore) -> Reply:
         """Run the strategy here. Raises what `solve` raises."""
         from reason_engine.runtime.solve import solve
         from reason_engine.serving.api.messages import reason_of, usage_of
 
-        if self._library:
+        if self.library:
             options = replace(options, values={"knowledge": True, **options.values})
         strategy = pick_strategy(options)
         outcome = await solve(
             strategy,
             Problem(turns[-1].content, tuple(turns[:-1])),
-            self._engine,
-            profile=self._profile,
+            self.engine,
+            profile=self.profile,
             limits=options.limits,
             seed=options.seed,
-            powers=self._powers,
-            knowledge=self._library,
+            powers=self.powers,
+            knowledge=self.library,
             publish=publish,
         )
         reason = reason_of(outcome, strategy.title)
@@ -216,7 +220,7 @@ class _StreamedAnswer:
 
 def pick_strategy(options: AskOptions) -> Strategy:
     """The strategy that a request with these options would get. Raises RequestError as the server does."""
-    from reason_engine.serving.api.strategy_choice import choose_strategy
+    from reason_engine.serving.api.schema import choose_strategy
 
     named = {"strategy": options.strategy} if options.strategy else {}
     return choose_strategy({**options.values, **named}, None, None, None).strategy

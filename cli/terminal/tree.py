@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from reason_engine.runtime.trace import Node, Trace
@@ -58,19 +59,17 @@ def draw(trace: Trace, *, most: int = 200) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
-def _equal_siblings(trace: Trace) -> tuple[dict[int, int], dict[int, int]]:
+def _equal_siblings(trace: Trace) -> tuple[dict[int, int], Counter[int]]:
     """(node -> the node that stands for it, node -> how many it stands for)."""
     parents = {node.parent for node in trace.nodes}
     first: dict[tuple[int | None, str, str | None], int] = {}
     same: dict[int, int] = {}
-    times: dict[int, int] = {}
     for node in trace.nodes:
         stands_for = node.id
         if node.role == "path" and not node.scores and node.id not in parents and node.text:
             stands_for = first.setdefault((node.parent, node.text, node.finish_reason), node.id)
         same[node.id] = stands_for
-        times[stands_for] = times.get(stands_for, 0) + 1
-    return same, times
+    return same, Counter(same.values())
 
 
 def _with_parents(trace: Trace, kept: set[int]) -> set[int]:
@@ -86,8 +85,8 @@ def _with_parents(trace: Trace, kept: set[int]) -> set[int]:
 
 def _best(trace: Trace) -> int | None:
     """The path proposed last."""
-    proposed = [node.id for node in trace.nodes if node.proposed is not None and node.role == "path"]
-    return proposed[-1] if proposed else None
+    proposed = (node.id for node in reversed(trace.nodes) if node.proposed is not None and node.role == "path")
+    return next(proposed, None)
 
 
 def _label(node: Node, trace: Trace) -> str:

@@ -6,6 +6,8 @@ import json
 import secrets
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from fastapi import APIRouter
@@ -17,52 +19,33 @@ from reason_engine.errors import CapabilityMissing
 from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.runtime.stream_text import Piece
 from reason_engine.runtime.trace import Event, to_json
+from reason_engine.serving.api import messages, schema
 from reason_engine.serving.api.errors import read_object
-from reason_engine.serving.api.messages import (
-    finish_reason,
-    logprobs_of,
-    message_of,
-    read_messages,
-    reason_of,
-    tool_calls_of,
-    usage_of,
-)
-from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, respond, sampling_of
-from reason_engine.serving.api.schema import ChatRequest, chat_request, generation_of
-from reason_engine.serving.api.strategy_choice import StrategyChoice, choose_strategy, split_model
+from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, check_width, limits_of, respond, sampling_of
 from reason_engine.serving.api.stream import Encoder
 from reason_engine.serving.guard.content_guard import asked_texts
-from reason_engine.serving.guard.limits import check_width, limits_of
 from reason_engine.serving.service import Service
 from reason_engine.types import Problem, Structured
 
 
-def chat_routes(service: Service) -> APIRouter:
+def chat_routes(router: APIRouter, service: Service) -> None:
     """The chat route of one server."""
-    router = APIRouter()
 
-    @router.post(
-        "/v1/chat/completions",
-        openapi_extra=generation_of(ChatRequest),
-        response_model=None,
-        summary="Answer a conversation",
-    )
+    @router.post("/v1/chat/completions", summary="Answer a conversation", **schema.generation_of(schema.ChatRequest))
     async def chat(request: Request) -> Response:
         """OpenAI's chat completions, with `reasoning` and `budget`; see /v1/strategies for the strategies."""
         service.gate.check()
-        body = chat_request(await read_object(request))
+        body = schema.chat_request(await read_object(request))
         prepared = _prepare(service, request, body)
         return await respond(request, prepared, ChatEncoder(prepared))
 
-    return router
 
-
-def _prepare(service: Service, request: Request, body: ChatRequest) -> PreparedChat:
+def _prepare(service: Service, request: Request, body: schema.ChatRequest) -> PreparedChat:
     """Everything that is known before the engine is asked. Raises RequestError."""
     engine, settings = service.engine, service.settings
-    adapter, suffix = split_model(body.model, service.name, service.adapters.names())
-    choice = choose_strategy(body.reasoning, suffix, body.reasoning_effort, settings.strategy)
-    history, question, tail = read_messages(body.messages)
+    adapter, suffix = schema.split_model(body.model, service.name, service.adapters.loaded)
+    choice = schema.choose_strategy(body.reasoning, suffix, body.reasoning_effort, settings.strategy)
+    history, question, tail = messages.read_messages(body.messages)
     structured = _structured(body, engine.caps)
     top = (body.top_logprobs or 0) if body.logprobs else None
     if top is not None and (reported := engine.caps.logprobs) < top:
@@ -77,7 +60,7 @@ def _prepare(service: Service, request: Request, body: ChatRequest) -> PreparedC
     return PreparedChat(
         service=service,
         body=body,
-        caller=service.guard.caller(request.scope["headers"]),
+        caller=service.guard and service.guard.caller(request.scope["headers"]),
         adapter=adapter,
         sampling=sampling_of(body, param, longest, engine.info.context, top),
         limits=limits_of(body.budget, settings),
@@ -91,7 +74,7 @@ def _prepare(service: Service, request: Request, body: ChatRequest) -> PreparedC
     )
 
 
-def _structured(body: ChatRequest, caps: Capabilities) -> Structured | None:
+def _structured(body: schema.ChatRequest, caps: Capabilities) -> Structured | None:
     """What `response_format` asks of the text. Raises CapabilityMissing where the engine cannot hold it."""
     wanted = body.response_format
     if body.tools and body.tool_choice not in (None, "auto", "none") and not caps.structured:
@@ -114,8 +97,8 @@ class PreparedChat(Prepared):
     prefix = "chatcmpl"
     prompt_field = "messages"
 
-    body: ChatRequest
-    choice: StrategyChoice
+    body: schema.ChatRequest
+    choice: schema.StrategyChoice
     problem: Problem
     seed: int
     think: bool | None
@@ -134,7 +117,7 @@ class PreparedChat(Prepared):
         return [self._solve(active, index) for index in range(self.choices)]
 
     async def _solve(self, active: ActiveRequest, index: int) -> None:
-        service, output = self.service, active.filters[index]
+        service, guard, output = self.service, self.service.guard, active.filters[index]
         outcome = await solve(
             self.choice.strategy,
             self.problem,
@@ -147,7 +130,7 @@ class PreparedChat(Prepared):
             adapter=active.adapter.name,
             think=self.think,
             equality=service.equality,
-            knowledge=service.guard.answerable(self.caller, service.knowledge),
+            knowledge=guard.answerable(self.caller, service.knowledge) if guard else service.knowledge,
             powers=service.powers,
             prompts=active.prompts,
             run_id=self.run_id(index),
@@ -169,54 +152,29 @@ class ChatEncoder(Encoder):
         self.first = self.chunk([{"index": i, "delta": role, "finish_reason": None} for i in each])
 
     def whole(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        choices = [
-            {
-                "index": index,
-                "message": message_of(outcome, exclude=self._request.exclude),
-                "logprobs": self._logprobs(outcome),
-                "finish_reason": finish_reason(outcome),
-                "reason": reason_of(outcome, self._request.strategy),
-            }
-            for index, outcome in enumerate(outcomes)
-        ]
-        head, usage = self._request.head("chat.completion"), usage_of(outcomes)
+        written = [messages.message_of(outcome, exclude=self._request.exclude) for outcome in outcomes]
+        choices = [{"index": i, "message": written[i], **self._end(one)} for i, one in enumerate(outcomes)]
+        head, usage = self._request.head("chat.completion"), messages.usage_of(outcomes)
         return {**head, "choices": choices, "usage": usage, "reason": choices[0]["reason"]}
 
     def delta(self, index: int, pieces: Sequence[Piece], events: Sequence[Event]) -> bytes:
         """What one choice gained: neighbouring pieces of a field joined, one chunk a field."""
-        runs: list[tuple[str, list[str]]] = []
-        for piece in pieces:
-            if runs and runs[-1][0] == piece.field:
-                runs[-1][1].append(piece.text)
-            else:
-                runs.append((piece.field, [piece.text]))
         start, out = self._starts[index], list[str]()
         if events:
             happened = json.dumps({"index": index, "events": [to_json(event) for event in events]})
             out.append(f'{start}}}, "finish_reason": null}}], "reason": {happened}}}\n\n')
-        for field, texts in runs:
-            text = _quote("".join(texts))
+        for field, run in groupby(pieces, attrgetter("field")):
+            text = json.encoder.encode_basestring("".join([piece.text for piece in run]))
             body = f'"content": {text}' if field == "content" else f'"reasoning": {text}, "reasoning_content": {text}'
             out.append(f'{start}{body}}}, "finish_reason": null}}]}}\n\n')
         return "".join(out).encode("utf-8", "replace")
 
     def last(self, index: int, outcome: Outcome) -> bytes:
-        tools = [{"index": i, **call} for i, call in enumerate(tool_calls_of(outcome.tool_calls))]
-        reason = reason_of(outcome, self._request.strategy)
-        choice = {
-            "index": index,
-            "delta": {"tool_calls": tools} if tools else {},
-            "logprobs": self._logprobs(outcome),
-            "finish_reason": finish_reason(outcome),
-            "reason": reason,
-        }
-        return self.chunk([choice], reason=reason) if index == 0 else self.chunk([choice])
+        tools = [{"index": i, **call} for i, call in enumerate(messages.tool_calls_of(outcome.tool_calls))]
+        choice = {"index": index, "delta": {"tool_calls": tools} if tools else {}, **self._end(outcome)}
+        return self.chunk([choice], reason=choice["reason"]) if index == 0 else self.chunk([choice])
 
-    def usage(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        return usage_of(outcomes)
-
-    def _logprobs(self, outcome: Outcome) -> dict[str, Any] | None:
-        return logprobs_of(outcome.logprobs, self._body.top_logprobs or 0) if self._body.logprobs else None
-
-
-_quote = json.encoder.encode_basestring
+    def _end(self, outcome: Outcome) -> dict[str, Any]:
+        body, reason = self._body, messages.reason_of(outcome, self._request.strategy)
+        logprobs = messages.logprobs_of(outcome.logprobs, body.top_logprobs or 0) if body.logprobs else None
+        return {"logprobs": logprobs, "finish_reason": messages.finish_reason(outcome), "reason": reason}

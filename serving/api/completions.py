@@ -25,8 +25,7 @@ from reason_engine.runtime.trace import Event
 from reason_engine.serving.api.errors import as_list, invalid, read_object
 from reason_engine.serving.api.messages import total_usage, usage_object
 from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, respond, sampling_of, text_outcome
-from reason_engine.serving.api.schema import CompletionRequest, completion_request, generation_of
-from reason_engine.serving.api.strategy_choice import split_model
+from reason_engine.serving.api.schema import CompletionRequest, completion_request, generation_of, split_model
 from reason_engine.serving.api.stream import Encoder
 from reason_engine.serving.service import Service
 from reason_engine.types import GenerateRequest, Limits, TokenLogprob
@@ -34,16 +33,10 @@ from reason_engine.types import GenerateRequest, Limits, TokenLogprob
 DEFAULT_TOKENS = 16
 
 
-def completion_routes(service: Service) -> APIRouter:
+def completion_routes(router: APIRouter, service: Service) -> None:
     """The route of one server."""
-    router = APIRouter()
 
-    @router.post(
-        "/v1/completions",
-        openapi_extra=generation_of(CompletionRequest),
-        response_model=None,
-        summary="Continue a text",
-    )
+    @router.post("/v1/completions", summary="Continue a text", **generation_of(CompletionRequest))
     async def completions(request: Request) -> Response:
         """OpenAI's plain completions; no strategy runs here."""
         service.gate.check()
@@ -51,13 +44,11 @@ def completion_routes(service: Service) -> APIRouter:
         prepared = _prepare(service, request, body)
         return await respond(request, prepared, TextEncoder(prepared))
 
-    return router
-
 
 def _prepare(service: Service, request: Request, body: CompletionRequest) -> PreparedCompletion:
     """Everything that is known before the engine is asked. Raises RequestError."""
     engine, settings = service.engine, service.settings
-    adapter, _ = split_model(body.model, service.name, service.adapters.names())
+    adapter, _ = split_model(body.model, service.name, service.adapters.loaded)
     prompts, n = _read_prompts(body.prompt, engine), body.n or 1
     choices = n * len(prompts)
     if choices > settings.max_width:
@@ -65,18 +56,15 @@ def _prepare(service: Service, request: Request, body: CompletionRequest) -> Pre
         raise RequestError(f"n: {why}", param="n" if n > 1 else "prompt", code="invalid_value")
     most = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
     if choices * most > settings.max_tokens:
-        raise invalid(
-            "max_tokens",
-            f"{choices} sequences of {most} tokens are over this server's {settings.max_tokens} for one request; "
-            f"the nearest valid value is {settings.max_tokens // choices}",
-        )
+        why = f"{choices} sequences of {most} tokens are over this server's {settings.max_tokens} for one request"
+        raise invalid("max_tokens", f"{why}; the nearest valid value is {settings.max_tokens // choices}")
     if body.logprobs is not None and engine.caps.logprobs < body.logprobs:
         why = f"logprobs: this engine reports at most {max(0, engine.caps.logprobs)}"
         raise CapabilityMissing(why, param="logprobs")
     return PreparedCompletion(
         service=service,
         body=body,
-        caller=service.guard.caller(request.scope["headers"]),
+        caller=service.guard and service.guard.caller(request.scope["headers"]),
         adapter=adapter,
         sampling=sampling_of(body, "max_tokens", most, engine.info.context, body.logprobs),
         limits=Limits(seconds=settings.max_seconds),

@@ -21,26 +21,15 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from reason_engine.errors import (
-    ContextLengthExceeded,
-    EngineBusy,
-    EngineDead,
-    EngineError,
-    ReasonError,
-    RequestError,
-    StrategyError,
-    UnknownModel,
-    UnknownName,
-    VerifierError,
-    first_error,
-)
+from reason_engine import errors
+from reason_engine.errors import RequestError, first_error
 
 M = TypeVar("M", bound=BaseModel)
 log = logging.getLogger("reason_engine.serving")
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-RETRY_BUSY, RETRY_DOWN = 1, 5
-"""Seconds in Retry-After."""
+RETRY_BUSY, RETRY_DOWN = {"retry-after": "1"}, {"retry-after": "5"}
+FINAL = {"x-should-retry": "false"}
 DEEPEST = 100
 """Levels of nested lists and objects that a body may have."""
 
@@ -49,11 +38,10 @@ class Refused(RequestError):
     """A request that this server turns away with a status of its own."""
 
     def __init__(
-        self, status: int, message: str, code: str, *, param: str | None = None, retry_after: int | None = None
+        self, status: int, message: str, code: str, *, param: str | None = None, headers: dict[str, str] | None = None
     ) -> None:
         super().__init__(message, param=param, code=code)
-        self.status = status
-        self.headers = {} if retry_after is None else {"retry-after": str(max(1, retry_after))}
+        self.status, self.headers = status, headers or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +71,26 @@ def failure(error: BaseException) -> Failure:
             return Failure(error.status, error.message, error.code, error.param, error.headers)
         case RequestError():
             return Failure(error.status, error.message, _code(error), error.param)
-        case EngineBusy():
-            message = str(error) or "the engine's queue is full"
-            return Failure(429, message, "queue_full", None, {"retry-after": str(RETRY_BUSY)})
-        case EngineDead():
-            message = f"the engine has stopped: {error}"
-            return Failure(503, message, "engine_dead", None, {"retry-after": str(RETRY_DOWN)})
-        case EngineError():
+        case errors.EngineBusy():
+            return Failure(429, str(error) or "the engine's queue is full", "queue_full", None, RETRY_BUSY)
+        case errors.EngineDead():
+            return Failure(503, f"the engine has stopped: {error}", "engine_dead", None, RETRY_DOWN)
+        case errors.EngineError():
             return _final(f"the engine failed: {error}", "engine_error")
-        case VerifierError():
+        case errors.VerifierError():
             return _final(f"a verifier failed: {error}", "verifier_error")
-        case StrategyError():
+        case errors.StrategyError():
             log.error("a strategy failed", exc_info=error)
             return _final(f"the strategy failed: {error}", "strategy_error")
         case _:
             log.error("unexpected failure", exc_info=error)
-            ours = isinstance(error, ReasonError)
+            ours = isinstance(error, errors.ReasonError)
             return _final(str(error) if ours else "internal error; see the server's log", "internal_error")
 
 
 def _final(message: str, code: str) -> Failure:
     """What would fail again."""
-    return Failure(500, message, code, None, {"x-should-retry": "false"})
+    return Failure(500, message, code, None, FINAL)
 
 
 def invalid(param: str, why: str, code: str = "invalid_value") -> RequestError:
@@ -135,9 +121,9 @@ async def on_status(request: Request, error: Exception) -> JSONResponse:
 def _code(error: RequestError) -> str:
     if error.code != "invalid_request":
         return error.code
-    if isinstance(error, ContextLengthExceeded):
+    if isinstance(error, errors.ContextLengthExceeded):
         return "context_length_exceeded"
-    return "model_not_found" if isinstance(error, UnknownModel) else error.code
+    return "model_not_found" if isinstance(error, errors.UnknownModel) else error.code
 
 
 def validated(model: type[M], values: Mapping[str, Any], *, prefix: str = "", what: str = "the request") -> M:
@@ -156,7 +142,7 @@ def _refusal(error: ValidationError, model: type[BaseModel], prefix: str, what: 
     key = ".".join(part for part in (prefix, *place) if part)
     if first["type"] == "extra_forbidden":
         hint = nearest(place[-1], _field_names(model, place[:-1]))
-        return UnknownName(f"{key}: {what} has no such option; {hint}", param=key, code="unknown_parameter")
+        return errors.UnknownName(f"{key}: {what} has no such option; {hint}", param=key, code="unknown_parameter")
     if first["type"] == "missing":
         return invalid(key, "is required", "missing_parameter")
     given = first.get("input")

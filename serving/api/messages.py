@@ -180,10 +180,7 @@ def logprobs_of(tokens: Sequence[TokenLogprob], top: int) -> dict[str, Any]:
         return {"token": token, "logprob": max(value, -9999.0), "bytes": list(token.encode("utf-8", "replace"))}
 
     content = [
-        {
-            **entry(token.token, token.logprob),
-            "top_logprobs": [entry(text, value) for _, text, value in token.top[:top]],
-        }
-        for token in tokens
+        {**entry(one.token, one.logprob), "top_logprobs": [entry(text, value) for _, text, value in one.top[:top]]}
+        for one in tokens
     ]
     return {"content": content, "refusal": None}

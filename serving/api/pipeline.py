@@ -17,6 +17,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -26,25 +27,26 @@ from starlette.responses import JSONResponse, Response
 from reason_engine.contracts import Engine
 from reason_engine.errors import ContextLengthExceeded, first_error
 from reason_engine.runtime.run import Budget, PromptCache
-from reason_engine.runtime.solve import Outcome
+from reason_engine.runtime.solve import Outcome, ignore
 from reason_engine.runtime.stream_text import Piece
 from reason_engine.runtime.trace import Trace
-from reason_engine.serving.adapters import AdapterVersion
+from reason_engine.serving.adapters import BASE, AdapterVersion
 from reason_engine.serving.api.errors import failure, invalid
 from reason_engine.serving.api.messages import total_usage
+from reason_engine.serving.api.schema import Budget as BudgetRequest
 from reason_engine.serving.api.schema import Sampled, stop_strings
-from reason_engine.serving.api.stream import ClientGone, Encoder, EventStream, Feed, while_connected
+from reason_engine.serving.api.stream import ClientGone, Encoder, EventStream, Feed, PassThrough, while_connected
 from reason_engine.serving.guard.output_filter import OutputFilter, withheld
 from reason_engine.serving.service import Service
-from reason_engine.types import Answer, FinishReason, Limits, Sampling, Stopped, TokenLogprob, Usage
+from reason_engine.settings import Settings
+from reason_engine.strategies import Strategy
+from reason_engine.types import Answer, FinishReason, Limits, Sampling, TokenLogprob, Usage
 
 SLICE = 16_384
 """Characters that are tokenised between two turns of the event loop."""
 
 
 # prepare ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(ABC):
     """A checked request. `prompt_field` is where its body has the prompt; `prefix` opens its id."""
@@ -128,9 +130,40 @@ def sampling_of(body: Sampled, param: str, most: int, context: int, logprobs: in
     )
 
 
+def check_width(n: int, strategy: Strategy, settings: Settings) -> int:
+    """The sequences that a request needs: n times the strategy's width. Raises RequestError over the operator's cap."""
+    if n > settings.max_n:
+        raise invalid(
+            "n", f"allowed: >= 1 and <= {settings.max_n}; got {n}; the nearest valid value is {settings.max_n}"
+        )
+    one = strategy.width
+    if n * one > settings.max_width:
+        option = "n" if "n" in type(strategy).model_fields else "k"
+        fitting = f"; the nearest valid value is {max(1, settings.max_width // one)}" if n > 1 else ""
+        raise invalid(
+            "n" if n > 1 else f"reasoning.{option}",
+            f"{n} x {one} paths at once; this server allows {settings.max_width} for one request{fitting}",
+        )
+    return n * one
+
+
+def limits_of(budget: BudgetRequest | None, settings: Settings) -> Limits:
+    """The request's budget under the operator's caps. Raises RequestError (400) for a value above its cap."""
+    given = budget or BudgetRequest()
+    return Limits(
+        int(_capped("tokens", given.tokens, settings.max_tokens)),
+        _capped("seconds", given.seconds, settings.max_seconds),
+        int(_capped("samples", given.samples, settings.max_samples)),
+    )
+
+
+def _capped(name: str, given: float | None, cap: float) -> float:
+    if given is not None and given > cap:
+        raise invalid(f"budget.{name}", f"allowed: <= {cap:g}; got {given:g}; the nearest valid value is {cap:g}")
+    return cap if given is None else given
+
+
 # run --------------------------------------------------------------------------------------------------------------
-
-
 async def respond(request: Request, prepared: Prepared, encoder: Encoder) -> Response:
     """Run a prepared request and answer it, whole or streamed."""
     options = prepared.body.stream_options
@@ -148,16 +181,17 @@ async def respond(request: Request, prepared: Prepared, encoder: Encoder) -> Res
 
 async def run(request: Prepared, feed: Feed | None = None) -> list[Outcome]:
     """Every choice, together, under one budget. Raises the first error, ungrouped."""
-    service = request.service
-    with service.gate.hold(request.width), service.adapters.use(request.adapter) as adapter:
+    service, guard = request.service, request.service.guard
+    used = nullcontext(BASE) if request.adapter is None else service.adapters.use(request.adapter)
+    with service.gate.hold(request.width), used as adapter:
         started = time.monotonic()
         try:
             await _check_length(request.prompts(), service.engine)
-            rule = await service.guard.stops(request.caller, request.asked())
+            rule = await guard.stops(request.caller, request.asked()) if guard else None
             active = ActiveRequest(request, adapter, Budget(request.limits), feed)
-            if rule:
+            if guard and rule:
                 _account_unanswered(request, "filtered")
-                return active.refuse(rule)
+                return active.refuse(rule, guard.message)
             async with asyncio.TaskGroup() as group:
                 over = group.create_task(service.gate.over())
                 await asyncio.wait([group.create_task(task) for task in request.tasks(active)])
@@ -168,11 +202,14 @@ async def run(request: Prepared, feed: Feed | None = None) -> list[Outcome]:
         except Exception as error:  # ungroup: the client gets what failed first
             cause = first_error(error)
             if isinstance(cause, ContextLengthExceeded):
-                cause = _too_long(cause.message, request.prompt_field)
+                cause = ContextLengthExceeded(cause.message, param=request.prompt_field)
             _account_unanswered(request, cause)
             raise cause from None
         outcomes = active.outcomes()
-        _account(request, outcomes, time.monotonic() - started)
+        if request.strategy is None:
+            service.metrics.drafts(total_usage(outcomes))
+        else:
+            service.metrics.answered(request.strategy, outcomes, time.monotonic() - started)
         return outcomes
 
 
@@ -190,12 +227,8 @@ async def _check_length(texts: Sequence[str], engine: Engine) -> None:
             count += len(engine.tokenize(text[start : start + SLICE]))
             if count > context + SLICE // 64:
                 why = f"the prompt has more than {context} tokens, which is this model's context, answer included"
-                raise _too_long(why, None)
+                raise ContextLengthExceeded(why)
             await asyncio.sleep(0)
-
-
-def _too_long(message: str, param: str | None) -> ContextLengthExceeded:
-    return ContextLengthExceeded(message, param=param, code="context_length_exceeded")
 
 
 class ActiveRequest:
@@ -206,12 +239,14 @@ class ActiveRequest:
         self.prompts = PromptCache(request.service.engine)
         """The prompts of all choices, each rendered and tokenised once."""
         self._outcomes: dict[int, Outcome] = {}
-        output_filter = request.service.guard.output_filter
-        self.filters: tuple[OutputFilter, ...] = tuple(
-            output_filter(request.caller, feed and feed.text_of(index), feed and feed.events_of(index))
-            for index in range(request.choices)
-        )
+        self.filters = tuple(map(self._filter, range(request.choices)))
         """What stands between each choice and the client."""
+
+    def _filter(self, index: int) -> OutputFilter | PassThrough:
+        guard, feed = self.request.service.guard, self._feed
+        text, events = (feed.text_of(index), feed.events_of(index)) if feed else (None, None)
+        filtered = guard and guard.output_filter(self.request.caller, text, events)
+        return filtered or PassThrough(text or ignore, events or ignore)
 
     def seconds_left(self) -> float | None:
         """Until the deadline of its budget."""
@@ -232,14 +267,13 @@ class ActiveRequest:
         """Whether a choice has ended."""
         return index in self._outcomes
 
-    def refuse(self, rule: str) -> list[Outcome]:
+    def refuse(self, rule: str, message: str) -> list[Outcome]:
         """End every choice of a request that a rule stopped before anything ran."""
-        message = self.request.service.guard.message
         for index in range(self.request.choices):
             if message and self._feed:
                 self._feed.text_of(index)(Piece("content", message))
-            nothing = text_outcome(self.request.run_id(index), "", "content_filter", stopped="cancelled")
-            self._end(index, replace(withheld(nothing, rule), content=message))
+            nothing = text_outcome(self.request.run_id(index), "", "content_filter")
+            self._end(index, replace(withheld(nothing, rule), content=message, stopped="cancelled"))
         return self.outcomes()
 
     def _end(self, index: int, outcome: Outcome) -> None:
@@ -251,29 +285,13 @@ class ActiveRequest:
 
 
 def text_outcome(
-    run_id: str,
-    text: str,
-    finish_reason: FinishReason,
-    usage: Usage | None = None,
-    logprobs: Sequence[TokenLogprob] = (),
-    stopped: Stopped = "done",
+    run_id: str, text: str, finish: FinishReason, usage: Usage | None = None, logprobs: Sequence[TokenLogprob] = ()
 ) -> Outcome:
     """The outcome of a text that no strategy made."""
     return Outcome(
-        run_id, text, None, (), finish_reason, Answer(), stopped, usage or Usage(), {}, 0, 0, 0, 0.0,
+        run_id, text, None, (), finish, Answer(), "done", usage or Usage(), {}, 0, 0, 0, 0.0,
         Trace((), {"id": run_id}), tuple(logprobs),
     )  # fmt: skip
-
-
-# account ----------------------------------------------------------------------------------------------------------
-
-
-def _account(request: Prepared, outcomes: list[Outcome], seconds: float) -> None:
-    """A request that got its answer."""
-    if request.strategy is None:
-        request.service.metrics.drafts(total_usage(outcomes))
-    else:
-        request.service.metrics.answered(request.strategy, outcomes, seconds)
 
 
 def _account_unanswered(request: Prepared, why: str | BaseException) -> None:

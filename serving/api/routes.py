@@ -14,8 +14,7 @@ from reason_engine import __version__
 from reason_engine.serving.adapters import allowed_folder
 from reason_engine.serving.api.errors import Refused, invalid, read_object, schema_of, validated
 from reason_engine.serving.api.messages import read_messages
-from reason_engine.serving.api.schema import Lenient, Strict, body_of, inlined
-from reason_engine.serving.api.strategy_choice import split_model
+from reason_engine.serving.api.schema import Lenient, Strict, body_of, inlined, split_model
 from reason_engine.serving.guard.access import OperatorKeys
 from reason_engine.serving.service import Service
 from reason_engine.strategies import strategies
@@ -41,19 +40,18 @@ class DetokenizeRequest(Lenient):
     tokens: list[int] = Field(max_length=MOST_TOKENS)
 
 
-def model_routes(service: Service) -> APIRouter:
+def model_routes(router: APIRouter, service: Service) -> None:
     """What can be asked for: models and strategies; and what was done: traces."""
-    router = APIRouter()
 
     @router.get("/v1/models", response_model=None, summary="Models, each alone and with every strategy")
     async def models() -> dict[str, Any]:
         suffixes = ("", *(f":{name}" for name in strategies))
-        names = [f"{model}{suffix}" for model in service.models() for suffix in suffixes]
+        names = [f"{model}{suffix}" for model in (service.name, *service.adapters.loaded) for suffix in suffixes]
         return {"object": "list", "data": [_model_entry(service, name) for name in names]}
 
     @router.get("/v1/models/{name:path}", response_model=None, summary="One model")
     async def model(name: str) -> dict[str, Any]:
-        split_model(name, service.name, service.adapters.names())
+        split_model(name, service.name, service.adapters.loaded)
         return _model_entry(service, name)
 
     @router.get("/v1/strategies", response_model=None, summary="Strategies with the schema of their options")
@@ -61,28 +59,20 @@ def model_routes(service: Service) -> APIRouter:
         data: list[dict[str, Any]] = []
         for name in strategies:
             kind = strategies.get(name)
-            described = {"name": name, "summary": kind.summary, "paper": kind.paper}
-            data.append({**described, "schema": schema_of(kind)})
+            data.append({"name": name, "summary": kind.summary, "paper": kind.paper, "schema": schema_of(kind)})
         return {"object": "list", "data": data}
 
     @router.get("/v1/traces/{response_id}", response_model=None, summary="The trace of a recent response")
     async def trace(response_id: str) -> dict[str, Any]:
         found = service.traces.get(response_id)
         if found is None:
-            raise Refused(
-                404,
-                f"no trace of {response_id[:80]!r}; the last {service.settings.traces} responses are kept",
-                "trace_not_found",
-                param="response_id",
-            )
+            why = f"no trace of {response_id[:80]!r}; the last {service.settings.traces} responses are kept"
+            raise Refused(404, why, "trace_not_found", param="response_id")
         return found.to_json()
 
-    return router
 
-
-def adapter_routes(service: Service) -> APIRouter:
+def adapter_routes(router: APIRouter, service: Service) -> None:
     """Load and unload adapters while serving."""
-    router = APIRouter()
     operators = OperatorKeys(service.settings)
 
     @router.post(
@@ -108,18 +98,15 @@ def adapter_routes(service: Service) -> APIRouter:
         await service.adapters.unload(name)
         return {"id": name, "object": "model", "deleted": True}
 
-    return router
 
-
-def token_routes(service: Service) -> APIRouter:
+def token_routes(router: APIRouter, service: Service) -> None:
     """Text to token ids and back."""
-    router = APIRouter()
 
     @router.post("/tokenize", openapi_extra=body_of(inlined(TokenizeRequest)), response_model=None)
     async def tokenize(request: Request) -> dict[str, Any]:
         body = validated(TokenizeRequest, await read_object(request))
         service.gate.check()
-        split_model(body.model, service.name, service.adapters.names())
+        split_model(body.model, service.name, service.adapters.loaded)
         if body.messages is not None:
             history, question, tail = read_messages(body.messages)
             text = service.engine.render_chat((*history, Message("user", question), *tail))
@@ -134,18 +121,15 @@ def token_routes(service: Service) -> APIRouter:
     async def detokenize(request: Request) -> dict[str, Any]:
         body = validated(DetokenizeRequest, await read_object(request))
         service.gate.check()
-        split_model(body.model, service.name, service.adapters.names())
+        split_model(body.model, service.name, service.adapters.loaded)
         try:
             return {"prompt": service.engine.detokenize(body.tokens)}
         except (IndexError, KeyError, OverflowError, TypeError, ValueError):
             raise invalid("tokens", "holds an id that this model has not") from None
 
-    return router
 
-
-def state_routes(service: Service) -> APIRouter:
+def state_routes(router: APIRouter, service: Service) -> None:
     """Health, metrics and version."""
-    router = APIRouter()
 
     @router.get("/health/live", response_model=None, summary="Whether waiting for this server makes sense")
     async def live() -> Response:
@@ -171,12 +155,10 @@ def state_routes(service: Service) -> APIRouter:
     async def version() -> dict[str, str]:
         return {"version": __version__}
 
-    return router
-
 
 def _model_entry(service: Service, name: str) -> dict[str, Any]:
     """A model as `/v1/models` shows it. Raises UnknownModel."""
-    adapter, strategy = split_model(name, service.name, service.adapters.names())
+    adapter, strategy = split_model(name, service.name, service.adapters.loaded)
     root = adapter or service.name
     return {
         "id": name,

@@ -3,16 +3,24 @@
 Acted on: what `ChatRequest` names. Accepted without effect: user, metadata, store, service_tier, prompt_cache_*,
 safety_identifier, verbosity and every unknown field. Refused with 400: what `REFUSED` names. Bodies are read by hand,
 so their part of /openapi.json stands at the end.
+
+The first source that names a strategy wins, every other key applies to it: 1. `reasoning.strategy`; 2. the model's name
+(`model:strategy`); 3. `reasoning_effort`; 4. the server's default; 5. `direct`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from reason_engine.errors import UnknownModel
 from reason_engine.serving.api.errors import as_object, deeper_than, invalid, validated
+from reason_engine.strategies import Strategy, strategies
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 INT64 = 2**63
@@ -211,6 +219,88 @@ def _check_tools(body: ChatRequest) -> None:
             raise invalid("tool_choice", f"names no function of tools; one of: {known}")
 
 
+# which model and strategy ------------------------------------------------------------------------------------------
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
+CLIENT_KEYS = {
+    **dict.fromkeys(("effort", "summary", "generate_summary"), str),
+    "max_tokens": int,
+    **dict.fromkeys(("exclude", "enabled"), bool),
+}
+"""Keys of `reasoning` that other clients send, with their types."""
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyChoice:
+    """The strategy of a request. `think`: False turns thinking off. `exclude`: leave the reasoning text out."""
+
+    name: str
+    strategy: Strategy
+    think: bool | None = None
+    exclude: bool = False
+
+
+def split_model(name: str | None, base: str, adapters: Collection[str]) -> tuple[str | None, str | None]:
+    """(adapter, strategy) of a model name, None where it names none. Raises UnknownModel (404)."""
+    if name is None or name == base:
+        return None, None
+    if name in adapters:
+        return name, None
+    head, colon, tail = name.rpartition(":")
+    if colon and tail in strategies and (head == base or head in adapters):
+        return (None if head == base else head), tail
+    known = [f"{model}{suffix}" for model in (base, *adapters) for suffix in ("", *(f":{s}" for s in strategies))]
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"this server has {', '.join((base, *adapters))}"
+    raise UnknownModel(f"no model named {name[:200]!r}; {hint}", param="model", code="model_not_found")
+
+
+def choose_strategy(
+    reasoning: Mapping[str, Any] | None, suffix: str | None, effort: Effort | None, default: str | None
+) -> StrategyChoice:
+    """The strategy of a request. Raises RequestError (400) naming the key, its range and the nearest valid value."""
+    options = dict(reasoning or {})
+    named = options.pop("strategy", None)
+    if named is not None and not isinstance(named, str):
+        raise invalid("reasoning.strategy", "must be a string")
+    given = {key: options[key] for key in CLIENT_KEYS if key in options}
+    _check_client_keys(given)
+    wanted = effort or given.get("effort") or ("none" if given.get("enabled") is False else None)
+    preset: Mapping[str, Any] = {}
+    if named is not None or suffix is not None:
+        name = str(suffix if named is None else named)
+    elif wanted in ("none", "minimal"):
+        name = "direct"
+    elif wanted:
+        name, preset = "auto", {"effort": wanted, "n": 64 if wanted in ("xhigh", "max") else 16}
+    else:
+        name = default or "direct"
+    kind = _strategy_class(name)
+    if wanted and not preset and "effort" in kind.model_fields:
+        preset = {"effort": wanted}
+    # A strategy may have an option of the same name; then it is meant for the strategy.
+    own = {key: value for key, value in options.items() if key not in given or key in kind.model_fields}
+    strategy = validated(kind, {**preset, **own}, prefix="reasoning", what=f"strategy {name!r}")
+    return StrategyChoice(name, strategy, False if wanted == "none" else None, bool(given.get("exclude")))
+
+
+@cache
+def _strategy_class(name: str) -> type[Strategy]:
+    return strategies.get(name, param="reasoning.strategy")
+
+
+def _check_client_keys(given: Mapping[str, Any]) -> None:
+    for key, value in given.items():
+        kind = CLIENT_KEYS[key]
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            raise invalid(f"reasoning.{key}", f"must be a {kind.__name__}")
+    effort: str | None = given.get("effort")
+    if effort is not None and effort not in EFFORTS:
+        near = difflib.get_close_matches(effort, EFFORTS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise invalid("reasoning.effort", f"one of {', '.join(EFFORTS)}{hint}")
+
+
+# /openapi.json ----------------------------------------------------------------------------------------------------
 ERROR: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
@@ -218,12 +308,8 @@ ERROR: dict[str, Any] = {
         "error": {
             "type": "object",
             "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
+            "properties": {key: {"type": "string"} for key in ("message", "type")}
+            | {key: {"type": ["string", "null"]} for key in ("param", "code")},
         }
     },
 }
@@ -275,10 +361,11 @@ def inlined(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def generation_of(model: type[Sampled]) -> dict[str, Any]:
-    """`openapi_extra` of a route that generates, whole or streamed."""
+    """The options of a route that generates, whole or streamed."""
     schema = inlined(model)
     if "messages" in schema["properties"]:
         schema["properties"]["messages"]["items"] = MESSAGE
     whole, streamed = {"schema": {"type": "object"}}, {"schema": {"type": "string"}}
     both = {"application/json": whole, "text/event-stream": streamed}
-    return {**body_of(schema), "responses": {"200": {"description": "the answer", "content": both}}}
+    answers = {"responses": {"200": {"description": "the answer", "content": both}}}
+    return {"openapi_extra": {**body_of(schema), **answers}, "response_model": None}

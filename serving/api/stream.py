@@ -13,16 +13,19 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from reason_engine.contracts import Engine
 from reason_engine.errors import first_error
 from reason_engine.runtime.solve import Outcome
 from reason_engine.runtime.stream_text import Piece
 from reason_engine.runtime.trace import Event
 from reason_engine.serving.api.errors import failure
+from reason_engine.serving.api.messages import usage_of
 from reason_engine.serving.api.schema import StreamOptions
 
 FIRST = 0.25
@@ -53,24 +56,16 @@ class Feed:
 
     def text_of(self, index: int) -> Callable[[Piece], None]:
         """Takes the pieces of one choice."""
-        pieces = self._pieces[index]
-
-        def take(piece: Piece) -> None:
-            if self._exclude and piece.field == "reasoning":
-                return
-            pieces.append(piece)
-            self.wake.set()
-
-        return take
+        take = self._taker(self._pieces[index])
+        return (lambda piece: None if piece.field == "reasoning" else take(piece)) if self._exclude else take
 
     def events_of(self, index: int) -> Callable[[Event], None] | None:
         """Takes the events of one choice; None where the client did not ask for them."""
-        if not self._with_events:
-            return None
-        events = self._events[index]
+        return self._taker(self._events[index]) if self._with_events else None
 
-        def take(event: Event) -> None:
-            events.append(event)
+    def _taker(self, waiting: list[T]) -> Callable[[T], None]:
+        def take(item: T) -> None:
+            waiting.append(item)
             self.wake.set()
 
         return take
@@ -82,13 +77,28 @@ class Feed:
 
     def take(self) -> list[tuple[int, list[Piece], list[Event]]]:
         """Everything that waits, in order within each choice."""
-        taken: list[tuple[int, list[Piece], list[Event]]] = []
-        for index, (pieces, events) in enumerate(zip(self._pieces, self._events, strict=True)):
-            if pieces or events:
-                taken.append((index, pieces.copy(), events.copy()))
-                pieces.clear()
-                events.clear()
+        waiting = enumerate(zip(self._pieces, self._events, strict=True))
+        taken = [(index, pieces.copy(), events.copy()) for index, (pieces, events) in waiting if pieces or events]
+        for index, pieces, events in taken:
+            del self._pieces[index][: len(pieces)], self._events[index][: len(events)]
         return taken
+
+
+@dataclass(frozen=True, slots=True)
+class PassThrough:
+    """What stands between a run and its client where no rule is about the answer: nothing. See `OutputFilter`."""
+
+    add_text: Callable[[Piece], None]
+    add_event: Callable[[Event], None]
+    active: ClassVar[bool] = False
+
+    def halted(self) -> bool:
+        """Never: no rule ends the run."""
+        return False
+
+    async def close(self, outcome: Outcome, engine: Engine) -> Outcome:
+        """The outcome as it is."""
+        return outcome
 
 
 class Encoder(ABC):
@@ -113,9 +123,9 @@ class Encoder(ABC):
     def last(self, index: int, outcome: Outcome) -> bytes:
         """The final chunk of one choice."""
 
-    @abstractmethod
     def usage(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """What all choices cost."""
+        return usage_of(outcomes)
 
     def closing(self, outcomes: Sequence[Outcome]) -> bytes:
         """What follows the choices: the usage, where it was asked for."""

@@ -1,12 +1,17 @@
-"""The outermost layer, plain ASGI: path, request id, key, Host, Origin and body size, before any other code runs.
+"""What lets a request in: `AccessGuard` before any other code runs, `AdmissionGate` before anything is tokenised.
+
+The guard is the outermost layer, plain ASGI: path, request id, key, Host, Origin and body size.
 
 Everything is decided on `scope["path"]`, never on a URL built from the Host header. No cross-origin access is given.
 Every route needs an API key unless exempt; every key is compared, in constant time, as a SHA-256 digest. A key comes as
 `Authorization: Bearer KEY`, or as the password of HTTP Basic, which lets a browser open the page.
+
+The gate's unit of capacity is a sequence in the engine, not an HTTP request: a vote of 16 takes 16.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -14,12 +19,14 @@ import hmac
 import re
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reason_engine.serving.api.errors import Refused, failure
+from reason_engine.serving.api.errors import RETRY_BUSY, RETRY_DOWN, Refused, failure
 from reason_engine.settings import LOOPBACK, Settings
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -70,7 +77,10 @@ class AccessGuard:
 
     def _refusal(self, path: str, headers: list[tuple[bytes, bytes]]) -> Refused | None:
         if not self._keys.allow(path, headers):
-            return Unauthorized()
+            why = "missing or wrong API key; send it as 'Authorization: Bearer KEY'"
+            # A browser then asks for the key as a password, so that the page can be opened.
+            login = {"www-authenticate": 'Basic realm="Reason Engine", charset="UTF-8"'}
+            return Refused(401, why, "invalid_api_key", headers=login)
         host = _value(headers, b"host")
         if self._hosts is not None and _hostname(host) not in self._hosts:
             return Refused(403, "this Host is not served; see the setting allowed_hosts", "host_not_allowed")
@@ -102,15 +112,6 @@ class AccessGuard:
         return Refused(413, f"the body is larger than {self._max_body} bytes", "request_too_large")
 
 
-class Unauthorized(Refused):
-    """No key, or a wrong one."""
-
-    def __init__(self) -> None:
-        super().__init__(401, "missing or wrong API key; send it as 'Authorization: Bearer KEY'", "invalid_api_key")
-        # A browser then asks for the key as a password, so that the page can be opened.
-        self.headers = {"www-authenticate": 'Basic realm="Reason Engine", charset="UTF-8"'}
-
-
 def accepted_hosts(bound: str, allowed: Collection[str]) -> frozenset[str] | None:
     """The Host names to accept: on loopback only local ones, so that a rebound DNS name does not reach the server."""
     if "*" in allowed:
@@ -126,9 +127,7 @@ def _value(headers: list[tuple[bytes, bytes]], name: bytes) -> str:
 
 def _hostname(host: str) -> str:
     """Without the port; `[::1]:8000` is `::1`."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+    return (host[1:].partition("]") if host.startswith("[") else host.partition(":"))[0].lower()
 
 
 EXEMPT = frozenset({"/health", "/health/live", "/health/ready"})
@@ -145,10 +144,7 @@ class Keys:
         if not self._digests or path in EXEMPT:
             return True
         given = digest_of(headers)
-        found = False
-        for digest in self._digests:
-            found |= hmac.compare_digest(given, digest)
-        return found
+        return sum(hmac.compare_digest(given, digest) for digest in self._digests) > 0  # all, whichever fits
 
 
 class OperatorKeys:
@@ -186,3 +182,76 @@ def _key(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
         except binascii.Error:
             return b""
     return b""
+
+
+class AdmissionGate:
+    """Lets requests in while the engine is up and has room. One a server; used from its event loop only."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.held = 0
+        self.requests = 0
+        self.loading = False
+        self.draining = False
+        self.failure: BaseException | None = None
+        """Why the engine will not come back, once that is known."""
+        self.failed = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._over = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def dead(self) -> str | None:
+        """The failure in words."""
+        return None if self.failure is None else str(self.failure) or type(self.failure).__name__
+
+    def fail(self, error: BaseException) -> None:
+        """From now on everything is refused."""
+        self.failure = error
+        self.failed.set()
+
+    @property
+    def open(self) -> bool:
+        """Whether new work is taken at all."""
+        return not (self.loading or self.draining or self.dead)
+
+    @contextmanager
+    def hold(self, sequences: int) -> Generator[None]:
+        """Take room for a request's sequences. Raises Refused: 503 while down, 429 without room."""
+        self.check()
+        # A request wider than the whole capacity runs alone rather than never.
+        if self.held and self.held + sequences > self.capacity:
+            room = f"{self.held} of {self.capacity} sequences are running and this request needs {sequences}"
+            raise Refused(429, f"this server is full: {room}", "queue_full", headers=RETRY_BUSY)
+        self.held += sequences
+        self.requests += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.held -= sequences
+            self.requests -= 1
+            if not self.requests:
+                self._idle.set()
+
+    def check(self) -> None:
+        """Raises Refused (503) while the server takes no work."""
+        if self.dead:
+            raise Refused(503, f"the engine has stopped: {self.dead}", "engine_dead", headers=RETRY_DOWN)
+        if self.draining:
+            raise Refused(503, "this server is shutting down", "draining", headers=RETRY_DOWN)
+        if self.loading:
+            raise Refused(503, "the model is still loading", "loading", headers=RETRY_DOWN)
+
+    def end(self) -> None:
+        """The time to finish is over: what still runs is refused."""
+        self._over.set()
+
+    async def over(self) -> NoReturn:
+        """Raises Refused (503) once the time to finish is over."""
+        await self._over.wait()
+        raise Refused(503, "this server is shutting down", "draining", headers=RETRY_DOWN)
+
+    async def idle(self) -> None:
+        """Wait until no request is running."""
+        await self._idle.wait()

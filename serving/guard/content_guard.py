@@ -24,14 +24,11 @@ from reason_engine.serving.guard.rules import (
     ClassifierRule,
     CompiledRules,
     Matcher,
-    Rules,
     find_violation,
     first_violation,
     strings,
 )
 from reason_engine.types import ChoiceRequest, Message, Passage, Problem, ScoreRequest
-
-NO_RULES = CompiledRules(Rules(), {})
 
 
 class ContentGuard:
@@ -43,7 +40,7 @@ class ContentGuard:
         self.message = compiled.rules.message
         for number, rule in enumerate(self._rules.rules):
             if isinstance(rule, ClassifierRule):
-                check_possible(rule, engine.caps, f"--guard: rules.{number}")
+                _check_possible(rule, engine.caps, f"--guard: rules.{number}")
 
     def caller(self, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
         """The label of the key that a request came with."""
@@ -53,17 +50,18 @@ class ContentGuard:
     async def stops(self, caller: str | None, texts: Sequence[str]) -> str | None:
         """The rule that stops a request which holds these texts."""
         matchers, classifiers = self._rules_on("requests", caller)
-        found = await find_violation(matchers, texts)
-        found = found or await self._classify(classifiers, "\n\n".join(texts))
+        found = await find_violation(matchers, texts) or await self._classify(classifiers, "\n\n".join(texts))
         if found:
             self._on_stop(found, "requests")
         return found
 
     def output_filter(
         self, caller: str | None, text: Callable[[Piece], None] | None, events: Callable[[Event], None] | None
-    ) -> OutputFilter:
-        """What stands between one run and its client."""
+    ) -> OutputFilter | None:
+        """What stands between one run and its client; None where no rule is about this caller's answers."""
         matchers, classifiers = self._rules_on("answers", caller)
+        if not matchers and not classifiers:
+            return None
 
         async def classify(text: str) -> str | None:
             return await self._classify(classifiers, text)
@@ -105,10 +103,9 @@ def asked_texts(problem: Problem, rest: Mapping[str, Any]) -> list[str]:
         texts += [turn.content, turn.reasoning or "", turn.name or ""]
         texts += [text for call in turn.tool_calls for text in (call.name, call.arguments)]
     named = {key: value for key, value in rest.items() if key in _READ_WITH_NAMES}
-    others = {
-        key: value for key, value in rest.items() if key not in (*_READ_WITH_NAMES, "messages", "model", "prompt")
-    }
-    return [text for text in (*texts, *strings(list(others.values())), *strings(named, keys=True)) if text]
+    known = (*named, "messages", "model", "prompt")
+    others = [value for key, value in rest.items() if key not in known]
+    return [text for text in (*texts, *strings(others), *strings(named, keys=True)) if text]
 
 
 _READ_WITH_NAMES = ("tools", "response_format")
@@ -120,7 +117,7 @@ MARGIN = 16
 """Tokens that a slice may grow by when it is read anew."""
 
 
-def check_possible(rule: ClassifierRule, caps: Capabilities, where: str) -> None:
+def _check_possible(rule: ClassifierRule, caps: Capabilities, where: str) -> None:
     """Raises SetupError where the engine cannot do what the rule asks."""
     if rule.by == "model" and not caps.choose:
         raise SetupError(f"{where}.by: this engine cannot tell probabilities of given words; use head or endpoint")
@@ -153,12 +150,14 @@ async def classified(rule: ClassifierRule, text: str, engine: Engine) -> bool:
 
 async def _model(rule: ClassifierRule, text: str, engine: Engine) -> float:
     prompt = engine.render_chat([Message("user", _format_prompt(rule, text))], think=False)
-    choice = await engine.choose(ChoiceRequest(_request_id(), prompt, rule.options))
+    choice = await engine.choose(ChoiceRequest(f"guard-{uuid.uuid4().hex}", prompt, rule.options))
     return choice.probabilities[0]
 
 
 async def _head(rule: ClassifierRule, text: str, engine: Engine) -> float:
-    scores = await engine.score(ScoreRequest(_request_id(), (_format_prompt(rule, text),), "reward", rule.model))
+    scores = await engine.score(
+        ScoreRequest(f"guard-{uuid.uuid4().hex}", (_format_prompt(rule, text),), "reward", rule.model)
+    )
     return scores.values[0][0]
 
 
@@ -188,7 +187,3 @@ def _slices(rule: ClassifierRule, text: str, engine: Engine) -> Iterator[str]:
 
 def _format_prompt(rule: ClassifierRule, text: str) -> str:
     return (rule.prompt or "{text}").replace("{text}", text)
-
-
-def _request_id() -> str:
-    return f"guard-{uuid.uuid4().hex}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from reason_engine.contracts import Engine
 from reason_engine.runtime.solve import Outcome
@@ -29,6 +30,8 @@ OnStop = Callable[[str, str], None]
 class OutputFilter:
     """Filters one choice of one answer. `text` and `events` take what is released; `close` makes its outcome."""
 
+    active: ClassVar[bool] = True
+
     def __init__(
         self,
         matchers: Sequence[Matcher],
@@ -41,7 +44,6 @@ class OutputFilter:
         self._matchers, self._classify = matchers, classify
         self._to_text, self._to_events = text, events
         self._on_stop, self._message = on_stop, message
-        self.active = bool(matchers or classify)
         self._whole = classify is not None or any(matcher.reach is None for matcher in matchers)
         self._fields: dict[Field, Holdback] = {}
         self._nodes: dict[int, Holdback] = {}
@@ -61,9 +63,7 @@ class OutputFilter:
 
     def add_text(self, piece: Piece) -> None:
         """Take a piece of the content or the reasoning."""
-        if not self.active:
-            self._release(piece)
-        elif not self.rule:
+        if not self.rule:
             if piece.field == "content" and not self._whole:
                 self._finish("reasoning")  # which comes first
             self._all.append(piece.text)
@@ -76,9 +76,7 @@ class OutputFilter:
         """Take an event, where the client asked for them. Prompts hold what the client or the operator wrote."""
         if not self._to_events or self.rule:
             return
-        if not self.active:
-            self._to_events(event)
-        elif self._whole:
+        if self._whole:
             self._waiting.append(event)
         elif event.kind == "delta":
             held = self._nodes.setdefault(event.node, Holdback(self._matchers))
@@ -97,7 +95,7 @@ class OutputFilter:
 
     async def finish(self, more: Sequence[str] = ()) -> str | None:
         """Check all of it, with texts that were not streamed: release the rest, or name the rule that stopped it."""
-        if self.active and not self.rule:
+        if not self.rule:
             for held in self._fields.values():
                 self._stop(held.finish())
             texts = [*more, *(text for event in self._waiting for text in _texts(event))]
@@ -120,7 +118,7 @@ class OutputFilter:
         calls = [text for call in outcome.tool_calls for text in (call.name, call.arguments)]
         values = [text for text in (answer.value, *(vote.answer for vote in answer.votes)) if text]
         cut = self.rule is not None
-        if not self.active or not (rule := await self.finish([*calls, *values])):
+        if not (rule := await self.finish([*calls, *values])):
             return outcome
         content = self.released("content")
         own = content and content != self._message  # of the model's making
@@ -149,8 +147,7 @@ class OutputFilter:
             self._hand_on(piece)
 
     def _hand_on(self, piece: Piece) -> None:
-        if self.active:
-            self._released[piece.field].append(piece.text)
+        self._released[piece.field].append(piece.text)
         if self._to_text:
             self._to_text(piece)
 

@@ -229,11 +229,7 @@ async def find_violation(matchers: Sequence[Matcher], texts: Sequence[str]) -> s
 
 def first_violation(matchers: Sequence[Matcher], texts: Sequence[str]) -> str | None:
     """The same for short texts, at once."""
-    for text in map(comparable, texts):
-        for matcher in matchers:
-            if matcher.find(text):
-                return matcher.name
-    return None
+    return next((one.name for text in map(comparable, texts) for one in matchers if one.find(text)), None)
 
 
 def comparable(text: str) -> str:

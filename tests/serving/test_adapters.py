@@ -215,7 +215,7 @@ async def test_unloading_waits_for_what_runs_and_lets_nothing_new_in(local, home
         ]
         await eventually(lambda: len(engine.log) == 2)
         leave = group.create_task(house.http.delete("/v1/adapters/maths"))
-        await eventually(lambda: house.app.state.service.adapters.names() == ())
+        await eventually(lambda: house.app.state.service.adapters.loaded == {})
         assert (await house.chat(model="maths")).status_code == 404
         assert engine.adapters() == ("maths",) and not leave.done()
         held.set()

@@ -7,8 +7,9 @@ import pytest
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import RequestError
 from reason_engine.serving.api.errors import Refused
+from reason_engine.serving.api.pipeline import check_width, limits_of
 from reason_engine.serving.api.schema import Budget
-from reason_engine.serving.guard.limits import AdmissionGate, check_width, limits_of
+from reason_engine.serving.guard.access import AdmissionGate
 from reason_engine.settings import Settings
 from reason_engine.strategies import strategies
 from reason_engine.types import Limits
