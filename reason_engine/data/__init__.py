@@ -10,9 +10,17 @@ import random
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic import BaseModel, ConfigDict
+
 from reason_engine.registry import Registry
 
 STEPS = "Think step by step."
+
+
+class Options(BaseModel):
+    """Base of families, tasks and configs: frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from reason_engine.data import Example, Family, families
+from reason_engine.data import Example, Family, Options, families
 from reason_engine.errors import RequestError, SetupError
 
 HISTORY = 0.03
 
 
-class Part(BaseModel):
+class Part(Options):
     """One family of a mixture: `share` is relative, `params` are the family's own fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     family: str
     share: float = Field(gt=0)
     params: dict[str, Any] = {}

@@ -33,8 +33,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from reason_engine.data import Options
 from reason_engine.data.formats.parse import InvalidField
 from reason_engine.data.formats.readers import container_of, read_mappings
 from reason_engine.data.texts import digest, excerpt, grams, words
@@ -44,10 +45,8 @@ STARTER = "starter"
 SHORT, SHORTEST = 8, 3
 
 
-class Rule(BaseModel):
+class Rule(Options):
     """One rule as it is declared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, max_length=80)
     why: str = ""

@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from reason_engine.data import Options
 from reason_engine.data.filter.check import NO_TOKENIZER, token_counter, whole_text
 from reason_engine.data.filter.exclusions import Rules, TestSets, load_rules
 from reason_engine.data.formats.readers import RowOrFault, open_source
@@ -31,10 +32,8 @@ from reason_engine.data.outputs import Outputs, Refusal, bad_row
 from reason_engine.data.texts import LANGUAGES, NearIndex, digest, language_of, numbers, squeeze, words
 
 
-class FilterConfig(BaseModel):
+class FilterConfig(Options):
     """What is filtered. `by`: whether doubles are rows with the same prompt and answer, or with the same prompt."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: str | None = None
     min_chars: int | None = Field(None, ge=1)

@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from reason_engine.data import Options
 from reason_engine.data.formats.readers import RowFile, open_source
 from reason_engine.data.formats.rows import Row, Text, answer_text, known_answer, question_of, to_json, with_question
 from reason_engine.data.outputs import Account, Journal, Outputs, Refusal, Tally, beside, file_hash, work_through
@@ -44,10 +45,8 @@ Lexicon = Mapping[str, tuple[str, ...]]
 Method = Literal["synonyms", "paraphrase", "back-translation"]
 
 
-class AugmentConfig(BaseModel):
+class AugmentConfig(Options):
     """How rows are multiplied. `copies`: attempts a row and method. `rate`: share of listed words exchanged."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     methods: tuple[Method, ...] = Field(("paraphrase",), min_length=1)
     copies: int = Field(1, ge=1, le=100)

@@ -21,8 +21,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from reason_engine.data import Options
 from reason_engine.data.formats.readers import open_source
 from reason_engine.data.formats.rows import (
     Conversation,
@@ -42,10 +43,8 @@ from reason_engine.strategies import Strategy
 from reason_engine.types import Message, Problem
 
 
-class SynthesizeConfig(BaseModel):
+class SynthesizeConfig(Options):
     """`attempts`: solutions a problem, fewer once `keep` are right. `hints`: rationalisations where none was."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: str | None = None
     write: int = Field(0, ge=0, description="problems to write from the file's, instead of solving those")
