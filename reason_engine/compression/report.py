@@ -14,9 +14,8 @@ import random
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reason_engine.compression import CompressionConfig, Report, Served
 from reason_engine.compression.calibration import read_calibration
@@ -37,12 +36,6 @@ CONCURRENCY = 16
 """Problems at once."""
 WIDTHS, PROMPT, TOKENS = (1, 16), 32, 48
 """Of the measurement of speed: rows at once, and tokens that each reads and writes."""
-
-
-INTERVALS = (
-    "In brackets 95 % intervals: of resampled rows (perplexity), Wilson's (accuracy), of the median of pairs (speed). "
-    "Measured by the embedded engine on this machine."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +106,6 @@ class CompressionReport:
     speed: tuple[Speed, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     def to_markdown(self) -> str:
         """The table, who serves the result, and what was not measured."""
         lines = [
@@ -125,7 +115,8 @@ class CompressionReport:
             "|---|---:|---:|---:|",
             *_rows(self),
             "",
-            INTERVALS,
+            "In brackets 95 % intervals: of resampled rows (perplexity), Wilson's (accuracy), of the median of pairs "
+            "(speed). Measured by the embedded engine on this machine.",
             "",
             *(f"{note}." for note in self.notes),
             "Served by:",
@@ -148,8 +139,7 @@ def measure(
             read_shape(folder)
     except ModelLoadError as error:
         return CompressionReport(method, served, Side(old), Side(new), notes=(f"not measured here: {error}",))
-    notes: list[str] = []
-    rows: list[list[int]] = []
+    notes, rows = list[str](), list[list[int]]()
     if options.perplexity and config.has_text:
         rows = read_calibration(config, before).held_out
     elif options.perplexity:
@@ -159,13 +149,12 @@ def measure(
         _side(name, folder, size, rows if in_process else None, options.threads or 0, tell)
         for name, folder, size in (("before", before, old), ("after", after, new))
     ]
-    accuracy: list[Accuracy] = []
-    speed: list[Speed] = []
+    accuracy, speed = list[Accuracy](), list[Speed]()
     if options.tasks:
         accuracy = asyncio.run(compare_accuracy(before, after, options, config.seed, tell))
     if options.speed:
         speed = asyncio.run(compare_speed(before, after, options.pairs, options.threads or 0, tell))
-    return CompressionReport(method, served, sides[0], sides[1], tuple(accuracy), tuple(speed), tuple(notes))
+    return CompressionReport(method, served, *sides, tuple(accuracy), tuple(speed), tuple(notes))
 
 
 def _side(
@@ -194,22 +183,13 @@ def _size(folder: Path) -> int:
 
 async def compare_accuracy(before: Path, after: Path, options: Report, seed: int, tell: OnProgress) -> list[Accuracy]:
     """One entry a task. Raises SetupError for a task whose data is missing."""
-    plans = [
-        EvalPlan(
-            tuple(parse_specs([task], "task")),
-            tuple(parse_specs([strategy], "strategy")),
-            limit=options.limit,
-            seed=seed,
-            data=options.data,
-            concurrency=CONCURRENCY,
-        )
-        for task, strategy in options.tasks.items()
-    ]
+    named = [(parse_specs([a], "task"), parse_specs([b], "strategy")) for a, b in options.tasks.items()]
+    plans = [EvalPlan(tuple(a), tuple(b), options.limit, seed, options.data, CONCURRENCY) for a, b in named]
     old, new = [
         await _records(plans, name, folder, options.threads or 0, tell)
         for name, folder in (("before", before), ("after", after))
     ]
-    return [_accuracy(plan, *pair) for plan, pair in zip(plans, zip(old, new, strict=True), strict=True)]
+    return list(map(_accuracy, plans, old, new))
 
 
 async def _records(

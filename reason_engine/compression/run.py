@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,9 @@ def run(method: str, config: Any, model: str, out: Path, tell: OnProgress = sile
         made.carry_over(base)
         report = measure(method, base.path, made.path, config, served, tell)
         made.write_json("manifest.json", _manifest(method, config, base, figures))
-        made.write_json("report.json", report.to_json())
+        made.write_json("report.json", asdict(report))
         (made.path / "report.md").write_text(report.to_markdown(), "utf-8")
-    return report.to_json()
+    return asdict(report)
 
 
 def _checked(model: str) -> ModelFolder:

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 from reason_engine.data.formats.readers import Fault, RowFile
@@ -65,9 +64,7 @@ class Outputs:
             raise SetupError(f"OUT {error.filename}: {error.strerror}") from None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for name, file in self._open.items():
             file.close()
             _part(self._files[name]).unlink(missing_ok=True)

@@ -1,36 +1,19 @@
 """Mistakes: a trace that errs and puts it right, or a given solution that is checked.
 
-Erring and correcting (the wrong line itself is not learned):
+    erring and correcting    a given solution                         its check               with `rows`
+    12 + 25 = 47             … How many apples does Anna have now?    Line 2 is wrong.        1: 12 + 25 = 37; 37
+    Wrong: 12 + 25 = 37      Proposed solution:                       37 - 7 = 30             2: 37 - 7 = 30; 40 wrong
+    37 - 7 = 30              12 + 25 = 37                             Answer: 30              37 - 7 = 30
+    Answer: 30               37 - 7 = 40                                                      Answer: 30
+                             Answer: 40
+                             Check this solution.
 
-    12 + 25 = 47
-    Wrong: 12 + 25 = 37
-    37 - 7 = 30
-    Answer: 30
-
-Checking; a sound solution is answered `Every line is right.` and its answer line:
-
-    … How many apples does Anna have now?
-    Proposed solution:
-    12 + 25 = 37
-    37 - 7 = 40
-    Answer: 40
-    Check this solution.
-    ->
-    Line 2 is wrong.
-    37 - 7 = 30
-    Answer: 30
+The wrong line itself is not learned. A sound solution is answered `Every line is right.` and its answer line.
 
 With `rows` a check works each line out again before it judges it: a row holds the line's number, its left side, the
 result that the model finds itself and the one that was given, so that the verdict compares two numbers that stand side
-by side. The first wrong row ends with that word, and the right lines follow:
-
-    1: 12 + 25 = 37; 37
-    2: 37 - 7 = 30; 40 wrong
-    37 - 7 = 30
-    Answer: 30
-
-A left side that the problem does not ask for is refused before it is worked out (`2: 37 + 7 wrong`), and so is an
-answer that comes too soon (`2: Answer wrong`).
+by side. The first wrong row ends with that word, and the right lines follow. A left side that the problem does not ask
+for is refused before it is worked out (`2: 37 + 7 wrong`), and so is an answer that comes too soon (`2: Answer wrong`).
 
 Thinking again after an answer, when something outside the model writes `Wait.`: `Wait. Line 2 is wrong.` and so on.
 Only what follows `Wait.` is learned; with `rows` it begins on a line of its own.

@@ -75,13 +75,12 @@ def problem_refusals(entries: Mapping[int, Entry], known: Sequence[str]) -> dict
         keep(text, f"example {number + 1}")
     found: dict[int, Refusal | None] = {}
     for number, entry in sorted(entries.items()):
-        text = entry.get("text", "")
-        found[number] = _unfinished(entry)
-        if found[number] is None and len(words(text)) < 3:
-            found[number] = Refusal("no-text")
+        text, found[number] = entry.get("text", ""), _unfinished(entry)
         if found[number] is not None:
             continue
-        if (name := seen.get(squeeze(text).casefold())) is not None:
+        if len(words(text)) < 3:
+            found[number] = Refusal("no-text")
+        elif (name := seen.get(squeeze(text).casefold())) is not None:
             found[number] = Refusal("duplicate", {"of": name})
         elif near := index.near(index.signature(words(text))):
             place, share = near[0]

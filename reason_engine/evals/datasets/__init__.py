@@ -7,12 +7,31 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator
 
 from reason_engine.answers import Equality
 from reason_engine.data import Options
 from reason_engine.errors import SetupError
 from reason_engine.types import Problem
+
+
+def _range(value: object) -> object:
+    """`3-5`, `4` and `[3, 5]` are ranges, both ends included."""
+    if isinstance(value, str):
+        low, dash, high = value.partition("-")
+        value = (low, high if dash else low)
+    elif isinstance(value, int):
+        value = (value, value)
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        low, high = (int(end) if str(end).strip().isdecimal() else -1 for end in value)
+        if 1 <= low <= high:
+            return low, high
+    raise ValueError("expected a range such as 3-5")
+
+
+Range = Annotated[tuple[int, int], BeforeValidator(_range)]
 
 
 class EqualityTask(Options):
