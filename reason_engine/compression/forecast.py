@@ -91,6 +91,8 @@ def predict(points: Sequence[Point], by: str | None, goals: Sequence[Goal]) -> P
     check(chosen)
     law = fit(chosen)
     used = [point for point in chosen if point.excess > 0]
+    levels = {name: level_of(law, run) for name, run in runs_of(used).items() if name in {goal.run for goal in goals}}
+    goals = [replace(goal, level=levels.get(goal.run, goal.level)) for goal in goals]
     return PruningForecast(
         chosen[0].by,
         law,
@@ -99,7 +101,7 @@ def predict(points: Sequence[Point], by: str | None, goals: Sequence[Goal]) -> P
         len(chosen) - len(used),
         _held_out_error(list(_last_checkpoints(used)), _run_baselines),
         _held_out_error(list(_whole_runs(used)), None),
-        tuple(forecast(law, _at_level(law, used, goal), only=len(goals) == 1) for goal in goals),
+        tuple(forecast(law, goal, only=len(goals) == 1) for goal in goals),
     )
 
 
@@ -133,11 +135,6 @@ def level_of(law: Law, run: Sequence[Point]) -> float:
     """The factor by which a run's last points lie off the law."""
     last = run[-max(1, round(LAST * len(run))) :]
     return math.exp(_mean([math.log(p.excess / law.excess(p.N0, p.rho, p.D)) for p in last]))
-
-
-def _at_level(law: Law, points: Sequence[Point], goal: Goal) -> Goal:
-    run = runs_of(points).get(goal.run)
-    return goal if run is None else replace(goal, level=level_of(law, run))
 
 
 def _last_checkpoints(points: Sequence[Point]) -> Iterator[Split]:

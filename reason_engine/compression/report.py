@@ -165,12 +165,9 @@ def _side(
     tell({"stage": f"memory and perplexity, {name}", "done": 0, "total": 1})
     found = measure_in_process(folder, rows, threads=threads)
     tell({"stage": f"memory and perplexity, {name}", "done": 1, "total": 1})
-    value = _perplexity(found.rows) if rows else None
+    scored = found.rows
+    value = Perplexity(_exp_mean(scored), *bootstrap(scored, _exp_mean), len(scored)) if rows else None
     return Side(size, found.loaded, found.loaded - found.empty, found.dtype, value)
-
-
-def _perplexity(rows: Sequence[tuple[float, int]]) -> Perplexity:
-    return Perplexity(_exp_mean(rows), *bootstrap(rows, _exp_mean), len(rows))
 
 
 def _exp_mean(rows: Sequence[tuple[float, int]]) -> float:
@@ -204,10 +201,9 @@ async def _records(
 
 def _accuracy(plan: EvalPlan, before: Sequence[Record], after: Sequence[Record]) -> Accuracy:
     test = paired_test([(new.correct, old.correct) for old, new in zip(before, after, strict=True)])
-    old_right, new_right = (sum(record.correct for record in side) for side in (before, after))
-    difference = (test.difference, test.low, test.high)
-    task, strategy = plan.tasks[0].label, plan.strategies[0].label
-    return Accuracy(task, strategy, test.problems, old_right, new_right, difference, test.p)
+    right = (sum(record.correct for record in side) for side in (before, after))
+    names = plan.tasks[0].label, plan.strategies[0].label
+    return Accuracy(*names, test.problems, *right, (test.difference, test.low, test.high), test.p)
 
 
 async def compare_speed(
@@ -215,8 +211,7 @@ async def compare_speed(
 ) -> list[Speed]:
     """One entry a number of rows, each of which writes so many tokens. Both engines are held in memory at once."""
     engines = [Embedded(folder, inline=True, threads=threads) for folder in (before, after)]
-    vocabulary = read_shape(before).vocab
-    found: list[Speed] = []
+    vocabulary, found = read_shape(before).vocab, list[Speed]()
     try:
         for engine in engines:
             await engine.start()
@@ -257,31 +252,22 @@ def _rows(report: CompressionReport) -> Iterator[str]:
     old, new = report.before, report.after
     yield f"| files, MB | {old.size / 1e6:,.2f} | {new.size / 1e6:,.2f} | {new.size / old.size:.3f} |"
     if old.weights and new.weights and old.resident and new.resident:
-        yield (
-            f"| resident memory of the process, MB ({old.dtype}, {new.dtype}) | {old.resident / 1e6:,.1f} | "
-            f"{new.resident / 1e6:,.1f} | {new.resident / old.resident:.3f} |"
-        )
-        yield (
-            f"| of that the weights, MB | {old.weights / 1e6:,.1f} | {new.weights / 1e6:,.1f} | "
-            f"{new.weights / old.weights:.3f} |"
-        )
+        resident = f"resident memory of the process, MB ({old.dtype}, {new.dtype})"
+        for what, a, b in (
+            (resident, old.resident, new.resident),
+            ("of that the weights, MB", old.weights, new.weights),
+        ):
+            yield f"| {what} | {a / 1e6:,.1f} | {b / 1e6:,.1f} | {b / a:.3f} |"
     if old.perplexity and new.perplexity:
-        ratio = new.perplexity.value / old.perplexity.value
-        yield (
-            f"| perplexity of {old.perplexity.rows} rows | {_perplexity_cell(old.perplexity)} | "
-            f"{_perplexity_cell(new.perplexity)} | {ratio:.3f} |"
-        )
-    for one in report.accuracy:
-        yield _accuracy_row(one)
+        sides, ratio = (old.perplexity, new.perplexity), new.perplexity.value / old.perplexity.value
+        cells = " | ".join(f"{side.value:,.3f} [{side.low:,.3f}, {side.high:,.3f}]" for side in sides)
+        yield f"| perplexity of {old.perplexity.rows} rows | {cells} | {ratio:.3f} |"
+    yield from map(_accuracy_row, report.accuracy)
     for one in report.speed:
         yield (
             f"| tokens/s, {one.rows} at once | {one.before:,.0f} | {one.after:,.0f} | "
             f"{one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}] |"
         )
-
-
-def _perplexity_cell(found: Perplexity) -> str:
-    return f"{found.value:,.3f} [{found.low:,.3f}, {found.high:,.3f}]"
 
 
 def _accuracy_row(found: Accuracy) -> str:

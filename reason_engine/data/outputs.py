@@ -77,8 +77,7 @@ class Outputs:
 
     def drop(self, refusal: Refusal, place: Place, what: Mapping[str, Any]) -> None:
         """What is not kept, with its place, reason, evidence and whatever else tells of it."""
-        reason = {"reason": refusal.reason, "evidence": dict(refusal.evidence)}
-        self._put("dropped", {**place, **reason, **what})
+        self._put("dropped", {**place, "reason": refusal.reason, "evidence": dict(refusal.evidence), **what})
 
     def _put(self, name: str, row: Mapping[str, Any]) -> None:
         self._open[name].write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -89,9 +88,8 @@ class Outputs:
             file.close()
             os.replace(_part(self._files[name]), self._files[name])
         self._open.clear()
-        text = json.dumps(report, indent=2, ensure_ascii=False)
         part = _part(self._report)
-        part.write_text(text + "\n", "utf-8")
+        part.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
         os.replace(part, self._report)
 
 

@@ -43,10 +43,8 @@ UNKNOWN = "No source that I was given says that."
 FACTS = 3
 """Sentences of a paragraph, as many as the sources of the training data have at most."""
 PARAGRAPHS = 20
-OTHER_KIND = 0.25
-"""Share of neighbours that tell something else of the same name."""
-ALIKE = 0.3
-"""Share of the others whose name begins or ends as the asked one does."""
+OTHER_KIND, ALIKE = 0.25, 0.3
+"""Shares: neighbours that tell something else of the same name; of the others those whose name begins or ends alike."""
 
 
 @families.register("reading")

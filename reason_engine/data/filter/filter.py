@@ -95,8 +95,7 @@ def filter_files(
     """Filter files into one. Raises SetupError before anything is written where an input, rule or setting is wrong."""
     files = [open_source(path, config.format) for path in inputs]
     gates = _Gates(config, inputs)
-    read, kept, reasons, flagged = 0, 0, Counter[str](), Counter[str]()
-    accounts: list[dict[str, Any]] = []
+    read, kept, reasons, flagged, accounts = 0, 0, Counter[str](), Counter[str](), list[dict[str, Any]]()
     with Outputs(out, (*inputs, *config.against)) as outputs:
         for number, file in enumerate(files):
             before = read, kept
@@ -109,8 +108,7 @@ def filter_files(
                     outputs.keep({**(found.raw or {}), **({"flags": flags} if flags else {})})
                 else:
                     reasons[refusal.reason] += 1
-                    place = {"file": str(file.path), "line": found.line}
-                    outputs.drop(refusal, place, {"row": found.raw})
+                    outputs.drop(refusal, {"file": str(file.path), "line": found.line}, {"row": found.raw})
                 progress(read, kept)
             counts = {"read": read - before[0], "kept": kept - before[1]}
             accounts.append({"file": str(file.path), "statement": file.statement, **counts})
