@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -104,7 +105,7 @@ def check(
     found = check(files, format=format, tokenizer=tokenizer, shown=shown)
     for one in found:
         if as_json:
-            show(one.to_json())
+            show(asdict(one))
         else:
             typer.echo(describe(one))
     if any(one.bad for one in found):
@@ -157,7 +158,7 @@ def filter_(
     found = filter_files(paths[:-1], paths[-1], config, lambda read, kept: count(read))
     show_status("")
     if as_json:
-        show(found.to_json())
+        show(asdict(found))
     else:
         typer.echo(describe(found))
 
@@ -285,7 +286,7 @@ def _run(work: Callable[[Any], Any], target: TeacherOptions | None, as_json: boo
     account = asyncio.run(go())
     show_status("")
     if as_json:
-        show(account.to_json())
+        show(asdict(account))
     else:
         typer.echo(account.describe())
 

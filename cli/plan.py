@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +61,7 @@ def prune(
     rows = of_kind(read_points(points), by)
     found = predict(rows, by, _goals(rows, (size, rate, base_loss), target_loss, tokens))
     if as_json:
-        show(found.to_json())
+        show(asdict(found))
     else:
         print(text(found))
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from reason_engine.compression.law import Law, Point, check, fit, runs_of
 from reason_engine.errors import SetupError
@@ -79,9 +78,6 @@ class PruningForecast:
     checkpoints: HeldOutError
     whole_runs: HeldOutError
     forecasts: tuple[Forecast, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def predict(points: Sequence[Point], by: str | None, goals: Sequence[Goal]) -> PruningForecast:

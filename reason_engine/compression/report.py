@@ -14,7 +14,7 @@ import random
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from reason_engine.compression import CompressionConfig, Report, Served
@@ -108,25 +108,14 @@ class CompressionReport:
 
     def to_markdown(self) -> str:
         """The table, who serves the result, and what was not measured."""
-        lines = [
-            f"# {self.method}",
-            "",
-            "| | before | after | after / before |",
-            "|---|---:|---:|---:|",
-            *_rows(self),
-            "",
+        head = [f"# {self.method}", "", "| | before | after | after / before |", "|---|---:|---:|---:|"]
+        how = (
             "In brackets 95 % intervals: of resampled rows (perplexity), Wilson's (accuracy), of the median of pairs "
-            "(speed). Measured by the embedded engine on this machine.",
-            "",
-            *(f"{note}." for note in self.notes),
-            "Served by:",
-            "",
-            f"- embedded engine: {self.served.embedded}",
-            f"- vLLM, CPU: {self.served.vllm_cpu}",
-            f"- vLLM, GPU: {self.served.vllm_gpu}",
-            "",
-        ]
-        return "\n".join(lines)
+            "(speed). Measured by the embedded engine on this machine."
+        )
+        served = zip(("embedded engine", "vLLM, CPU", "vLLM, GPU"), asdict(self.served).values(), strict=True)
+        foot = [*(f"{note}." for note in self.notes), "Served by:", "", *map("- {0[0]}: {0[1]}".format, served), ""]
+        return "\n".join([*head, *_rows(self), "", how, "", *foot])
 
 
 def measure(

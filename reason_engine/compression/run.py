@@ -35,9 +35,8 @@ def run(method: str, config: Any, model: str, out: Path, tell: OnProgress = sile
     base, compressor = _checked(model), compressors.get(method)()
     notes = compressor.check(config, base.path)
     served = compressor.served(config)
-    notes += [f"served by: embedded: {served.embedded}"]
-    notes += [f"served by: vLLM, CPU: {served.vllm_cpu}", f"served by: vLLM, GPU: {served.vllm_gpu}"]
-    for note in notes:
+    servers = zip(("embedded", "vLLM, CPU", "vLLM, GPU"), asdict(served).values(), strict=True)
+    for note in (*notes, *map("served by: {0[0]}: {0[1]}".format, servers)):
         tell({"note": note})
     with ModelFolder(out).create() as made:
         figures = compressor.compress(config, base.path, made.path, tell)

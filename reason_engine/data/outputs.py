@@ -111,9 +111,6 @@ class Account:
     config: Mapping[str, Any]
     problems: Mapping[str, int] = field(default_factory=dict[str, int])
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     def describe(self) -> str:
         """The account as text."""
         lines = [
@@ -129,10 +126,11 @@ class Account:
 
 
 class Tally:
-    """Counts the rows read and the attempts kept and dropped while the outputs are written."""
+    """Counts the rows read and the attempts kept and dropped while the outputs are written. What was no attempt, such
+    as a row that cannot be read, is dropped by the outputs alone."""
 
     def __init__(self, outputs: Outputs) -> None:
-        self._outputs = outputs
+        self.outputs = outputs
         self.rows = self.bad = self.kept = self.not_attempted = 0
         self._reasons: Counter[str] = Counter()
 
@@ -143,23 +141,19 @@ class Tally:
             place = {"file": str(file.path), "line": found.line}
             if found.row is None:
                 self.bad += 1
-                self.note(bad_row(found.fault), place, {"row": found.raw})
+                self.outputs.drop(bad_row(found.fault), place, {"row": found.raw})
             else:
                 yield place, found.row, found.raw or {}
 
     def keep(self, row: Mapping[str, Any]) -> None:
         """An attempt that came to a row."""
         self.kept += 1
-        self._outputs.keep(row)
+        self.outputs.keep(row)
 
     def drop(self, refusal: Refusal, place: Place, what: Mapping[str, Any]) -> None:
         """An attempt that came to nothing."""
         self._reasons[refusal.reason] += 1
-        self.note(refusal, place, what)
-
-    def note(self, refusal: Refusal, place: Place, what: Mapping[str, Any]) -> None:
-        """What was no attempt, such as a row that cannot be read."""
-        self._outputs.drop(refusal, place, what)
+        self.outputs.drop(refusal, place, what)
 
     def finish(
         self, head: Mapping[str, Any], file: RowFile, tokens: int, problems: Mapping[str, int] | None = None
@@ -170,7 +164,7 @@ class Tally:
             head["run"], self.rows, self.bad, self.kept + dropped, self.kept, dropped, self.not_attempted,
             dict(self._reasons), tokens, file.statement, head["model"], head["config"], problems or {},
         )  # fmt: skip
-        self._outputs.finish(account.to_json())
+        self.outputs.finish(asdict(account))
         return account
 
 

@@ -37,10 +37,9 @@ class EvalPlan:
     texts: bool = False
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise SetupError("limit must be at least 1")
-        if self.concurrency < 1:
-            raise SetupError("concurrency must be at least 1")
+        for name in ("limit", "concurrency"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise SetupError(f"{name} must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)

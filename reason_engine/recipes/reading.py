@@ -194,7 +194,7 @@ def _fact(form: int, words: dict[str, str]) -> Fact:
 
 
 def _words(rng: random.Random) -> dict[str, str]:
-    made_up = [_name(rng) for _ in range(2)]
+    made_up = ["".join(rng.choices(SOUNDS, k=rng.randint(2, 3))).capitalize() for _ in range(2)]
     return {
         "name": rng.choice((made_up[0], rng.choice(PEOPLE)[0])),
         "place": made_up[1],
@@ -202,10 +202,6 @@ def _words(rng: random.Random) -> dict[str, str]:
         "things": rng.choice(THINGS),
         "n": str(rng.randint(1, 10 ** rng.randint(1, 3))),
     }
-
-
-def _name(rng: random.Random) -> str:
-    return "".join(rng.choices(SOUNDS, k=rng.randint(2, 3))).capitalize()
 
 
 def _like(rng: random.Random, name: str) -> str:

@@ -176,7 +176,7 @@ class _Run:
             if refusal is None:
                 problems.append(SourceProblem(f"w{number}", place, (Message("user", text),)))
             else:
-                tally.note(refusal, place, {"stage": "problem", "text": text})
+                tally.outputs.drop(refusal, place, {"stage": "problem", "text": text})
         return problems, {"written": len(entries), "refused": len(entries) - len(problems)}
 
     async def write_rows(self, problems: list[SourceProblem], tally: Tally, model: str) -> dict[str, int]:

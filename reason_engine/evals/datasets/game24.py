@@ -41,10 +41,8 @@ class Game24(Options):
         if not self.first <= self.last < len(puzzles):
             raise SetupError(f"task 'game24': first-last {self.first}-{self.last} is not within 0-{len(puzzles) - 1}")
         span = range(self.first, self.last + 1)
-        return [
-            self._problem(path, index, puzzles[index])
-            for index in map(span.__getitem__, choose_indices(len(span), limit, seed))
-        ]
+        chosen = [span[place] for place in choose_indices(len(span), limit, seed)]
+        return [self._problem(path, index, puzzles[index]) for index in chosen]
 
     def development(self, limit: int | None, seed: int) -> list[Problem]:
         """Puzzles that neither training nor the test set uses."""
