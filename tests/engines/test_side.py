@@ -83,7 +83,7 @@ async def test_the_engine_reads_what_training_read(
     items = [(item.ids, item.places, item.right[0]) for item in process.encode(rows)]
     config, body = process._config, body_of(process.model, False)
     with torch.no_grad():
-        values = head_values(config, process.model, process._speaker, body, items).tolist()
+        values = head_values(config, process.model, process._lm_head, body, items).tolist()
     (read,) = (await engine.score(ask(model=name))).values
     assert read == pytest.approx(values[:3], abs=1e-3)
     if name == "fresh":
