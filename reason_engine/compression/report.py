@@ -134,7 +134,7 @@ def measure(
     elif options.perplexity:
         notes.append("no perplexity: it is measured on rows of data or a mixture, and none is named")
     in_process = options.speed or bool(rows)
-    sides = [
+    first, second = [
         _side(name, folder, size, rows if in_process else None, options.threads or 0, tell)
         for name, folder, size in (("before", before, old), ("after", after, new))
     ]
@@ -143,7 +143,7 @@ def measure(
         accuracy = asyncio.run(compare_accuracy(before, after, options, config.seed, tell))
     if options.speed:
         speed = asyncio.run(compare_speed(before, after, options.pairs, options.threads or 0, tell))
-    return CompressionReport(method, served, *sides, tuple(accuracy), tuple(speed), tuple(notes))
+    return CompressionReport(method, served, first, second, tuple(accuracy), tuple(speed), tuple(notes))
 
 
 def _side(
@@ -190,9 +190,9 @@ async def _records(
 
 def _accuracy(plan: EvalPlan, before: Sequence[Record], after: Sequence[Record]) -> Accuracy:
     test = paired_test([(new.correct, old.correct) for old, new in zip(before, after, strict=True)])
-    right = (sum(record.correct for record in side) for side in (before, after))
+    old, new = (sum(record.correct for record in side) for side in (before, after))
     names = plan.tasks[0].label, plan.strategies[0].label
-    return Accuracy(*names, test.problems, *right, (test.difference, test.low, test.high), test.p)
+    return Accuracy(*names, test.problems, old, new, (test.difference, test.low, test.high), test.p)
 
 
 async def compare_speed(

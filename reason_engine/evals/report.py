@@ -98,11 +98,13 @@ def write(report: EvalReport, out: Path) -> None:
 def _row(task: str, strategy: str, records: Sequence[Record]) -> StrategyResult:
     count, right = len(records), sum(record.correct for record in records)
     costs = ("completion_tokens", "internal_prompt_tokens", "samples", "seconds")
-    means = [sum(getattr(record, name) for record in records) / count for name in costs]
+    tokens, prompt, samples, seconds = (sum(getattr(record, name) for record in records) / count for name in costs)
     missing = sum(record.answer is None for record in records)
     stopped = dict(sorted(Counter(record.stopped for record in records).items()))
-    interval = wilson(right, count)
-    return StrategyResult(task, strategy, count, right, right / count, *interval, missing, *means, stopped)
+    return StrategyResult(
+        task, strategy, count, right, right / count, *wilson(right, count), missing, tokens, prompt, samples, seconds,
+        stopped,
+    )  # fmt: skip
 
 
 def _cell(text: str) -> str:
