@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from reason_engine.cli.terminal.ask import Asker, AskOptions, Reply
-    from reason_engine.runtime.events import Event
+    from reason_engine.runtime.trace import Event
     from reason_engine.types import Message
 
 HELP = """/strategy NAME    answer with this strategy from now on (reason strategies)

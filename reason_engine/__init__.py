@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from reason_engine.engines.open import open_engine
     from reason_engine.errors import ReasonError
     from reason_engine.profile import Profile, read_profile
-    from reason_engine.runtime.outcome import Outcome
-    from reason_engine.runtime.solve import solve, solve_sync
+    from reason_engine.runtime.solve import Outcome, solve, solve_sync
     from reason_engine.settings import Settings, load_settings
     from reason_engine.strategies import Strategy
     from reason_engine.types import Answer, Limits, Message, Problem, Sampling
@@ -31,7 +30,7 @@ _HOME = {
     "Engine": "contracts",
     "Limits": "types",
     "Message": "types",
-    "Outcome": "runtime.outcome",
+    "Outcome": "runtime.solve",
     "Problem": "types",
     "Profile": "profile",
     "ReasonError": "errors",

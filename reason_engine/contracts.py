@@ -157,18 +157,8 @@ class Call(Protocol):
         self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
     ) -> Choice: ...
 
-    async def rate(
-        self,
-        inputs: Sequence[str],
-        *,
-        task: Literal["reward", "token_reward", "embed"] = "reward",
-        model: str | None = None,
-        stage: str = "rate",
-        turns: Sequence[Message] = (),
-        ends: Sequence[tuple[int, ...]] = (),
-        prompts: Sequence[str] = (),
-    ) -> Scores:
-        """Values of texts by a model head that the engine serves; the last three as in `ScoreRequest`."""
+    async def rate(self, request: ScoreRequest, stage: str = "rate") -> Scores:
+        """Values of texts by a model head that the engine serves. The request's id is given by the call."""
         ...
 
     async def retrieve(self, query: str, k: int = 4) -> list[Passage]:

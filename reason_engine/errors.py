@@ -1,21 +1,4 @@
-"""Every error of the package, named for the boundary that failed.
-
-ReasonError
-├── RequestError (ValueError)      the caller's input; 400 unless said otherwise; names the field in `param`
-│   ├── UnknownName                a strategy, verifier, task … that is not registered; carries the nearest name
-│   ├── UnknownModel               404
-│   ├── ContextLengthExceeded      the prompt does not fit the model
-│   └── CapabilityMissing          the engine at hand lacks what the strategy needs
-├── SetupError                     the operator's input: settings, files, extras; exit code 2
-│   ├── MissingExtra               a package that an extra installs
-│   └── ModelLoadError             a model path, checkpoint or tokenizer that cannot be used
-├── EngineError                    the engine failed while it worked; 500
-│   ├── EngineDead                 it will not come back by itself; 503
-│   └── EngineBusy                 its queue is full; 429
-├── VerifierError                  a verifier crashed, hung or returned nonsense; 500
-├── StrategyError                  a strategy crashed; 500
-└── BudgetExhausted                control flow inside a run; `solve` turns it into the best answer so far
-"""
+"""Every error of the package, named for the boundary that failed; numbers are statuses of HTTP."""
 
 from __future__ import annotations
 
@@ -27,7 +10,7 @@ class ReasonError(Exception):
 
 
 class RequestError(ReasonError, ValueError):
-    """The request cannot be served as written.
+    """The caller's input: the request cannot be served as written; 400 unless said otherwise.
 
     `param` is the dotted name of the field at fault (`reasoning.n`), `code` a stable machine-readable word.
     """
@@ -40,11 +23,11 @@ class RequestError(ReasonError, ValueError):
 
 
 class UnknownName(RequestError):
-    """A name that no registry entry has."""
+    """A strategy, verifier, task … that is not registered; carries the nearest name."""
 
 
 class UnknownModel(RequestError):
-    """A model or adapter that this server does not have."""
+    """A model or adapter that this server does not have; 404."""
 
     status = 404
 
@@ -58,11 +41,11 @@ class CapabilityMissing(RequestError):
 
 
 class SetupError(ReasonError):
-    """A setting, file or installation is wrong. One clear line; commands exit with 2."""
+    """The operator's input: a setting, file or installation is wrong. One clear line; commands exit with 2."""
 
 
 class MissingExtra(SetupError):
-    """An optional package is not installed."""
+    """A package that an extra installs is missing."""
 
     def __init__(self, package: str, install: str) -> None:
         super().__init__(f"{package} is not installed; install it with: {install}")
@@ -74,27 +57,30 @@ class ModelLoadError(SetupError):
 
 
 class EngineError(ReasonError):
-    """The engine failed while generating or scoring."""
+    """The engine failed while generating or scoring; 500."""
 
 
 class EngineDead(EngineError):
-    """The engine's process or thread has ended."""
+    """The engine's process or thread has ended and will not come back by itself; 503."""
 
 
 class EngineBusy(EngineError):
-    """The engine has no room for this request now."""
+    """The engine's queue is full; 429."""
 
 
 class VerifierError(ReasonError):
-    """A verifier failed; it ends the path it scored, not the request."""
+    """A verifier crashed, hung or returned nonsense; it ends the path it scored, not the request. 500 if all."""
 
 
 class StrategyError(ReasonError):
-    """A strategy failed with an error of its own."""
+    """A strategy failed with an error of its own; 500."""
 
 
 class BudgetExhausted(ReasonError):
-    """No tokens, samples or seconds are left. `reason` is the value of `stopped` that follows from it."""
+    """Control flow inside a run: no tokens, samples or seconds are left; `solve` turns it into the best answer so far.
+
+    `reason` is the value of `stopped` that follows from it.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -90,16 +90,9 @@ def weights_of(fingerprint: str, adapter: str | None = None) -> str:
 
 def case_of(policy: Policy, features: Features) -> Case | None:
     """The first case that the question belongs to. Only plain text was measured."""
-    if features.form != "text":
-        return None
-    return next(
-        (
-            case
-            for case in policy.cases
-            if case.task == features.task and (case.words is None or features.words <= case.words)
-        ),
-        None,
-    )
+    of_task = (case for case in policy.cases if case.task == features.task)
+    fitting = (case for case in of_task if features.words <= (case.words or inf))
+    return next(fitting, None) if features.form == "text" else None
 
 
 def pick(plans: Sequence[Plan], tokens: float = inf) -> Plan | None:

@@ -10,16 +10,20 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from reason_engine.errors import ModelLoadError
-from reason_engine.policy import Policy
+from reason_engine.policy import Frozen, Policy
 
 FILE = "reason.json"
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _group_count(pattern: str) -> int:
+    """The groups of a regular expression. Raises ValueError where it is none."""
+    try:
+        return re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
 
 
 class Ask(Frozen):
@@ -45,10 +49,7 @@ class TaskMatch(Frozen):
     @field_validator("match")
     @classmethod
     def compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
+        _group_count(value)
         return value
 
     def groups(self, question: str) -> Mapping[str, str] | None:
@@ -74,11 +75,7 @@ class Critique(Frozen):
     @field_validator("accepts", "from_line")
     @classmethod
     def compiles(cls, value: str | None, info: ValidationInfo) -> str | None:
-        try:
-            groups = re.compile(value).groups if value is not None else 1
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        if info.field_name == "from_line" and not groups:
+        if value is not None and not _group_count(value) and info.field_name == "from_line":
             raise ValueError("needs a group that holds the line's number")
         return value
 
@@ -128,6 +125,11 @@ def read_profile(model: Path) -> Profile:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "(file)"
         raise ModelLoadError(f"{path}: {where}: {first['msg']}") from None
+
+
+def fill(prompt: str, shown: Mapping[str, str]) -> str:
+    """The prompt with its literal fields; what is filled in is not filled in again."""
+    return re.sub(r"\{(\w+)\}", lambda found: shown.get(found[1], found[0]), prompt)
 
 
 def write_profile(model: Path, profile: Profile) -> None:

@@ -160,7 +160,8 @@ def _read(file: Path | None) -> Mapping[str, Any]:
     try:
         content: object = yaml.safe_load(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SetupError(f"{file}: {_line(error)}") from None
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+        raise SetupError(f"{file}: {reason}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -176,7 +177,3 @@ def _explain(error: ValidationError) -> str:
         near = difflib.get_close_matches(key, Settings.model_fields, 1)
         return f"unknown setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else "")
     return f"setting {key!r}: {first['msg']}"
-
-
-def _line(error: Exception) -> str:
-    return str(error.strerror) if isinstance(error, OSError) else " ".join(str(error).split())

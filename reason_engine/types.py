@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal, Self
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -332,6 +333,20 @@ class Score:
     detail: str = ""
 
 
+Aggregate = Literal["last", "min", "product", "mean"]
+_AGGREGATES: Mapping[Aggregate, Callable[[Sequence[float]], float]] = {
+    "last": lambda scores: scores[-1],
+    "min": min,
+    "product": prod,
+    "mean": lambda scores: sum(scores) / len(scores),
+}
+
+
+def aggregated(scores: Sequence[float], how: Aggregate) -> float:
+    """The score of a path by the scores of its steps; 0 for none."""
+    return _AGGREGATES[how](scores) if scores else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Vote:
     """How many paths gave an answer. `weight` is their summed weight where votes are weighted."""
@@ -351,9 +366,6 @@ class Answer:
     votes: tuple[Vote, ...] = ()
     decided: bool = False
     """True where the strategy stopped early because the outcome could no longer change."""
-
-    def with_path(self, path: Path) -> Answer:
-        return replace(self, path=path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from reason_engine.contracts import Health
-from reason_engine.runtime.outcome import Outcome
+from reason_engine.runtime.solve import Outcome
 from reason_engine.runtime.trace import TraceRing
 from reason_engine.types import Usage
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from reason_engine.answers import Equality, find, normalise
-from reason_engine.answers.normalise import LIMIT, rational
+from reason_engine.answers.find import LIMIT, rational
 
 TOWER = "9^{9^{9^{9}}}"
 """Takes the worker for ever."""

@@ -1,6 +1,6 @@
 """The README is true: its code runs as written, its tables follow from the registry, its commands exist.
 
-`python -m tests.test_readme` rewrites the parts that follow from something else.
+`python -m tests.test_readme` rewrites the table of strategies, with `--examples` also the answer and the trace.
 """
 
 from __future__ import annotations
@@ -230,10 +230,12 @@ def answer() -> str:
     return "\n".join(["```json", "{", ",\n".join(fields), "}", "```"])
 
 
-def rewrite() -> None:
-    """Put the generated parts in. Answer and trace are made by the model at hand, so only this rewrites them."""
-    text = README.read_text("utf-8")
-    for name, content in (("answer", answer()), ("strategies", strategy_table()), ("trace", trace())):
+def rewrite(*, examples: bool) -> None:
+    """Put the table of strategies in; with `examples` also the answer and the trace, which the model at hand makes."""
+    text, parts = README.read_text("utf-8"), {"strategies": strategy_table()}
+    if examples:
+        parts |= {"answer": answer(), "trace": trace()}
+    for name, content in parts.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, rest = text.split(start)
         text = f"{before}{start}{content}\n{end}{rest.split(end)[1]}"
@@ -241,4 +243,4 @@ def rewrite() -> None:
 
 
 if __name__ == "__main__":
-    rewrite()
+    rewrite(examples="--examples" in sys.argv)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from reason_engine.cli.terminal import client_of
 from reason_engine.errors import EngineDead, EngineError, RequestError, SetupError
-from reason_engine.runtime.events import Event, from_json
-from reason_engine.runtime.trace import Trace
+from reason_engine.runtime.trace import Event, Trace, from_json
 from reason_engine.types import Limits, Message, Problem
 
 if TYPE_CHECKING:

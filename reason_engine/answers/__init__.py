@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from reason_engine.answers.equality import Equality
-from reason_engine.answers.find import find
-from reason_engine.answers.normalise import normalise
+from reason_engine.answers.find import find, normalise
 
 __all__ = ["Equality", "find", "normalise"]

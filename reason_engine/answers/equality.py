@@ -6,11 +6,12 @@ import asyncio
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from reason_engine.answers.normalise import LIMIT, normalise, rational
+from reason_engine.answers.find import LIMIT, normalise, rational
 
 
 class Equality:
@@ -27,17 +28,17 @@ class Equality:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._known: dict[tuple[str, str], bool] = {}
-        self._slow: dict[str, int] = {}
+        self._slow = Counter[str]()
 
     async def same(self, a: str, b: str) -> bool:
         """Whether `a` and `b` are the same answer. Never raises on what they hold."""
         a, b = sorted((normalise(a), normalise(b)))
         known = _same_cheaply(a, b)
-        if known is None and self._slow.get(a, 0) < 2 and self._slow.get(b, 0) < 2:
+        if known is None and max(self._slow[a], self._slow[b]) < 2:
             if (a, b) not in self._known:
                 async with self._turn:
                     verdict = await self._ask(a, b)
-                if len(self._known) >= _KEPT:
+                if len(self._known) >= 10_000:
                     self._known.clear()
                 self._known[a, b] = verdict
             known = self._known[a, b]
@@ -45,30 +46,23 @@ class Equality:
 
     async def cluster(self, values: Sequence[str]) -> list[str]:
         """For each value the first of `values` that it equals, normalised. The order given decides."""
-        heads: list[str] = []
-        head_of: dict[str, str] = {}
-        for value in map(normalise, values):
-            if value in head_of:
-                continue
-            for head in heads:
+        given, head_of = [normalise(value) for value in values], dict[str, str]()
+        for value in dict.fromkeys(given):
+            for head in dict.fromkeys((*head_of.values(), value)):  # a value equals itself at the latest
                 if await self.same(head, value):
                     head_of[value] = head
                     break
-            else:
-                heads.append(value)
-                head_of[value] = value
-        return [head_of[normalise(value)] for value in values]
+        return [head_of[value] for value in given]
 
     async def close(self) -> None:
         """End the process, if there is one."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        if process.stdin is not None:
-            process.stdin.close()
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()  # reads to the end, so that no transport is left open
+        if process:
+            if process.stdin:
+                process.stdin.close()
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()  # reads to the end, so that no transport is left open
 
     async def _ask(self, a: str, b: str) -> bool:
         answered = False
@@ -80,8 +74,7 @@ class Equality:
             answered = True
             return line == b"true\n"
         except TimeoutError:
-            for value in (a, b):
-                self._slow[value] = self._slow.get(value, 0) + 1
+            self._slow.update((a, b))
             return False
         except (OSError, EOFError):
             return False
@@ -127,15 +120,13 @@ def _same_cheaply(a: str, b: str) -> bool | None:
         return a.casefold() == b.casefold()
     if len(a) == len(b) == 1 and (a + b).isalpha():  # choices, or the names of two unknowns
         return False
-    if (len(a) == 1 and a.isalpha() and y is not None) or (len(b) == 1 and b.isalpha() and x is not None):
-        return False
-    return None
+    named = (len(a) == 1 and a.isalpha() and y is not None) or (len(b) == 1 and b.isalpha() and x is not None)
+    return False if named else None
 
 
 def _quantity(value: str) -> tuple[Fraction | None, str]:
-    if match := _UNIT.fullmatch(value):
-        return rational(match[1]), match[2].casefold()
-    return rational(value), ""
+    match = _UNIT.fullmatch(value)
+    return (rational(match[1]), match[2].casefold()) if match else (rational(value), "")
 
 
 def _prose(value: str) -> bool:
@@ -143,12 +134,7 @@ def _prose(value: str) -> bool:
     return any(word.lower() not in _FUNCTIONS for word in _WORD.findall(value))
 
 
-_KEPT = 10_000
 _UNIT = re.compile(r"([-+]?[\d./%]+) ((?:[A-Za-z]{2,} ?)+)")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_FUNCTIONS = frozenset(
-    (
-        *("sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "frac"),
-        *("arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "min", "max", "mod"),
-    )
-)
+_NAMES = "sin cos tan cot sec csc log exp sqrt frac arcsin arccos arctan sinh cosh tanh min max mod"
+_FUNCTIONS = frozenset(_NAMES.split())

@@ -50,7 +50,7 @@ def main() -> None:
     """Read the question, load, answer."""
     import torch
 
-    from reason_engine.engines.chat.template import ChatFormat
+    from reason_engine.engines.chat import ChatFormat
     from reason_engine.engines.embedded.model.decoder import load_decoder
 
     request: dict[str, Any] = json.load(sys.stdin)

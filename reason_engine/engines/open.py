@@ -27,7 +27,13 @@ def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
 
     Raises SetupError: an unknown engine, a missing extra, a model that cannot be used, a drafting method it lacks.
     """
-    engine = _build(engine_name(settings), settings, inline)
+    kind = engine_name(settings)
+    if kind == "openai":
+        engine = _remote(settings)
+    elif kind == "embedded":
+        engine = _embedded(settings, model_folder(settings), inline)
+    else:
+        engine = _vllm(settings, model_folder(settings)) if kind == "vllm" else engines.get(kind)()
     offered = ("none", *engine.caps.drafting)
     if settings.draft.partition(":")[0] not in offered:
         raise SetupError(f"--draft {settings.draft}: this engine drafts by one of: {', '.join(sorted(set(offered)))}")
@@ -42,9 +48,7 @@ def engine_name(settings: Settings) -> str:
         except UnknownName as error:
             raise SetupError(f"engine: {error}") from None
         return settings.engine
-    if settings.upstream_url:
-        return "openai"
-    return "vllm" if has_gpu() and find_spec("vllm") else "embedded"
+    return "openai" if settings.upstream_url else "vllm" if has_gpu() and find_spec("vllm") else "embedded"
 
 
 def process_environment(name: str) -> dict[str, str]:
@@ -67,9 +71,7 @@ def model_folder(settings: Settings) -> Path:
 
 def profile_of(settings: Settings) -> Profile:
     """How the model wants to be asked: its `reason.json`, or general prompts."""
-    if engine_name(settings) in ("openai", "scripted"):
-        return Profile()
-    return read_profile(model_folder(settings))
+    return Profile() if engine_name(settings) in ("openai", "scripted") else read_profile(model_folder(settings))
 
 
 def served_name(settings: Settings) -> str:
@@ -95,28 +97,13 @@ def has_gpu() -> bool:
     return any(Path(device).exists() for device in devices)
 
 
-def _build(kind: str, settings: Settings, inline: bool) -> Engine:
-    if kind == "openai":
-        return _remote(settings)
-    if kind == "embedded":
-        return _embedded(settings, model_folder(settings), inline)
-    if kind == "vllm":
-        return _vllm(settings, model_folder(settings))
-    return engines.get(kind)()
-
-
 def _remote(settings: Settings) -> Engine:
     from reason_engine.engines.openai.engine import OpenAIConfig, OpenAIEngine
 
     if not settings.upstream_url:
         raise SetupError("the openai engine needs the endpoint's address: --upstream-url http://host/v1")
-    config = {
-        "base_url": settings.upstream_url,
-        "model": settings.model,
-        "api_key": settings.upstream_key,
-        "context": settings.context,
-    }
-    made = OpenAIConfig.model_validate(config)
+    config = {"base_url": settings.upstream_url, "model": settings.model, "context": settings.context}
+    made = OpenAIConfig.model_validate(config | {"api_key": settings.upstream_key})
     return OpenAIEngine(made, rewards=_rewards(settings), reward_keys=settings.reward_keys)
 
 
@@ -130,19 +117,12 @@ def _rewards(settings: Settings) -> dict[str, str]:
 def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
     from reason_engine.engines.embedded.front import Embedded
 
+    draft = "sam" if settings.draft == "sam" else "ngram" if settings.draft == "ngram" else "none"
     return Embedded(
-        folder,
-        inline=inline,
-        name=served_name(settings),
-        context=settings.context or 0,
-        dtype=settings.dtype,
-        device=settings.device,
-        threads=settings.threads or 0,
-        max_rows=settings.max_rows,
-        rewards=_rewards(settings),
-        reward_keys=settings.reward_keys,
-        draft="sam" if settings.draft == "sam" else "ngram" if settings.draft == "ngram" else "none",
-    )
+        folder, inline=inline, name=served_name(settings), context=settings.context or 0, dtype=settings.dtype,
+        device=settings.device, threads=settings.threads or 0, max_rows=settings.max_rows, draft=draft,
+        rewards=_rewards(settings), reward_keys=settings.reward_keys,
+    )  # fmt: skip
 
 
 def _vllm(settings: Settings, folder: Path) -> Engine:
@@ -152,14 +132,10 @@ def _vllm(settings: Settings, folder: Path) -> Engine:
     known = {key: value for key, value in settings.vllm.items() if key in VllmConfig.model_fields}
     extra = {key: value for key, value in settings.vllm.items() if key not in known}
     own = {
-        "model": str(folder),
-        "name": served_name(settings),
-        "dtype": settings.dtype,
-        "max_model_len": settings.context,
+        "model": str(folder), "name": served_name(settings), "dtype": settings.dtype, "max_model_len": settings.context,
         "enable_lora": bool(settings.adapters or settings.adapters_dir),
-        "speculative_config": speculation(settings.draft),
-        "extra": extra,
-    }
+        "speculative_config": speculation(settings.draft), "extra": extra,
+    }  # fmt: skip
     try:
         made = VllmConfig.model_validate({**own, **known})
         return VllmEngine(made, rewards=_rewards(settings), reward_keys=settings.reward_keys)

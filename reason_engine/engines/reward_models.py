@@ -5,11 +5,7 @@ model, read at the last token; `…ForTokenClassification`, `…ForProcessReward
 end), or a folder with `head.json` and safetensors: a small head over the served model's own hidden states. Those in
 `heads/` beside the weights are found by themselves. A URL is an endpoint with vLLM's pooling API
 (`vllm serve MODEL --runner pooling`); `process+http://…` where its model judges steps, `embed+http://…` where it
-embeds (`/v1/embeddings`); `#model` names the model.
-
-Embeddings: which model a request means, and endpoints of OpenAI's embeddings API (`POST /v1/embeddings`).
-
-vLLM serves one by `vllm serve MODEL --runner pooling`. Never loads torch.
+embeds (OpenAI's `POST /v1/embeddings`); `#model` names the model.
 """
 
 from __future__ import annotations
@@ -18,32 +14,25 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urldefrag, urlsplit
 
 from pydantic import SecretStr
 
+from reason_engine import errors
 from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
-from reason_engine.errors import (
-    CapabilityMissing,
-    EngineError,
-    ModelLoadError,
-    RequestError,
-    SetupError,
-    UnknownModel,
-    first_error,
-)
+from reason_engine.errors import EngineError, ModelLoadError, RequestError, UnknownModel
 from reason_engine.types import ScoreRequest, Scores
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 RewardKind = Literal["outcome", "process"]
-HEAD = "head.json"
+HEAD, HEADS_FOLDER = "head.json", "heads"
 HEAD_DIM = 32
 """Of the attention of a side network."""
-HEADS_FOLDER = "heads"
 SUFFIXES: Mapping[str, RewardKind] = {
     "ForSequenceClassification": "outcome",
     "ForTokenClassification": "process",
@@ -104,28 +93,21 @@ def _side(folder: Path, stated: object) -> tuple[int, int] | None:
         return None
     sizes = [dict(stated).get(key) for key in ("width", "depth")] if isinstance(stated, dict) else [None]
     if not all(isinstance(size, int) and 0 < size <= 65536 for size in sizes) or cast(int, sizes[0]) % HEAD_DIM:
-        raise ModelLoadError(
-            f"{folder / HEAD}: side must hold a width, a multiple of {HEAD_DIM}, and a depth, not {stated!r}"
-        )
+        wanted = f"a width, a multiple of {HEAD_DIM}, and a depth"
+        raise ModelLoadError(f"{folder / HEAD}: side must hold {wanted}, not {stated!r}")
     return cast(tuple[int, int], tuple(sizes))
 
 
 def choose_reward(request: ScoreRequest, kinds: Mapping[str, RewardKind]) -> str:
     """The reward model that a request means. Raises UnknownModel, or RequestError where it does not say which."""
-    names = ", ".join(kinds)
+    names, param = ", ".join(kinds), "reasoning.verifier.params.model"
     if request.model is None and len(kinds) != 1:
-        raise RequestError(f"which reward model? one of: {names}", param="reasoning.verifier.params.model")
+        raise RequestError(f"which reward model? one of: {names}", param=param)
     name = next(iter(kinds)) if request.model is None else request.model
     if name not in kinds:
-        raise UnknownModel(
-            f"no reward model named {name!r}; one of: {names}",
-            param="reasoning.verifier.params.model",
-            code="model_not_found",
-        )
+        raise UnknownModel(f"no reward model named {name!r}; one of: {names}", param=param, code="model_not_found")
     if request.task == "token_reward" and kinds[name] == "outcome":
-        raise RequestError(
-            f"the reward model {name!r} judges whole answers only", param="reasoning.verifier.params.model"
-        )
+        raise RequestError(f"the reward model {name!r} judges whole answers only", param=param)
     return name
 
 
@@ -138,33 +120,26 @@ class Endpoints:
         """`keys` are sent to the endpoints of these names and to no other. Raises SetupError for a name without one."""
         for name, url in urls.items():
             if not is_url(url):
-                raise SetupError(
+                raise errors.SetupError(
                     f"reward model {name!r}: this engine serves one model; serve {url} beside it "
                     f"(vllm serve {url} --runner pooling --port 8001) and name it {name}=http://127.0.0.1:8001"
                 )
             if not _host(url):
-                raise SetupError(f"the endpoint {url!r} names no host, or no port that there is")
+                raise errors.SetupError(f"the endpoint {url!r} names no host, or no port that there is")
         self._keys = dict(keys or {})
         if stray := next((name for name in self._keys if name not in urls), None):
-            raise SetupError(f"reward_keys: no endpoint among the reward models is named {stray!r}")
+            raise errors.SetupError(f"reward_keys: no endpoint among the reward models is named {stray!r}")
         self._urls = dict(urls)
         self._given = client
         self._clients: dict[str, AsyncOpenAI] = {}
         self._turn = asyncio.Semaphore(AT_ONCE)
-
-    @property
-    def kinds(self) -> dict[str, RewardKind]:
-        """Of each reward model by name."""
-        return {
+        self.embeds = tuple(name for name, url in urls.items() if url.startswith(EMBED_PREFIX))
+        self.kinds: dict[str, RewardKind] = {
             name: "process" if url.startswith(PROCESS_PREFIX) else "outcome"
-            for name, url in self._urls.items()
-            if not url.startswith(EMBED_PREFIX)
+            for name, url in urls.items()
+            if name not in self.embeds
         }
-
-    @property
-    def embeds(self) -> tuple[str, ...]:
-        """Those that embed."""
-        return tuple(name for name, url in self._urls.items() if url.startswith(EMBED_PREFIX))
+        """Of each reward model by name; `embeds`: the names of those that embed."""
 
     async def close(self) -> None:
         for client in self._clients.values():
@@ -180,7 +155,7 @@ class Endpoints:
             async with self._turn:
                 return await embed(self._client(name), name, model, request.inputs)
         if not self.kinds:
-            raise CapabilityMissing(
+            raise errors.CapabilityMissing(
                 "no reward model is served; serve one beside the model (vllm serve MODEL --runner pooling --port 8001) "
                 "and name it with --reward-model NAME=http://127.0.0.1:8001",
                 param="reasoning.verifier",
@@ -195,14 +170,11 @@ class Endpoints:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(name, request, text, process)) for text in wanted]
-        except BaseExceptionGroup as errors:
-            raise first_error(errors) from None
-        made = [task.result() for task in tasks]
-        values, at = list[tuple[float, ...]](), 0
-        for its in ends:
-            values.append(tuple(value for value, _ in made[at : at + len(its)]))
-            at += len(its)
-        return Scores(tuple(values), sum(tokens for _, tokens in made))
+        except BaseExceptionGroup as group:
+            raise errors.first_error(group) from None
+        values, tokens = zip(*(task.result() for task in tasks), strict=True) if tasks else ((), ())
+        left = iter(values)
+        return Scores(tuple(tuple(islice(left, len(its))) for its in ends), sum(tokens))
 
     async def _one(self, name: str, request: ScoreRequest, text: str, process: bool) -> tuple[float, int]:
         """(the value at the text's last token, tokens read)."""
@@ -273,7 +245,7 @@ SERVED = "served"
 def choose_embedder(request: ScoreRequest, names: Sequence[str]) -> str:
     """The one a request means; the first where it names none. Raises CapabilityMissing, UnknownModel."""
     if not names:
-        raise CapabilityMissing(
+        raise errors.CapabilityMissing(
             "this engine embeds by endpoints only, and none is named: vllm serve MODEL --runner pooling --port 8001, "
             "then the setting knowledge_model=http://127.0.0.1:8001",
             param="model",
@@ -281,10 +253,8 @@ def choose_embedder(request: ScoreRequest, names: Sequence[str]) -> str:
         )
     name = names[0] if request.model is None else request.model
     if name not in names:
-        known = ", ".join(names)
-        raise UnknownModel(
-            f"no model named {name!r} embeds here; one of: {known}", param="model", code="model_not_found"
-        )
+        message = f"no model named {name!r} embeds here; one of: {', '.join(names)}"
+        raise UnknownModel(message, param="model", code="model_not_found")
     return name
 
 
@@ -308,9 +278,8 @@ async def embed(client: AsyncOpenAI, name: str, model: str, inputs: Sequence[str
     try:
         return _vectors(cast("Mapping[str, Any]", reply), len(inputs))
     except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise EngineError(
-            f"embeddings by {name!r}: the endpoint's reply is not an embeddings response: {error}"
-        ) from None
+        why = f"the endpoint's reply is not an embeddings response: {error}"
+        raise EngineError(f"embeddings by {name!r}: {why}") from None
 
 
 def _vectors(reply: Mapping[str, Any], count: int) -> Scores:

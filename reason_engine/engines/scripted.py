@@ -71,19 +71,11 @@ class Scripted:
     ) -> None:
         self.reply, self.gate, self.fail, self.logprob, self.reward = reply, gate, fail, logprob, reward
         self._option_weights = choose or (lambda prompt, options: [1.0] * len(options))
-        self._caps = caps or Capabilities(
-            logprobs=20,
-            token_ids=True,
-            continuation=True,
-            choose=True,
-            score=reward is not None,
-            adapters=True,
-            structured=True,
-            drafting=("none",),
-            exact_budget=True,
-            sample_abort=True,
-        )
-        self._info = ModelInfo(name, f"scripted:{name}", context, thinks, fingerprint="scripted")
+        self.caps = caps or Capabilities(
+            logprobs=20, token_ids=True, continuation=True, choose=True, score=reward is not None, adapters=True,
+            structured=True, drafting=("none",), exact_budget=True, sample_abort=True,
+        )  # fmt: skip
+        self.info = ModelInfo(name, f"scripted:{name}", context, thinks, fingerprint="scripted")
         self._words: list[str] = [EOS]
         self._ids: dict[str, int] = {EOS: 0}
         self._adapters: dict[str, str] = {}
@@ -93,14 +85,6 @@ class Scripted:
         self.requests = self.samples = self.chooses = self.prompt_tokens = 0
         self.generated = self.running = self.peak = self.aborted = 0
         self.log: list[GenerateRequest] = []
-
-    @property
-    def caps(self) -> Capabilities:
-        return self._caps
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._info
 
     async def start(self) -> None:
         self._started = True
@@ -205,7 +189,7 @@ class Scripted:
         """`<role>` and the text on lines of their own, then `<assistant>`."""
         turns = [f"<tools> {json.dumps(list(tools))}\n"] if tools else []
         turns += [f"<{m.role}>\n{m.content}\n" for m in messages]
-        opened = "<think>\n" if think or (think is None and self._info.thinks) else ""
+        opened = "<think>\n" if think or (think is None and self.info.thinks) else ""
         return "".join(turns) + "<assistant>\n" + opened + prefill
 
     def parse(self, text: str, *, prompt: str = "") -> Parsed:
@@ -227,10 +211,9 @@ class Scripted:
 
     def _text_and_ids(self, prompt: str | tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
         """A prompt both ways. Raises ContextLengthExceeded."""
-        text = prompt if isinstance(prompt, str) else self.detokenize(prompt)
-        ids = token_ids_of(prompt, self.tokenize)
-        if len(ids) >= self._info.context:
-            message = f"the prompt has {len(ids)} tokens; the model's context is {self._info.context}"
+        text, ids = prompt if isinstance(prompt, str) else self.detokenize(prompt), token_ids_of(prompt, self.tokenize)
+        if len(ids) >= self.info.context:
+            message = f"the prompt has {len(ids)} tokens; the model's context is {self.info.context}"
             raise ContextLengthExceeded(message, param="messages", code="context_length_exceeded")
         return text, ids
 
@@ -244,7 +227,7 @@ class Scripted:
         queue: asyncio.Queue[Chunk | BaseException],
     ) -> None:
         sampling, cut = request.sampling, StopFinder(request.sampling.stop, request.sampling.include_stop)
-        limit = min(sampling.max_tokens, self._info.context - len(prompt_ids))
+        limit = min(sampling.max_tokens, self.info.context - len(prompt_ids))
         held: list[TokenLogprob] = []
 
         def put(text: str, ids: tuple[int, ...], finish: FinishReason | None, why: str | int | None = None) -> None:

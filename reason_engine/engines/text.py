@@ -10,7 +10,7 @@ import codecs
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
@@ -23,13 +23,6 @@ def token_ids_of(prompt: str | Sequence[int], tokenize: Callable[[str], Sequence
     if isinstance(prompt, Prompt):
         return prompt.ids
     return tuple(tokenize(prompt) if isinstance(prompt, str) else prompt)
-
-
-class Detokenizer(Protocol):
-    """One sample's text. `feed` returns what a token adds, `finish` what was held back."""
-
-    def feed(self, token_id: int) -> str: ...
-    def finish(self) -> str: ...
 
 
 class Vocabulary:
@@ -45,9 +38,7 @@ class Vocabulary:
 
     def detokenizer(self, prompt_ids: Sequence[int] = ()) -> Detokenizer:
         """A fresh one, for a text that continues these tokens."""
-        if self._byte_level:
-            return _Bytes(self)
-        return _Stream(self.tokenizer, prompt_ids)
+        return _Bytes(self) if self._byte_level else _Stream(self.tokenizer, prompt_ids)
 
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes of a byte-level token."""
@@ -90,6 +81,10 @@ class _Stream:
         return self._tokenizer.decode(self._pending, skip_special_tokens=True) if self._pending else ""
 
 
+Detokenizer = _Bytes | _Stream
+"""One sample's text. `feed` returns what a token adds, `finish` what was held back."""
+
+
 @dataclass(slots=True)
 class StopFinder:
     """Looks for the first of several stop strings in a growing text."""
@@ -107,7 +102,8 @@ class StopFinder:
         if stop is not None:
             self._held = ""
             return text[: at + len(stop) if self.include else at], stop
-        keep = max((_overlap(text, s) for s in self.stops), default=0)
+        sizes = ((s, range(1, min(len(text) + 1, len(s)))) for s in self.stops)
+        keep = max((size for s, some in sizes for size in some if text.endswith(s[:size])), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], None
 
@@ -115,14 +111,6 @@ class StopFinder:
         """What was held back and came to nothing."""
         held, self._held = self._held, ""
         return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    for size in range(min(len(text), len(stop) - 1), 0, -1):
-        if stop.startswith(text[len(text) - size :]):
-            return size
-    return 0
 
 
 def _is_byte_level(tokenizer: Tokenizer) -> bool:

@@ -245,15 +245,13 @@ def _json_rows(text: str) -> list[list[Any]]:
 
 def _json_cells(row: object) -> list[Any]:
     if isinstance(row, dict):
-        given = cast("Mapping[str, Any]", row)
-        return [given.get(key) for key in COLUMNS]
+        return [cast("Mapping[str, Any]", row).get(key) for key in COLUMNS]
     return cast("list[Any]", row) if isinstance(row, list) else []
 
 
 def _sentences(rows: Iterable[list[Any]], name: str) -> tuple[list[Passage], int]:
     """(passages, rows that were left out). Raises Skipped where all were."""
-    of_subject: dict[str, list[str]] = {}
-    left_out = 0
+    of_subject, left_out = dict[str, list[str]](), 0
     for row in rows:
         cells = [_cell_text(cell) for cell in row]
         if len(cells) == 3 and all(cells):

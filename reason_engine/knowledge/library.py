@@ -33,14 +33,12 @@ from reason_engine.types import Passage, ScoreRequest
 
 log = logging.getLogger("reason_engine.knowledge")
 
-MOST_PASSAGES = 200_000
+MOST_PASSAGES, BATCH = 200_000, 32
+"""Passages of a library, and those that are embedded at once."""
 FILES_PER_LINE = 200
 """Files between two lines of progress."""
-BATCH = 32
-"""Passages that are embedded at once."""
-K = 60
-DEPTH = 64
-"""Places of each ranking that take part in a fusion."""
+K, DEPTH = 60, 64
+"""Of a fusion: its constant, and the places of each ranking that take part in it."""
 
 
 class Library:
@@ -207,9 +205,8 @@ def terms(text: str) -> list[str]:
 
 def _stem(word: str) -> str:
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us")):
-        if word.endswith("ies") and not word.endswith(("eies", "aies")):
-            return word[:-3] + "y"
-        return word[:-1]
+        plural = word.endswith("ies") and not word.endswith(("eies", "aies"))
+        return word[:-3] + "y" if plural else word[:-1]
     return word
 
 

@@ -15,9 +15,8 @@ from itertools import count
 from typing import Any
 
 from reason_engine.contracts import Capabilities, Engine, Health
-from reason_engine.engines.chat.template import ChatTextMethods
-from reason_engine.runtime.collect import PartialPath, collect
-from reason_engine.runtime.sampling import PathCache
+from reason_engine.engines.chat import ChatTextMethods
+from reason_engine.runtime.sampling import PartialPath, PathCache, collect
 from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ModelInfo, ScoreRequest, Scores
 
 _ids = count()

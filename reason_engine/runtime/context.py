@@ -18,18 +18,21 @@ from reason_engine.errors import BudgetExhausted, CapabilityMissing, ContextLeng
 from reason_engine.knowledge.quoting import fetch
 from reason_engine.profile import Profile
 from reason_engine.runtime import verify as scoring
-from reason_engine.runtime.budget import Budget
-from reason_engine.runtime.events import Closed, Proposed, Scored
-from reason_engine.runtime.prompts import answer_form, must_call_tool
-from reason_engine.runtime.run import Run
+from reason_engine.runtime.run import Budget, Run, answer_form, must_call_tool
 from reason_engine.runtime.sampling import PathCache, PathRequest, cached_paths
-from reason_engine.runtime.verify import NamedVerifier, Requirements, check_capabilities, resolve_verifier
+from reason_engine.runtime.trace import Closed, Opened, Proposed, Scored
+from reason_engine.runtime.verify import (
+    NamedVerifier,
+    Requirements,
+    check_capabilities,
+    not_available,
+    resolve_verifier,
+)
 from reason_engine.types import (
     Answer,
     Choice,
     ChoiceRequest,
     Draw,
-    Message,
     ModelInfo,
     Passage,
     Path,
@@ -107,11 +110,6 @@ class Context:
         return self.verifier.name if self.verifier else ""
 
     @property
-    def adapter(self) -> str | None:
-        """The adapter that the request runs with."""
-        return self.run.adapter
-
-    @property
     def temperature(self) -> float | None:
         """The request's own, where it named one."""
         return self.run.temperature
@@ -139,7 +137,7 @@ class Context:
     @asynccontextmanager
     async def span(self, name: str) -> AsyncGenerator[Context]:
         """A child node of the trace, closed with its notes when the block ends."""
-        node = self.run.open(self.node, name)
+        node = self.run.open(Opened(0, self.node, name))
         child = replace(self, node=node, names=(*self.names, name), span_state=SpanState())
         try:
             yield child
@@ -182,11 +180,9 @@ class Context:
         Raises CapabilityMissing on an engine that cannot continue token ids.
         """
         if not self.caps.continuation:
-            raise CapabilityMissing(
+            raise not_available(
                 f"strategy {self.run.strategy} continues partial paths, which this engine cannot do; "
-                "use the embedded or the vllm engine",
-                param="reasoning.strategy",
-                code="strategy_not_available",
+                "use the embedded or the vllm engine"
             )
         insert += self.opening if draw.final else ""
         text = path.text + insert
@@ -199,10 +195,8 @@ class Context:
         """The model's probabilities over a few continuations, for the price of one forward."""
         engine, budget = self.run.engine, self.budget
         if not self.caps.choose:
-            raise CapabilityMissing(
-                f"strategy {self.run.strategy} asks for probabilities of given words, which this engine cannot tell",
-                param="reasoning.strategy",
-                code="strategy_not_available",
+            raise not_available(
+                f"strategy {self.run.strategy} asks for probabilities of given words, which this engine cannot tell"
             )
         if budget.overdue:
             raise budget.exhausted("budget-seconds")
@@ -212,8 +206,7 @@ class Context:
         lease = await budget.lease(1, 1)
         used = 0
         try:
-            request = ChoiceRequest(self.run.request_id(), asked, options, self.run.adapter)
-            choice = await engine.choose(request)
+            choice = await engine.choose(ChoiceRequest(self.run.request_id(), asked, options, self.run.adapter))
             used = choice.completion_tokens
         finally:
             budget.settle(lease.tokens, used)
@@ -232,22 +225,21 @@ class Context:
         """
         return await scoring.score_steps(self.run, self.verifier, self.staged(self.verifier_name), path)
 
-    async def rate(
-        self,
-        inputs: Sequence[str],
-        *,
-        task: Literal["reward", "token_reward", "embed"] = "reward",
-        model: str | None = None,
-        stage: str = "rate",
-        turns: Sequence[Message] = (),
-        ends: Sequence[tuple[int, ...]] = (),
-        prompts: Sequence[str] = (),
-    ) -> Scores:
+    async def rate(self, request: ScoreRequest, stage: str = "rate") -> Scores:
         """Values of texts by a model head that the engine serves; generates nothing. Raises CapabilityMissing."""
-        request = ScoreRequest(
-            self.run.request_id(), tuple(inputs), task, model, tuple(turns), tuple(ends), tuple(prompts)
-        )
-        return await scoring.rate(self.run, request, self.stage or stage)
+        run = self.run
+        if request.task != "embed" and not self.caps.score:
+            raise CapabilityMissing(
+                f"strategy {run.strategy} needs a reward model, and this engine serves none; "
+                "serve one beside the model with --reward-model NAME=PATH",
+                param="reasoning.verifier",
+                code="capability_missing",
+            )
+        if run.budget.overdue:
+            raise run.budget.exhausted("budget-seconds")
+        scores = await run.engine.score(replace(request, id=run.request_id()))
+        run.charge(self.stage or stage, Usage(scores.prompt_tokens))
+        return scores
 
     def staged(self, stage: str) -> Context:
         """This context with every token accounted under one name."""

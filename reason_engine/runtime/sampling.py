@@ -11,17 +11,69 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from reason_engine.errors import BudgetExhausted, EngineError
-from reason_engine.runtime.budget import Lease
-from reason_engine.runtime.collect import PartialPath
-from reason_engine.runtime.events import Delta, Sampled
-from reason_engine.runtime.run import Run
-from reason_engine.types import Chunk, Draw, FinishReason, GenerateRequest, Path, Prompt, Sampling, Usage
+from reason_engine.runtime.run import Lease, Run
+from reason_engine.runtime.trace import Delta, Opened, Sampled
+from reason_engine.types import Chunk, Draw, FinishReason, GenerateRequest, Path, Prompt, Sampling, TokenLogprob, Usage
+
+
+@dataclass(slots=True)
+class PartialPath:
+    """Sample `index` of a request while it grows. `finish` is None until its last chunk has come."""
+
+    index: int = 0
+    parts: list[str] = field(default_factory=list[str])
+    ids: list[int] = field(default_factory=list[int])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    tokens: int = 0
+    """Tokens generated for it, also on engines that report no ids."""
+    prompt_tokens: int = 0
+    """Of the request's prompt, on sample 0 alone, as `cached_tokens`."""
+    cached_tokens: int = 0
+    draft_accepted: int = 0
+    draft_rejected: int = 0
+    finish: FinishReason | None = None
+    stop_reason: str | int | None = None
+
+    @property
+    def text(self) -> str:
+        """All text so far."""
+        return "".join(self.parts)
+
+    @property
+    def usage(self) -> Usage:
+        """What it has cost so far."""
+        return Usage(self.prompt_tokens, self.cached_tokens, self.tokens, self.draft_accepted, self.draft_rejected)
+
+    def add(self, chunk: Chunk) -> None:
+        """Take a chunk of this sample in."""
+        self.tokens += chunk.token_count
+        self.ids.extend(chunk.token_ids)
+        self.logprobs.extend(chunk.logprobs)
+        if chunk.text:
+            self.parts.append(chunk.text)
+        if chunk.finish_reason:
+            self.finish, self.stop_reason = chunk.finish_reason, chunk.stop_reason
+        self.prompt_tokens += chunk.prompt_tokens
+        self.cached_tokens += chunk.cached_tokens
+        self.draft_accepted += chunk.draft_accepted
+        self.draft_rejected += chunk.draft_rejected
+
+
+async def collect(stream: AsyncIterator[Chunk]) -> list[PartialPath]:
+    """The samples of a whole stream of `Engine.generate`, by index."""
+    found: dict[int, PartialPath] = {}
+    async for chunk in stream:
+        if chunk.index not in found:
+            found[chunk.index] = PartialPath(chunk.index)
+        found[chunk.index].add(chunk)
+    return [found[index] for index in sorted(found)]
+
 
 Drawn = TypeVar("Drawn")
 
@@ -179,16 +231,14 @@ class PathSampler:
                 again.append(partial)
             else:
                 self._close(partial)
-        if not again:
-            return
-        if not self._run.engine.caps.continuation:
+        if again and not self._run.engine.caps.continuation:
             self._run.budget.note("budget-tokens")
             for partial in again:
                 self._close(partial)
-            return
-        async with asyncio.TaskGroup() as group:
-            for partial in again:
-                group.create_task(self._continue(partial))
+        elif again:
+            async with asyncio.TaskGroup() as group:
+                for partial in again:
+                    group.create_task(self._continue(partial))
 
     async def _continue(self, partial: OpenPath) -> None:
         try:
@@ -248,12 +298,9 @@ class PathSampler:
                 self._close(partial)
 
     def _open(self) -> OpenPath:
-        asked, index = self._request, len(self._open_paths)
-        node = self._run.open(
-            asked.node, f"path {index}", path=True, stage=self._draw.stage, prompt=asked.base, prefill=asked.prefill,
-            live=self._draw.live,
-        )  # fmt: skip
-        partial = OpenPath(index, node=node)
+        asked, draw, index = self._request, self._draw, len(self._open_paths)
+        opened = Opened(0, asked.node, f"path {index}", "path", draw.stage, asked.base, asked.prefill, draw.live)
+        partial = OpenPath(index, node=self._run.open(opened))
         self._open_paths.append(partial)
         return partial
 

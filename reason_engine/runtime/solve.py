@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
+from typing import Any, Protocol, cast
 
 from reason_engine.answers import Equality
 from reason_engine.contracts import Engine, Powers, Retriever
@@ -29,15 +29,24 @@ from reason_engine.errors import (
 )
 from reason_engine.knowledge.quoting import TOP, fetch, fitting, quoted
 from reason_engine.profile import Profile, read_profile
-from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.events import Closed, Event
-from reason_engine.runtime.outcome import Outcome, conclude, fallback, numbered_sources, stopped_by
-from reason_engine.runtime.prompts import PromptCache
-from reason_engine.runtime.run import Run
+from reason_engine.runtime.run import Budget, PromptCache, Run
 from reason_engine.runtime.stream_text import Piece, TextStream
+from reason_engine.runtime.trace import Closed, Event, Opened, Trace
 from reason_engine.runtime.verify import NamedVerifier, Requirements, check_capabilities, checker_of, resolve_verifier
-from reason_engine.types import Answer, Limits, Problem, Sampling
+from reason_engine.types import (
+    Answer,
+    FinishReason,
+    Limits,
+    Passage,
+    Path,
+    Problem,
+    Sampling,
+    Stopped,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+)
 
 GRACE_SECONDS = 1.0
 """After the deadline a run has this long to hand in what its aborted paths had generated."""
@@ -49,6 +58,32 @@ class Solvable(Requirements, Protocol):
     @property
     def knowledge(self) -> bool: ...
     async def run(self, problem: Problem, ctx: Context) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of `solve`. `prompt_tokens` is the client's prompt, once; `usage` sums every internal call;
+    `content_tokens` of `usage.completion` are in `content`; `logprobs` belong to `content`."""
+
+    id: str
+    content: str
+    reasoning: str | None
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: FinishReason
+    answer: Answer
+    stopped: Stopped
+    usage: Usage
+    usage_by_stage: Mapping[str, Usage]
+    content_tokens: int
+    prompt_tokens: int
+    samples: int
+    seconds: float
+    trace: Trace
+    logprobs: tuple[TokenLogprob, ...] = ()
+    sources: tuple[Passage, ...] | None = None
+    """What was retrieved, in the order of its numbers; None where nothing was to be."""
+    filtered: str = ""
+    """The operator's rule that stopped the answer."""
 
 
 def ignore(_: object) -> None:
@@ -119,7 +154,7 @@ async def solve(
             run.problem = await augment_with_sources(run)
         prompt_tokens, verifier = _admit(run, strategy)
         answer = fallback(run, await _run(run, strategy, verifier))
-        return conclude(run, answer, texts, stopped_by(run, answer), prompt_tokens)
+        return conclude(run, answer, texts, prompt_tokens)
     finally:
         if equality is None:
             await own.close()
@@ -139,17 +174,21 @@ def solve_sync(
 
     Raises what `solve` raises, and RuntimeError inside a running event loop, where `solve` itself is to be awaited.
     """
-    if _in_loop():
-        raise RuntimeError("an event loop is running here: await reason_engine.solve(...) instead")
 
     async def run() -> Outcome:
         await engine.start()
         try:
-            asked = profile or read_profile(Path(engine.info.path))
+            asked = profile or read_profile(FilePath(engine.info.path))
             return await solve(strategy, problem, engine, profile=asked, limits=limits, sampling=sampling, seed=seed)
         finally:
             await engine.close()
 
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError("an event loop is running here: await reason_engine.solve(...) instead")
     return asyncio.run(run())
 
 
@@ -188,7 +227,7 @@ def _admit(run: Run, strategy: Solvable) -> tuple[int, NamedVerifier | None]:
 
 async def _run(run: Run, strategy: Solvable, verifier: NamedVerifier | None) -> Answer | None:
     """The strategy's answer, or None where the budget ended it first."""
-    root = run.open(None, run.strategy)
+    root = run.open(Opened(0, None, run.strategy))
     ctx = Context(run, root, verifier=verifier)
     if run.problem.bare is not None:
         ctx.note(sources=numbered_sources(run.problem.sources))
@@ -210,9 +249,79 @@ async def _run(run: Run, strategy: Solvable, verifier: NamedVerifier | None) -> 
         run.emit(Closed(root, dict(ctx.span_state.notes), run.budget.seconds))
 
 
-def _in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+def fallback(run: Run, answer: Answer | None) -> Answer:
+    """The answer with a path. Where the strategy gave none: the best proposal, else the most certain finished path,
+    else the longest partial one; the last two with no confidence."""
+    if answer is None and run.best:
+        answer = run.best[1]
+    if answer and answer.path:
+        return answer
+    # A step or a thought that ended where it was told to end is no finished answer.
+    ends = (run.profile.step_end, run.engine.info.think_end)
+    finished = [path for path in run.candidates if path.finished and path.stop_reason not in ends]
+    # Ties (no log-probabilities known) go to the first path drawn.
+    if finished:
+        path = max(finished, key=lambda p: p.mean_logprob)
+    elif run.candidates:
+        path = replace(max(run.candidates, key=lambda p: len(p.text)), finish_reason="length")
+    else:
+        return answer or Answer()
+    return Answer(path, path.answer, None, answer.votes if answer else ())
+
+
+def conclude(run: Run, answer: Answer, texts: TextStream, prompt_tokens: int) -> Outcome:
+    """Fold a finished run into its outcome. It stopped by the first cut of its budget, a decision, or being done."""
+    path, stopped = answer.path, run.budget.cut or cast(Stopped, "decided" if answer.decided else "done")
+    calls = run.engine.parse(path.text, prompt=path.prompt).tool_calls if path and run.problem.tools else ()
+    texts.finish(path, called=bool(calls))
+    content = texts.content
+    finish: FinishReason = path.finish_reason if path else "length"
+    if texts.stopped or calls:
+        finish = "tool_calls" if calls else "stop"
+    seconds = run.budget.seconds
+    meta = {
+        "id": run.id, "model": run.engine.info.name, "strategy": run.strategy, "seed": run.seed,
+        "question": run.problem.asked, "answer": answer.value, "stopped": stopped, "seconds": round(seconds, 6),
+    }  # fmt: skip
+    return Outcome(
+        id=run.id,
+        content=content,
+        reasoning=texts.reasoning,
+        tool_calls=calls,
+        finish_reason=finish,
+        answer=answer,
+        stopped=stopped,
+        usage=sum(run.usage.values(), Usage()),
+        usage_by_stage=dict(run.usage),
+        content_tokens=_content_tokens(run, path, content),
+        prompt_tokens=prompt_tokens,
+        samples=run.samples,
+        seconds=seconds,
+        trace=Trace.from_events(run.log, meta),
+        logprobs=_content_logprobs(path, content) if run.sampling.logprobs is not None else (),
+        sources=None if run.problem.bare is None else run.problem.sources,
+    )
+
+
+def _content_tokens(run: Run, path: Path | None, content: str) -> int:
+    if not path or not content:
+        return 0
+    return path.tokens if content == path.text else min(path.tokens, len(run.prompts.prompt(content).ids))
+
+
+def _content_logprobs(path: Path | None, content: str) -> tuple[TokenLogprob, ...]:
+    if not path or not content:
+        return ()
+    start, at = path.text.rfind(content) - len(path.prefill), 0
+    kept: list[TokenLogprob] = []
+    for token in path.logprobs:
+        end = at + len(token.token)
+        if at < start + len(content) and end > start:
+            kept.append(token)
+        at = end
+    return tuple(kept)
+
+
+def numbered_sources(sources: Sequence[Passage]) -> list[dict[str, Any]]:
+    """The sources as a trace notes them and as a client reads them, numbered as the prompt numbers them."""
+    return [{"n": n, "source": p.source, "text": p.text} for n, p in enumerate(sources, 1)]

@@ -4,8 +4,6 @@ One live path is shown token by token, split where its content begins. Several p
 `[span] text`, never interleaved; the content follows the decision. The same stream makes the streamed deltas and the
 fields of an unstreamed answer, so they are equal.
 
-Splits a path's text into reasoning and content, at once or while it streams; both give the same.
-
 Content is what follows the end of thinking (`</think>`), else what starts at the answer marker (its line included),
 else all of it; what stands before a tool call that came without a marker is reasoning. White space around the border
 belongs to neither. Where a marker was waited for and never came, the whole text is the content and, since it has been
@@ -19,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from reason_engine.runtime.events import Event, Opened
+from reason_engine.runtime.trace import Event, Opened
 from reason_engine.types import Path
 
 
@@ -232,11 +230,7 @@ class Splitter:
                 self._held, self._state, self.stopped = "", "done", True
                 return
         keep = _possible_start(self._held, calls) if calls else len(self._held)
-        for stop in self._borders.stop:
-            for size in range(min(len(stop) - 1, len(self._held)), 0, -1):
-                if self._held.endswith(stop[:size]):
-                    keep = min(keep, len(self._held) - size)
-                    break
+        keep = min([keep, *(_partial(self._held, stop) for stop in self._borders.stop)])
         self._emit(out, "content", self._held[:keep])
         self._held = self._held[keep:]
 
@@ -246,19 +240,12 @@ class Splitter:
             out.append(Piece(field, text))
 
 
-def split(text: str, borders: Borders) -> tuple[str | None, str, bool]:
-    """(reasoning or None, content, whether a stop string cut it) of a whole text."""
-    splitter = Splitter(borders)
-    pieces = splitter.feed(text) + splitter.finish()
-    reasoning = "".join(p.text for p in pieces if p.field == "reasoning")
-    return reasoning or None, "".join(p.text for p in pieces if p.field == "content"), splitter.stopped
-
-
 def _possible_start(text: str, word: str) -> int:
-    """Where the longest tail begins that may still become white space followed by `word`."""
-    at = len(text)
-    for size in range(min(len(word) - 1, len(text)), 0, -1):
-        if text.endswith(word[:size]):
-            at = len(text) - size
-            break
-    return len(text[:at].rstrip())
+    """Where the longest end begins that may still become white space followed by `word`."""
+    return len(text[: _partial(text, word)].rstrip())
+
+
+def _partial(text: str, word: str) -> int:
+    """Where the longest end begins that may still become `word`."""
+    sizes = range(min(len(word) - 1, len(text)), 0, -1)
+    return len(text) - next((size for size in sizes if text.endswith(word[:size])), 0)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -37,9 +38,9 @@ from reason_engine.errors import (
     first_error,
 )
 from reason_engine.profile import Profile
-from reason_engine.runtime.events import Scored
 from reason_engine.runtime.run import Run
-from reason_engine.types import DraftBy, Path, Problem, Score, ScoreRequest, Scores, Usage
+from reason_engine.runtime.trace import Scored
+from reason_engine.types import DraftBy, Path, Problem, Score
 from reason_engine.verifiers import verifiers
 
 NONE = Powers()
@@ -131,18 +132,20 @@ def check_capabilities(run: Run, strategy: Requirements) -> None:
     known["logprobs"] = caps.logprobs > 1
     for want in sorted(strategy.wants):
         if not known[want]:
-            raise CapabilityMissing(
+            raise not_available(
                 f"strategy {strategy.title} needs the capability {want!r}, which this engine has not; "
-                "the embedded and the vllm engine have it",
-                param="reasoning.strategy",
-                code="strategy_not_available",
+                "the embedded and the vllm engine have it"
             )
     if strategy.drafter not in ("default", *caps.drafting):
-        raise CapabilityMissing(
-            f"this engine cannot draft by {strategy.drafter!r}; it offers: {', '.join(('default', *caps.drafting))}",
-            param="reasoning.draft",
-            code="strategy_not_available",
+        offered = ", ".join(("default", *caps.drafting))
+        raise not_available(
+            f"this engine cannot draft by {strategy.drafter!r}; it offers: {offered}", "reasoning.draft"
         )
+
+
+def not_available(message: str, param: str = "reasoning.strategy") -> CapabilityMissing:
+    """The error for what a strategy needs and the engine has not."""
+    return CapabilityMissing(message, param=param, code="strategy_not_available")
 
 
 def resolve_verifier(run: Run, strategy: Requirements) -> NamedVerifier | None:
@@ -190,10 +193,15 @@ def usual_step_judge(profile: Profile) -> str:
 
 
 def _task_verifier(name: str, groups: Mapping[str, str]) -> Checker:
+    return _checker_class(name).from_groups(groups)
+
+
+@cache
+def _checker_class(name: str) -> type[TaskVerifier]:
     kind = verifiers.get(name)
     if not issubclass(kind, TaskVerifier):
         raise RequestError(f"{name!r} is named as a checker in the model's profile but is none", param="model")
-    return kind.from_groups(groups)
+    return kind
 
 
 async def score(
@@ -206,17 +214,25 @@ async def score(
         )
     if not paths:
         return []
+    name, verifier = chosen.name, chosen.verifier
+
+    async def together(some: Sequence[Path]) -> list[Score | None]:
+        found = await _guarded(run, name, verifier.score(run.problem, some, call), seconds)
+        if len(found) != len(some):
+            raise VerifierError(f"verifier {name} gave {len(found)} scores for {len(some)} paths")
+        return [judged if _usable(judged) else None for judged in found]
+
     try:
-        scores = await _score_together(run, chosen, call, paths, seconds)
+        scores = await together(paths)
     except VerifierError:
         if len(paths) == 1:
             raise
-        scores = await _score_singly(run, chosen, call, paths, seconds)
+        scores = await _score_singly(together, paths)
     for path, judged in zip(paths, scores, strict=True):
         if judged:
-            run.emit(Scored(path.node, judged.value, chosen.name, judged.detail, run.budget.seconds))
+            run.emit(Scored(path.node, judged.value, name, judged.detail, run.budget.seconds))
     if not any(scores):
-        raise VerifierError(f"verifier {chosen.name} gave no usable score")
+        raise VerifierError(f"verifier {name} gave no usable score")
     return scores
 
 
@@ -237,37 +253,12 @@ async def score_steps(
     return scores
 
 
-async def rate(run: Run, request: ScoreRequest, stage: str) -> Scores:
-    """Values of texts by a model head that the engine serves. Raises CapabilityMissing."""
-    if request.task != "embed" and not run.engine.caps.score:
-        raise CapabilityMissing(
-            f"strategy {run.strategy} needs a reward model, and this engine serves none; "
-            "serve one beside the model with --reward-model NAME=PATH",
-            param="reasoning.verifier",
-            code="capability_missing",
-        )
-    if run.budget.overdue:
-        raise run.budget.exhausted("budget-seconds")
-    scores = await run.engine.score(request)
-    run.charge(stage, Usage(scores.prompt_tokens))
-    return scores
-
-
-async def _score_together(
-    run: Run, chosen: NamedVerifier, call: Call, paths: Sequence[Path], seconds: float
-) -> list[Score | None]:
-    scores = await _guarded(run, chosen.name, chosen.verifier.score(run.problem, paths, call), seconds)
-    if len(scores) != len(paths):
-        raise VerifierError(f"verifier {chosen.name} gave {len(scores)} scores for {len(paths)} paths")
-    return [judged if _usable(judged) else None for judged in scores]
-
-
 async def _score_singly(
-    run: Run, chosen: NamedVerifier, call: Call, paths: Sequence[Path], seconds: float
+    score: Callable[[Sequence[Path]], Awaitable[list[Score | None]]], paths: Sequence[Path]
 ) -> list[Score | None]:
     async def one(path: Path) -> Score | VerifierError | None:
         try:
-            return (await _score_together(run, chosen, call, [path], seconds))[0]
+            return (await score([path]))[0]
         except VerifierError as error:
             return error
 
@@ -285,9 +276,7 @@ async def _score_singly(
 
 async def _guarded(run: Run, name: str, work: Awaitable[Result], seconds: float) -> Result:
     """What a verifier gives, in time; its own failures as VerifierError, others' as they are."""
-    left = run.budget.seconds_left
-    if left is None:
-        left = math.inf
+    left = math.inf if run.budget.seconds_left is None else run.budget.seconds_left
     limit = asyncio.timeout(max(0.0, min(seconds, left)))
     try:
         async with limit:

@@ -24,10 +24,8 @@ from reason_engine.runtime.context import Context
 from reason_engine.types import Answer, DraftBy, Problem
 
 
-class VerifierChoice(BaseModel):
+class VerifierChoice(BaseModel, extra="forbid", frozen=True):
     """A verifier by name, with its parameters (such as `reference` or `tests`)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     params: Mapping[str, Any] = Field(default_factory=dict[str, Any])

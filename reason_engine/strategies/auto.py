@@ -33,7 +33,7 @@ from reason_engine.policy import Features, Plan, Policy, Stage, case_of, pick, w
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.sampling import PathCache
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.voting import CERTAIN
+from reason_engine.strategies.self_consistency import CERTAIN
 from reason_engine.types import Answer, Path, Problem
 
 
@@ -55,15 +55,16 @@ class Auto(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Follow the best plan that can be paid for; after each stage that is not sure, the best one from there on."""
-        choice, cache = plan_choice(ctx, self._common(), self.n), PathCache[Path]()
+        common = {key: getattr(self, key) for key in set(Strategy.model_fields) & self.model_fields_set}
+        choice, cache = plan_choice(ctx, common, self.n), PathCache[Path]()
         done, answers = tuple[Stage, ...](), list[Answer]()
         chosen = self._next(ctx, choice, done) or choice.plans[0]
         ctx.note(plan=chosen.names)
         while chosen:
             number = len(done)
             stage, strategy = chosen.plan.stages[number], chosen.strategies[number]
-            if choice.direct and stage.strategy != "direct":
-                self._bound(ctx, choice.direct)
+            if self.effort and choice.direct and stage.strategy != "direct":
+                ctx.budget.bound(max(1, int(EFFORT_PRICES[self.effort] * choice.direct)))
             alone = len(chosen.plan.stages) == 1
             async with ctx.nested(f"{number + 1} {stage.strategy}", strategy, cache, live=alone) as here:
                 answer = await strategy.run(problem, here)
@@ -73,7 +74,8 @@ class Auto(Strategy):
             done = (*done, stage)
             if number == 0 and stage.strategy == "direct" and answer.path:
                 choice = choice.measured(answer.path.tokens)
-            if stage.accept is None or sure >= stage.accept or _open(answers):
+            unanswered = number > 0 and all(answer.value is None for answer in answers[-2:])
+            if stage.accept is None or sure >= stage.accept or unanswered:
                 break
             ctx.set_fallback(_best(answers))
             chosen = self._next(ctx, choice, done)
@@ -92,23 +94,11 @@ class Auto(Strategy):
             ctx.note(budget=f"a better plan needs more than the budget leaves: {wanted and wanted.names}")
         return paid
 
-    def _bound(self, ctx: Context, direct: float) -> None:
-        if self.effort is not None:
-            ctx.budget.bound(max(1, int(EFFORT_PRICES[self.effort] * direct)))
-
-    def _common(self) -> dict[str, Any]:
-        """What the request says for whatever strategy is chosen."""
-        return {key: getattr(self, key) for key in set(Strategy.model_fields) & self.model_fields_set}
-
-
-def _open(answers: Sequence[Answer]) -> bool:
-    return len(answers) > 1 and all(answer.value is None for answer in answers[-2:])
-
 
 def _best(answers: Sequence[Answer]) -> Answer:
     """The latest answer with a value, else the first with a text."""
-    valued = [answer for answer in answers if answer.path and answer.value is not None]
     texts = [answer for answer in answers if answer.path]
+    valued = [answer for answer in texts if answer.value is not None]
     return (valued[-1:] or texts[:1] or list(answers[-1:]))[0]
 
 
@@ -142,7 +132,12 @@ class PlanChoice:
     def after(self, done: tuple[Stage, ...], tokens: float, samples: float = inf) -> RunnablePlan | None:
         """The best plan that goes on from these stages, for no more than `tokens` from the beginning and `samples` at
         once."""
-        found = [one for one in self.plans if _begins(one.plan, done) and one.samples <= samples]
+        begun = len(done)
+        found = [
+            one
+            for one in self.plans
+            if one.plan.stages[:begun] == done and len(one.plan.stages) > begun and one.samples <= samples
+        ]
         best = pick([one.plan for one in found], tokens / self.unit)
         return next((one for one in found if one.plan is best), None)
 
@@ -210,10 +205,6 @@ def build_strategies(ctx: Context, plan: Plan, extra: Mapping[str, Any], width: 
     return built
 
 
-def _begins(plan: Plan, done: tuple[Stage, ...]) -> bool:
-    return plan.stages[: len(done)] == done and len(plan.stages) > len(done)
-
-
 EFFORT_PRICES = {"none": 1, "minimal": 1, "low": 2, "medium": 4, "high": 16, "xhigh": 64, "max": 64}
 """What an effort may cost, in direct answers."""
 TYPICAL_DIRECT = 64
@@ -232,11 +223,11 @@ def features_of(ctx: Context) -> Features:
 
 def valid_policy(ctx: Context) -> tuple[Policy | None, str]:
     """The profile's policy where it was made for these weights, and in a word where the plans come from."""
-    policy, weights = ctx.profile.auto, weights_of(ctx.info.fingerprint, ctx.adapter)
+    policy, weights = ctx.profile.auto, weights_of(ctx.info.fingerprint, ctx.run.adapter)
     if policy is None:
         return None, "usual plans: the model's profile has no calibrated policy"
     if policy.weights != weights:
-        return (None, f"usual plans: the profile's policy is of other weights ({policy.weights}, not {weights})")
+        return None, f"usual plans: the profile's policy is of other weights ({policy.weights}, not {weights})"
     return policy, "calibrated"
 
 

@@ -26,9 +26,9 @@ from reason_engine.runtime.verify import usual_step_judge
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.search.steps import Choose, Steps, choose_answer, final_answer, vote_settled
 from reason_engine.strategies.search.tree import Thought, keep_best, merge
-from reason_engine.strategies.search.values import Aggregate, Values
-from reason_engine.strategies.voting import CERTAIN, Certainty
-from reason_engine.types import Answer, Problem
+from reason_engine.strategies.search.values import Values
+from reason_engine.strategies.self_consistency import CERTAIN, Certainty
+from reason_engine.types import Aggregate, Answer, Problem
 
 
 @strategies.register("beam-search")
@@ -79,7 +79,8 @@ class BeamSearch(Strategy):
             ends += done
             if done:
                 answer = await choose_answer(ctx, steps, ends, self.choose)
-                settled = self._settled(answer, len(beams))
+                voted = self.adaptive and self.choose == "vote"
+                settled = voted and vote_settled(answer, len(beams) * self.m, self.confidence)  # m a beam may follow
             if settled or not beams or steps.solved(done):
                 break
         return replace(await final_answer(ctx, steps, values.furthest, ends, self.choose), decided=settled)
@@ -106,8 +107,3 @@ class BeamSearch(Strategy):
         if self.diverse:
             return [keep_best(group, 1)[0] for group in groups if group]
         return keep_best(groups[0], places)
-
-    def _settled(self, answer: Answer, beams: int) -> bool:
-        """Whether the vote stands although beams are left, each of which may give m answers more."""
-        voted = self.adaptive and self.choose == "vote" and beams > 0
-        return voted and vote_settled(answer, beams * self.m, self.confidence)

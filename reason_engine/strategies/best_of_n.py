@@ -4,7 +4,7 @@ Cobbe et al. 2021, arXiv:2110.14168, section 4 (re-ranking by a verifier, and it
 vote is Li et al. 2023, arXiv:2206.02336, section 3.2:  argmax_a sum_i [answer_i = a] score_i. Without a verifier the
 model's own certainty ranks: the mean log-probability of the path. Ties go to the more certain path.
 Departures: scores outside [0, 1] weigh by their logistic, 1 / (1 + e^-s); `adaptive` draws in waves and ends once the
-vote is settled (`voting.py`), or at a score of 1, which no path can pass.
+vote is settled (`self_consistency.py`), or at a score of 1, which no path can pass.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.voting import CERTAIN, SMALLEST_WAVE, Ballot, Certainty
+from reason_engine.strategies.self_consistency import CERTAIN, SMALLEST_WAVE, Ballot, Certainty
 from reason_engine.types import Answer, Draw, Path, Problem
 
 
@@ -66,14 +66,11 @@ class BestOfN(Strategy):
         return replace(answer, decided=len(ballot.paths) < self.n and self._over(ballot, scores))
 
     def _wave(self, ballot: Ballot) -> int:
-        if self.adaptive and self.choose == "best":
-            return min(SMALLEST_WAVE, ballot.wave)
-        return ballot.wave
+        return min(SMALLEST_WAVE, ballot.wave) if self.adaptive and self.choose == "best" else ballot.wave
 
     def _over(self, ballot: Ballot, scores: dict[int, float]) -> bool:
-        if self.choose == "vote":
-            return ballot.decided
-        return self.adaptive and max(scores.values(), default=0.0) == 1.0
+        full = self.adaptive and max(scores.values(), default=0.0) == 1.0
+        return ballot.decided if self.choose == "vote" else full
 
     async def _chosen(self, ctx: Context, ballot: Ballot, scores: dict[int, float]) -> Answer:
         ranked = [path for path in ballot.paths if path.node in scores]

@@ -51,9 +51,8 @@ class BudgetForcing(Strategy):
         """Think, think on, then answer."""
         end = ctx.info.think_end if ctx.thinks else ""
         wait = self.wait or ctx.profile.wait
-        think = Draw(
-            temperature=self.sampling_temperature(ctx), stop=(end,) if end else (), stage="think", final=not end
-        )
+        stop, temperature = (end,) if end else (), self.sampling_temperature(ctx)
+        think = Draw(temperature=temperature, stop=stop, stage="think", final=not end)
         first = replace(think, max_tokens=self.max_thinking, final=not end or bool(problem.tools))
         (path,) = await ctx.sample(ctx.format_prompt("steps"), first)
         spent, waits, best = path.tokens, 0, Answer() if end else _proposed(ctx, path)
@@ -82,12 +81,8 @@ class BudgetForcing(Strategy):
         if whole and spent >= whole:
             return None
         async with ctx.span("answer") as here:
-            draw = Draw(
-                max_tokens=whole - spent if whole else None,
-                temperature=self.sampling_temperature(ctx),
-                stage="answer",
-                final=True,
-            )
+            left, temperature = whole - spent if whole else None, self.sampling_temperature(ctx)
+            draw = Draw(max_tokens=left, temperature=temperature, stage="answer", final=True)
             last = await _extended(here, path, mark, draw)
         if last is None:
             return None

@@ -19,11 +19,9 @@ class ChainOfThought(Strategy):
 
     summary: ClassVar[str] = "One path that writes its steps first"
     paper: ClassVar[str] = "arXiv:2201.11903"
-    usual_temperature: ClassVar[float] = 0.7
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample once, by steps."""
-        (path,) = await ctx.sample(
-            ctx.format_prompt("steps"), Draw(temperature=self.sampling_temperature(ctx), final=True, live=True)
-        )
+        draw = Draw(temperature=self.sampling_temperature(ctx), final=True, live=True)
+        (path,) = await ctx.sample(ctx.format_prompt("steps"), draw)
         return Answer(path, path.answer)

@@ -11,7 +11,7 @@ A path shorter than the window is one group. Online (section 3.3): a few warm-up
 of their C that lets `keep` of them through is the threshold. A path that falls below it is aborted at once. The rest
 vote, each with its C; drawing stops when the vote is certain.
 Departures: the window is a quarter of a typical warm-up path instead of 2,048 tokens, which short paths never fill;
-paths come in waves, one engine request each; the vote is certain by the posterior of its lead (`voting.py`) rather than
+paths come in waves, one engine request each; the vote is certain by the posterior of its lead rather than
 by the leader's share of all weight, which two early paths can push to 1. Where the engine cannot stop a single path, it
 runs on and has no vote.
 """
@@ -28,7 +28,7 @@ from pydantic import Field
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.voting import CERTAIN, Ballot, Certainty
+from reason_engine.strategies.self_consistency import CERTAIN, Ballot, Certainty
 from reason_engine.types import Answer, Draw, Path, Problem, TokenLogprob
 
 
@@ -72,15 +72,9 @@ class Confidence(Strategy):
         temperature, answer = self.sampling_temperature(ctx), Answer()
         while (size := ballot.wave) and not ballot.decided:
             size = size if gate else min(self.warmup, self.n)
-            draw = Draw(
-                n=size,
-                temperature=temperature,
-                logprobs=self.k,
-                final=True,
-                until=ballot.until if gate else None,
-                drop=gate.drop() if gate else None,
-                after=len(ballot.paths),
-            )
+            draw = Draw(size, temperature=temperature, logprobs=self.k, final=True, after=len(ballot.paths))
+            if gate:
+                draw = replace(draw, until=ballot.until, drop=gate.drop())
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             gate = gate or gate_of([path for path in wave if path.finished], self.keep, self.k, self.window)
             for path in wave:

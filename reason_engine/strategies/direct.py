@@ -14,12 +14,10 @@ class Direct(Strategy):
     """The chat template's default; a model's own thinking is parsed out."""
 
     summary: ClassVar[str] = "One answer, asked plainly"
-    paper: ClassVar[str] = ""
     usual_temperature: ClassVar[float] = 1.0
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample once."""
-        (path,) = await ctx.sample(
-            ctx.format_prompt("direct"), Draw(temperature=self.sampling_temperature(ctx), final=True, live=True)
-        )
+        draw = Draw(temperature=self.sampling_temperature(ctx), final=True, live=True)
+        (path,) = await ctx.sample(ctx.format_prompt("direct"), draw)
         return Answer(path, path.answer)

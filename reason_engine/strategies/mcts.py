@@ -43,9 +43,9 @@ from reason_engine.strategies.search.tree import (
     ucb1,
     unseen,
 )
-from reason_engine.strategies.search.values import Aggregate, Values
-from reason_engine.strategies.voting import CERTAIN, Certainty
-from reason_engine.types import Answer, Problem
+from reason_engine.strategies.search.values import Values
+from reason_engine.strategies.self_consistency import CERTAIN, Certainty
+from reason_engine.types import Aggregate, Answer, Problem
 
 VALUED, PLAYED = 24, 6
 """Simulations where none are asked for: of states that are valued, and of states that are played to their ends."""
@@ -108,15 +108,11 @@ class MCTS(Strategy):
                 spent += await search.run(here, min(self.parallel, most - spent))
             if len(search.ends) > before:
                 answer = await choose_answer(ctx, search.steps, search.ends, self.choose)
-            settled = self._settled(answer, (most - spent) * self.k)
+            voted = self.adaptive and self.choose == "vote"
+            settled = voted and vote_settled(answer, (most - spent) * self.k, self.confidence)
         ctx.note(simulations=spent, first_steps=search.first_steps())
         final = await final_answer(ctx, search.steps, search.furthest, search.ends, self.choose)
         return replace(final, decided=settled)
-
-    def _settled(self, answer: Answer, left: int) -> bool:
-        """Whether the vote stands although so many answers may still come."""
-        voted = self.adaptive and self.choose == "vote" and left > 0
-        return voted and vote_settled(answer, left, self.confidence)
 
 
 class Simulations:

@@ -17,10 +17,10 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 
 from reason_engine.errors import BudgetExhausted, ContextLengthExceeded, VerifierError
-from reason_engine.profile import Critique
+from reason_engine.profile import Critique, fill
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.voting import Ballot, count_votes
+from reason_engine.strategies.self_consistency import Ballot, count_votes
 from reason_engine.types import Answer, Draw, Path, Problem
 
 
@@ -107,7 +107,7 @@ class SelfRefine(Strategy):
             return None, "the checker finds it right"
         shown = {"problem": ctx.problem.question, "solution": now.solution}
         (critique,) = await ctx.sample(
-            _fill(critic.prompt or CRITIQUE, shown), Draw(temperature=temperature, stage="critique")
+            fill(critic.prompt or CRITIQUE, shown), Draw(temperature=temperature, stage="critique")
         )
         remarks = _content(ctx, critique)
         if re.search(critic.accepts, remarks):
@@ -117,7 +117,7 @@ class SelfRefine(Strategy):
         else:
             prompt = critic.revise or ctx.format_prompt("steps", REVISE)
             draw = Draw(temperature=temperature, stage="revise", final=True)
-            (path,) = await ctx.sample(_fill(prompt, shown | {"critique": remarks}), draw)
+            (path,) = await ctx.sample(fill(prompt, shown | {"critique": remarks}), draw)
             new = await self._version(ctx, path, _content(ctx, path))
         return await self._gain(ctx, now, new, wrong=right is False)
 
@@ -172,10 +172,6 @@ def _spliced(solution: str, critique: str, from_line: str | None) -> str:
     begin = int(found[1]) if found and found[1].isdecimal() and len(found[1]) < 6 else 1
     new = critique[found.end() if found else 0 :].partition("\n")[2]
     return "\n".join([*solution.splitlines()[: max(begin - 1, 0)], new])
-
-
-def _fill(template: str, shown: dict[str, str]) -> str:
-    return re.sub(r"\{(" + "|".join(shown) + r")\}", lambda found: shown[found[1]], template)
 
 
 CRITIQUE = """\

@@ -6,26 +6,23 @@ Departures: the value is the model's probability of `value_options[0]` against t
 sampled word; equal states are merged; where the profile knows the task, its checker drops illegal lines and tells
 whether a finished answer is right (it never proposes or looks ahead), and a right one ends the search; when nothing
 promising is left, depth first samples more steps from the best state it has visited, until `visits` are spent.
-
-Thoughts listed by one proposing prompt: G(p, s, k) by proposing, Yao et al. 2023, arXiv:2305.10601, section 3.2.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from reason_engine.profile import Profile
+from reason_engine.profile import Profile, fill
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.search.steps import Steps, final_answer
 from reason_engine.strategies.search.tree import Thought, keep_best, merge, most_promising, push, unseen
-from reason_engine.strategies.search.values import Aggregate, By, Values, fill_prompt, verifier_for
-from reason_engine.types import Answer, Draw, Path, Problem
+from reason_engine.strategies.search.values import By, Values, verifier_for
+from reason_engine.types import Aggregate, Answer, Draw, Path, Problem
 
 
 @strategies.register("tree-of-thoughts")
@@ -58,7 +55,7 @@ class TreeOfThoughts(Strategy):
     @property
     def wants(self) -> frozenset[str]:
         by_model = self.evaluate == "value" or (self.evaluate is None and self.verifier is None)
-        return frozenset({"choose"}) if by_model else frozenset()
+        return frozenset({"choose"} if by_model else ())
 
     @property
     def judges_steps(self) -> bool:
@@ -70,18 +67,9 @@ class TreeOfThoughts(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Search; the best finished thought is the answer."""
         steps = Steps(ctx, temperature=self.sampling_temperature(ctx), most=self.step_tokens)
-        judge = self.judge_on(ctx.profile, checked=steps.checked)
-        by = self.evaluate or ("verifier" if judge else "value")
-        values = Values(
-            ctx,
-            steps,
-            by,
-            aggregate=self.aggregate,
-            prompt=self.value_prompt,
-            votes=self.k,
-            temperature=self.sampling_temperature(ctx),
-        )
-        ctx.note(evaluate=by, verifier=judge[0] if judge else None)
+        by = self.evaluate or ("verifier" if ctx.verifier else "value")
+        values = Values(ctx, steps, by, aggregate=self.aggregate, prompt=self.value_prompt, votes=self.k)
+        ctx.note(evaluate=by, verifier=ctx.verifier_name or None)
         ends = await (self._breadth_first if self.search == "breadth" else self._depth_first)(ctx, steps, values)
         return await final_answer(ctx, steps, values.furthest, ends, "best")
 
@@ -91,10 +79,9 @@ class TreeOfThoughts(Strategy):
             async with ctx.span(f"level {depth}") as here:
                 grown = await here.gather_within_budget(lambda t: self._expand(here, steps, *t), list(enumerate(level)))
                 valued = await values.of(here, merge([t for children in grown for t in children or ()]))
-                thoughts = [thought for thought in valued if thought]
-                done = [thought for thought in thoughts if thought.done]
+                done = [thought for thought in valued if thought and thought.done]
                 ends += done
-                level = keep_best([thought for thought in thoughts if not thought.done], self.breadth)
+                level = keep_best([thought for thought in valued if thought and not thought.done], self.breadth)
                 here.note(kept=[thought.key for thought in level])
             if steps.solved(done) or not level or len(ends) >= self.breadth:
                 break
@@ -107,7 +94,7 @@ class TreeOfThoughts(Strategy):
             visited[thought] = visited.get(thought, 0) + 1
             async with ctx.span(f"visit {visit}") as here:
                 seen = {known.key for known in visited}
-                grown = unseen(merge(await self._expand(here, steps, None, thought)), seen)
+                grown = unseen(merge(await self._grow(here, steps, thought)), seen)
                 children = [child for child in await values.of(here, grown) if child]
                 here.note(depth=thought.depth, children=[[child.key, round(child.value, 4)] for child in children])
             done = [child for child in children if child.done]
@@ -119,40 +106,28 @@ class TreeOfThoughts(Strategy):
             stack = push(stack, deeper, self.threshold)
         return ends
 
-    async def _expand(self, ctx: Context, steps: Steps, number: int | None, thought: Thought) -> Sequence[Thought]:
-        if number is not None:
-            async with ctx.span(f"state {number}") as here:
-                return await self._expand(here, steps, None, thought)
+    async def _expand(self, ctx: Context, steps: Steps, number: int, thought: Thought) -> list[Thought]:
+        async with ctx.span(f"state {number}") as here:
+            return await self._grow(here, steps, thought)
+
+    async def _grow(self, ctx: Context, steps: Steps, thought: Thought) -> list[Thought]:
+        """Up to k legal thoughts: sampled, or one a line of what the model lists (proposing, section 3.2)."""
         if self.generate == "sample":
             return await steps.grow(ctx, thought, self.k)
-        return await proposed(
-            ctx,
-            steps,
-            thought,
-            self.k,
-            prompt=self.propose_prompt,
-            temperature=self.sampling_temperature(ctx),
-            most=self.step_tokens,
-        )
-
-
-async def proposed(
-    ctx: Context, steps: Steps, thought: Thought, k: int, *, prompt: str | None, temperature: float, most: int
-) -> list[Thought]:
-    """Up to k legal thoughts, one a line of what the model lists. `prompt` None: the profile's or the general one."""
-    asked = fill_prompt(prompt or ctx.profile.propose_prompt or PROPOSE, ctx, steps.state(thought))
-    (path,) = await ctx.sample(asked, Draw(max_tokens=most * k, temperature=temperature, stage="propose"))
-    lines = [re.sub(r"^\s*(?:[-*]|\d+[.)])\s+", "", line).strip() for line in path.text.split("\n")]
-    return steps.legal([_grown(ctx, steps, thought, path, line) for line in lines if line][:k])
+        prompt = self.propose_prompt or ctx.profile.propose_prompt or PROPOSE
+        shown = {"problem": ctx.problem.question, "state": steps.state(thought)}
+        draw = Draw(max_tokens=steps.most * self.k, temperature=steps.temperature, stage="propose")
+        (path,) = await ctx.sample(fill(prompt, shown), draw)
+        lines = [re.sub(r"^\s*(?:[-*]|\d+[.)])\s+", "", line).strip() for line in path.text.split("\n")]
+        return steps.legal([_grown(ctx, steps, thought, path, line) for line in lines if line][: self.k])
 
 
 def _grown(ctx: Context, steps: Steps, thought: Thought, path: Path, line: str) -> Thought:
     text = f"{thought.text}{line}{ctx.profile.step_end}"
     grown = steps.step(thought, line, text)
-    if not grown.done:
-        return grown
-    # The proposing path stands for the answer it proposed.
-    return replace(grown, path=replace(path, text=text, prefill=thought.text, answer=ctx.read_answer(text)))
+    if grown.done:  # the proposing path stands for the answer it proposed
+        path = replace(path, text=text, prefill=thought.text, answer=ctx.read_answer(text))
+    return replace(grown, path=path) if grown.done else grown
 
 
 PROPOSE = """{problem}

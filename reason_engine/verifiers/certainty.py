@@ -74,8 +74,8 @@ def self_certainty(tokens: Sequence[TokenLogprob]) -> float | None:
     known = [t for t in tokens if t.top]
     if not known:
         return None
-    mean = sum(-sum(max(lp, _FLOOR) for _, _, lp in t.top) / len(t.top) for t in known) / len(known)
-    return max(mean, 0.0) / (1 + max(mean, 0.0))
+    mean = max(0.0, sum(-sum(max(lp, _FLOOR) for _, _, lp in t.top) / len(t.top) for t in known) / len(known))
+    return mean / (1 + mean)
 
 
 def entropy(tokens: Sequence[TokenLogprob]) -> float | None:

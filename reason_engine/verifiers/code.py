@@ -30,12 +30,8 @@ from reason_engine.verifiers import verifiers
 from reason_engine.verifiers.sandbox import Sandbox
 
 __all__ = ["Code", "Sandbox", "program_of"]
-
-MOST_TESTS = 256
-MOST_TEXT = 100_000
-"""Characters of a test."""
-MOST_PROGRAM = 1_000_000
-"""Characters of a program; more are cut off."""
+MOST_TESTS, MOST_TEXT, MOST_PROGRAM = 256, 100_000, 1_000_000
+"""Tests; characters of a test; characters of a program, more are cut off."""
 
 
 class Example(BaseModel, extra="forbid", frozen=True):
@@ -63,7 +59,7 @@ class Code(BaseModel, extra="forbid", frozen=True):
         """With the operator's sandbox. Raises RequestError where there is none, or nothing to test."""
         sandbox = site.powers.code
         if sandbox is None or sandbox.refusal:
-            refusal = OFF if sandbox is None else f"{UNLIMITED}: {sandbox.refusal}"
+            refusal = f"{UNLIMITED}: {sandbox.refusal}" if sandbox else OFF
             raise RequestError(refusal, param=site.field, code="code_execution_off")
         return Bound(sandbox, self._tests(site), CodeLimits(self.seconds, self.memory_mb), self.entry_point)
 
@@ -80,18 +76,17 @@ class Code(BaseModel, extra="forbid", frozen=True):
             except ValidationError as error:
                 raise RequestError(f"the problem's tests: {error.errors()[0]['msg']}", param=where) from None
         if not tests:
-            needs = "the verifier 'code' needs unit tests: asserts, or {input, output} pairs"
-            raise RequestError(needs, param=where)
+            raise RequestError("the verifier 'code' needs unit tests: asserts, or {input, output} pairs", param=where)
         return tuple(self._test(test, f"{where}.{place}") for place, test in enumerate(tests))
 
     def _test(self, test: Check, where: str) -> CodeTest:
         if isinstance(test, str):
-            if not test.strip() or len(test) > MOST_TEXT:
-                raise RequestError(f"{where}: a test has 1 to {MOST_TEXT:,} characters", param=where)
-            return CodeTest(check=test)
-        wanted = list if self.entry_point else str
-        if not isinstance(test.input, wanted):
-            expected = ARGUMENTS if self.entry_point else "text (name an entry_point to give arguments)"
+            if test.strip() and len(test) <= MOST_TEXT:
+                return CodeTest(check=test)
+            raise RequestError(f"{where}: a test has 1 to {MOST_TEXT:,} characters", param=where)
+        if not isinstance(test.input, list if self.entry_point else str):
+            arguments = "the list of arguments of the entry point"
+            expected = arguments if self.entry_point else "text (name an entry_point to give arguments)"
             raise RequestError(f"{where}.input: expected {expected}", param=f"{where}.input")
         if not self.entry_point and not isinstance(test.output, str):
             raise RequestError(f"{where}.output: expected text", param=f"{where}.output")
@@ -116,15 +111,13 @@ class Bound:
         return [task.result() for task in tasks]
 
     async def _one(self, path: Path) -> Score:
-        program = program_of(path.text)
-        if not program.strip():
+        if not (program := program_of(path.text)).strip():
             return Score(0.0, "code", "no program")
         results = await self.sandbox.run(program[:MOST_PROGRAM], self.tests, self.limits, self.entry_point)
         passed = sum(result.passed for result in results)
         detail = f"{passed} of {len(results)} tests passed"
-        failed = next((place for place, result in enumerate(results) if not result.passed), None)
-        if failed is not None:
-            detail += f"; test {failed + 1}: {results[failed].detail}"
+        if failed := next(((number, one) for number, one in enumerate(results, 1) if not one.passed), None):
+            detail += f"; test {failed[0]}: {failed[1].detail}"
         return Score(passed / len(results), "code", detail)
 
 
@@ -142,5 +135,4 @@ OFF = (
     "`reason serve --allow-code` (REASON_CODE_EXECUTION=true)"
 )
 UNLIMITED = "the verifier 'code' cannot limit what it runs on this server's machine"
-ARGUMENTS = "the list of arguments of the entry point"
 _PYTHON = ("", "python", "py", "python3")

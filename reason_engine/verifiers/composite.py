@@ -22,9 +22,7 @@ from reason_engine.errors import BudgetExhausted, EngineError, RequestError, Ver
 from reason_engine.types import Path, Problem, Score
 from reason_engine.verifiers import verifiers
 
-LONG = 120
-"""Words of a question that count as the hardest, by `length`."""
-
+LONG = 120  # words of a question that count as the hardest, by `length`
 Result = TypeVar("Result")
 
 
@@ -45,9 +43,8 @@ class Expert(BaseModel, extra="forbid", frozen=True):
 
     def weight_at(self, difficulty: float) -> float:
         """Its weight at this difficulty."""
-        if self.easy is None or self.hard is None:
-            return self.weight
-        return (1 - difficulty) * self.easy + difficulty * self.hard
+        easy, hard = self.easy, self.hard
+        return self.weight if easy is None or hard is None else (1 - difficulty) * easy + difficulty * hard
 
 
 @verifiers.register("composite")
@@ -69,16 +66,15 @@ class Composite(BaseModel):
         return max((j.alternatives for j in self._judges if isinstance(j, ReadsAlternatives)), default=0)
 
     def bind(self, site: Site) -> Composite:
-        """With its experts built, each for the same place. Raises what their making raises, and RequestError for an
-        expert that is a composite itself."""
+        """With its experts built for the same place. Raises what that raises, RequestError for a nested composite."""
         built: list[Verifier] = []
         for number, expert in enumerate(self.experts):
             where = f"{site.field}.params.experts.{number}"
             if expert.name == "composite":
                 raise RequestError("a composite's expert may not be a composite", param=f"{where}.name")
             built.append(site.build(expert.name, expert.params, where))
-        process = any(isinstance(judge, ProcessVerifier) for judge in built)
-        made = (StepComposite if process else Composite).model_construct(**dict(self))
+        kind = StepComposite if any(isinstance(judge, ProcessVerifier) for judge in built) else Composite
+        made = kind.model_construct(**dict(self))
         made._judges = tuple(built)
         return made
 
@@ -89,8 +85,7 @@ class Composite(BaseModel):
 
     def _means(self, judged: Sequence[Sequence[Score] | None], count: int, difficulty: float) -> list[Score]:
         """The weighted mean at each of `count` places over the experts that have a finite score there."""
-        weights = [expert.weight_at(difficulty) for expert in self.experts]
-        means: list[Score] = []
+        weights, means = [expert.weight_at(difficulty) for expert in self.experts], list[Score]()
         for place in range(count):
             known = [
                 (scores[place].value, weight, expert.name)
@@ -100,8 +95,7 @@ class Composite(BaseModel):
             ]
             total = sum(weight for _, weight, _ in known)
             mean = sum(value * weight for value, weight, _ in known) / total if total else math.nan
-            detail = ", ".join(f"{name} {value:.3g}" for value, _, name in known)
-            means.append(Score(mean, "composite", detail))
+            means.append(Score(mean, "composite", ", ".join(f"{name} {value:.3g}" for value, _, name in known)))
         return means
 
     def _difficulty(self, problem: Problem, paths: Sequence[Path]) -> float:
@@ -124,8 +118,7 @@ class Composite(BaseModel):
                 return None
 
         async with asyncio.TaskGroup() as group:
-            pairs = zip(self.experts, self._judges, strict=True)
-            tasks = [group.create_task(one(expert, judge)) for expert, judge in pairs]
+            tasks = [group.create_task(one(*pair)) for pair in zip(self.experts, self._judges, strict=True)]
         if len(failed) == len(tasks):
             raise VerifierError("; ".join(failed))
         return [task.result() for task in tasks]

@@ -85,9 +85,7 @@ class Countdown(BaseModel, extra="forbid", frozen=True):
     def outcome(self, steps: Sequence[str]) -> bool | None:
         """Once legal steps have left one number: whether it is the target."""
         left = self._left(steps)
-        if left is None or left.total() > 1:
-            return None
-        return next(iter(left)) == self.target
+        return None if left is None or left.total() > 1 else next(iter(left)) == self.target
 
     def _left(self, steps: Sequence[str]) -> Counter[Fraction] | None:
         """What these lines leave, or None where one in the form of a step is wrong. Other lines change nothing."""

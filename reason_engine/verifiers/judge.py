@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import BudgetExhausted
-from reason_engine.profile import Profile
+from reason_engine.profile import Profile, fill
 from reason_engine.types import Draw, Path, Problem, Score
 from reason_engine.verifiers import verifiers
 
@@ -116,11 +116,6 @@ class Judge(BaseModel):
         texts = await call.sample(prompt, Draw(self.samples, self.max_tokens))
         given = [verdict for verdict in (read(path.text, options) for path in texts) if verdict is not None]
         return sum(given) / len(given) if given else math.nan
-
-
-def fill(prompt: str, values: Mapping[str, str]) -> str:
-    """The prompt with its literal fields; what is filled in is not filled in again."""
-    return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), prompt)
 
 
 def solution(path: Path) -> str:

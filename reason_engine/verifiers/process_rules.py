@@ -24,7 +24,7 @@ import asyncio
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, Self
@@ -33,8 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import first_error
-from reason_engine.types import Passage, Path, Problem, Score
-from reason_engine.verifiers import aggregates, verifiers
+from reason_engine.types import Passage, Path, Problem, Score, aggregated
+from reason_engine.verifiers import verifiers
 from reason_engine.verifiers.arithmetic import LONGEST, Equation, Ledger, equations, numbers
 
 REFUTED = 0.1
@@ -83,12 +83,10 @@ class ProcessRules(BaseModel):
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
         """The aggregate over each path's steps; 0 for a path without any. `detail` names the weakest step."""
-        judged = await self._judge(problem, paths, call)
-        aggregate = aggregates[self.aggregate]
         scores: list[Score] = []
-        for steps in judged:
+        for steps in await self._judge(problem, paths, call):
             worst = min(steps, key=lambda step: step.value, default=None)
-            value = aggregate([step.value for step in steps]) if steps else 0.0
+            value = aggregated([step.value for step in steps], self.aggregate)
             scores.append(Score(value, "process-rules", worst.detail if worst else "no steps"))
         return scores
 
@@ -164,21 +162,16 @@ def steps_of(path: Path, end: str = "\n") -> list[Step]:
 def fault_of_form(text: str, found: Sequence[Equation], earlier: Collection[str], marker: str | None = None) -> str:
     """What is wrong with the form of a step; empty where nothing is. `earlier`: the steps before it."""
     line = " ".join(text.split())
-    if not line:
-        return "empty"
-    if len(text) > 2 * LONGEST:
-        return "overlong"
-    if line in earlier:
-        return "said before"
-    if not _balanced(line):
-        return "a bracket is open"
-    if any(equation.holds is None for equation in found) or _DANGLING.search(line):
-        return "an equation that does not parse"
-    if marker is not None and line.startswith(marker) and not line[len(marker) :].strip():
-        return "no answer after its mark"
-    if _LOOP.search(line):
-        return "a phrase again and again"
-    return ""
+    faults: dict[str, Callable[[], object]] = {
+        "empty": lambda: not line,
+        "overlong": lambda: len(text) > 2 * LONGEST,
+        "said before": lambda: line in earlier,
+        "a bracket is open": lambda: not _balanced(line),
+        "an equation that does not parse": lambda: any(e.holds is None for e in found) or _DANGLING.search(line),
+        "no answer after its mark": lambda: marker and line.startswith(marker) and not line[len(marker) :].strip(),
+        "a phrase again and again": lambda: _LOOP.search(line),
+    }
+    return next((fault for fault, stands in faults.items() if stands()), "")
 
 
 def support(text: str, passages: Sequence[Passage]) -> float:

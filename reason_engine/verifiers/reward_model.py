@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing, RequestError
-from reason_engine.types import Message, Path, Problem, Score, Scores
-from reason_engine.verifiers import aggregates, verifiers
+from reason_engine.types import Message, Path, Problem, Score, ScoreRequest, Scores, aggregated
+from reason_engine.verifiers import verifiers
 
 Aggregate = Literal["min", "product", "mean", "last"]
 
@@ -63,15 +63,17 @@ class RewardModel(BaseModel):
 
     async def _rate(self, problem: Problem, paths: Sequence[Path], call: Call, *, steps: bool = False) -> Scores:
         """One value a path, or one a step."""
-        prompts = [path.prompt for path in paths]
-        return await call.rate(
-            [path.text for path in paths],
-            task="token_reward" if steps else "reward",
-            model=self.model,
-            turns=(*problem.history, Message("user", problem.question)),
-            ends=[step_ends(path.text, self._step_end) for path in paths] if steps else (),
-            prompts=prompts if all(prompts) else (),  # none where one path was not asked of the served model
+        prompts = tuple(path.prompt for path in paths)
+        request = ScoreRequest(
+            "",
+            tuple(path.text for path in paths),
+            "token_reward" if steps else "reward",
+            self.model,
+            (*problem.history, Message("user", problem.question)),
+            tuple(step_ends(path.text, self._step_end) for path in paths) if steps else (),
+            prompts if all(prompts) else (),  # none where one path was not asked of the served model
         )
+        return await call.rate(request)
 
     def _score(self, value: float) -> Score:
         return Score(value, "reward-model", self.model or "")
@@ -83,9 +85,7 @@ class StepRewardModel(RewardModel):
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
         """The aggregate over each path's steps; 0 for a path without any."""
         rated = await self._rate(problem, paths, call, steps=True)
-        aggregate = aggregates[self.aggregate]
-        totals = [aggregate([squashed(v) for v in values]) if values else 0.0 for values in rated.values]
-        return [self._score(total) for total in totals]
+        return [self._score(aggregated([squashed(v) for v in values], self.aggregate)) for values in rated.values]
 
     async def score_steps(self, problem: Problem, path: Path, call: Call) -> list[Score]:
         """One score a step that is not empty."""
@@ -105,6 +105,4 @@ def step_ends(text: str, end: str) -> tuple[int, ...]:
 
 def squashed(value: float) -> float:
     """The logistic function; not a number stays so."""
-    if math.isnan(value):
-        return value
-    return 1 / (1 + math.exp(-value)) if value > -700 else 0.0
+    return 0.0 if value <= -700 else 1 / (1 + math.exp(-value))

@@ -14,10 +14,9 @@ from starlette.responses import Response
 
 from reason_engine.contracts import Capabilities
 from reason_engine.errors import CapabilityMissing
-from reason_engine.runtime.events import Event, to_json
-from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.solve import solve
+from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.runtime.stream_text import Piece
+from reason_engine.runtime.trace import Event, to_json
 from reason_engine.serving.api.errors import read_object
 from reason_engine.serving.api.messages import (
     finish_reason,

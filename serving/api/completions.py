@@ -18,10 +18,10 @@ from starlette.responses import Response
 
 from reason_engine.contracts import Engine
 from reason_engine.errors import CapabilityMissing, RequestError
-from reason_engine.runtime.collect import PartialPath
-from reason_engine.runtime.events import Event
-from reason_engine.runtime.outcome import Outcome
+from reason_engine.runtime.sampling import PartialPath
+from reason_engine.runtime.solve import Outcome
 from reason_engine.runtime.stream_text import Piece
+from reason_engine.runtime.trace import Event
 from reason_engine.serving.api.errors import as_list, invalid, read_object
 from reason_engine.serving.api.messages import total_usage, usage_object
 from reason_engine.serving.api.pipeline import ActiveRequest, Prepared, respond, sampling_of, text_outcome

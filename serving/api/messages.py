@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from reason_engine.runtime.outcome import Outcome, numbered_sources
+from reason_engine.runtime.solve import Outcome, numbered_sources
 from reason_engine.serving.api.errors import as_list, as_object, invalid
 from reason_engine.types import Message, Role, TokenLogprob, ToolCall, Usage
 

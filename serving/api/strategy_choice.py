@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from reason_engine.errors import UnknownModel
@@ -77,7 +78,7 @@ def choose_strategy(
         name, preset = _by_effort(wanted)
     else:
         name = default or "direct"
-    kind = strategies.get(name, param="reasoning.strategy")
+    kind = _strategy_class(name)
     if wanted and not preset and "effort" in kind.model_fields:
         preset = {"effort": wanted}
     for key in given:
@@ -86,6 +87,11 @@ def choose_strategy(
             del options[key]
     strategy = validated(kind, {**preset, **options}, prefix="reasoning", what=f"strategy {name!r}")
     return StrategyChoice(name, strategy, False if wanted == "none" else None, bool(given.get("exclude")))
+
+
+@cache
+def _strategy_class(name: str) -> type[Strategy]:
+    return strategies.get(name, param="reasoning.strategy")
 
 
 def _check_client_keys(given: Mapping[str, Any]) -> None:

@@ -19,9 +19,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from reason_engine.errors import first_error
-from reason_engine.runtime.events import Event
-from reason_engine.runtime.outcome import Outcome
+from reason_engine.runtime.solve import Outcome
 from reason_engine.runtime.stream_text import Piece
+from reason_engine.runtime.trace import Event
 from reason_engine.serving.api.errors import failure
 from reason_engine.serving.api.schema import StreamOptions
 

@@ -16,8 +16,8 @@ from typing import Any
 from reason_engine.contracts import Capabilities, Engine, Retriever
 from reason_engine.errors import EngineError, ReasonError, SetupError
 from reason_engine.knowledge.quoting import neutral
-from reason_engine.runtime.events import Event
 from reason_engine.runtime.stream_text import Piece
+from reason_engine.runtime.trace import Event
 from reason_engine.serving.guard.access import digest_of
 from reason_engine.serving.guard.output_filter import OnStop, OutputFilter
 from reason_engine.serving.guard.rules import (

@@ -16,10 +16,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from reason_engine.contracts import Engine
-from reason_engine.runtime.events import Delta, Event, to_json
-from reason_engine.runtime.outcome import Outcome
+from reason_engine.runtime.solve import Outcome
 from reason_engine.runtime.stream_text import Field, Piece
-from reason_engine.runtime.trace import Trace
+from reason_engine.runtime.trace import Delta, Event, Trace, to_json
 from reason_engine.serving.guard.rules import Matcher, comparable, find_violation, first_violation, strings
 from reason_engine.types import Answer
 

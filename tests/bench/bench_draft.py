@@ -26,9 +26,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from reason_engine.engines.drafting.suffix_automaton import SuffixAutomaton
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import bundled_model
+from reason_engine.engines.suffix_automaton import SuffixAutomaton
 from reason_engine.types import DraftBy, GenerateRequest, Message, Sampling
 from tests.bench._forced import VOCAB, Force, Text, forced, recorded, tokenizer
 from tests.bench._measure import machine, paired

@@ -14,8 +14,7 @@ from rich.console import Console
 from reason_engine.cli.chat import Chat, converse
 from reason_engine.cli.terminal.ask import AskOptions, Reply
 from reason_engine.errors import EngineError
-from reason_engine.runtime.events import Delta, Opened
-from reason_engine.runtime.trace import Trace
+from reason_engine.runtime.trace import Delta, Opened, Trace
 from reason_engine.types import Message
 
 

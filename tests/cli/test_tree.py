@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 
 from reason_engine.cli.terminal.tree import draw, printable, tree_of
-from reason_engine.runtime.events import Closed, Delta, Event, Opened, Proposed, Sampled, Scored, from_json, to_json
-from reason_engine.runtime.trace import Trace
+from reason_engine.runtime.trace import (
+    Closed,
+    Delta,
+    Event,
+    Opened,
+    Proposed,
+    Sampled,
+    Scored,
+    Trace,
+    from_json,
+    to_json,
+)
 
 EVENTS: list[Event] = [
     Opened(0, None, "tree"),

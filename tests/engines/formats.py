@@ -12,8 +12,7 @@ import pytest
 
 from reason_engine.contracts import Engine
 from reason_engine.profile import Profile
-from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.solve import solve
+from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies import strategies
 from reason_engine.types import Limits, Message, Problem, Sampling, Structured
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reason_engine.engines.chat.template import ChatFormat
+from reason_engine.engines.chat import ChatFormat
 from reason_engine.errors import ModelLoadError, RequestError
 from reason_engine.types import Message, ToolCall
 from tests.models import write_tokenizer

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from reason_engine.engines.drafting import sources
+from reason_engine.engines import draft_sources as sources
 from reason_engine.engines.embedded.drafting import MOST, Drafting
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.types import GenerateRequest, Structured

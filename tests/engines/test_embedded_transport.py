@@ -6,8 +6,8 @@ import pickle
 
 import pytest
 
+from reason_engine.engines.embedded.front import SampleStream
 from reason_engine.engines.embedded.messages import Delta, OutputBuffer, StepOutput, join
-from reason_engine.engines.embedded.transport import SampleStream
 from reason_engine.errors import RequestError
 from reason_engine.types import FinishReason, TokenLogprob
 

@@ -7,7 +7,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reason_engine.engines.drafting.suffix_automaton import Follower, Match, SuffixAutomaton
+from reason_engine.engines.draft_sources import Follower
+from reason_engine.engines.suffix_automaton import Match, SuffixAutomaton
 
 texts = st.lists(st.integers(0, 3), max_size=24)
 turns = st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 2), min_size=1, max_size=5)), max_size=12)

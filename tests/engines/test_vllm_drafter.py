@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reason_engine.engines.drafting import sources
+from reason_engine.engines import draft_sources as sources
 from reason_engine.engines.vllm.drafter import SamDrafter
 
 CONTEXT = 200

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reason_engine.data import STEPS
-from reason_engine.engines.chat.template import ChatFormat
+from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.open import bundled_model
 from reason_engine.knowledge import Library
 from reason_engine.knowledge.quoting import clean, fetch, fitting, neutral, quoted

@@ -15,11 +15,10 @@ from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import BudgetExhausted, ContextLengthExceeded, EngineError, RequestError, VerifierError
 from reason_engine.profile import Profile
 from reason_engine.runtime import verify as scoring
-from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.prompts import PromptCache
-from reason_engine.runtime.run import Run
+from reason_engine.runtime.run import Budget, PromptCache, Run
 from reason_engine.runtime.solve import ignore
+from reason_engine.runtime.trace import Opened
 from reason_engine.runtime.verify import NamedVerifier
 from reason_engine.types import Limits, Path, Problem, Sampling, Score
 
@@ -47,7 +46,7 @@ def context(judge: Judge, limits: Limits | None = None) -> Context:
         "run", engine, Problem("?"), Profile(), Budget(limits or Limits()), Sampling(), "test", 0, ignore,
         Equality(), PromptCache(engine),
     )  # fmt: skip
-    return Context(run, run.open(None, "test"), verifier=NamedVerifier("odd", Odd(judge)))  # pyright: ignore
+    return Context(run, run.open(Opened(0, None, "test")), verifier=NamedVerifier("odd", Odd(judge)))  # pyright: ignore
 
 
 async def fine(paths: Sequence[Path]) -> list[object]:

@@ -18,8 +18,8 @@ from reason_engine.errors import (
     UnknownName,
     VerifierError,
 )
-from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
+from reason_engine.runtime.run import Budget
 from reason_engine.runtime.solve import solve
 from reason_engine.runtime.verify import NamedVerifier
 from reason_engine.strategies import Strategy

@@ -6,11 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reason_engine.runtime.stream_text import Borders, Piece, Splitter, split
+from reason_engine.runtime.stream_text import Borders, Piece, Splitter
 
 STEPS = Borders(marker="Answer:")
 THINKS = Borders("<think>", "</think>")
 OPENED = Borders("<think>", "</think>", thinking=True)
+
+
+def split(text: str, borders: Borders) -> tuple[str | None, str, bool]:
+    """(reasoning or None, content, whether a stop string cut it) of a whole text."""
+    splitter = Splitter(borders)
+    pieces = splitter.feed(text) + splitter.finish()
+    reasoning = "".join(p.text for p in pieces if p.field == "reasoning")
+    return reasoning or None, "".join(p.text for p in pieces if p.field == "content"), splitter.stopped
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,7 @@ from reason_engine.errors import EngineDead
 from reason_engine.profile import Ask, Profile, write_profile
 from reason_engine.runtime.solve import solve_sync
 from reason_engine.strategies import strategies
-from reason_engine.types import Limits, ModelInfo, Problem
-
-
-class Beside(Scripted):
-    """A scripted engine whose weights lie in a folder."""
-
-    folder = ""
-
-    @property
-    def info(self) -> ModelInfo:
-        return replace(super().info, path=self.folder)
+from reason_engine.types import Limits, Problem
 
 
 def test_the_engine_is_started_and_closed() -> None:
@@ -35,8 +25,8 @@ def test_the_engine_is_started_and_closed() -> None:
 
 def test_the_profile_beside_the_weights_is_used(tmp_path: Path) -> None:
     write_profile(tmp_path, Profile(ask=Ask(steps="Slowly.")))
-    engine = Beside(lambda prompt, seed, index: "Answer: 7")
-    engine.folder = str(tmp_path)
+    engine = Scripted(lambda prompt, seed, index: "Answer: 7")
+    engine.info = replace(engine.info, path=str(tmp_path))
     solve_sync(strategies.get("chain-of-thought")(), Problem("3 + 4?"), engine)
     assert "3 + 4?\nSlowly." in str(engine.log[0].prompt)
     solve_sync(strategies.get("chain-of-thought")(), Problem("3 + 4?"), engine, profile=Profile())

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import json
 
-from reason_engine.runtime.events import Closed, Delta, Event, Opened, Proposed, Sampled, Scored, to_json
-from reason_engine.runtime.trace import Trace, TraceRing
+from reason_engine.runtime.trace import (
+    Closed,
+    Delta,
+    Event,
+    Opened,
+    Proposed,
+    Sampled,
+    Scored,
+    Trace,
+    TraceRing,
+    to_json,
+)
 
 EVENTS: list[Event] = [
     Opened(0, None, "vote"),

@@ -14,7 +14,7 @@ import regex
 
 from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
-from reason_engine.runtime.events import Closed, Opened, Proposed, Sampled, Scored
+from reason_engine.runtime.trace import Closed, Opened, Proposed, Sampled, Scored
 from reason_engine.serving.guard.access import digest_of
 from reason_engine.serving.guard.output_filter import OutputFilter
 from reason_engine.serving.guard.rules import Matcher

@@ -12,8 +12,7 @@ from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.policy import Case, Plan, Policy, Stage
 from reason_engine.profile import Profile
-from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.solve import solve
+from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies.auto import Auto
 from reason_engine.strategies.self_consistency import SelfConsistency
 from reason_engine.types import Limits, Problem, Structured

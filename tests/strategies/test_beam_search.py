@@ -10,8 +10,7 @@ from reason_engine.errors import RequestError, VerifierError
 from reason_engine.profile import Profile
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies.beam_search import BeamSearch
-from reason_engine.strategies.search.values import aggregated
-from reason_engine.types import Problem, Vote
+from reason_engine.types import Problem, Vote, aggregated
 from reason_engine.verifiers import verifiers
 from tests.strategies.story import PROFILE, QUESTION, RIGHT, WRONG, steps_judge, tell
 

@@ -9,8 +9,7 @@ from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing
 from reason_engine.profile import Profile
-from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.solve import solve
+from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies.budget_forcing import BudgetForcing
 from reason_engine.types import Limits, Problem, Sampling
 

@@ -10,8 +10,8 @@ import pytest
 
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import EngineError
-from reason_engine.runtime.events import Event
 from reason_engine.runtime.solve import solve
+from reason_engine.runtime.trace import Event
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.types import GenerateRequest, Limits
 from tests.strategies.puzzle import PROFILE, hope, play, player, problem

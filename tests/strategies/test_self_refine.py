@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from reason_engine.engines.scripted import Scripted
 from reason_engine.profile import Critique, Profile
-from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.solve import solve
+from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies.self_refine import SelfRefine
 from reason_engine.types import Limits, Problem
 from tests.strategies.puzzle import PROFILE, RIGHT

@@ -9,8 +9,7 @@ import pytest
 from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.profile import Profile
-from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.solve import solve
+from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies.beam_search import BeamSearch
 from reason_engine.strategies.tree_of_thoughts import TreeOfThoughts
 from reason_engine.types import Problem, Sampling, Structured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reason_engine.strategies.voting import Ballot, lead_probability, next_wave, settled
+from reason_engine.strategies.self_consistency import Ballot, lead_probability, next_wave, settled
 from reason_engine.types import Path, Vote
 
 

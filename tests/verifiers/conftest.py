@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from reason_engine.contracts import Call, Capabilities, Powers, Site, Verifier
 from reason_engine.profile import Profile
 from reason_engine.runtime.verify import verifier_of
-from reason_engine.types import Choice, Draw, Message, Passage, Path, Problem, Scores, TokenLogprob
+from reason_engine.types import Choice, Draw, Passage, Path, Problem, ScoreRequest, Scores, TokenLogprob
 
 
 class NoCall:
@@ -24,17 +23,7 @@ class NoCall:
     ) -> Choice:
         raise AssertionError("this verifier must not ask")
 
-    async def rate(
-        self,
-        inputs: Sequence[str],
-        *,
-        task: Literal["reward", "token_reward", "embed"] = "reward",
-        model: str | None = None,
-        stage: str = "rate",
-        turns: Sequence[Message] = (),
-        ends: Sequence[tuple[int, ...]] = (),
-        prompts: Sequence[str] = (),
-    ) -> Scores:
+    async def rate(self, request: ScoreRequest, stage: str = "rate") -> Scores:
         raise AssertionError("this verifier must not rate")
 
     @property

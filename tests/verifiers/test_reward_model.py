@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -15,7 +14,7 @@ from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing, RequestError, UnknownName
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies.best_of_n import BestOfN
-from reason_engine.types import Message, Problem, Scores
+from reason_engine.types import Message, Problem, ScoreRequest, Scores
 from reason_engine.verifiers.reward_model import RewardModel, squashed, step_ends
 from tests.verifiers.conftest import Build, NoCall, path
 
@@ -29,21 +28,11 @@ class Rated(NoCall):
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
 
-    async def rate(
-        self,
-        inputs: Sequence[str],
-        *,
-        task: Literal["reward", "token_reward", "embed"] = "reward",
-        model: str | None = None,
-        stage: str = "rate",
-        turns: Sequence[Message] = (),
-        ends: Sequence[tuple[int, ...]] = (),
-        prompts: Sequence[str] = (),
-    ) -> Scores:
-        self.asked.append((task, model, tuple(turns), tuple(ends), tuple(prompts)))
-        if task == "reward":
-            return Scores(tuple((float(len(text)),) for text in inputs))
-        return Scores(tuple(tuple(float(-end) for end in its) for its in ends))
+    async def rate(self, request: ScoreRequest, stage: str = "rate") -> Scores:
+        self.asked.append((request.task, request.model, request.turns, request.ends, request.prompts))
+        if request.task == "reward":
+            return Scores(tuple((float(len(text)),) for text in request.inputs))
+        return Scores(tuple(tuple(float(-end) for end in its) for its in request.ends))
 
 
 async def test_an_outcome_model(build: Build) -> None:

@@ -32,7 +32,7 @@ from reason_engine.engines.embedded.front import Embedded
 from reason_engine.recipes.arithmetic import Equation
 from reason_engine.recipes.units import UnitsTask as Units
 from reason_engine.recipes.words import WordProblems, word_problem
-from reason_engine.runtime.collect import collect
+from reason_engine.runtime.sampling import collect
 from reason_engine.types import GenerateRequest, Message, Sampling, ScoreRequest
 from reason_engine.verifiers.reward_model import squashed, step_ends
 

@@ -25,10 +25,9 @@ from reason_engine.errors import (
 )
 from reason_engine.evals.solvers import api_address
 from reason_engine.profile import FILE, Profile, read_profile
-from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.outcome import Outcome
-from reason_engine.runtime.solve import solve
+from reason_engine.runtime.run import Budget
+from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.settings import load_settings
 from reason_engine.strategies import Strategy, VerifierChoice, strategies
 from reason_engine.types import Answer, Draw, Limits, Path, Problem, Sampling

@@ -70,7 +70,9 @@ class ModelFolder:
         try:
             return cls(Path(snapshot_download(name, allow_patterns=DOWNLOADED)))
         except Exception as error:  # network, cache and hub errors share no base class
-            raise ModelLoadError(f"{name}: no such folder, and not to be had from the hub: {_line(error)}") from None
+            raise ModelLoadError(
+                f"{name}: no such folder, and not to be had from the hub: {first_line(error)}"
+            ) from None
 
     @property
     def is_checkpoint(self) -> bool:
@@ -145,7 +147,7 @@ class ModelFolder:
                     for name in file.keys():  # noqa: SIM118  (not a mapping)
                         yield name, file.get_tensor(name)
             except (SafetensorError, OSError, RuntimeError) as error:
-                raise ModelLoadError(f"{path}: {_line(error)}") from None
+                raise ModelLoadError(f"{path}: {first_line(error)}") from None
 
     @property
     def fingerprint(self) -> str:
@@ -263,7 +265,7 @@ def read_header(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise ModelLoadError(f"{path}: not found, though the index names it") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelLoadError(f"{path}: corrupt safetensors header: {_line(error)}") from None
+        raise ModelLoadError(f"{path}: corrupt safetensors header: {first_line(error)}") from None
     try:
         header.pop("__metadata__", None)
         end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
@@ -281,7 +283,7 @@ def read_json(path: Path, *, missing: Mapping[str, Any] | None = None) -> Mappin
     try:
         value = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise ModelLoadError(f"{path}: not JSON: {_line(error)}") from None
+        raise ModelLoadError(f"{path}: not JSON: {first_line(error)}") from None
     if not isinstance(value, dict):
         raise ModelLoadError(f"{path}: not a JSON object")
     return cast("dict[str, Any]", value)
@@ -294,7 +296,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise ModelLoadError(f"{path}: not found") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelLoadError(f"{path}: {_line(error)}") from None
+        raise ModelLoadError(f"{path}: {first_line(error)}") from None
 
 
 def _is_w8a8(quantization: Mapping[str, Any]) -> bool:
@@ -314,5 +316,6 @@ def _is_w8a8(quantization: Mapping[str, Any]) -> bool:
         return False
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Of an error's message; its class where it has none."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -68,7 +68,7 @@ class Sample:
             if self.finish is not None:
                 break
         accepted = min(taken, len(tokens) - 1)
-        return self._delta(shown, tokens[:taken], reported, accepted, drafted - accepted)
+        return self._delta(shown, tokens[:taken], reported, (accepted, drafted - accepted))
 
     def abort(self) -> Delta:
         """End it from outside; shows the text that was held back."""
@@ -106,12 +106,11 @@ class Sample:
         text: str,
         ids: Sequence[int] = (),
         logprobs: Sequence[TokenLogprob] = (),
-        accepted: int = 0,
-        rejected: int = 0,
+        drafts: tuple[int, int] = (0, 0),
     ) -> Delta:
         gained = (text, tuple(ids), tuple(logprobs), self.finish, self.stop_reason)
         counts, self.prompt_counts = self.prompt_counts, (0, 0)
-        return Delta(self.request.id, self.index, *gained, *counts, accepted, rejected)
+        return Delta(self.request.id, self.index, *gained, *counts, *drafts)
 
 
 class Batch:
@@ -141,14 +140,15 @@ class Batch:
         at, last = self.samples.index(sample), len(self.samples) - 1
         if at != last:
             moved = self.samples[at] = self.samples[last]
-            self.store.move(last, at, len(moved.ids) - 1)
+            length = len(moved.ids) - 1
+            self.store.data[:, at, :length] = self.store.data[:, last, :length]
         self.samples.pop()
         self.drafting -= sample.drafter is not None
         self._changed = True
 
     def save(self, sample: Sample) -> Tensor:
-        """A copy of its keys and values: all its tokens but the last."""
-        return self.store.save(self.samples.index(sample), len(sample.ids) - 1)
+        """A copy of its keys and values, (layers, length, 2 K, D): all its tokens but the last."""
+        return self.store.data[:, self.samples.index(sample), : len(sample.ids) - 1].clone()
 
     def step(self, adapters: AdapterLayers | None) -> Drawn:
         """One token for every sample, in the order of `samples`."""
@@ -268,14 +268,6 @@ class KeyValues:
         """Write one saved sequence, (layers, length, 2 K, D), to `count` rows from `first` on."""
         self.data[:, first : first + count, : saved.shape[1]] = saved.unsqueeze(1)
 
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy a row over another."""
-        self.data[:, target, :length] = self.data[:, source, :length]
-
-    def save(self, row: int, length: int) -> Tensor:
-        """A copy of a row's first cells, (layers, length, 2 K, D)."""
-        return self.data[:, row, :length].clone()
-
     def place(self, lengths: list[int]) -> None:
         """Row i holds `lengths[i]` cells; its next token goes into the one after them."""
         count = len(lengths)
@@ -311,8 +303,7 @@ class KeyValues:
         self._flat[layer].index_copy_(0, cells_N, kv_N2KD)
 
     def _new(self, rows: int, cells: int) -> Tensor:
-        s = self.shape
-        size = (s.layers, rows, cells, 2 * s.kv_heads, s.head_dim)
+        size = (self.shape.layers, rows, cells, 2 * self.shape.kv_heads, self.shape.head_dim)
         return torch.zeros(size, dtype=self.dtype, device=self.device)
 
 
@@ -329,9 +320,7 @@ class RaggedAttention:
         self.store, self.rows, self.width = store, len(lengths), max(counts)
         self.longest = max(length + count for length, count in zip(lengths, counts, strict=True))
         self.used = min(-(-self.longest // CELL_STEP) * CELL_STEP, store.cells)
-        places: list[int] = []
-        cells: list[int] = []
-        slots: list[int] = []
+        places, cells, slots = list[int](), list[int](), list[int]()
         for row, (length, count) in enumerate(zip(lengths, counts, strict=True)):
             places += range(length, length + count)
             cells += range(row * store.cells + length, row * store.cells + length + count)

@@ -21,26 +21,18 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from reason_engine.engines.drafting.sources import (
-    LENGTH_CLASSES,
-    AcceptanceRates,
-    Drafter,
-    IndexQueue,
-    SearchIndex,
-    length_class,
-)
-from reason_engine.engines.drafting.suffix_automaton import SuffixAutomaton
+from reason_engine.engines import draft_sources
+from reason_engine.engines.draft_sources import LENGTH_CLASSES, AcceptanceRates, IndexQueue, SearchIndex
 from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.engines.embedded.messages import DraftMethod, Generate
+from reason_engine.engines.suffix_automaton import SuffixAutomaton
 
-MOST = 32
-"""Tokens of one draft."""
-SHORTEST = 2
-"""Match below which nothing is drafted."""
-
+MOST, SHORTEST = 32, 2
+"""Tokens of one draft, and of the match below which nothing is drafted."""
 MARGIN = 1.15
 """What a check promises must be more than its price by that, since both are estimates."""
 RENEWAL = 16
@@ -48,13 +40,10 @@ RENEWAL = 16
 WINDOW, LOSS, PAUSE, LONGEST_PAUSE = 32, 0.01, 64, 512
 INDEX_SHARE, INDEX_SHARE_WON, FEWEST_INDEXED = 0.04, 0.2, 4
 """Of a step's time for the prompts, more where drafting has won some; and the fewest tokens at a time."""
-TOKEN_SECONDS = 6e-6
-"""What an automaton takes to grow by a token, about."""
-BEHIND = 64
-"""A drafter that has more than that to catch up with begins anew."""
-KEPT_SEARCHES, KEPT_TOKENS = 64, 200_000
-CORPUS_TOKENS = 200_000
-"""Of given texts; a token takes about half a kilobyte in an automaton."""
+TOKEN_SECONDS, BEHIND = 6e-6, 64
+"""What an automaton takes to grow by a token, about; a drafter that has more tokens to catch up with begins anew."""
+KEPT_SEARCHES, KEPT_TOKENS, CORPUS_TOKENS = 64, 200_000, 200_000
+"""The last of given texts; a token takes about half a kilobyte in an automaton."""
 
 
 def now(device: torch.device) -> float:
@@ -72,12 +61,14 @@ class SearchDrafting:
         self.renewed = -1
 
 
+@dataclass(slots=True)
 class RequestDrafting:
     """One request: its method, until its drafter failed."""
 
-    def __init__(self, request: Generate, method: DraftMethod, search: SearchDrafting) -> None:
-        self.request, self.method, self.search = request, method, search
-        self.failed = False
+    request: Generate
+    method: DraftMethod
+    search: SearchDrafting
+    failed: bool = False
 
 
 class SampleDrafter:
@@ -90,7 +81,7 @@ class SampleDrafter:
     ) -> None:
         self.request, self.limit = request, limit
         self._ids, self._prompt, self._matcher = ids, prompt, matcher
-        self._drafter: Drafter | None = None
+        self._drafter: draft_sources.Drafter | None = None
         self._fed = 0
         self.length_class = 0
         """Of the latest match."""
@@ -107,7 +98,7 @@ class SampleDrafter:
         length = drafter.find()
         if length < SHORTEST:
             return [], 0.0
-        self.length_class = length_class(length)
+        self.length_class = draft_sources.length_class(length)
         worth, promises = search.lengths[self.length_class]
         count = min(worth, length, MOST, min(self.limit, room) - len(ids) - 1)
         if count < 1:

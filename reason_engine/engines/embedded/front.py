@@ -17,27 +17,17 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import SecretStr
 
 from reason_engine.contracts import Capabilities, Health
-from reason_engine.engines import check_adapter, engines
-from reason_engine.engines.chat.template import ChatFormat, ChatTextMethods
+from reason_engine.engines import check_adapter, engines, reward_models
+from reason_engine.engines.chat import ChatFormat, ChatTextMethods
 from reason_engine.engines.checkpoint.adapter_files import read_adapter
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded import admission, messages
 from reason_engine.engines.embedded.admission import ScoreInputs
 from reason_engine.engines.embedded.messages import DraftMethod, FromWorker, Ready, StepOutput, WorkerConfig
 from reason_engine.engines.embedded.model.shape import read_shape
-from reason_engine.engines.embedded.transport import ProcessTransport, SampleStream, ThreadTransport, Transport
-from reason_engine.engines.reward_models import (
-    SERVED,
-    Endpoints,
-    RewardKind,
-    bundled_heads,
-    choose_embedder,
-    choose_reward,
-    is_url,
-    read_reward,
-)
-from reason_engine.errors import EngineDead, ReasonError
-from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ModelInfo, ScoreRequest, Scores
+from reason_engine.engines.embedded.transport import ProcessTransport, ThreadTransport, Transport
+from reason_engine.errors import EngineDead, ReasonError, RequestError
+from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ScoreRequest, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,20 +69,24 @@ class Embedded(ChatTextMethods):
         self._format = ChatFormat.load(folder)
         self._vocab = shape.vocab
         limit = min(context, shape.context) if context else shape.context
-        given = {**bundled_heads(folder), **(rewards or {})}
-        files = {name: read_reward(name, path) for name, path in given.items() if not is_url(path)}
+        given = {**reward_models.bundled_heads(folder), **(rewards or {})}
+        urls = {name: url for name, url in given.items() if reward_models.is_url(url)}
+        files = {name: reward_models.read_reward(name, path) for name, path in given.items() if name not in urls}
         self._score_inputs = ScoreInputs(files, self._format, limit, shape.vocab)
-        urls = {name: url for name, url in given.items() if is_url(url)}
-        self._endpoints = Endpoints(urls, keys=reward_keys)
+        self._endpoints = reward_models.Endpoints(urls, keys=reward_keys)
+        self._rewards: dict[str, reward_models.RewardKind] = {**self._score_inputs.kinds, **self._endpoints.kinds}
         self._config = WorkerConfig(
             str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
             rewards=tuple(files.values()), draft=draft,
         )  # fmt: skip
-        self._info = replace(
-            self._format.info(name or folder.resolve().name, limit),
-            path=str(folder),
-            fingerprint=f"embedded-{checkpoint.fingerprint}",
-        )
+        fingerprint = f"embedded-{checkpoint.fingerprint}"
+        self.info = self._format.info(name or folder.resolve().name, str(folder), limit, fingerprint)
+        embeds = (reward_models.SERVED, self.info.name, *self._endpoints.embeds)
+        self.caps = Capabilities(
+            logprobs=20, token_ids=True, continuation=True, choose=True, score=bool(self._rewards),
+            rewards=tuple(self._rewards.items()), embeds=embeds, adapters=True, structured=True,
+            drafting=("none", "sam", "ngram"), exact_budget=True, sample_abort=True,
+        )  # fmt: skip
         # A search asks for the same few options at each of its states.
         self._option_ids = lru_cache(256)(self._tokenize_option)
         self.chosen: Ready | None = None
@@ -107,27 +101,6 @@ class Embedded(ChatTextMethods):
         self._dead: EngineDead | None = None
         self._closing = False
         self._last = StepOutput([], [], [], 0, 0, 0)
-
-    @property
-    def caps(self) -> Capabilities:
-        return Capabilities(
-            logprobs=20,
-            token_ids=True,
-            continuation=True,
-            choose=True,
-            score=bool(self._rewards),
-            rewards=tuple(self._rewards.items()),
-            embeds=(SERVED, self._info.name, *self._endpoints.embeds),
-            adapters=True,
-            structured=True,
-            drafting=("none", "sam", "ngram"),
-            exact_budget=True,
-            sample_abort=True,
-        )
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._info
 
     async def start(self) -> None:
         """Load the model. Raises ModelLoadError, or EngineDead where the worker ends while it loads."""
@@ -153,7 +126,7 @@ class Embedded(ChatTextMethods):
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Stream chunks of all samples. Raises RequestError kinds before anything runs, EngineDead later."""
         ids = await admission.prompt_ids(self._format, request.prompt)
-        admission.check_prompt(ids, self._info.context, self._vocab)
+        admission.check_prompt(ids, self.info.context, self._vocab)
         admission.check(request, self._vocab, self.caps, self._streams)
         check_adapter(request.adapter, self._adapters)
         self._check_alive()
@@ -179,8 +152,9 @@ class Embedded(ChatTextMethods):
         ids = await admission.prompt_ids(self._format, request.prompt)
         options = tuple(map(self._option_ids, request.options))
         longest = max(map(len, options), default=0)
-        admission.check_prompt(ids, self._info.context - longest + 1, self._vocab)
-        admission.check_options(options)
+        admission.check_prompt(ids, self.info.context - longest + 1, self._vocab)
+        if not options or not all(options):
+            raise RequestError("options must be one or more texts that are not empty", param="options")
         check_adapter(request.adapter, self._adapters)
         made = await self._ask(messages.Choose(self._new_id("choice"), ids, options, request.adapter))
         assert isinstance(made, Choice)
@@ -194,18 +168,15 @@ class Embedded(ChatTextMethods):
 
         Raises RequestError kinds, EngineError."""
         if request.task == "embed":
-            remote = choose_embedder(request, self.caps.embeds) in self._endpoints.embeds
+            remote = reward_models.choose_embedder(request, self.caps.embeds) in self._endpoints.embeds
         else:
-            remote = bool(self._rewards) and choose_reward(request, self._rewards) in self._endpoints.kinds
+            known = self._rewards
+            remote = bool(known) and reward_models.choose_reward(request, known) in self._endpoints.kinds
         if remote:
             return await self._endpoints.score(request)
         made = await self._ask(await self._score_inputs.message(self._new_id("score"), request))
         assert isinstance(made, Scores)
         return made
-
-    @property
-    def _rewards(self) -> dict[str, RewardKind]:
-        return {**self._score_inputs.kinds, **self._endpoints.kinds}
 
     async def load_adapter(self, name: str, path: str) -> None:
         """Load an adapter's folder under a name; a loaded one of that name is replaced. Raises ModelLoadError."""
@@ -239,8 +210,8 @@ class Embedded(ChatTextMethods):
         copied = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         await self._ask(messages.ReplaceWeights(self._new_id("weights"), copied))
         self._replaced += 1
-        first = self._info.fingerprint.partition("+")[0]
-        self._info = replace(self._info, fingerprint=f"{first}+{self._replaced}")
+        first = self.info.fingerprint.partition("+")[0]
+        self.info = replace(self.info, fingerprint=f"{first}+{self._replaced}")
 
     async def _finish(self, request_id: str, stream: SampleStream) -> None:
         """Leave only when nothing of the request runs any more."""
@@ -310,3 +281,40 @@ class Embedded(ChatTextMethods):
             self._ready.set_exception(error)
         for identity in [*self._streams, *self._queries]:
             self._fail(identity, error)
+
+
+class SampleStream:
+    """The front's end of one request: open until each of its `n` samples has had its last delta, or it failed."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+        self._held: dict[int, list[messages.Delta]] = {}
+        self._changed = asyncio.Event()
+        self._error: Exception | None = None
+
+    def put(self, delta: messages.Delta) -> None:
+        self._held.setdefault(delta.index, []).append(delta)
+        if delta.finish is not None:
+            self.left -= 1
+        self._changed.set()
+
+    def fail(self, error: Exception) -> None:
+        self._error, self.left = error, 0
+        self._changed.set()
+
+    async def take(self) -> list[Chunk]:
+        """The chunks that have come, at least one. Raises the error that ended the stream, after what came before."""
+        await self._changed.wait()
+        self._changed.clear()
+        held, self._held = self._held, {}
+        if not held and self._error is not None:
+            raise self._error
+        if self._error is not None:
+            self._changed.set()
+        gained = (messages.join(deltas) for deltas in held.values())
+        return [Chunk(one.index, one.text, one.ids, len(one.ids), *one[4:]) for one in gained]
+
+    @property
+    def over(self) -> bool:
+        """Nothing is left to take."""
+        return self.left == 0 and not self._held and self._error is None

@@ -63,8 +63,7 @@ class Matcher:
 
     def ahead(self, tokens: list[int], vocab: int) -> list[NDArray[np.bool_]]:
         """What may come next, and after each of these tokens, which fit."""
-        there = self.copy()
-        masks = [there.allowed(vocab)]
+        there, masks = self.copy(), [self.allowed(vocab)]
         for token in tokens:
             there.take(token)
             masks.append(there.allowed(vocab))

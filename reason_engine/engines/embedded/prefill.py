@@ -10,6 +10,8 @@ import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
+from operator import eq
 
 import torch
 import torch.nn.functional as F
@@ -68,16 +70,10 @@ def advance(
             break
     tokens = [t for one, count in pieces for t in one.ids[one.done : one.done + count]]
     positions = [p for one, count in pieces for p in range(one.done, one.done + count)]
-    device = decoder.device
     if adapters is not None:
         adapters.select([one.adapter for one, count in pieces for _ in range(count)])
-    hidden = decoder.forward(
-        torch.tensor(tokens, device=device),
-        torch.tensor(positions, device=device),
-        _causal_attention(decoder, pieces),
-        max(positions) + 1,
-        adapters,
-    )
+    tokens_N, positions_N = torch.tensor([tokens, positions], device=decoder.device)
+    hidden = decoder.forward(tokens_N, positions_N, _causal_attention(decoder, pieces), max(positions) + 1, adapters)
     whole: list[tuple[Segment, Tensor]] = []
     end = 0
     for one, count in pieces:
@@ -95,17 +91,14 @@ def _causal_attention(decoder: Decoder, pieces: list[tuple[Segment, int]]) -> At
 
     def attend(layer: int, q_NQD: Tensor, kv_N2KD: Tensor) -> Tensor:
         """(N, Q D). Key heads stand as the batch, the queries that share one as its heads."""
-        out: list[Tensor] = []
-        at = 0
+        out, at = list[Tensor](), 0
         for (one, count), mask in zip(pieces, masks, strict=True):
             end = one.done + count
             kv = one.kv[layer, :end]
             kv[one.done :] = kv_N2KD[at : at + count]
             q = q_NQD[at : at + count].unflatten(1, (keys, -1)).permute(1, 2, 0, 3)
-            k, v = (
-                part.transpose(0, 1).unsqueeze(1).expand(-1, q.shape[1], -1, -1)
-                for part in (kv[:, :keys], kv[:, keys:])
-            )
+            both = kv.transpose(0, 1).unsqueeze(1).expand(-1, q.shape[1], -1, -1)
+            k, v = both[:keys], both[keys:]
             a = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None)
             out.append(a.permute(2, 0, 1, 3).reshape(count, -1))
             at += count
@@ -179,40 +172,30 @@ class PrefixCache:
         if best is None or best not in self._entries or best[0] != space:
             return None, 0
         self._entries.move_to_end(best)
-        shared = 0
-        for mine, theirs in zip(ids, best[1], strict=False):
-            if mine != theirs:
-                break
-            shared += 1
-        return self._entries[best], shared
+        return self._entries[best], sum(takewhile(bool, map(eq, ids, best[1])))
 
     def add(self, space: Hashable, ids: Sequence[int], kv: Tensor) -> None:
         """Keep the keys and values of these tokens, unless they are too large or too few."""
-        size = kv.numel() * kv.element_size()
-        if len(ids) < BLOCK or size > self.limit // 2:
+        if len(ids) < BLOCK or kv.nbytes > self.limit // 2:
             return
         key = (space, tuple(ids))
         if key in self._entries:
             self._entries.move_to_end(key)
             return
         self._entries[key] = kv
-        self.used += size
-        for chain in _chain(space, ids):
-            self._chains[chain] = key
+        self.used += kv.nbytes
+        self._chains.update(dict.fromkeys(_chain(space, ids), key))
         while self.used > self.limit:
-            self._drop(next(iter(self._entries)))
+            gone, freed = self._entries.popitem(last=False)
+            self.used -= freed.nbytes
+            for chain in _chain(*gone):
+                if self._chains.get(chain) == gone:
+                    del self._chains[chain]
 
     def clear(self) -> None:
         self._entries.clear()
         self._chains.clear()
         self.used = 0
-
-    def _drop(self, key: tuple[Hashable, tuple[int, ...]]) -> None:
-        kv = self._entries.pop(key)
-        self.used -= kv.numel() * kv.element_size()
-        for chain in _chain(*key):
-            if self._chains.get(chain) == key:
-                del self._chains[chain]
 
 
 def _chain(space: Hashable, ids: Sequence[int]) -> Iterator[int]:

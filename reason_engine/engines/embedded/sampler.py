@@ -33,11 +33,8 @@ from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.errors import EngineDead
 from reason_engine.types import Sampling
 
-WIDE_VOCAB = 16384
-"""Vocabulary above which sums are kept in double precision."""
-
-STEPS_AHEAD = 32
-"""Steps whose random numbers are worked out at once."""
+WIDE_VOCAB, STEPS_AHEAD = 16384, 32
+"""Vocabulary above which sums are kept in double precision; steps whose random numbers are worked out at once."""
 
 
 RawLogprob = tuple[float, list[tuple[int, float]]]

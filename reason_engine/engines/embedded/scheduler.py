@@ -10,7 +10,6 @@ import os
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -88,16 +87,8 @@ class Scheduler:
     def _reserved(self) -> int:
         return sum(len(group) for group, _ in self._reading.values() if isinstance(group, list))
 
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Raises ModelLoadError."""
-        self.adapters.load(name, path, self.decoder.weights, self._used_adapters)
-
-    def unload_adapter(self, name: str) -> None:
-        """Raises UnknownModel."""
-        self.adapters.unload(name, self._used_adapters)
-
     @property
-    def _used_adapters(self) -> set[int]:
+    def used_adapters(self) -> set[int]:
         """Adapter slots that open requests depend on."""
         samples = [*self.batch.samples, *(one for group in self._waiting for one in group)]
         return {one.adapter for one in (*samples, *self._reading, *self._choices)}
@@ -114,41 +105,29 @@ class Scheduler:
 
     def start(self, request: Generate, matcher: Matcher | None = None) -> None:
         """Queue a request. Raises UnknownModel for an adapter that is not loaded, ContextLengthExceeded."""
-        adapter, space = self.adapters.find(request.adapter)
-        prompt = self._prompt(adapter, request.ids)
-        sampling = request.sampling
+        adapter, space, prompt = self._prompt(request)
+        sampling, given = request.sampling, len(prompt)
         ends = frozenset(sampling.stop_token_ids)
         ends = ends if sampling.ignore_eos and matcher is None else ends | self.eos_ids
-        limit = min(self.context, len(prompt) + sampling.max_tokens)
-        drafting = self.drafting.open(request)
+        limit = min(self.context, given + sampling.max_tokens)
+        drafts = sampling.draft != "none" and (sampling.draft, self.drafting.method) != ("default", "none")
+        drafting = self.drafting.open(request) if drafts else None
         group: list[Sample] = []
         for index in range(request.n):
             ids, own = list(prompt), matcher.copy() if matcher is not None else None
+            text, stops = self.vocabulary.detokenizer(request.ids), StopFinder(sampling.stop, sampling.include_stop)
+            drafter = SampleDrafter(drafting, ids, given, limit, own) if drafting else None
             sample = Sample(
-                request,
-                index,
-                ids,
-                len(prompt),
-                limit,
-                ends,
-                self.vocabulary,
-                self.vocabulary.detokenizer(request.ids),
-                StopFinder(sampling.stop, sampling.include_stop),
-                matcher=own,
-                adapter=adapter,
-                space=space,
-                learned=len(prompt) - len(request.ids),
-                reports_prompt=index == 0,
-                drafter=SampleDrafter(drafting, ids, len(prompt), limit, own) if drafting else None,
-            )
+                request, index, ids, given, limit, ends, self.vocabulary, text, stops, own, adapter, space,
+                learned=given - len(request.ids), reports_prompt=index == 0, drafter=drafter,
+            )  # fmt: skip
             group.append(sample)
         before = next((i for i, w in enumerate(self._waiting) if w[0].request.priority > request.priority), None)
         self._waiting.insert(len(self._waiting) if before is None else before, group)
 
     def choose(self, request: Choose) -> None:
         """Queue a choice. Raises UnknownModel for an adapter that is not loaded, ContextLengthExceeded."""
-        adapter, space = self.adapters.find(request.adapter)
-        ids = self._prompt(adapter, request.ids)
+        adapter, space, ids = self._prompt(request)
         room_left(len(ids) + max(map(len, request.options)) - 1, self.context)
         self._choices.append(_PendingChoice(request, ids, len(ids) - len(request.ids), adapter, space))
 
@@ -187,18 +166,15 @@ class Scheduler:
     def _decode(self) -> None:
         """A token for every running sample; drafts are checked where some sample may draft and it pays."""
         batch, drafting, device = self.batch, self.drafting, self.decoder.device
-        samples = list(batch.samples)
-        if not batch.drafting:
-            drawn = batch.step(self.adapters.layers)
-            self._extend(samples, drawn.tokens, drawn.logprobs)
-            self._leave(samples)
-            return
-        drafters = [one.drafter for one in samples]
-        drafts = drafting.plan(drafters, batch.cells_allowed(self.cache_bytes, MOST))
-        begun = now(device)
+        samples, drafts, begun = list(batch.samples), None, 0.0
+        drafters = [one.drafter for one in samples] if batch.drafting else []
+        if drafters:
+            drafts = drafting.plan(drafters, batch.cells_allowed(self.cache_bytes, MOST))
+            begun = now(device)
         if drafts is None:
             drawn = batch.step(self.adapters.layers)
-            drafting.observe_plain(len(samples), now(device) - begun)
+            if drafters:
+                drafting.observe_plain(len(samples), now(device) - begun)
             self._extend(samples, drawn.tokens, drawn.logprobs)
         else:
             made = batch.check(drafts, self.adapters.layers)
@@ -238,16 +214,19 @@ class Scheduler:
 
     def _begin_reading(self, group: Waiting, ids: Sequence[int], adapter: int, space: Hashable) -> int:
         """How many tokens are to be read."""
-        known, shared = self.prefixes.find(space, ids)
-        segment = new_segment(self.decoder, ids, known, shared, adapter)
+        segment = new_segment(self.decoder, ids, *self.prefixes.find(space, ids), adapter)
         self._reading[segment] = (group, segment.done)
         return segment.left
 
-    def _prompt(self, adapter: int, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """The tokens of a prompt as the adapter reads it. Raises ContextLengthExceeded."""
-        given = (*self.adapters.learned(adapter), *ids)
-        room_left(len(given), self.context)
-        return given
+    def _prompt(self, request: Generate | Choose) -> tuple[int, Hashable, tuple[int, ...]]:
+        """The adapter's slot, the space of its prefixes and the prompt's tokens as it reads them. Raises UnknownModel,
+        ContextLengthExceeded."""
+        adapter, space, ids = 0, 0, request.ids
+        if request.adapter is not None:
+            adapter, space = self.adapters.find(request.adapter)
+            ids = (*self.adapters.learned(adapter), *ids)
+        room_left(len(ids), self.context)
+        return adapter, space, ids
 
     def _room(self, wanted: int, length: int) -> int:
         """How many more samples of that length may run now; always one where nothing else does."""

@@ -120,38 +120,27 @@ class _Pending:
 
 
 class TextScorer:
-    """Reads texts by heads, by the name None as vectors; first come first served."""
+    """Reads texts by heads, by the name None as vectors; first come first served, while any are `pending`."""
 
     def __init__(
-        self,
-        heads: Mapping[str, LinearHead | SideHead],
-        served: Decoder,
-        prefixes: PrefixCache,
-        output: OutputBuffer,
-        limit: int,
+        self, heads: Mapping[str | None, Head], prefixes: PrefixCache, output: OutputBuffer, limit: int
     ) -> None:
-        self.heads: Mapping[str | None, Head] = {**heads, None: MeanPooling(served)}
-        self.prefixes, self.output, self.limit = prefixes, output, limit
-        self._pending: deque[_Pending] = deque()
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._pending)
+        self.heads, self.prefixes, self.output, self.limit = heads, prefixes, output, limit
+        self.pending: deque[_Pending] = deque()
 
     def add(self, request: ScoreTexts) -> None:
         """Queue a request."""
         if not request.inputs:
-            self.output.add_result(request.id, Scores(()))
-            return
-        self._pending.append(_Pending(request, [None] * len(request.inputs)))
+            return self.output.add_result(request.id, Scores(()))
+        self.pending.append(_Pending(request, [None] * len(request.inputs)))
 
     def abort(self, request_id: str) -> None:
         """Forget a request that nobody waits for."""
-        self._pending = deque(one for one in self._pending if one.request.id != request_id)
+        self.pending = deque(one for one in self.pending if one.request.id != request_id)
 
     def step(self) -> None:
         """One pass."""
-        request, values = self._pending[0].request, self._pending[0].values
+        request, values = self.pending[0].request, self.pending[0].values
         head = self.heads[request.model]
         first, segments = values.index(None), list[Segment]()
         for number, ids in enumerate(request.inputs[first:], first):
@@ -164,7 +153,7 @@ class TextScorer:
         for number, one in enumerate(segments, first):
             values[number] = head.read(done[one], one.ids, request.places[number], request.begins[number])
         if None not in values:
-            self._pending.popleft()
+            self.pending.popleft()
             read = sum(map(len, request.inputs))
             self.output.add_result(request.id, Scores(tuple(v for v in values if v is not None), read))
 
@@ -173,9 +162,9 @@ class TextScorer:
         return new_segment(head.decoder, ids, known, shared, keep=keep)
 
 
-def load_heads(files: Sequence[RewardFile], served: Decoder) -> dict[str, LinearHead | SideHead]:
-    """Raises ModelLoadError naming the folder and what is wrong."""
-    return {file.name: _load(file, served) for file in files}
+def load_heads(files: Sequence[RewardFile], served: Decoder) -> dict[str | None, Head]:
+    """Of reward models by name; None: of embeddings. Raises ModelLoadError naming the folder and what is wrong."""
+    return {**{file.name: _load(file, served) for file in files}, None: MeanPooling(served)}
 
 
 def _load(file: RewardFile, served: Decoder) -> LinearHead | SideHead:

@@ -1,7 +1,4 @@
-"""How the front reaches its worker, a thread of this process or a process of its own, and what it holds of a request.
-
-Deltas of one sample are joined while nobody reads. Never loads torch.
-"""
+"""How the front reaches its worker: a thread of this process, or a process of its own. Never loads torch."""
 
 from __future__ import annotations
 
@@ -15,10 +12,9 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Protocol
 
-from reason_engine.engines.embedded.messages import Delta, FromWorker, Inbox, Stop, ToWorker, WorkerConfig, frame, join
-from reason_engine.types import Chunk
+from reason_engine.engines.embedded.messages import FromWorker, Inbox, Stop, ToWorker, WorkerConfig, frame
 
 Receive = Callable[[FromWorker | None], None]
 """Called in the front's event loop; None once the worker has ended."""
@@ -76,24 +72,21 @@ class ProcessTransport:
     async def open(self, config: WorkerConfig, receive: Receive) -> None:
         home = str(Path(__file__).resolve().parents[3])
         paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "reason_engine.engines.embedded.worker",
-            stdin=PIPE,
-            stdout=PIPE,
-            env={"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-        self._write(config)
+        environment = {"GOMP_SPINCOUNT": "10000", **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        command = (sys.executable, "-m", "reason_engine.engines.embedded.worker")
+        self._process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment)
+        self.send(config)
         self._reader = asyncio.create_task(self._read(self._process, receive))
 
-    def send(self, message: ToWorker) -> None:
-        self._write(message)
+    def send(self, message: ToWorker | WorkerConfig) -> None:
+        stream = self._process.stdin if self._process else None
+        if stream is not None and not stream.is_closing():
+            stream.write(frame(message))
 
     async def close(self) -> None:
         if self._process is None:
             return
-        self._write(Stop())
+        self.send(Stop())
         try:
             async with asyncio.timeout(5):
                 await self._process.wait()
@@ -103,11 +96,6 @@ class ProcessTransport:
         if self._reader is not None:
             await self._reader
 
-    def _write(self, message: object) -> None:
-        stream = self._process.stdin if self._process else None
-        if stream is not None and not stream.is_closing():
-            stream.write(frame(message))
-
     async def _read(self, process: Process, receive: Receive) -> None:
         assert process.stdout is not None
         try:
@@ -116,43 +104,3 @@ class ProcessTransport:
                 receive(pickle.loads(await process.stdout.readexactly(size)))
         except (asyncio.IncompleteReadError, ConnectionError):
             receive(None)
-
-
-class SampleStream:
-    """The front's end of one request: open until each of its `n` samples has had its last delta, or it failed."""
-
-    def __init__(self, n: int) -> None:
-        self.left = n
-        self._held: dict[int, list[Delta]] = {}
-        self._changed = asyncio.Event()
-        self._error: Exception | None = None
-
-    def put(self, delta: Delta) -> None:
-        self._held.setdefault(delta.index, []).append(delta)
-        if delta.finish is not None:
-            self.left -= 1
-        self._changed.set()
-
-    def fail(self, error: Exception) -> None:
-        self._error, self.left = error, 0
-        self._changed.set()
-
-    async def take(self) -> list[Chunk]:
-        """The chunks that have come, at least one. Raises the error that ended the stream, after what came before."""
-        await self._changed.wait()
-        self._changed.clear()
-        held, self._held = self._held, {}
-        if not held and self._error is not None:
-            raise self._error
-        if self._error is not None:
-            self._changed.set()
-        return [_chunk(*join(deltas)) for deltas in held.values()]
-
-    @property
-    def over(self) -> bool:
-        """Nothing is left to take."""
-        return self.left == 0 and not self._held and self._error is None
-
-
-def _chunk(_: str, index: int, text: str, ids: tuple[int, ...], *others: Any) -> Chunk:
-    return Chunk(index, text, ids, len(ids), *others)

@@ -17,18 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from reason_engine.engines.chat.template import ChatFormat
+from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.embedded import messages
 from reason_engine.engines.embedded.grammar import Grammars, Matcher
-from reason_engine.engines.embedded.messages import (
-    FromWorker,
-    Generate,
-    Inbox,
-    OutputBuffer,
-    ToWorker,
-    WorkerConfig,
-    frame,
-)
+from reason_engine.engines.embedded.messages import FromWorker, Generate, Inbox, WorkerConfig
 from reason_engine.engines.text import Vocabulary
 from reason_engine.errors import ReasonError, RequestError
 
@@ -66,12 +58,11 @@ class Worker:
         config, folder = self.config, Path(self.config.path)
         chat = ChatFormat.load(folder)
         decoder = load_decoder(folder, dtype=config.dtype, device=config.device, threads=config.threads)
-        self.output = OutputBuffer(self.send, config.coalesce_seconds)
+        self.output = messages.OutputBuffer(self.send, config.coalesce_seconds)
         self.scheduler = Scheduler(decoder, Vocabulary(chat.tokenizer), chat.eos_ids, self.output, config)
         self.grammars = Grammars(chat.tokenizer, decoder.shape.vocab, chat.eos_ids)
-        heads = load_heads(config.rewards, decoder)
-        limit = self.scheduler.prefill_tokens
-        self.scorer = TextScorer(heads, decoder, self.scheduler.prefixes, self.output, limit)
+        heads, limit = load_heads(config.rewards, decoder), self.scheduler.prefill_tokens
+        self.scorer = TextScorer(heads, self.scheduler.prefixes, self.output, limit)
         self._compiling: dict[str, list[int]] = {}
         """Requests whose constraint is being compiled, with the samples that were aborted meanwhile."""
         self._indexing: list[str] = []
@@ -90,7 +81,7 @@ class Worker:
                 self._handle(message)
                 if not self._busy:
                     self._flush()
-            if self.scorer.busy:
+            if self.scorer.pending:
                 self.scorer.step()
             if self.scheduler.busy:
                 self.scheduler.step()
@@ -110,13 +101,13 @@ class Worker:
 
     @property
     def _busy(self) -> bool:
-        return self.scheduler.busy or self.scorer.busy
+        return bool(self.scorer.pending) or self.scheduler.busy
 
     def _flush(self) -> None:
         scheduler, failures = self.scheduler, self.scheduler.drafting.failures
         self.output.flush(scheduler.running, scheduler.waiting, now=not self._busy, draft_failures=failures)
 
-    def _handle(self, message: ToWorker | Callable[[], None]) -> None:
+    def _handle(self, message: Generate | messages.Query | messages.Abort | Callable[[], None]) -> None:
         if callable(message):
             return message()
         try:
@@ -133,10 +124,11 @@ class Worker:
                 case messages.Abort():
                     self._abort(message.id, message.index)
                 case messages.LoadAdapter():
-                    self.scheduler.load_adapter(message.name, Path(message.path))
+                    used, weights = self.scheduler.used_adapters, self.scheduler.decoder.weights
+                    self.scheduler.adapters.load(message.name, Path(message.path), weights, used)
                     self.output.add_result(message.id)
                 case messages.UnloadAdapter():
-                    self.scheduler.unload_adapter(message.name)
+                    self.scheduler.adapters.unload(message.name, self.scheduler.used_adapters)
                     self.output.add_result(message.id)
                 case messages.ReplaceWeights():
                     if self._busy or self._compiling:
@@ -146,10 +138,8 @@ class Worker:
                 case messages.DraftFrom():
                     self.scheduler.drafting.draft_from(message.texts)
                     self._indexing.append(message.id)
-                case messages.Stop():
-                    pass
         except ReasonError as error:
-            self.output.add_error("" if isinstance(message, messages.Stop) else message.id, error)
+            self.output.add_error(message.id, error)
 
     def _abort(self, request_id: str, index: int | None) -> None:
         if request_id in self._compiling and index is not None:
@@ -172,14 +162,10 @@ class Worker:
                 made = error
             self.inbox.put(lambda: self._compiled(request, made))
 
-        def late() -> None:
-            limit = self.config.compile_seconds
-            error = RequestError(
-                f"the constraint took more than {limit:g} s to compile", param="response_format", code="invalid_schema"
-            )
-            self.inbox.put(lambda: self._compiled(request, error))
-
-        timer = threading.Timer(self.config.compile_seconds, late)
+        limit = self.config.compile_seconds
+        message = f"the constraint took more than {limit:g} s to compile"
+        late = RequestError(message, param="response_format", code="invalid_schema")
+        timer = threading.Timer(limit, self.inbox.put, [lambda: self._compiled(request, late)])
         timer.daemon = True
         timer.start()
         threading.Thread(target=lambda: (work(), timer.cancel()), daemon=True).start()
@@ -222,7 +208,7 @@ def main() -> None:
 
     def send(message: FromWorker) -> None:
         try:
-            writing.write(frame(message))
+            writing.write(messages.frame(message))
             writing.flush()
         except OSError:
             os._exit(0)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from reason_engine.contracts import Capabilities, Health, Parsed
 from reason_engine.engines import check_counts, engines
-from reason_engine.engines.chat.template import ChatFormat
+from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.openai.request import Conversation, Dialect, body, encode, lacks
 from reason_engine.engines.openai.response import THINK_END, THINK_START, ResponseReader, mapped_error, parse
 from reason_engine.engines.reward_models import Endpoints
@@ -97,28 +97,16 @@ class OpenAIEngine:
     @property
     def caps(self) -> Capabilities:
         exact = self._dialect == "vllm" and self._format is not None
+        served, logprobs = self._rewards, self.config.logprobs
         return Capabilities(
-            logprobs=self.config.logprobs,
-            token_ids=exact,
-            continuation=exact,
-            choose=self.config.logprobs > 0,
-            score=bool(self._rewards.kinds),
-            rewards=tuple(self._rewards.kinds.items()),
-            embeds=self._rewards.embeds,
-            structured=True,
-            drafting=("none",),
-        )
+            logprobs=logprobs, token_ids=exact, continuation=exact, choose=logprobs > 0, score=bool(served.kinds),
+            rewards=tuple(served.kinds.items()), embeds=served.embeds, structured=True, drafting=("none",),
+        )  # fmt: skip
 
     @property
     def info(self) -> ModelInfo:
-        return ModelInfo(
-            self._model,
-            self.config.base_url,
-            self._context,
-            thinks=self._format.thinks if self._format else False,
-            fingerprint=f"openai:{self._model}",
-            specials=self._format.specials if self._format else (),
-        )
+        make = self._format.info if self._format else ModelInfo
+        return make(self._model, self.config.base_url, self._context, fingerprint=f"openai:{self._model}")
 
     async def start(self) -> None:
         """Connect and read the model list. Raises EngineDead, EngineError, or UnknownModel for a name not listed."""
@@ -202,13 +190,9 @@ class OpenAIEngine:
             raise lacks("the endpoint was asked for logprobs and sent none")
         shares = option_shares(request.options, {token: logprob for _, token, logprob in top})
         mass = sum(shares)
-        return Choice(
-            tuple(share / mass if mass else 1 / len(shares) for share in shares),
-            min(1.0, mass),
-            sum(chunk.prompt_tokens for chunk in chunks),
-            sum(chunk.cached_tokens for chunk in chunks),
-            sum(chunk.token_count for chunk in chunks),
-        )
+        probabilities = tuple(share / mass if mass else 1 / len(shares) for share in shares)
+        counts = zip(*((one.prompt_tokens, one.cached_tokens, one.token_count) for one in chunks), strict=True)
+        return Choice(probabilities, min(1.0, mass), *map(sum, counts))
 
     async def score(self, request: ScoreRequest) -> Scores:
         """By an endpoint of its own: a generating one has no head that scores. Raises RequestError kinds."""

@@ -128,19 +128,13 @@ def _beyond_openai(sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
     """Fields of vLLM's own, all sent, since its defaults come from the model's generation_config. Elsewhere none may
     differ from its neutral value."""
     _require(sampling.draft in ("default", "none"), f"draft={sampling.draft!r}")
+    names = ("top_k", "min_p", "repetition_penalty", "ignore_eos", "stop_token_ids", "include_stop")
+    fields, neutral = {name: getattr(sampling, name) for name in names}, Sampling()
     if dialect == "vllm":
-        return {
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p,
-            "repetition_penalty": sampling.repetition_penalty,
-            "ignore_eos": sampling.ignore_eos,
-            "stop_token_ids": list(sampling.stop_token_ids),
-            "include_stop_str_in_output": sampling.include_stop,
-            "return_token_ids": True,
-        }
-    neutral = Sampling()
-    for name in ("top_k", "min_p", "repetition_penalty", "ignore_eos", "stop_token_ids", "include_stop"):
-        _require(getattr(sampling, name) == getattr(neutral, name), name)
+        fields |= {"stop_token_ids": list(sampling.stop_token_ids), "return_token_ids": True}
+        return fields | {"include_stop_str_in_output": fields.pop("include_stop")}
+    for name, value in fields.items():
+        _require(value == getattr(neutral, name), name)
     return {}
 
 
@@ -159,13 +153,9 @@ def _fields(turn: Message, dialect: Dialect) -> dict[str, Any]:
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in turn.tool_calls
         ]
-    if turn.tool_call_id:
-        fields["tool_call_id"] = turn.tool_call_id
-    if turn.name:
-        fields["name"] = turn.name
-    if turn.reasoning and dialect == "vllm":
-        fields["reasoning"] = turn.reasoning
-    return fields
+    reasoning = turn.reasoning if dialect == "vllm" else None
+    others = {"tool_call_id": turn.tool_call_id, "name": turn.name, "reasoning": reasoning}
+    return fields | {name: value for name, value in others.items() if value}
 
 
 def _message(turn: Mapping[str, Any]) -> Message:

@@ -16,28 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from reason_engine import errors
 from reason_engine.contracts import Parsed
-from reason_engine.errors import (
-    ContextLengthExceeded,
-    EngineBusy,
-    EngineDead,
-    EngineError,
-    ReasonError,
-    RequestError,
-    UnknownModel,
-)
 from reason_engine.types import Chunk, FinishReason, TokenLogprob, ToolCall
 
 THINK_START, THINK_END = "<think>", "</think>"
 TOOL_START, TOOL_END = "<tool_call>", "</tool_call>"
-_FINISH: Mapping[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "abort": "abort",
-}
+_SAME: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "abort")
+_FINISH: Mapping[str, FinishReason] = {**{reason: reason for reason in _SAME}, "function_call": "tool_calls"}
 
 
 @dataclass(slots=True)
@@ -85,7 +71,7 @@ class ResponseReader:
         """The held finishing chunks, corrected by the usage. Raises EngineError where a sample never finished."""
         held = {index: sample.held for index, sample in sorted(self._samples.items()) if sample.held}
         if not held or len(held) < len(self._samples):
-            raise EngineError("the endpoint ended the stream before the answer was finished")
+            raise errors.EngineError("the endpoint ended the stream before the answer was finished")
         total = self._usage.get("completion_tokens") or 0
         missing = max(0, total - sum(sample.tokens for sample in self._samples.values()))
         chunks: list[Chunk] = []
@@ -110,15 +96,8 @@ class ResponseReader:
         count = len(token_ids) or len(logprobs) or (1 if text and reason is None else 0)
         if self.counted and usage:
             count = max(0, usage["completion_tokens"] - sample.tokens)
-        return Chunk(
-            index=self.first + index,
-            text=text,
-            token_ids=token_ids,
-            token_count=count,
-            logprobs=logprobs,
-            finish_reason=None if reason is None else _FINISH.get(reason, "stop"),
-            stop_reason=choice.get("stop_reason"),
-        )
+        finish = None if reason is None else _FINISH.get(reason, "stop")
+        return Chunk(self.first + index, text, token_ids, count, logprobs, finish, choice.get("stop_reason"))
 
     def _with_prompt(self, chunk: Chunk) -> Chunk:
         """With the prompt's counts, the first time."""
@@ -158,26 +137,26 @@ def mapped_error(error: Exception) -> Exception:
     import openai
 
     match error:
-        case ReasonError():
+        case errors.ReasonError():
             return error
         case openai.APITimeoutError():
-            return EngineError("the endpoint did not answer in time")
+            return errors.EngineError("the endpoint did not answer in time")
         case openai.APIConnectionError():
-            return EngineDead(f"the endpoint cannot be reached: {error.__cause__ or error}")
+            return errors.EngineDead(f"the endpoint cannot be reached: {error.__cause__ or error}")
         case openai.RateLimitError():
-            return EngineBusy(f"the endpoint is at its capacity: {error.message}")
+            return errors.EngineBusy(f"the endpoint is at its capacity: {error.message}")
         case openai.NotFoundError():
-            return UnknownModel(error.message, param="model", code="model_not_found")
+            return errors.UnknownModel(error.message, param="model", code="model_not_found")
         case openai.APIStatusError(status_code=status) if status in (400, 413, 422):
             if _is_context(error):
-                return ContextLengthExceeded(error.message, param="messages", code="context_length_exceeded")
-            return RequestError(error.message, param=error.param, code=error.code or "invalid_request")
+                return errors.ContextLengthExceeded(error.message, param="messages", code="context_length_exceeded")
+            return errors.RequestError(error.message, param=error.param, code=error.code or "invalid_request")
         case openai.APIStatusError(status_code=401 | 403):
-            return EngineError(f"the endpoint refused the key: {error.message}")
+            return errors.EngineError(f"the endpoint refused the key: {error.message}")
         case openai.APIStatusError(status_code=503):
-            return EngineBusy(f"the endpoint is not ready: {error.message}")
+            return errors.EngineBusy(f"the endpoint is not ready: {error.message}")
         case openai.APIError():
-            return EngineError(f"the endpoint failed: {error.message}")
+            return errors.EngineError(f"the endpoint failed: {error.message}")
         case _:
             return error
 

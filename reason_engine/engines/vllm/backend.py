@@ -145,10 +145,7 @@ class ThreadBackend:
         for id in tuple(self._streams):
             await self.abort(id)
 
-        def stop() -> None:
-            self._closing = True
-
-        await self._call(stop)
+        await self._call(lambda: setattr(self, "_closing", True))
 
     async def _call(self, function: Callable[[], R]) -> R:
         """Call it on the engine's thread, between two steps. Raises EngineDead where there are no more steps."""

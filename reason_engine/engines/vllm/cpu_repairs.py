@@ -27,7 +27,6 @@ def repair_drafting() -> None:
     import torch
 
     sampler = vllm_module("v1.sample.ops.topk_topp_sampler")
-    checker = vllm_module("v1.sample.rejection_sampler")
     top_k = sampler.apply_top_k_only
     if top_k.__module__ == __name__:
         return
@@ -40,14 +39,13 @@ def repair_drafting() -> None:
         return torch.where(x_B == replace_from, replace_to, x_B).to(x_B.dtype).repeat_interleave(counts)
 
     sampler.apply_top_k_only = top_k_if_any
-    checker.expand_batch_to_tokens = repeated
+    vllm_module("v1.sample.rejection_sampler").expand_batch_to_tokens = repeated
 
 
 def mask_base_rows() -> None:
     """Replace both shrink kernels, before the engine is built.
 
-    Raises ImportError or AttributeError where this vLLM has other kernels: then it has to be checked whether they need
-    the repair.
+    Raises ImportError or AttributeError where this vLLM has other kernels: it is to be checked if they need the repair.
     """
     import torch
 
@@ -61,11 +59,9 @@ def mask_base_rows() -> None:
         rows = slots_B.shape[0]
         out_BR[:rows].masked_fill_((slots_B < 0).unsqueeze(1), 0)
 
-    def shrink_runs(
-        x_BI: Any, weights: Any, out_BR: Any, starts_S: Any, lengths_S: Any, slots_S: Any, *rest: Any
-    ) -> None:
-        scale = rest[-1]  # after the number of runs, the longest of them and the number of tokens
-        shrink_rows(x_BI, weights, out_BR, torch.repeat_interleave(slots_S, lengths_S), scale)
+    def shrink_runs(x_BI: Any, weights: Any, out_BR: Any, _: Any, lengths_S: Any, slots_S: Any, *rest: Any) -> None:
+        # The scale comes last, after the number of runs, the longest of them and the number of tokens.
+        shrink_rows(x_BI, weights, out_BR, torch.repeat_interleave(slots_S, lengths_S), rest[-1])
 
     punica_cpu.bgmv_shrink = shrink_rows
     punica_cpu.sgmv_shrink = shrink_runs
@@ -80,16 +76,11 @@ def replace_quantised_products() -> bool:
     if torch.cpu._is_avx512_supported():
         return False
     _replace_int4(vllm_module(KERNELS + "mixed_precision.cpu").CPUWNA16LinearKernel)
+    precisions = [torch.half, torch.bfloat16, torch.float32]
     for module, name in (("auto_gptq", "AutoGPTQConfig"), ("auto_awq", "AutoAWQConfig")):
         config = getattr(vllm_module(f"model_executor.layers.quantization.{module}"), name)
-        config.get_supported_act_dtypes = classmethod(_any_precision)
+        config.get_supported_act_dtypes = staticmethod(precisions.copy)
     return True
-
-
-def _any_precision(_: Any) -> list[Any]:
-    import torch
-
-    return [torch.half, torch.bfloat16, torch.float32]
 
 
 def _replace_int8(kernel: Any) -> None:
@@ -97,9 +88,7 @@ def _replace_int8(kernel: Any) -> None:
 
     from reason_engine.engines.embedded.model.quantised import Int8
 
-    plain, multiply = kernel.process_weights_after_loading, kernel.apply_weights
-    if plain.__module__ == __name__:
-        return
+    plain = kernel.process_weights_after_loading
 
     def load(self: Any, layer: Any) -> None:
         name, scale_name = self.layer_param_names[:2]
@@ -109,26 +98,17 @@ def _replace_int8(kernel: Any) -> None:
         half_only = torch.cpu._is_amx_tile_supported() and torch.get_default_dtype() == torch.float32
         able = torch.cpu._is_vnni_supported() and not half_only
         if able or not symmetric or scale.numel() != weight_OI.shape[0]:
-            plain(self, layer)
-            return
+            return plain(self, layer)
         layer.product = Int8(weight_OI.data, scale.data.flatten().float()).product
         setattr(layer, name, None)
 
-    def apply(self: Any, layer: Any, x: Any, bias: Any = None) -> Any:
-        if "product" not in vars(layer):
-            return multiply(self, layer, x, bias)
-        return _applied(layer.product, x, bias)
-
-    kernel.process_weights_after_loading, kernel.apply_weights = load, apply
+    _replace(kernel, load)
 
 
 def _replace_int4(kernel: Any) -> None:
     import torch
 
     from reason_engine.engines.embedded.model.quantised import Codes, eight_codes, pack
-
-    if kernel.apply_weights.__module__ == __name__:
-        return
 
     def load(self: Any, layer: Any) -> None:
         packed, scale, zero = self._get_weight_params(layer)
@@ -142,15 +122,19 @@ def _replace_int4(kernel: Any) -> None:
         layer.product = pack([codes], torch.device("cpu")).product
         setattr(layer, self.w_q_name, None)
 
+    _replace(kernel, load)
+
+
+def _replace(kernel: Any, load: Any) -> None:
+    """Load by this function; a layer is multiplied by the `product` that it made, else as before."""
+    multiply = kernel.apply_weights
+    if multiply.__module__ == __name__:
+        return
+
     def apply(self: Any, layer: Any, x: Any, bias: Any = None) -> Any:
-        return _applied(layer.product, x, bias)
+        if "product" not in vars(layer):
+            return multiply(self, layer, x, bias)
+        out_NO = layer.product(x.reshape(-1, x.shape[-1]))
+        return (out_NO if bias is None else out_NO + bias).reshape(*x.shape[:-1], -1)
 
     kernel.process_weights_after_loading, kernel.apply_weights = load, apply
-
-
-def _applied(product: Any, x: Any, bias: Any) -> Any:
-    rows_NI = x.reshape(-1, x.shape[-1])
-    out_NO = product(rows_NI)
-    if bias is not None:
-        out_NO = out_NO + bias
-    return out_NO.reshape(*x.shape[:-1], -1)

@@ -1,6 +1,6 @@
 """The suffix automaton as a drafter of vLLM's (`method: custom_class`, runner V1): what `--draft sam` loads there.
 
-SAM-Decoding, arXiv:2411.10666; the sources are those of the embedded engine (`drafting.sources`), without given texts.
+SAM-Decoding, arXiv:2411.10666; the sources are those of the embedded engine (`draft_sources`), without given texts.
 vLLM checks the drafts and names no requests, and rows move: a row is known by the end of its text before this step's
 tokens, and rows with the same prompt are samples of one search. Which of two equal texts is whose makes no difference.
 vLLM's own timing is not visible here, so a token is drafted while its chance to be right, as measured, is at least
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reason_engine.engines.drafting.sources import AcceptanceRates, Sam, SearchIndex, length_class
+from reason_engine.engines.draft_sources import AcceptanceRates, Sam, SearchIndex, length_class
 from reason_engine.engines.vllm.cpu_repairs import repair_drafting
 
 log = logging.getLogger("reason_engine.engines.vllm")

@@ -21,26 +21,14 @@ from pydantic import SecretStr
 
 from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import check_adapter, check_counts, engines, room_left
-from reason_engine.engines.chat.template import ChatFormat, ChatTextMethods
+from reason_engine.engines.chat import ChatFormat, ChatTextMethods
 from reason_engine.engines.checkpoint.adapter_files import check_fits, only_lora, read_adapter
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.reward_models import Endpoints
 from reason_engine.engines.text import Vocabulary, token_ids_of
-from reason_engine.engines.vllm import cpu_repairs
+from reason_engine.engines.vllm import cpu_repairs, translation
 from reason_engine.engines.vllm.backend import Backend, ProcessBackend, ThreadBackend
-from reason_engine.engines.vllm.translation import (
-    VllmConfig,
-    chunk_of,
-    engine_arguments,
-    load_error,
-    mapped_error,
-    option_params,
-    prepare_process,
-    require_vllm,
-    runs_inprocess,
-    sampling_params,
-    vllm_module,
-)
+from reason_engine.engines.vllm.translation import VllmConfig, load_error
 from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, ModelLoadError, ReasonError, RequestError
 from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ModelInfo, ScoreRequest, Scores
 
@@ -60,51 +48,35 @@ class VllmEngine(ChatTextMethods):
     ) -> None:
         """`rewards`: reward models behind endpoints, by name. Raises SetupError for one that is a folder."""
         self.config = config
-        self._rewards = Endpoints(rewards or {}, keys=reward_keys)
+        self._rewards = served = Endpoints(rewards or {}, keys=reward_keys)
+        drafter = str((config.speculative_config or {}).get("method", ""))
+        self.caps = Capabilities(
+            logprobs=config.max_logprobs, token_ids=True, continuation=True, choose=True, score=bool(served.kinds),
+            rewards=tuple(served.kinds.items()), embeds=served.embeds, adapters=config.enable_lora, structured=True,
+            drafting=(_DRAFTERS.get(drafter, drafter),) if drafter else ("none",), exact_budget=True, sample_abort=True,
+        )  # fmt: skip
         self._backend: Backend | None = None
         self._format: ChatFormat
         self._words: Vocabulary
-        self._info: ModelInfo
+        self.info: ModelInfo
         self._loras: dict[str, Any] = {}
         self._lora_count = 0
         self._running: dict[str, list[str]] = {}
 
-    @property
-    def caps(self) -> Capabilities:
-        drafter = str((self.config.speculative_config or {}).get("method", ""))
-        return Capabilities(
-            logprobs=self.config.max_logprobs,
-            token_ids=True,
-            continuation=True,
-            choose=True,
-            score=bool(self._rewards.kinds),
-            rewards=tuple(self._rewards.kinds.items()),
-            embeds=self._rewards.embeds,
-            adapters=self.config.enable_lora,
-            structured=True,
-            drafting=(_DRAFTERS.get(drafter, drafter),) if drafter else ("none",),
-            exact_budget=True,
-            sample_abort=True,
-        )
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._info
-
     async def start(self) -> None:
         """Load the model. Raises MissingExtra, ModelLoadError."""
-        release = require_vllm()
+        release = translation.require_vllm()
         files = ModelFolder.find(self.config.model)
         folder, _ = files.path, files.weight_files
         self._format = ChatFormat.load(folder)
         self._words = Vocabulary(self._format.tokenizer)
-        inprocess = runs_inprocess(self.config, release)
-        prepare_process(inprocess=inprocess)
+        inprocess = translation.runs_inprocess(self.config, release)
+        translation.prepare_process(inprocess=inprocess)
         backend = ThreadBackend() if inprocess else ProcessBackend()
         try:
             quantised = release.cpu and inprocess and files.quantization is not None
             replaced = quantised and cpu_repairs.replace_quantised_products()
-            arguments = engine_arguments(self.config, folder, release=release, replaced=replaced)
+            arguments = translation.engine_arguments(self.config, folder, release=release, replaced=replaced)
             if self.config.enable_lora and release.cpu:
                 cpu_repairs.mask_base_rows()
             if self.config.speculative_config and release.cpu:
@@ -114,16 +86,8 @@ class VllmEngine(ChatTextMethods):
             raise
         except Exception as error:  # the boundary to vLLM, whose loaders raise anything
             raise load_error(folder, error) from error
-        self._info = ModelInfo(
-            name=self.config.name or folder.resolve().name,
-            path=str(folder),
-            context=context,
-            thinks=self._format.thinks,
-            think_start=self._format.think_start,
-            think_end=self._format.think_end,
-            fingerprint=f"vllm-{release.version}-{files.fingerprint}",
-            specials=self._format.specials,
-        )
+        name, fingerprint = self.config.name or folder.resolve().name, f"vllm-{release.version}-{files.fingerprint}"
+        self.info = self._format.info(name, str(folder), context, fingerprint)
         self._backend = backend
 
     async def close(self) -> None:
@@ -147,10 +111,13 @@ class VllmEngine(ChatTextMethods):
         self._check(request)
         sampling = request.sampling
         prompt = token_ids_of(request.prompt, self._format.tokenize)
-        room, eos = room_left(len(prompt), self._info.context), self._format.eos_ids
+        room, eos = room_left(len(prompt), self.info.context), self._format.eos_ids
         # One request of vLLM's a sample, as it would make of them itself: so one sample can be aborted, and several
         # greedy ones are not refused
-        parts = [(prompt, sampling_params(sampling, index=index, room=room, eos_ids=eos)) for index in range(request.n)]
+        parts = [
+            (prompt, translation.sampling_params(sampling, index=index, room=room, eos_ids=eos))
+            for index in range(request.n)
+        ]
         unfinished, prompt_counted = set(range(request.n)), False
         async with aclosing(self._run(backend, request.id, parts, lora, request.priority)) as outputs:
             async for index, output in outputs:
@@ -158,7 +125,7 @@ class VllmEngine(ChatTextMethods):
                     chunks = [Chunk(index, finish_reason="abort")] if index in unfinished else []
                 else:
                     made = output.outputs
-                    chunks = [chunk_of(each, index, sampling, eos, self._words.text_of) for each in made]
+                    chunks = [translation.chunk_of(each, index, sampling, eos, self._words.text_of) for each in made]
                 for chunk in chunks:
                     if not (chunk.token_ids or chunk.text or chunk.finish_reason):
                         continue
@@ -183,13 +150,13 @@ class VllmEngine(ChatTextMethods):
         if not options or not all(options) or len(set(options)) < len(options):
             raise RequestError("options must be distinct and not empty", param="options")
         prompt = token_ids_of(request.prompt, self._format.tokenize)
-        room_left(len(prompt) + max(map(len, options)), self._info.context)
+        room_left(len(prompt) + max(map(len, options)), self.info.context)
         forks: dict[tuple[int, ...], set[int]] = {}
         for option in options:
             for at, token in enumerate(option):
                 forks.setdefault(option[:at], set()).add(token)
         starts, logprobs = list(forks), dict[tuple[int, ...], float]()
-        parts = [([*prompt, *start], option_params(sorted(forks[start]))) for start in starts]
+        parts = [([*prompt, *start], translation.option_params(sorted(forks[start]))) for start in starts]
         spent = cached = 0
         async with aclosing(self._run(backend, request.id, parts, lora, 0)) as outputs:
             async for at, output in outputs:
@@ -227,11 +194,11 @@ class VllmEngine(ChatTextMethods):
         if name not in self._loras and len(self._loras) >= most:
             raise RequestError(f"{most} adapters are loaded; unload one first", param="name")
         backend, _ = self._ready(None, None)
-        check_fits(file, FilePath(self._info.path))
+        check_fits(file, FilePath(self.info.path))
         self._lora_count += 1
         # vLLM keys its prefix cache by the adapter's name, so new weights need a new one
         own_name = f"{name}#{self._lora_count}"
-        lora = vllm_module("lora.request").LoRARequest(own_name, self._lora_count, str(path))
+        lora = translation.vllm_module("lora.request").LoRARequest(own_name, self._lora_count, str(path))
         try:
             await backend.add_lora(lora)
         except EngineDead:
@@ -274,7 +241,7 @@ class VllmEngine(ChatTextMethods):
         except ReasonError:
             raise
         except Exception as error:  # the boundary to vLLM
-            raise mapped_error(error) from error
+            raise translation.mapped_error(error) from error
         finally:
             del self._running[id]
 

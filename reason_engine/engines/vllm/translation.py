@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -18,17 +18,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.errors import (
-    EngineBusy,
-    EngineDead,
-    EngineError,
-    MissingExtra,
-    ModelLoadError,
-    ReasonError,
-    RequestError,
-    SetupError,
-)
+from reason_engine import errors
+from reason_engine.engines.checkpoint.folder import ModelFolder, first_line
+from reason_engine.errors import MissingExtra, ModelLoadError, SetupError
 from reason_engine.types import Chunk, FinishReason, Sampling, Structured, TokenLogprob
 
 DRAFTER_CLASS = "reason_engine.engines.vllm.drafter.SamDrafter"
@@ -54,6 +46,11 @@ _WIDTHS = {"float32": 4, "float": 4}
 _DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")
 _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort", "repetition": "stop"}
+_SAME = (
+    "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty",
+    "ignore_eos", "logprobs",
+)  # fmt: skip
+"""Fields of a sampling that vLLM calls as we do."""
 _BUSY = ("QueueOverflowError", "MaxQueuedTokensError")  # by name: not in every release
 
 
@@ -196,22 +193,14 @@ def sampling_params(sampling: Sampling, *, index: int, room: int, eos_ids: Itera
     ends = [] if sampling.ignore_eos else sorted(eos_ids)
     try:
         return vllm.SamplingParams(
+            **{name: getattr(sampling, name) for name in _SAME},
             n=1,
             seed=sampling.seed + index,
             max_tokens=min(sampling.max_tokens, room),
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            presence_penalty=sampling.presence_penalty,
-            frequency_penalty=sampling.frequency_penalty,
-            repetition_penalty=sampling.repetition_penalty,
             logit_bias=dict(sampling.logit_bias) or None,
             stop=list(sampling.stop) or None,
             include_stop_str_in_output=sampling.include_stop,
             stop_token_ids=[*sampling.stop_token_ids, *ends],
-            ignore_eos=sampling.ignore_eos,
-            logprobs=sampling.logprobs,
             structured_outputs=_structured(sampling.structured) if sampling.structured else None,
             output_kind=vllm.RequestOutputKind.DELTA,
         )
@@ -222,13 +211,8 @@ def sampling_params(sampling: Sampling, *, index: int, room: int, eos_ids: Itera
 def option_params(token_ids: list[int]) -> Any:
     """One token, with the model's own log-probabilities of these ones."""
     vllm = vllm_module("sampling_params")
-    return vllm.SamplingParams(
-        max_tokens=1,
-        temperature=0.0,
-        logprob_token_ids=token_ids,
-        detokenize=False,
-        output_kind=vllm.RequestOutputKind.FINAL_ONLY,
-    )
+    fields = {"max_tokens": 1, "temperature": 0.0, "logprob_token_ids": token_ids, "detokenize": False}
+    return vllm.SamplingParams(**fields, output_kind=vllm.RequestOutputKind.FINAL_ONLY)
 
 
 def chunk_of(
@@ -241,32 +225,24 @@ def chunk_of(
     if isinstance(stop, int) and stop in eos_ids and stop not in sampling.stop_token_ids:
         stop = None
     accepted, rejected = _drafted(sample)
-    return Chunk(
-        index=index,
-        text=sample.text,
-        token_ids=ids,
-        token_count=len(ids),
-        logprobs=_logprobs(ids, sample.logprobs, sampling.logprobs, text_of),
-        finish_reason=None if reason is None else _FINISH.get(reason, "error"),
-        stop_reason=stop,
-        draft_accepted=accepted,
-        draft_rejected=rejected,
-    )
+    logprobs = _logprobs(ids, sample.logprobs, sampling.logprobs, text_of)
+    made = Chunk(index, sample.text, ids, len(ids), logprobs, reason and _FINISH.get(reason, "error"), stop)
+    return replace(made, draft_accepted=accepted, draft_rejected=rejected) if accepted or rejected else made
 
 
 def mapped_error(error: Exception) -> Exception:
     """An error of vLLM as the package's own. What it raises for a request is a ValueError or a VLLMClientError."""
     exceptions, dead = vllm_module("exceptions"), vllm_module("v1.engine.exceptions").EngineDeadError
     client = (ValueError, TypeError, exceptions.VLLMValidationError, exceptions.VLLMNotFoundError)
-    if isinstance(error, ReasonError):
+    if isinstance(error, errors.ReasonError):
         return error
     if isinstance(error, dead):
-        return EngineDead("vLLM's engine process has ended")
+        return errors.EngineDead("vLLM's engine process has ended")
     if isinstance(error, client):
-        return RequestError(_first_line(error), param=vars(error).get("parameter"))
+        return errors.RequestError(first_line(error), param=vars(error).get("parameter"))
     if type(error).__name__ in _BUSY:
-        return EngineBusy(_first_line(error))
-    return EngineError(f"vLLM failed: {_first_line(error.__cause__ or error)}")
+        return errors.EngineBusy(first_line(error))
+    return errors.EngineError(f"vLLM failed: {first_line(error.__cause__ or error)}")
 
 
 def prepare_process(*, inprocess: bool) -> None:
@@ -323,8 +299,8 @@ def vllm_module(name: str) -> Any:
 
 def load_error(folder: Path, error: BaseException) -> ModelLoadError:
     """A failed start as one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ModelLoadError(f"{folder}: vLLM cannot load it: {lines[0] if lines else type(error).__name__}")
+    lines = filter(None, map(str.strip, str(error).splitlines()))
+    return ModelLoadError(f"{folder}: vLLM cannot load it: {next(lines, type(error).__name__)}")
 
 
 def _structured(wanted: Structured) -> Any:
@@ -358,7 +334,3 @@ def _drafted(sample: Any) -> tuple[int, int]:
         return 0, 0
     accepted = sum(count * taken for taken, count in enumerate(found.histogram))
     return accepted, found.num_draft_tokens - accepted
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -16,11 +16,11 @@ from dataclasses import replace
 from math import exp
 from typing import Literal
 
-from reason_engine.answers import find, normalise
 from reason_engine.contracts import Checker
 from reason_engine.runtime.context import Context
+from reason_engine.runtime.run import read_value
 from reason_engine.strategies.search.tree import Thought
-from reason_engine.strategies.voting import best_voter, count_votes, settled
+from reason_engine.strategies.self_consistency import best_voter, count_votes, settled
 from reason_engine.types import Answer, Draw, Path
 
 BLANKS = 4
@@ -31,7 +31,7 @@ class Steps:
     """The steps of one search, drawn at temperature `temperature` with at most `most` tokens each."""
 
     def __init__(self, ctx: Context, *, temperature: float, most: int) -> None:
-        self._temperature, self._most = temperature, most
+        self.temperature, self.most = temperature, most
         self._profile, self._checker = ctx.profile, ctx.checker
         self._prompt = ctx.format_prompt("steps")
         self._structured = ctx.form is not None
@@ -64,7 +64,7 @@ class Steps:
             return answer
         prompt = FORM.replace("{problem}", ctx.problem.question).replace("{steps}", worked.strip())
         async with ctx.span("form") as here:
-            (path,) = await here.sample(prompt, Draw(temperature=self._temperature, stage="finish", final=True))
+            (path,) = await here.sample(prompt, Draw(temperature=self.temperature, stage="finish", final=True))
         return replace(answer, path=path, value=path.answer)
 
     def step(self, thought: Thought, line: str, text: str, *, ended: bool = False) -> Thought:
@@ -83,18 +83,14 @@ class Steps:
 
     def verdict(self, thought: Thought) -> bool | None:
         """What the checker knows of a thought: whether its answer is right, or that its steps are at the goal."""
-        if self._checker is None:
-            return None
-        if thought.done:
-            answer = thought.path.answer if thought.path else None
-            return answer is not None and self._checker.solved(answer)
-        return True if self.at_goal(thought) else None
+        if self._checker is None or not thought.done:
+            return True if self.at_goal(thought) else None
+        answer = thought.path.answer if thought.path else None
+        return answer is not None and self._checker.solved(answer)
 
     def state(self, thought: Thought) -> str:
         """The state in words, for a prompt."""
-        if self._checker and not thought.done:
-            return self._checker.state(thought.steps)
-        return thought.text.strip()
+        return self._key(thought.steps, thought.text, thought.done)
 
     @property
     def checked(self) -> bool:
@@ -108,7 +104,7 @@ class Steps:
     async def _sample(self, ctx: Context, thought: Thought, n: int) -> list[Thought]:
         grown, start = list[Thought](), thought
         for _ in range(BLANKS):
-            most = min(self._most, self._room(ctx, start))
+            most = min(self.most, self._room(ctx, start))
             if most <= 0:
                 break
             paths = await self._draw(ctx, start, n, (self._profile.step_end,), most, "propose")
@@ -140,7 +136,7 @@ class Steps:
     async def _draw(
         self, ctx: Context, thought: Thought, n: int, stop: tuple[str, ...], most: int, stage: str
     ) -> list[Path]:
-        draw = Draw(n, most, self._temperature, stop, stage=stage, final=self._final)
+        draw = Draw(n, most, self.temperature, stop, stage=stage, final=self._final)
         if thought.path and ctx.caps.continuation:
             return await ctx.extend(thought.path, draw)
         return await ctx.sample(self._prompt, replace(draw, prefill=thought.text))
@@ -172,8 +168,7 @@ class Steps:
         """The path with its answer by steps, where what is read from whole paths would be their final form."""
         if not self._structured:
             return path
-        value = find(path.text, self._profile.answer_marker)
-        return replace(path, answer=None if value is None else normalise(value))
+        return replace(path, answer=read_value(path.text, self._profile.answer_marker, exact=False))
 
     def _key(self, steps: tuple[str, ...], text: str, done: bool) -> str:
         return text.strip() if done or not self._checker else self._checker.state(steps)
@@ -224,20 +219,16 @@ async def choose_answer(ctx: Context, steps: Steps, ends: Sequence[Thought], cho
     votes = await count_votes(ctx, paths, weights)
     ctx.note(votes=[[vote.answer, vote.count, round(vote.weight, 4)] for vote in votes])
     total = sum(weights)
-    answer = Answer(
-        await best_voter(ctx, paths, votes[0].answer),
-        votes[0].answer,
-        votes[0].weight / total if total else None,
-        votes,
-    )
-    return ctx.propose(answer, votes[0].weight)
+    first = votes[0]
+    path, share = await best_voter(ctx, paths, first.answer), first.weight / total if total else None
+    return ctx.propose(Answer(path, first.answer, share, votes), first.weight)
 
 
 def vote_settled(answer: Answer, remaining: int, confidence: float) -> bool:
-    """Whether so many more answers are not worth having, by Adaptive-Consistency's rule: weights count in units of the
-    mean voter, and no answer to come is taken to outweigh the mean of the leader's."""
+    """Whether so many more answers (none: never) are not worth having, by Adaptive-Consistency's rule: weights count in
+    units of the mean voter, and no answer to come is taken to outweigh the mean of the leader's."""
     whole = sum(vote.weight for vote in answer.votes)
-    if not whole:
+    if not whole or not remaining:
         return False
     mean, lead = whole / sum(vote.count for vote in answer.votes), answer.votes[0]
     heaviest = max(1.0, lead.weight / lead.count / mean)

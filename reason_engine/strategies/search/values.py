@@ -12,34 +12,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
 from typing import Literal
 
 from reason_engine.errors import VerifierError
-from reason_engine.profile import Profile
+from reason_engine.profile import Profile, fill
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.verify import step_judge, usual_step_judge
 from reason_engine.strategies.search.steps import Steps
 from reason_engine.strategies.search.tree import Thought
-from reason_engine.types import Draw, Path
+from reason_engine.types import Aggregate, Draw, Path, aggregated
 
 By = Literal["value", "verifier", "vote", "likelihood"]
-Aggregate = Literal["last", "min", "product", "mean"]
-
-
-def aggregated(scores: Sequence[float], how: Aggregate) -> float:
-    """One value of the scores of several steps; 0 for none."""
-    if not scores:
-        return 0.0
-    match how:
-        case "last":
-            return scores[-1]
-        case "min":
-            return min(scores)
-        case "product":
-            return prod(scores)
-        case "mean":
-            return sum(scores) / len(scores)
 
 
 def verifier_for(
@@ -66,9 +49,8 @@ class Values:
         aggregate: Aggregate = "last",
         prompt: str | None = None,
         votes: int = 1,
-        temperature: float = 0.0,
     ) -> None:
-        self._steps, self._votes, self._temperature = steps, votes, temperature
+        self._steps, self._votes = steps, votes
         self._by: By = by
         self._aggregate: Aggregate = aggregate
         self._prompt = prompt or _profiled(ctx, steps) or VALUE
@@ -82,10 +64,7 @@ class Values:
 
         Raises VerifierError where it failed on all, BudgetExhausted where nothing could be valued.
         """
-        if self._by == "vote":
-            values: list[float | None] = [*await self._vote(ctx, thoughts)]
-        else:
-            values = await self._each(ctx, thoughts)
+        values = await (self._vote if self._by == "vote" else self._each)(ctx, thoughts)
         return [
             None if value is None else self._seen(ctx, replace(thought, value=value))
             for thought, value in zip(thoughts, values, strict=True)
@@ -125,12 +104,12 @@ class Values:
         if self._by == "likelihood":
             return thought.likelihood
         if thought.key not in self._known:
-            prompt = fill_prompt(self._prompt, ctx, self._steps.state(thought))
-            choice = await ctx.choice(prompt, self._options, stage="value")
+            shown = {"problem": ctx.problem.question, "state": self._steps.state(thought)}
+            choice = await ctx.choice(fill(self._prompt, shown), self._options, stage="value")
             self._known[thought.key] = choice.probabilities[0]
         return self._known[thought.key]
 
-    async def _vote(self, ctx: Context, thoughts: Sequence[Thought]) -> list[float]:
+    async def _vote(self, ctx: Context, thoughts: Sequence[Thought]) -> list[float | None]:
         """Each state's share of the votes cast on all of them in one prompt."""
         if self._steps.solved(thoughts):
             return [float(self._steps.verdict(thought) is True) for thought in thoughts]
@@ -138,16 +117,11 @@ class Values:
             return [1.0 for _ in thoughts]
         listed = "\n\n".join(f"Choice {i}:\n{t.text.strip()}" for i, t in enumerate(thoughts, 1))
         prompt = VOTE.replace("{problem}", ctx.problem.question).replace("{choices}", listed)
-        paths = await ctx.sample(prompt, Draw(self._votes, max_tokens=256, temperature=self._temperature, stage="vote"))
+        paths = await ctx.sample(
+            prompt, Draw(self._votes, max_tokens=256, temperature=self._steps.temperature, stage="vote")
+        )
         cast = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path.text)) and len(found[-1]) < 4]
         return [cast.count(i) / max(1, len(cast)) for i in range(1, len(thoughts) + 1)]
-
-
-def fill_prompt(prompt: str, ctx: Context, state: str) -> str:
-    """A prompt with its literal `{problem}` and `{state}` replaced."""
-    # One pass, so that braces inside a problem or a state are never read as places to fill.
-    parts = {"{problem}": ctx.problem.question, "{state}": state}
-    return re.sub(r"\{(?:problem|state)\}", lambda found: parts[found[0]], prompt)
 
 
 def _profiled(ctx: Context, steps: Steps) -> str | None:

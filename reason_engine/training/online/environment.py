@@ -30,10 +30,9 @@ from reason_engine.engines.reward_models import Endpoints, is_url
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing, EngineError, ReasonError, RequestError, SetupError, first_error
 from reason_engine.profile import Profile
-from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.prompts import PromptCache
-from reason_engine.runtime.run import Run, read_value
+from reason_engine.runtime.run import Budget, PromptCache, Run, read_value
+from reason_engine.runtime.trace import Opened
 from reason_engine.runtime.verify import NONE, checker_of, verifier_of
 from reason_engine.settings import load_settings
 from reason_engine.training.common.encode import FileSource
@@ -261,7 +260,7 @@ class RewardScorer:
             equality=self.equality,
             prompts=PromptCache(self._engine),
         )
-        return Context(run, run.open(None, "reward"))
+        return Context(run, run.open(Opened(0, None, "reward")))
 
 
 def check_endpoints(reward_models: Mapping[str, str]) -> list[str]:

@@ -146,10 +146,8 @@ class AdapterSlots:
         self._names: dict[str, int] = {}
         self._versions = count(1)
 
-    def find(self, name: str | None) -> tuple[int, Hashable]:
+    def find(self, name: str) -> tuple[int, Hashable]:
         """Its slot, and what keys its prefixes (another after every load). Raises UnknownModel."""
-        if name is None:
-            return 0, 0
         if name not in self._names:
             raise UnknownModel(f"no adapter named {name!r} is loaded", param="model", code="model_not_found")
         slot = self._names[name]
@@ -157,7 +155,7 @@ class AdapterSlots:
 
     def learned(self, slot: int) -> tuple[int, ...]:
         """The tokens that stand before every prompt of this slot."""
-        table = self._slots[slot].weights.learned if slot else None
+        table = self._slots[slot].weights.learned
         first = self._shape.vocab
         return () if table is None else tuple(range(first, first + table.shape[0]))
 
@@ -208,7 +206,13 @@ class _Reader:
 
     def __init__(self, file: AdapterFile, shape: Shape, model: Weights) -> None:
         self.file, self.shape, self.model = file, shape, model
-        self.tensors = _read(file.weights)
+        try:
+            with safe_open(str(file.weights), framework="pt") as found:
+                names = list(found.keys())
+                # By their names from `layers.` on.
+                self.tensors = {name[max(0, name.find("layers.")) :]: found.get_tensor(name).float() for name in names}
+        except (SafetensorError, OSError) as error:
+            raise ModelLoadError(f"{file.weights}: {str(error).splitlines()[0]}") from None
 
     def lora(self) -> AdapterWeights:
         found: dict[Place, Pair] = {}
@@ -265,9 +269,9 @@ class _Reader:
 
     def _pair(self, at: str) -> Pair | None:
         a, b = (self.tensors.pop(f"{at}.lora_{side}.weight", None) for side in "AB")
-        if a is None and b is None:
-            return None
         if a is None or b is None:
+            if a is b:
+                return None
             raise ModelLoadError(f"{self.file.weights}: {at} has only one of lora_A and lora_B")
         if a.dim() != 2 or b.dim() != 2:
             raise ModelLoadError(f"{self.file.weights}: {at}: shapes do not fit this model")
@@ -287,13 +291,3 @@ class _Reader:
     def _placed(self, tensor: Tensor) -> Tensor:
         like = self.model.embedding
         return tensor.to(like.device, like.dtype)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """All tensors by their names from `layers.` on."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            names = list(file.keys())
-            return {name[max(0, name.find("layers.")) :]: file.get_tensor(name).float() for name in names}
-    except (SafetensorError, OSError) as error:
-        raise ModelLoadError(f"{path}: {str(error).splitlines()[0]}") from None

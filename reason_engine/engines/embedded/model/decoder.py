@@ -202,11 +202,9 @@ def _dtype(name: str, shape: Shape, size: int, device: torch.device) -> torch.dt
     stored = DTYPES.get(shape.dtype, torch.float32)
     if device.type != "cpu":
         return stored
-    return torch.bfloat16 if stored != torch.float32 and size >= SMALL and _fast_bfloat16() else torch.float32
-
-
-def _fast_bfloat16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.backends.mkldnn.is_available()
+    half = stored != torch.float32 and size >= SMALL
+    fast = half and torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.backends.mkldnn.is_available()
+    return torch.bfloat16 if fast else torch.float32
 
 
 def _parameters(shape: Shape) -> int:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,20 +26,9 @@ from reason_engine.errors import ModelLoadError
 
 SMALL = 1 << 19
 """Codes of a matrix that is turned into fp32 whatever the number of rows: its time goes into calls."""
-FEW = 48
-"""Rows up to which the kernel is quicker than turning a large matrix into fp32."""
-TILE = 1 << 18
-"""Codes that are turned into numbers at a time, so that they stay in the cache."""
-
-
-class Quantised(Protocol):
-    """A quantised matrix in the place of one that is (in, out)."""
-
-    @property
-    def shape(self) -> tuple[int, int]: ...
-    def product(self, x_NI: Tensor) -> Tensor:
-        """The product of rows with the matrix, (N, O), in the type of the rows."""
-        ...
+FEW, TILE = 48, 1 << 18
+"""Rows up to which the kernel is quicker than turning a large matrix into fp32; codes that are turned into numbers at a
+time, so that they stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +138,10 @@ class SideBySide:
     def product(self, x_NI: Tensor) -> Tensor:
         """The parts' products, one after the other."""
         return torch.cat([part.product(x_NI) for part in self._parts], 1)
+
+
+Quantised = Int8 | Int4 | Nibbles | SideBySide
+"""A matrix in the place of one that is (in, out); `product` of rows with it is (N, O), in the type of the rows."""
 
 
 def _tiled(code_NI: Tensor, code_OI: Tensor) -> Tensor:

@@ -12,33 +12,20 @@ prompt instead of being joined to it, so that prompts are indexed once and as sl
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Protocol
 
-from reason_engine.engines.drafting.suffix_automaton import NONE, Follower, SuffixAutomaton, Text
+from reason_engine.engines.suffix_automaton import NONE, Match, SuffixAutomaton, Text
 
-LEAD = 16
-"""Tokens of its prompt that an output's text begins with."""
-
+LEAD, REACH = 16, 32
+"""Tokens of its prompt that an output's text begins with, and up to which a match is followed back."""
 SIZES = (3, 2)
 """Lengths of the n-grams that are looked up, longest first."""
-REACH = 32
-"""Tokens up to which a match is followed back."""
-
 LENGTH_CLASSES = 8
 """Matches of 1, 2-3, 4-7, ... tokens, and of 128 or more, are counted apart."""
 FIRST = (0.0, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
 """Shares of right tokens to begin with, counted as WEIGHT observations."""
 WEIGHT, FADE = 6.0, 0.999
-
-
-class Drafter(Protocol):
-    """One sample's drafts. `find` says how long the match is that the next `draft` comes from; 0: none."""
-
-    def feed(self, tokens: Sequence[int]) -> None: ...
-    def find(self) -> int: ...
-    def draft(self, count: int) -> list[int]: ...
 
 
 def length_class(length: int) -> int:
@@ -83,13 +70,27 @@ class IndexQueue:
         while count > 0 and self._left:
             into, tokens = self._left[0]
             piece = list(islice(tokens, count))
-            if isinstance(into, Text):
-                into.extend(piece)
-            else:
-                into.feed(piece)
+            (into.extend if isinstance(into, Text) else into.feed)(piece)
             count -= len(piece)
             if count > 0:
                 self._left.popleft()
+
+
+class Follower:
+    """Follows a growing text through an automaton that holds other texts."""
+
+    def __init__(self, automaton: SuffixAutomaton) -> None:
+        self.automaton, self._state, self._length = automaton, 0, 0
+
+    def feed(self, tokens: Iterable[int]) -> None:
+        """The text goes on."""
+        for token in tokens:
+            self._state, self._length = self.automaton.step(self._state, self._length, token)
+
+    @property
+    def match(self) -> Match:
+        """The longest suffix of the text that stands in the automaton with something after it."""
+        return self.automaton.match(self._state, self._length)
 
 
 class Sam:
@@ -160,6 +161,10 @@ class Ngram:
         return found
 
 
+Drafter = Sam | Ngram
+"""One sample's drafts. `find` says how long the match is that the next `draft` comes from; 0: none."""
+
+
 class SearchIndex:
     """What the samples of one search share: the automaton of its prompts and outputs, and the prompts' n-grams."""
 
@@ -185,8 +190,7 @@ class SearchIndex:
 
     def ngram(self, prompt: tuple[int, ...]) -> Ngram:
         """For another sample of that prompt."""
-        known = self._prompts.get(prompt)
-        if known is None:
+        if (known := self._prompts.get(prompt)) is None:
             known = self._prompts[prompt] = Ngram()
             self.queue.add(known, prompt)
         made = Ngram(known)

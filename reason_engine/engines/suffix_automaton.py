@@ -60,8 +60,10 @@ class SuffixAutomaton:
         found = nexts[state].get(token)
         return (0, 0) if found is None else (found, length + 1)
 
-    def match(self, state: int, length: int) -> Match:
-        """The longest suffix of what stands there that some token follows somewhere: where a state leads on."""
+    def match(self, state: int, length: int | None = None) -> Match:
+        """The longest suffix of what stands there, of its longest text unless a length is given, that some token
+        follows somewhere: where a state leads on."""
+        length = self._length[state] if length is None else length
         while state > 0 and not self._next[state]:
             state = self._link[state]
             length = min(length, self._length[state])
@@ -73,26 +75,18 @@ class SuffixAutomaton:
             text, place = self._text[ahead], self._end[ahead] - 1
         return Match(length, text, place)
 
-    def longest(self, state: int) -> Match:
-        """The same of the longest text that stands there."""
-        return self.match(state, self._length[state])
-
     def grow(self, state: int, token: int, text: int, place: int) -> int:
         """The state of a text that stood at `state` and now has `place` tokens, the last of them `token`."""
         nexts, links, lengths = self._next, self._link, self._length
-        known = nexts[state].get(token)
-        if known is not None:  # the text goes on as another one did
+        if (known := nexts[state].get(token)) is not None:  # the text goes on as another one did
             return known if lengths[known] == lengths[state] + 1 else self._split(state, token, known)
         new = self._state(lengths[state] + 1, text, place, {})
         while state >= 0 and token not in nexts[state]:
             nexts[state][token] = new
             state = links[state]
-        if state < 0:
-            links[new] = 0
-            return new
-        target = nexts[state][token]
-        whole = lengths[target] == lengths[state] + 1
-        links[new] = target if whole else self._split(state, token, target)
+        if state >= 0:
+            target = nexts[state][token]
+            links[new] = target if lengths[target] == lengths[state] + 1 else self._split(state, token, target)
         return new
 
     def _split(self, state: int, token: int, target: int) -> int:
@@ -132,7 +126,7 @@ class Text:
 
     def repeated(self) -> Match:
         """The longest suffix of the text that something follows elsewhere: earlier in it, or in another text."""
-        return self.automaton.longest(self._state)
+        return self.automaton.match(self._state)
 
     def after(self, match: Match, count: int) -> list[int]:
         """What followed the match, copied round where the match reaches into the end of this text."""
@@ -140,20 +134,3 @@ class Text:
         if 0 < len(found) < count and match.text == self.number:
             return [found[i % len(found)] for i in range(count)]
         return found
-
-
-class Follower:
-    """Follows a growing text through an automaton that holds other texts."""
-
-    def __init__(self, automaton: SuffixAutomaton) -> None:
-        self.automaton, self._state, self._length = automaton, 0, 0
-
-    def feed(self, tokens: Iterable[int]) -> None:
-        """The text goes on."""
-        for token in tokens:
-            self._state, self._length = self.automaton.step(self._state, self._length, token)
-
-    @property
-    def match(self) -> Match:
-        """The longest suffix of the text that stands in the automaton with something after it."""
-        return self.automaton.match(self._state, self._length)

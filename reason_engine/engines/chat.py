@@ -63,9 +63,10 @@ class ChatFormat:
         except TemplateSyntaxError as error:
             raise ModelLoadError(f"{folder}: chat template, line {error.lineno}: {error.message}") from None
 
-    def info(self, name: str, context: int) -> ModelInfo:
-        """A model's description as far as its format decides it; path and fingerprint are the engine's to add."""
-        return ModelInfo(name, "", context, self.thinks, self.think_start, self.think_end, specials=self.specials)
+    def info(self, name: str, path: str, context: int, fingerprint: str) -> ModelInfo:
+        """The description of a model that has this format."""
+        thinks = (self.thinks, self.think_start, self.think_end)
+        return ModelInfo(name, path, context, *thinks, fingerprint=fingerprint, specials=self.specials)
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a prompt, with the beginning-of-sequence token the model was trained with, never twice."""
@@ -92,9 +93,7 @@ class ChatFormat:
     ) -> str:
         """The prompt text, generation mark included unless `closed`, then `prefill`. Raises RequestError where the
         template refuses."""
-        names: dict[str, Any] = {
-            **self._tokens, "tools": list(tools) or None, "add_generation_prompt": not closed
-        }  # fmt: skip
+        names: dict[str, Any] = {**self._tokens, "tools": list(tools) or None, "add_generation_prompt": not closed}
         if think is not None:
             names |= {"enable_thinking": think, "thinking": think}
         try:
@@ -146,11 +145,8 @@ class ChatFormat:
                 {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": _arguments(c.arguments)}}
                 for c in message.tool_calls
             ]
-        if message.tool_call_id is not None:
-            out["tool_call_id"] = message.tool_call_id
-        if message.name is not None:
-            out["name"] = message.name
-        return out
+        others = {"tool_call_id": message.tool_call_id, "name": message.name}
+        return out | {key: value for key, value in others.items() if value is not None}
 
 
 class ChatTextMethods:

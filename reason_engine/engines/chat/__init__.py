@@ -1,1 +1,0 @@
-"""How one checkpoint speaks: tokenizer, chat template, reasoning and tool-call parsing. Never imports torch."""
