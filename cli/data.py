@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -73,7 +74,7 @@ def check(
 
     found = check(files, format=format, tokenizer=tokenizer, shown=shown)
     for one in found:
-        terminal.print_result(one.to_json(), describe(one), as_json)
+        terminal.print_result(asdict(one), describe(one), as_json)
     if any(one.bad for one in found):
         raise typer.Exit(2)
 
@@ -118,7 +119,7 @@ def filter_(
     count = _counter("rows")
     found = filter_files(paths[:-1], paths[-1], config, lambda read, kept: count(read))
     terminal.show_status("")
-    terminal.print_result(found.to_json(), describe(found), as_json)
+    terminal.print_result(asdict(found), describe(found), as_json)
 
 
 @app.command("augment")
@@ -240,7 +241,7 @@ def _run(work: Callable[[Any], Any], target: "TeacherOptions | None", as_json: b
 
     account = asyncio.run(go())
     terminal.show_status("")
-    terminal.print_result(account.to_json(), account.describe(), as_json)
+    terminal.print_result(asdict(account), account.describe(), as_json)
 
 
 def _config(kind: "type[Config]", ctx: typer.Context, given: Mapping[str, Any]) -> "Config":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +50,7 @@ def prune(
         raise SetupError("--target-loss and --tokens exclude each other")
     rows = of_kind(read_points(points), by)
     found = predict(rows, by, _goals(rows, (size, rate, base_loss), target_loss, tokens))
-    print_result(found.to_json(), text(found), as_json)
+    print_result(asdict(found), text(found), as_json)
 
 
 def text(found: PruningForecast) -> str:

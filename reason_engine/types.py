@@ -35,6 +35,9 @@ class Message:
     name: str | None = None
 
 
+Turns = tuple[Message, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """Natural log-probability of a sampled token, with the most likely alternatives at its place."""

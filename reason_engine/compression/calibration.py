@@ -11,24 +11,15 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from reason_engine.compression import CompressionConfig
 from reason_engine.data.formats.readers import read_rows
-from reason_engine.data.formats.rows import (
-    Conversation,
-    Labelled,
-    Preference,
-    Reference,
-    Row,
-    Stepwise,
-    Text,
-    answer_text,
-    prompt_text,
-)
+from reason_engine.data.formats.rows import Conversation, Preference, Question, Row, Text, answer_text, prompt_text
 from reason_engine.data.mixture import Stream
 from reason_engine.errors import SetupError
 from reason_engine.types import Message
@@ -84,9 +75,9 @@ def draw_rows(config: CompressionConfig) -> tuple[list[Row], str]:
             return [Text(path.read_text("utf-8"))], str(path)
         except (OSError, UnicodeDecodeError) as error:
             raise SetupError(f"{path}: {error}") from None
-    kinds = (Conversation, Preference, Labelled, Stepwise, Reference, Text)
     rows: list[Row] | None = read_traces(path)
     if rows is None:
+        kinds = [kind for kind in get_args(Row) if kind is not Question]
         rows = [*islice(read_rows(path, *kinds, format=config.format), MOST_ROWS)]
     random.Random(f"calibrate-{config.seed}").shuffle(rows)
     return rows, str(path)
@@ -170,28 +161,19 @@ class LayerwiseRun:
         self._states: list[Any] = []
         self._given: list[dict[str, Any]] = []
         self._positions: dict[int, dict[str, Any]] = {}
-        first, device = model.model.layers[0], model.device
-        hook = first.register_forward_pre_hook(self._catch, with_kwargs=True)
-        try:
+        with model.model.layers[0].register_forward_pre_hook(self._catch, with_kwargs=True), torch.no_grad():
             for row in rows:
-                try:
-                    with torch.no_grad():
-                        model.model(input_ids=torch.tensor([row], device=device), use_cache=False)
-                except _FirstLayerReached:
-                    continue
-        finally:
-            hook.remove()
+                with suppress(_FirstLayerReached):
+                    model.model(input_ids=torch.tensor([row], device=model.device), use_cache=False)
 
     def grams(self, layer: Any, names: Sequence[str]) -> dict[str, Any]:
         """XᵀX of the inputs of the layer's linear modules of these names, [I, I] each."""
         found: dict[str, Any] = {}
-        hooks = [layer.get_submodule(name).register_forward_pre_hook(_add_gram(found, name)) for name in names]
-        try:
+        with ExitStack() as hooks:
+            for name in names:
+                hooks.enter_context(layer.get_submodule(name).register_forward_pre_hook(_add_gram(found, name)))
             for _ in self._outputs(layer):
                 pass
-        finally:
-            for hook in hooks:
-                hook.remove()
         return found
 
     def advance(self, layer: Any) -> None:

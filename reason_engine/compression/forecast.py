@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from reason_engine.compression.law import Law, Point, check, fit, runs_of
 from reason_engine.errors import SetupError
@@ -80,9 +79,6 @@ class PruningForecast:
     whole_runs: HeldOutError
     forecasts: tuple[Forecast, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def predict(points: Sequence[Point], by: str | None, goals: Sequence[Goal]) -> PruningForecast:
     """Fit, judge and predict. Raises SetupError on too few points, on an unknown `by`, on a target that the only goal
@@ -91,6 +87,8 @@ def predict(points: Sequence[Point], by: str | None, goals: Sequence[Goal]) -> P
     check(chosen)
     law = fit(chosen)
     used = [point for point in chosen if point.excess > 0]
+    levels = {name: level_of(law, run) for name, run in runs_of(used).items() if name in {goal.run for goal in goals}}
+    goals = [replace(goal, level=levels.get(goal.run, goal.level)) for goal in goals]
     return PruningForecast(
         chosen[0].by,
         law,
@@ -99,7 +97,7 @@ def predict(points: Sequence[Point], by: str | None, goals: Sequence[Goal]) -> P
         len(chosen) - len(used),
         _held_out_error(list(_last_checkpoints(used)), _run_baselines),
         _held_out_error(list(_whole_runs(used)), None),
-        tuple(forecast(law, _at_level(law, used, goal), only=len(goals) == 1) for goal in goals),
+        tuple(forecast(law, goal, only=len(goals) == 1) for goal in goals),
     )
 
 
@@ -133,11 +131,6 @@ def level_of(law: Law, run: Sequence[Point]) -> float:
     """The factor by which a run's last points lie off the law."""
     last = run[-max(1, round(LAST * len(run))) :]
     return math.exp(_mean([math.log(p.excess / law.excess(p.N0, p.rho, p.D)) for p in last]))
-
-
-def _at_level(law: Law, points: Sequence[Point], goal: Goal) -> Goal:
-    run = runs_of(points).get(goal.run)
-    return goal if run is None else replace(goal, level=level_of(law, run))
 
 
 def _last_checkpoints(points: Sequence[Point]) -> Iterator[Split]:

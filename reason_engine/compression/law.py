@@ -99,11 +99,9 @@ def fit(points: Sequence[Point]) -> Law:
 
     check(points)
     used = [point for point in points if point.excess > 0]
-    sizes, tokens, rates, seen = (
-        np.log([getattr(point, name) for point in used]) for name in ("N0", "D", "rho", "excess")
-    )
+    sizes, tokens, p_P, seen = (np.log([getattr(one, name) for one in used]) for name in ("N0", "D", "rho", "excess"))
     middle_N, middle_D, middle = sizes.mean(), tokens.mean(), seen.mean()
-    n_P, d_P, p_P = sizes - middle_N, tokens - middle_D, rates
+    n_P, d_P = sizes - middle_N, tokens - middle_D
     mean, width = np.array(PRIOR).T
     mean = mean + middle * np.array([1, 1, 1, 0, 0, 0, 0])
     weight = 1 / SIGMA
@@ -134,15 +132,8 @@ def fit(points: Sequence[Point]) -> Law:
     nc, dc, e, a, b, gamma, delta = min(ended, key=lambda found: found.cost).x
     alpha, beta = math.exp(a), math.exp(b)
     scale = delta * middle_N
-    return Law(
-        NC=math.exp(nc + scale + alpha * middle_N),
-        DC=math.exp(dc + scale + beta * middle_D),
-        E=math.exp(e + scale),
-        alpha=alpha,
-        beta=beta,
-        gamma=float(gamma),
-        delta=float(delta),
-    )
+    NC, DC = math.exp(nc + scale + alpha * middle_N), math.exp(dc + scale + beta * middle_D)
+    return Law(NC, DC, math.exp(e + scale), alpha, beta, float(gamma), float(delta))
 
 
 def check(points: Sequence[Point]) -> None:
@@ -201,8 +192,7 @@ def _point(line: Line, path: Path) -> Point:
     if not isinstance(row, Mapping):
         raise SetupError(f"{where}: must be an object with {', '.join(WORDS + NUMBERS)}")
     values = {name: _number(row, name, where) for name in NUMBERS}
-    if values["N0"] < 1 or values["D"] < 1:
-        name = "N0" if values["N0"] < 1 else "D"
+    if name := next((name for name in ("N0", "D") if values[name] < 1), None):
         raise SetupError(f"{where}: {name}: must be at least 1, is {values[name]:g}")
     if not 0 < values["rho"] < 1:
         raise SetupError(f"{where}: rho: must be above 0 and below 1, is {values['rho']:g}")

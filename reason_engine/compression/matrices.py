@@ -48,8 +48,7 @@ def rewrite(model: Path, out: Path, change: Change, tell: OnProgress, stage: str
         places |= dict.fromkeys(written, path.name)
         size += sum(tensor.numel() * tensor.element_size() for tensor in written.values())
     if len(files) > 1:
-        index = {"metadata": {"total_size": size}, "weight_map": places}
-        ModelFolder(out).write_json(INDEX, index)
+        ModelFolder(out).write_json(INDEX, {"metadata": {"total_size": size}, "weight_map": places})
     ModelFolder(out).write_json(CONFIG, {**ModelFolder(model).config, **settings})
     return changed
 

@@ -36,14 +36,9 @@ def measure_in_process(
     folder: Path, rows: Sequence[Sequence[int]] = (), *, threads: int = 0, dtype: str = "auto"
 ) -> ProcessFigures:
     """Raises MeasureError."""
-    request = {"folder": str(folder.absolute()), "rows": [list(row) for row in rows]}
-    done = subprocess.run(
-        [sys.executable, "-m", __name__],
-        input=json.dumps({**request, "threads": threads, "dtype": dtype}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    request = {"folder": str(folder.absolute()), "rows": list(map(list, rows)), "threads": threads, "dtype": dtype}
+    command, text = [sys.executable, "-m", __name__], json.dumps(request)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         last = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
         raise MeasureError(f"{folder}: {last[-1]}")

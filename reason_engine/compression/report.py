@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from reason_engine.compression import CompressionConfig, Report, Served
 from reason_engine.compression.calibration import read_calibration
@@ -37,12 +36,6 @@ CONCURRENCY = 16
 """Problems at once."""
 WIDTHS, PROMPT, TOKENS = (1, 16), 32, 48
 """Of the measurement of speed: rows at once, and tokens that each reads and writes."""
-
-
-INTERVALS = (
-    "In brackets 95 % intervals: of resampled rows (perplexity), Wilson's (accuracy), of the median of pairs (speed). "
-    "Measured by the embedded engine on this machine."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +106,16 @@ class CompressionReport:
     speed: tuple[Speed, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     def to_markdown(self) -> str:
         """The table, who serves the result, and what was not measured."""
-        lines = [
-            f"# {self.method}",
-            "",
-            "| | before | after | after / before |",
-            "|---|---:|---:|---:|",
-            *_rows(self),
-            "",
-            INTERVALS,
-            "",
-            *(f"{note}." for note in self.notes),
-            "Served by:",
-            "",
-            f"- embedded engine: {self.served.embedded}",
-            f"- vLLM, CPU: {self.served.vllm_cpu}",
-            f"- vLLM, GPU: {self.served.vllm_gpu}",
-            "",
-        ]
-        return "\n".join(lines)
+        head = [f"# {self.method}", "", "| | before | after | after / before |", "|---|---:|---:|---:|"]
+        how = (
+            "In brackets 95 % intervals: of resampled rows (perplexity), Wilson's (accuracy), of the median of pairs "
+            "(speed). Measured by the embedded engine on this machine."
+        )
+        served = zip(("embedded engine", "vLLM, CPU", "vLLM, GPU"), asdict(self.served).values(), strict=True)
+        foot = [*(f"{note}." for note in self.notes), "Served by:", "", *map("- {0[0]}: {0[1]}".format, served), ""]
+        return "\n".join([*head, *_rows(self), "", how, "", *foot])
 
 
 def measure(
@@ -148,24 +128,22 @@ def measure(
             read_shape(folder)
     except ModelLoadError as error:
         return CompressionReport(method, served, Side(old), Side(new), notes=(f"not measured here: {error}",))
-    notes: list[str] = []
-    rows: list[list[int]] = []
+    notes, rows = list[str](), list[list[int]]()
     if options.perplexity and config.has_text:
         rows = read_calibration(config, before).held_out
     elif options.perplexity:
         notes.append("no perplexity: it is measured on rows of data or a mixture, and none is named")
     in_process = options.speed or bool(rows)
-    sides = [
+    first, second = [
         _side(name, folder, size, rows if in_process else None, options.threads or 0, tell)
         for name, folder, size in (("before", before, old), ("after", after, new))
     ]
-    accuracy: list[Accuracy] = []
-    speed: list[Speed] = []
+    accuracy, speed = list[Accuracy](), list[Speed]()
     if options.tasks:
         accuracy = asyncio.run(compare_accuracy(before, after, options, config.seed, tell))
     if options.speed:
         speed = asyncio.run(compare_speed(before, after, options.pairs, options.threads or 0, tell))
-    return CompressionReport(method, served, sides[0], sides[1], tuple(accuracy), tuple(speed), tuple(notes))
+    return CompressionReport(method, served, first, second, tuple(accuracy), tuple(speed), tuple(notes))
 
 
 def _side(
@@ -176,12 +154,9 @@ def _side(
     tell({"stage": f"memory and perplexity, {name}", "done": 0, "total": 1})
     found = measure_in_process(folder, rows, threads=threads)
     tell({"stage": f"memory and perplexity, {name}", "done": 1, "total": 1})
-    value = _perplexity(found.rows) if rows else None
+    scored = found.rows
+    value = Perplexity(_exp_mean(scored), *bootstrap(scored, _exp_mean), len(scored)) if rows else None
     return Side(size, found.loaded, found.loaded - found.empty, found.dtype, value)
-
-
-def _perplexity(rows: Sequence[tuple[float, int]]) -> Perplexity:
-    return Perplexity(_exp_mean(rows), *bootstrap(rows, _exp_mean), len(rows))
 
 
 def _exp_mean(rows: Sequence[tuple[float, int]]) -> float:
@@ -194,22 +169,13 @@ def _size(folder: Path) -> int:
 
 async def compare_accuracy(before: Path, after: Path, options: Report, seed: int, tell: OnProgress) -> list[Accuracy]:
     """One entry a task. Raises SetupError for a task whose data is missing."""
-    plans = [
-        EvalPlan(
-            tuple(parse_specs([task], "task")),
-            tuple(parse_specs([strategy], "strategy")),
-            limit=options.limit,
-            seed=seed,
-            data=options.data,
-            concurrency=CONCURRENCY,
-        )
-        for task, strategy in options.tasks.items()
-    ]
+    named = [(parse_specs([a], "task"), parse_specs([b], "strategy")) for a, b in options.tasks.items()]
+    plans = [EvalPlan(tuple(a), tuple(b), options.limit, seed, options.data, CONCURRENCY) for a, b in named]
     old, new = [
         await _records(plans, name, folder, options.threads or 0, tell)
         for name, folder in (("before", before), ("after", after))
     ]
-    return [_accuracy(plan, *pair) for plan, pair in zip(plans, zip(old, new, strict=True), strict=True)]
+    return list(map(_accuracy, plans, old, new))
 
 
 async def _records(
@@ -224,10 +190,9 @@ async def _records(
 
 def _accuracy(plan: EvalPlan, before: Sequence[Record], after: Sequence[Record]) -> Accuracy:
     test = paired_test([(new.correct, old.correct) for old, new in zip(before, after, strict=True)])
-    old_right, new_right = (sum(record.correct for record in side) for side in (before, after))
-    difference = (test.difference, test.low, test.high)
-    task, strategy = plan.tasks[0].label, plan.strategies[0].label
-    return Accuracy(task, strategy, test.problems, old_right, new_right, difference, test.p)
+    old, new = (sum(record.correct for record in side) for side in (before, after))
+    names = plan.tasks[0].label, plan.strategies[0].label
+    return Accuracy(*names, test.problems, old, new, (test.difference, test.low, test.high), test.p)
 
 
 async def compare_speed(
@@ -235,8 +200,7 @@ async def compare_speed(
 ) -> list[Speed]:
     """One entry a number of rows, each of which writes so many tokens. Both engines are held in memory at once."""
     engines = [Embedded(folder, inline=True, threads=threads) for folder in (before, after)]
-    vocabulary = read_shape(before).vocab
-    found: list[Speed] = []
+    vocabulary, found = read_shape(before).vocab, list[Speed]()
     try:
         for engine in engines:
             await engine.start()
@@ -277,31 +241,22 @@ def _rows(report: CompressionReport) -> Iterator[str]:
     old, new = report.before, report.after
     yield f"| files, MB | {old.size / 1e6:,.2f} | {new.size / 1e6:,.2f} | {new.size / old.size:.3f} |"
     if old.weights and new.weights and old.resident and new.resident:
-        yield (
-            f"| resident memory of the process, MB ({old.dtype}, {new.dtype}) | {old.resident / 1e6:,.1f} | "
-            f"{new.resident / 1e6:,.1f} | {new.resident / old.resident:.3f} |"
-        )
-        yield (
-            f"| of that the weights, MB | {old.weights / 1e6:,.1f} | {new.weights / 1e6:,.1f} | "
-            f"{new.weights / old.weights:.3f} |"
-        )
+        resident = f"resident memory of the process, MB ({old.dtype}, {new.dtype})"
+        for what, a, b in (
+            (resident, old.resident, new.resident),
+            ("of that the weights, MB", old.weights, new.weights),
+        ):
+            yield f"| {what} | {a / 1e6:,.1f} | {b / 1e6:,.1f} | {b / a:.3f} |"
     if old.perplexity and new.perplexity:
-        ratio = new.perplexity.value / old.perplexity.value
-        yield (
-            f"| perplexity of {old.perplexity.rows} rows | {_perplexity_cell(old.perplexity)} | "
-            f"{_perplexity_cell(new.perplexity)} | {ratio:.3f} |"
-        )
-    for one in report.accuracy:
-        yield _accuracy_row(one)
+        sides, ratio = (old.perplexity, new.perplexity), new.perplexity.value / old.perplexity.value
+        cells = " | ".join(f"{side.value:,.3f} [{side.low:,.3f}, {side.high:,.3f}]" for side in sides)
+        yield f"| perplexity of {old.perplexity.rows} rows | {cells} | {ratio:.3f} |"
+    yield from map(_accuracy_row, report.accuracy)
     for one in report.speed:
         yield (
             f"| tokens/s, {one.rows} at once | {one.before:,.0f} | {one.after:,.0f} | "
             f"{one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}] |"
         )
-
-
-def _perplexity_cell(found: Perplexity) -> str:
-    return f"{found.value:,.3f} [{found.low:,.3f}, {found.high:,.3f}]"
 
 
 def _accuracy_row(found: Accuracy) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,17 @@ def run(method: str, config: Any, model: str, out: Path, tell: OnProgress = sile
     base, compressor = _checked(model), compressors.get(method)()
     notes = compressor.check(config, base.path)
     served = compressor.served(config)
-    notes += [f"served by: embedded: {served.embedded}"]
-    notes += [f"served by: vLLM, CPU: {served.vllm_cpu}", f"served by: vLLM, GPU: {served.vllm_gpu}"]
-    for note in notes:
+    servers = zip(("embedded", "vLLM, CPU", "vLLM, GPU"), asdict(served).values(), strict=True)
+    for note in (*notes, *map("served by: {0[0]}: {0[1]}".format, servers)):
         tell({"note": note})
     with ModelFolder(out).create() as made:
         figures = compressor.compress(config, base.path, made.path, tell)
         made.carry_over(base)
         report = measure(method, base.path, made.path, config, served, tell)
         made.write_json("manifest.json", _manifest(method, config, base, figures))
-        made.write_json("report.json", report.to_json())
+        made.write_json("report.json", asdict(report))
         (made.path / "report.md").write_text(report.to_markdown(), "utf-8")
-    return report.to_json()
+    return asdict(report)
 
 
 def _checked(model: str) -> ModelFolder:

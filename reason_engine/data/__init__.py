@@ -10,9 +10,17 @@ import random
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic import BaseModel, ConfigDict
+
 from reason_engine.registry import Registry
 
 STEPS = "Think step by step."
+
+
+class Options(BaseModel):
+    """Base of families, tasks and configs: frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +46,9 @@ class Example:
 
     def to_json(self) -> dict[str, Any]:
         """The example as a row of the format `messages`; `weight` and `skip` only where they say something."""
-        found: dict[str, Any] = {"messages": self.messages(), "family": self.family}
-        if self.weight != 1.0:
-            found["weight"] = self.weight
-        if self.skip:
-            found["skip"] = [list(span) for span in self.skip]
-        return found
+        weight = {"weight": self.weight} if self.weight != 1.0 else {}
+        skip = {"skip": [list(span) for span in self.skip]} if self.skip else {}
+        return {"messages": self.messages(), "family": self.family, **weight, **skip}
 
 
 class Family(Protocol):

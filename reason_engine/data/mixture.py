@@ -15,21 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from reason_engine.data import Example, Family, families
+from reason_engine.data import Example, Family, Options, families
 from reason_engine.errors import RequestError, SetupError
 
-HISTORY = 0.03
 
-
-class Part(BaseModel):
+class Part(Options):
     """One family of a mixture: `share` is relative, `params` are the family's own fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     family: str
     share: float = Field(gt=0)
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field({})
 
     @model_validator(mode="after")
     def exists(self) -> Part:
@@ -42,13 +39,13 @@ class Part(BaseModel):
             return families.get(self.family)(**self.params)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in ("params", *first["loc"]))
+            where = ".".join(map(str, ("params", *first["loc"])))
             raise ValueError(f"{self.family}: {where}: {first['msg']}") from None
         except RequestError as error:
             raise ValueError(error.message) from None
 
 
-class Stream:
+class Stream(Iterator[Example]):
     """Examples without end; a few carry an earlier exchange as their history. Its state can be kept and taken up."""
 
     def __init__(self, parts: Sequence[Part], seed: int) -> None:
@@ -56,16 +53,11 @@ class Stream:
         self._rng = random.Random(f"train-{seed}")  # evaluations seed theirs with another prefix
         self._earlier: tuple[str, str] | None = None
 
-    def __iter__(self) -> Iterator[Example]:
-        return self
-
     def __next__(self) -> Example:
         one = self._rng.choices(self._built, self._shares)[0].example(self._rng)
         earlier, short = self._earlier, len(one.question) + len(one.answer) < 300
         self._earlier = (one.question, one.answer) if short else None
-        if earlier and self._rng.random() < HISTORY:
-            return replace(one, history=(earlier,))
-        return one
+        return replace(one, history=(earlier,)) if earlier and self._rng.random() < 0.03 else one
 
     def state(self) -> list[Any]:
         """Where the stream stands, in plain values."""
@@ -73,18 +65,14 @@ class Stream:
 
     def restore(self, state: Sequence[Any]) -> None:
         """Go on from a kept state."""
-        version, words, gauss = state[0]
-        self._rng.setstate((version, tuple(words), gauss))
+        self._rng.setstate((state[0][0], tuple(state[0][1]), state[0][2]))
         self._earlier = tuple(state[1]) if state[1] else None
 
 
 def digest(parts: Sequence[Part], seed: int) -> str:
     """A short hash of the first thousand examples: the same where mixture, seed and generators are the same."""
-    sha = hashlib.sha256()
-    source = Stream(parts, seed)
-    for _ in range(1000):
-        sha.update(json.dumps(next(source).messages()).encode())
-    return sha.hexdigest()[:16]
+    text = "".join(json.dumps(example.messages()) for example in islice(Stream(parts, seed), 1000))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def describe() -> str:
@@ -148,6 +136,5 @@ def _valid(values: Any, where: str) -> Part:
         return Part.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        prefix = f"{where}: {key}: " if key else f"{where}: "
-        raise SetupError(prefix + first["msg"].removeprefix("Value error, ")) from None
+        key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        raise SetupError(": ".join(filter(None, (where, key, message)))) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import lru_cache
 from importlib.resources import files
-from itertools import combinations, combinations_with_replacement
+from itertools import chain, combinations, combinations_with_replacement
 
 Number = int | Fraction
 State = tuple[Number, ...]
@@ -55,16 +55,12 @@ def whole(value: Number) -> Number:
 @lru_cache(maxsize=50_000)
 def moves(state: State) -> tuple[Move, ...]:
     """All legal lines from a state, each with the state it leads to."""
-    found: list[Move] = []
-    seen: set[tuple[Number, Number]] = set()
+    found: dict[tuple[Number, Number], list[Move]] = {}
     for i, j in combinations(range(len(state)), 2):
-        a, b = state[i], state[j]
-        if (a, b) in seen:
-            continue
-        seen.add((a, b))
-        rest = state[:i] + state[i + 1 : j] + state[j + 1 :]
-        found.extend((*line, tuple(sorted((*rest, line[3])))) for line in operations(a, b))
-    return tuple(found)
+        if (pair := (state[i], state[j])) not in found:
+            rest = state[:i] + state[i + 1 : j] + state[j + 1 :]
+            found[pair] = [(*line, tuple(sorted((*rest, line[3])))) for line in operations(*pair)]
+    return tuple(chain.from_iterable(found.values()))
 
 
 @lru_cache(maxsize=400_000)

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 from reason_engine.data.formats.readers import Fault, RowFile
@@ -65,9 +64,7 @@ class Outputs:
             raise SetupError(f"OUT {error.filename}: {error.strerror}") from None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for name, file in self._open.items():
             file.close()
             _part(self._files[name]).unlink(missing_ok=True)
@@ -80,8 +77,7 @@ class Outputs:
 
     def drop(self, refusal: Refusal, place: Place, what: Mapping[str, Any]) -> None:
         """What is not kept, with its place, reason, evidence and whatever else tells of it."""
-        reason = {"reason": refusal.reason, "evidence": dict(refusal.evidence)}
-        self._put("dropped", {**place, **reason, **what})
+        self._put("dropped", {**place, "reason": refusal.reason, "evidence": dict(refusal.evidence), **what})
 
     def _put(self, name: str, row: Mapping[str, Any]) -> None:
         self._open[name].write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -92,9 +88,8 @@ class Outputs:
             file.close()
             os.replace(_part(self._files[name]), self._files[name])
         self._open.clear()
-        text = json.dumps(report, indent=2, ensure_ascii=False)
         part = _part(self._report)
-        part.write_text(text + "\n", "utf-8")
+        part.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
         os.replace(part, self._report)
 
 
@@ -116,9 +111,6 @@ class Account:
     config: Mapping[str, Any]
     problems: Mapping[str, int] = field(default_factory=dict[str, int])
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     def describe(self) -> str:
         """The account as text."""
         lines = [
@@ -134,10 +126,11 @@ class Account:
 
 
 class Tally:
-    """Counts the rows read and the attempts kept and dropped while the outputs are written."""
+    """Counts the rows read and the attempts kept and dropped while the outputs are written. What was no attempt, such
+    as a row that cannot be read, is dropped by the outputs alone."""
 
     def __init__(self, outputs: Outputs) -> None:
-        self._outputs = outputs
+        self.outputs = outputs
         self.rows = self.bad = self.kept = self.not_attempted = 0
         self._reasons: Counter[str] = Counter()
 
@@ -148,23 +141,19 @@ class Tally:
             place = {"file": str(file.path), "line": found.line}
             if found.row is None:
                 self.bad += 1
-                self.note(bad_row(found.fault), place, {"row": found.raw})
+                self.outputs.drop(bad_row(found.fault), place, {"row": found.raw})
             else:
                 yield place, found.row, found.raw or {}
 
     def keep(self, row: Mapping[str, Any]) -> None:
         """An attempt that came to a row."""
         self.kept += 1
-        self._outputs.keep(row)
+        self.outputs.keep(row)
 
     def drop(self, refusal: Refusal, place: Place, what: Mapping[str, Any]) -> None:
         """An attempt that came to nothing."""
         self._reasons[refusal.reason] += 1
-        self.note(refusal, place, what)
-
-    def note(self, refusal: Refusal, place: Place, what: Mapping[str, Any]) -> None:
-        """What was no attempt, such as a row that cannot be read."""
-        self._outputs.drop(refusal, place, what)
+        self.outputs.drop(refusal, place, what)
 
     def finish(
         self, head: Mapping[str, Any], file: RowFile, tokens: int, problems: Mapping[str, int] | None = None
@@ -175,7 +164,7 @@ class Tally:
             head["run"], self.rows, self.bad, self.kept + dropped, self.kept, dropped, self.not_attempted,
             dict(self._reasons), tokens, file.statement, head["model"], head["config"], problems or {},
         )  # fmt: skip
-        self._outputs.finish(account.to_json())
+        self.outputs.finish(asdict(account))
         return account
 
 

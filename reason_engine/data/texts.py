@@ -48,8 +48,7 @@ def words(text: str) -> list[str]:
 
 def grams(found: Sequence[str], n: int) -> Iterator[str]:
     """Every run of n words."""
-    for place in range(len(found) - n + 1):
-        yield " ".join(found[place : place + n])
+    return (" ".join(found[place : place + n]) for place in range(len(found) - n + 1))
 
 
 def digest(text: str) -> int:
@@ -140,8 +139,7 @@ class NearIndex:
 
 def band_rows(threshold: float, permutations: int) -> int:
     """The most values a band may have so that a pair at the threshold is found with probability 0.99."""
-    good = [r for r in range(1, 33) if 1 - (1 - threshold**r) ** (permutations // r) >= FOUND]
-    return max(good, default=1)
+    return max((r for r in range(1, 33) if 1 - (1 - threshold**r) ** (permutations // r) >= FOUND), default=1)
 
 
 @cache
@@ -154,10 +152,8 @@ def _detector() -> LanguageDetector:
 
 
 def _plain(number: str) -> str:
-    number = number.replace(",", "")
-    whole, dot, rest = number.partition(".")
-    rest = rest.rstrip("0")
-    return (whole.lstrip("0") or "0") + (f".{rest}" if dot and rest else "")
+    whole, _, rest = number.replace(",", "").partition(".")
+    return f"{whole.lstrip('0') or '0'}.{rest.rstrip('0')}".rstrip(".")
 
 
 def _in_words(text: str) -> Counter[str]:

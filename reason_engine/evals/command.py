@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from reason_engine.answers import Equality
 from reason_engine.engines.open import open_engine, profile_of, served_name
 from reason_engine.errors import SetupError
 from reason_engine.evals.report import EvalReport, summarise, write
@@ -46,18 +47,10 @@ def _solver(target: EvalTarget) -> tuple[Solver, Library | None]:
         return RemoteSolver(target), None
     given = {"model": target.model, "engine": target.engine, "threads": target.threads}
     settings = load_settings({**given, "knowledge": target.knowledge})
-    profile, engine = profile_of(settings), open_engine(settings, inline=True)
+    profile, engine, name = profile_of(settings), open_engine(settings, inline=True), served_name(settings)
     folder, model = settings.knowledge, settings.knowledge_model
     library = Library(folder, engine=engine, model=model) if folder else None
-    solver = LocalSolver(
-        engine,
-        profile,
-        limits=target.limits,
-        max_tokens=target.max_tokens,
-        name=served_name(settings),
-        knowledge=library,
-    )
-    return solver, library
+    return LocalSolver(engine, profile, Equality(), target.limits, target.max_tokens, name, library), library
 
 
 def _setup(plan: EvalPlan, target: EvalTarget, solver: Solver) -> dict[str, Any]:

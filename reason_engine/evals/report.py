@@ -78,8 +78,7 @@ def markdown(report: EvalReport) -> str:
     """Tables of rates in percent, with the commands that made them."""
     lines = ["# Evaluation", ""]
     for key, value in report.about.items():
-        shown = value if isinstance(value, list) else [value]
-        lines += [f"- {key}: " + ", ".join(f"`{item}`" for item in shown)]
+        lines += [f"- {key}: " + ", ".join(f"`{item}`" for item in (value if isinstance(value, list) else [value]))]
     for task in dict.fromkeys(row.task for row in report.rows):
         lines += ["", f"## {task}", "", _HEAD, "|---|---:|---:|---:|---:|---:|---:|---:|---|"]
         lines += [_row_text(row) for row in report.rows if row.task == task]
@@ -98,22 +97,14 @@ def write(report: EvalReport, out: Path) -> None:
 
 def _row(task: str, strategy: str, records: Sequence[Record]) -> StrategyResult:
     count, right = len(records), sum(record.correct for record in records)
-    low, high = wilson(right, count)
+    costs = ("completion_tokens", "internal_prompt_tokens", "samples", "seconds")
+    tokens, prompt, samples, seconds = (sum(getattr(record, name) for record in records) / count for name in costs)
+    missing = sum(record.answer is None for record in records)
+    stopped = dict(sorted(Counter(record.stopped for record in records).items()))
     return StrategyResult(
-        task=task,
-        strategy=strategy,
-        problems=count,
-        right=right,
-        success=right / count,
-        low=low,
-        high=high,
-        no_answer=sum(record.answer is None for record in records),
-        new_tokens=sum(record.completion_tokens for record in records) / count,
-        internal_prompt_tokens=sum(record.internal_prompt_tokens for record in records) / count,
-        samples=sum(record.samples for record in records) / count,
-        seconds=sum(record.seconds for record in records) / count,
-        stopped=dict(sorted(Counter(record.stopped for record in records).items())),
-    )
+        task, strategy, count, right, right / count, *wilson(right, count), missing, tokens, prompt, samples, seconds,
+        stopped,
+    )  # fmt: skip
 
 
 def _cell(text: str) -> str:

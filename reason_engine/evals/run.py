@@ -37,10 +37,9 @@ class EvalPlan:
     texts: bool = False
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise SetupError("limit must be at least 1")
-        if self.concurrency < 1:
-            raise SetupError("concurrency must be at least 1")
+        for name in ("limit", "concurrency"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise SetupError(f"{name} must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +70,6 @@ class Record:
         return self.task, self.strategy, self.index, self.seed
 
 
-NAMES = tuple(field.name for field in fields(Record))
-
-
 class RecordFile:
     """Appends records as they come. None as path keeps nothing."""
 
@@ -92,8 +88,8 @@ class RecordFile:
         for line in lines:
             try:
                 row = line.value()
-                names = [name for name in NAMES if name in row or name not in ("part", "text")]
-                record = Record(**{name: row[name] for name in names})
+                names = [field.name for field in fields(Record)]
+                record = Record(**{name: row[name] for name in names if name in row or name not in ("part", "text")})
             except UnicodeDecodeError as error:
                 raise SetupError(f"{self.path}: {error}") from None
             except (ValueError, KeyError, TypeError) as error:
@@ -156,7 +152,7 @@ async def evaluate(
 
     async def worker(queue: Iterator[tuple[Trial, Key]]) -> None:
         for trial, key in queue:
-            known[key] = await _answered(trial, plan, solver)
+            known[key] = await _answered(trial, key, plan, solver)
             file.append(known[key])
             progress(known[key], len(known), len(work))
 
@@ -174,7 +170,7 @@ def seed_of(run_seed: int, index: int) -> int:
     return run_seed * 1_000_003 + index
 
 
-async def _answered(trial: Trial, plan: EvalPlan, solver: Solver) -> Record:
+async def _answered(trial: Trial, key: Key, plan: EvalPlan, solver: Solver) -> Record:
     error = None
     try:
         reply = await solver.answer(trial.problem, trial.strategy, seed_of(plan.seed, trial.index))
@@ -182,19 +178,7 @@ async def _answered(trial: Trial, plan: EvalPlan, solver: Solver) -> Record:
         reply, error = Reply(None, "", 0, 0, 0.0, "done", 0), refused.message
     correct = error is None and await trial.task.grade(trial.problem, reply.answer, reply.text, solver.equality)
     return Record(
-        task=trial.task_label,
-        strategy=trial.strategy.label,
-        index=trial.index,
-        seed=plan.seed,
-        question=trial.problem.question,
-        answer=reply.answer,
-        correct=correct,
-        completion_tokens=reply.completion_tokens,
-        internal_prompt_tokens=reply.prompt_tokens,
-        seconds=round(reply.seconds, 4),
-        stopped=reply.stopped,
-        samples=reply.samples,
-        error=error,
-        part=trial.problem.meta.get("part"),
-        text=reply.text if plan.texts else None,
-    )
+        *key, trial.problem.question, reply.answer, correct, reply.completion_tokens, reply.prompt_tokens,
+        round(reply.seconds, 4), reply.stopped, reply.samples, error, trial.problem.meta.get("part"),
+        reply.text if plan.texts else None,
+    )  # fmt: skip

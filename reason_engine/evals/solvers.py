@@ -87,28 +87,14 @@ class LocalSolver:
 
     async def answer(self, problem: Problem, spec: Spec, seed: int) -> Reply:
         """Raises what `solve` raises."""
-        began = time.monotonic()
+        began, sampling = time.monotonic(), Sampling(max_tokens=self.max_tokens)
         outcome = await solve(
-            build(strategies, spec),
-            problem,
-            self.engine,
-            profile=self.profile,
-            limits=self.limits,
-            sampling=Sampling(max_tokens=self.max_tokens),
-            seed=seed,
-            equality=self.equality,
-            knowledge=self.knowledge,
-        )
-        used, seconds = outcome.usage, time.monotonic() - began
-        return Reply(
-            outcome.answer.value,
-            outcome.content,
-            used.completion,
-            used.prompt - used.cached,
-            seconds,
-            outcome.stopped,
-            outcome.samples,
-        )
+            build(strategies, spec), problem, self.engine, profile=self.profile, limits=self.limits,
+            sampling=sampling, seed=seed, equality=self.equality, knowledge=self.knowledge,
+        )  # fmt: skip
+        used, seconds, answer = outcome.usage, time.monotonic() - began, outcome.answer.value
+        prompt, stopped, samples = used.prompt - used.cached, outcome.stopped, outcome.samples
+        return Reply(answer, outcome.content, used.completion, prompt, seconds, stopped, samples)
 
 
 def budget_of(limits: Limits) -> dict[str, float]:
@@ -117,15 +103,19 @@ def budget_of(limits: Limits) -> dict[str, float]:
     return {key: value for key, value in known.items() if value is not None}
 
 
+def api_address(url: str) -> str:
+    """The address below which the API stands: `/v1` where no path is named. Raises SetupError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise SetupError(f"--url {url!r} is no address; one looks like http://127.0.0.1:8000")
+    return url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+
+
 class RemoteSolver:
     """Asks an OpenAI-compatible server. One without the `reason` object is read by its content and its usage."""
 
     def __init__(self, target: EvalTarget, http_client: AsyncClient | None = None) -> None:
-        url = target.url or ""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise SetupError(f"--url {url!r} is no address; one looks like http://127.0.0.1:8000")
-        self.url = url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+        self.url = api_address(target.url or "")
         self.name, self.equality = target.model or "", Equality()
         self._target, self._http = target, http_client
 
@@ -160,12 +150,9 @@ class RemoteSolver:
         began = time.monotonic()
         try:
             completion = await self._client.chat.completions.create(
-                model=self.name,
-                messages=[{"role": "user", "content": problem.question}],
-                seed=seed,
-                max_completion_tokens=self._target.max_tokens or omit,
-                extra_body=body,
-            )
+                model=self.name, messages=[{"role": "user", "content": problem.question}], seed=seed,
+                max_completion_tokens=self._target.max_tokens or omit, extra_body=body,
+            )  # fmt: skip
         except APIError as error:
             raise _translate(error, self.url) from None
         return _reply(completion.to_dict(), time.monotonic() - began)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from reason_engine.contracts import Task
 from reason_engine.errors import SetupError
@@ -45,10 +47,9 @@ def parse_specs(texts: list[str], kind: str) -> list[Spec]:
     Raises SetupError on what cannot be read, a key given twice, or one spec given twice.
     """
     specs = [_parse(part, kind) for text in texts for part in _split(text, kind)]
-    labels = [spec.label for spec in specs]
     if not specs:
         raise SetupError(f"no {kind} is named")
-    if double := next((label for label in labels if labels.count(label) > 1), None):
+    if double := next((label for label, count in Counter(spec.label for spec in specs).items() if count > 1), None):
         raise SetupError(f"{kind} {double!r} is given twice")
     return specs
 
@@ -61,43 +62,24 @@ def build(registry: Registry[T], spec: Spec) -> T:
         return made.model_validate(dict(spec.params))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "(all)"
-        message = f"{registry.kind} {spec.name!r}: {where}: {first['msg'].removeprefix('Value error, ')}"
-        if first["type"] == "extra_forbidden":
-            fields = list(made.model_fields)
-            near = difflib.get_close_matches(where, fields, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(fields) or 'none'}"
-            message = f"{registry.kind} {spec.name!r} has no key {where!r}; {hint}"
-        raise SetupError(message) from None
+        where, what = ".".join(map(str, first["loc"])) or "(all)", f"{registry.kind} {spec.name!r}"
+        if first["type"] != "extra_forbidden":
+            raise SetupError(f"{what}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        fields = list(made.model_fields)
+        near = difflib.get_close_matches(where, fields, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(fields) or 'none'}"
+        raise SetupError(f"{what} has no key {where!r}; {hint}") from None
 
 
-def _range(value: object) -> object:
-    """`3-5`, `4` and `[3, 5]` are ranges, both ends included."""
-    if isinstance(value, str):
-        low, dash, high = value.partition("-")
-        value = (low, high if dash else low)
-    elif isinstance(value, int):
-        value = (value, value)
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        low, high = (int(end) if str(end).strip().isdecimal() else -1 for end in value)
-        if 1 <= low <= high:
-            return low, high
-    raise ValueError("expected a range such as 3-5")
-
-
-Range = Annotated[tuple[int, int], BeforeValidator(_range)]
-
-
-def _split(text: str, kind: str) -> Iterator[str]:
+def _split(text: str, kind: str) -> list[str]:
     """At commas outside braces; a part `key=value` belongs to the spec before it."""
-    parts, depth, start = list[str](), 0, 0
-    for place, sign in enumerate(text):
-        depth += {"{": 1, "}": -1, "[": 1, "]": -1}.get(sign, 0)
+    parts, depth, whole = [""], 0, list[str]()
+    for sign in text:
+        depth += (sign in "{[") - (sign in "}]")
         if sign == "," and depth == 0:
-            parts.append(text[start:place])
-            start = place + 1
-    parts.append(text[start:])
-    whole = list[str]()
+            parts.append("")
+        else:
+            parts[-1] += sign
     for part in map(str.strip, parts):
         key = part.partition("=")[0]
         if whole and "=" in part and ":" not in key and not part.startswith("{"):
@@ -106,7 +88,7 @@ def _split(text: str, kind: str) -> Iterator[str]:
             whole.append(part)
         else:
             raise SetupError(f"{kind}: an empty name in {text!r}")
-    yield from whole
+    return whole
 
 
 def _parse(text: str, kind: str) -> Spec:
@@ -122,20 +104,15 @@ def _parse(text: str, kind: str) -> Spec:
     name, colon, rest = text.partition(":")
     params = dict[str, Any]()
     for pair in rest.split(",") if colon else ():
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
+        key, equals, value = map(str.strip, pair.partition("="))
+        if not equals or not key:
             raise SetupError(f"{kind} {name!r}: expected key=value, not {pair!r}")
-        if key.strip() in params:
-            raise SetupError(f"{kind} {name!r}: {key.strip()} is given twice")
-        params[key.strip()] = _value(value.strip())
+        if key in params:
+            raise SetupError(f"{kind} {name!r}: {key} is given twice")
+        params[key] = value
+        with suppress(ValueError):
+            params[key] = json.loads(value)
     return Spec(name.strip(), params)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 @runtime_checkable

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import operator
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from reason_engine.data import STEPS, Example, families
+from reason_engine.data import STEPS, Example, Options, families
 from reason_engine.data.numbers import Expression
 from reason_engine.evals import tasks
-from reason_engine.evals.spec import Range
-from reason_engine.recipes.generated import GeneratedTask
+from reason_engine.evals.datasets import GeneratedTask, Range
 from reason_engine.types import Problem
 
 ASKED = ("What is {text}?", "Calculate {text}.", "Compute {text}.", "How much is {text}?", "{text} = ?")
@@ -33,10 +33,9 @@ APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.
 
 
 @families.register("arithmetic")
-class Arithmetic(BaseModel):
+class Arithmetic(Options):
     """`rationale`: share answered by steps; the rest gives the number at once."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     rationale: float = Field(0.6, ge=0, le=1)
     operations: tuple[int, int] = (1, 4)
     digits: tuple[int, int] = (1, 3)
@@ -44,10 +43,10 @@ class Arithmetic(BaseModel):
     def example(self, rng: random.Random) -> Example:
         """Bare arithmetic: one to four operations, in words or as an expression."""
         lines, text = expression(rng, rng.randint(*self.operations), self.digits)
-        question, answer = rng.choice(ASKED).format(text=text), f"Answer: {lines[-1].value}"
+        question, value = rng.choice(ASKED).format(text=text), lines[-1].value
         if rng.random() >= self.rationale:
-            return Example(question, answer, "arithmetic")
-        return Example(f"{question}\n{STEPS}", "\n".join([*map(str, lines), answer]), "arithmetic")
+            return Example(question, f"Answer: {value}", "arithmetic")
+        return Example(f"{question}\n{STEPS}", written(lines, value), "arithmetic")
 
 
 @tasks.register("arithmetic")
@@ -83,6 +82,11 @@ def expression(rng: random.Random, operations: int, digits: tuple[int, int]) -> 
         value = lines[-1].value
         whole = whole.join(op, Expression(other), value)
     return lines, whole.text
+
+
+def written(lines: Iterable[object], answer: object) -> str:
+    """The lines and the answer's line, as the model is taught to write them."""
+    return "\n".join([*map(str, lines), f"Answer: {answer}"])
 
 
 def _number(rng: random.Random, digits: tuple[int, int]) -> int:

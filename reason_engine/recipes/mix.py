@@ -12,24 +12,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from reason_engine.answers import Equality
+from reason_engine.data import Options
 from reason_engine.evals import tasks
+from reason_engine.evals.datasets import GeneratedTask, Range
 from reason_engine.evals.datasets.game24 import Game24
-from reason_engine.evals.spec import Range
 from reason_engine.recipes.arithmetic import ArithmeticTask
-from reason_engine.recipes.generated import GeneratedTask
 from reason_engine.recipes.puzzles import Judgement
 from reason_engine.recipes.words import WordProblems
 from reason_engine.types import Problem
 
 
 @tasks.register("mix")
-class Mix(BaseModel):
+class Mix(Options):
     """`direct`: what is answered in a word. `steps`, `digits`: of the word problems. `first`, `last`: puzzles."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     direct: Literal["judgement", "arithmetic"] = "judgement"
     steps: Range = Field((5, 8))

@@ -24,14 +24,13 @@ import re
 from fractions import Fraction
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from reason_engine.answers import Equality
-from reason_engine.data import STEPS, Example, families
+from reason_engine.data import STEPS, Example, Options, families
 from reason_engine.data.numbers import Expression, Number, State, games, moves, reachable, usable
 from reason_engine.evals import tasks
-from reason_engine.evals.spec import Range
-from reason_engine.recipes.generated import GeneratedTask
+from reason_engine.evals.datasets import GeneratedTask, Range
 from reason_engine.types import Problem
 from reason_engine.verifiers.countdown import Countdown as Checker
 
@@ -47,10 +46,9 @@ WORDINGS = (
 
 
 @families.register("countdown")
-class Countdown(BaseModel):
+class Countdown(Options):
     """Share `game` of the puzzles has four numbers and the target 24, the rest three or four and another target."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     steps: bool = True
     game: float = Field(0.6, ge=0, le=1)
     highest: int = Field(13, ge=4, le=25)
@@ -58,10 +56,8 @@ class Countdown(BaseModel):
 
     def example(self, rng: random.Random) -> Example:
         """Game of 24 and Countdown: by steps, each line naming what is left, or the finished expression at once."""
-        if rng.random() < self.game:
-            state, target = game(rng, self.highest)
-        else:
-            state, target = countdown(rng, (3, 4, 4), self.highest, self.top)
+        known = rng.random() < self.game
+        state, target = game(rng, self.highest) if known else countdown(rng, (3, 4, 4), self.highest, self.top)
         question = ask(rng, state, target)
         lines, expression = solution(rng, state, target)
         if not self.steps:
@@ -70,12 +66,11 @@ class Countdown(BaseModel):
 
 
 @families.register("value")
-class Value(BaseModel):
+class Value(Options):
     """`sizes`: relative share of states by how many numbers they hold. `game`: share with the target 24."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     game: float = Field(0.75, ge=0, le=1)
-    sizes: dict[int, float] = {1: 1, 2: 8, 3: 24, 4: 4}
+    sizes: dict[int, float] = Field({1: 1, 2: 8, 3: 24, 4: 4})
     highest: int = Field(13, ge=4, le=25)
     weight: float = Field(8.0, gt=0)
 
@@ -83,19 +78,17 @@ class Value(BaseModel):
         """Value queries, the judgement that a tree search asks for: `Can 4 4 10 make 24?` -> `yes` or `no`, exact."""
         wanted = rng.random() < 0.5
         size = rng.choices(list(self.sizes), list(self.sizes.values()))[0]
-        while True:
+        state, target = self._draw(rng, size, wanted)
+        while (target in reachable(state)) != wanted:
             state, target = self._draw(rng, size, wanted)
-            if (target in reachable(state)) == wanted:
-                break
         text = show(state if rng.random() < 0.8 else tuple(rng.sample(state, size)))
         return Example(f"Can {text} make {target}?", "yes" if wanted else "no", "value", self.weight)
 
     def _draw(self, rng: random.Random, size: int, wanted: bool) -> tuple[State, Number]:
         if rng.random() < self.game:
             if size == 4 and not wanted:
-                state: State = (1,)
-                while not usable(state) or len(state) < 4:
-                    state = tuple(sorted(rng.randint(1, self.highest) for _ in range(4)))
+                while not usable(state := tuple(sorted(rng.randint(1, self.highest) for _ in range(4)))):
+                    pass
                 return state, 24
             state, target = game(rng, self.highest)
         else:
@@ -214,8 +207,7 @@ def show(state: State) -> str:
 
 
 def _take(rng: random.Random, pool: list[Expression], value: Number) -> Expression:
-    found = rng.choice([index for index, one in enumerate(pool) if one.value == value])
-    return pool.pop(found)
+    return pool.pop(rng.choice([index for index, one in enumerate(pool) if one.value == value]))
 
 
 def _near(rng: random.Random, state: State, target: int) -> int:

@@ -1,36 +1,19 @@
 """Mistakes: a trace that errs and puts it right, or a given solution that is checked.
 
-Erring and correcting (the wrong line itself is not learned):
+    erring and correcting    a given solution                         its check               with `rows`
+    12 + 25 = 47             … How many apples does Anna have now?    Line 2 is wrong.        1: 12 + 25 = 37; 37
+    Wrong: 12 + 25 = 37      Proposed solution:                       37 - 7 = 30             2: 37 - 7 = 30; 40 wrong
+    37 - 7 = 30              12 + 25 = 37                             Answer: 30              37 - 7 = 30
+    Answer: 30               37 - 7 = 40                                                      Answer: 30
+                             Answer: 40
+                             Check this solution.
 
-    12 + 25 = 47
-    Wrong: 12 + 25 = 37
-    37 - 7 = 30
-    Answer: 30
-
-Checking; a sound solution is answered `Every line is right.` and its answer line:
-
-    … How many apples does Anna have now?
-    Proposed solution:
-    12 + 25 = 37
-    37 - 7 = 40
-    Answer: 40
-    Check this solution.
-    ->
-    Line 2 is wrong.
-    37 - 7 = 30
-    Answer: 30
+The wrong line itself is not learned. A sound solution is answered `Every line is right.` and its answer line.
 
 With `rows` a check works each line out again before it judges it: a row holds the line's number, its left side, the
 result that the model finds itself and the one that was given, so that the verdict compares two numbers that stand side
-by side. The first wrong row ends with that word, and the right lines follow:
-
-    1: 12 + 25 = 37; 37
-    2: 37 - 7 = 30; 40 wrong
-    37 - 7 = 30
-    Answer: 30
-
-A left side that the problem does not ask for is refused before it is worked out (`2: 37 + 7 wrong`), and so is an
-answer that comes too soon (`2: Answer wrong`).
+by side. The first wrong row ends with that word, and the right lines follow. A left side that the problem does not ask
+for is refused before it is worked out (`2: 37 + 7 wrong`), and so is an answer that comes too soon (`2: Answer wrong`).
 
 Thinking again after an answer, when something outside the model writes `Wait.`: `Wait. Line 2 is wrong.` and so on.
 Only what follows `Wait.` is learned; with `rows` it begins on a line of its own.
@@ -40,25 +23,24 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from reason_engine.data import STEPS, Example, families
-from reason_engine.recipes.arithmetic import Equation, equation
+from reason_engine.data import STEPS, Example, Options, families
+from reason_engine.recipes.arithmetic import Equation, equation, written
 from reason_engine.recipes.words import WordProblem, word_problem
 
-CHECK = "{question}\nProposed solution:\n{solution}\nCheck this solution."
-SOUND = "Every line is right."
+CHECK, SOUND = "{question}\nProposed solution:\n{solution}\nCheck this solution.", "Every line is right."
 LEFT_OUT = 0.12
 """Share of mistakes that leave a line out."""
 
 
 @families.register("repair")
-class Repair(BaseModel):
+class Repair(Options):
     """`check`, `wait`: shares of given solutions and of thinking again; `sound`: share of those that are right; `rows`:
     a check goes row by row, and some mistakes leave a line out."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     check: float = Field(0.4, ge=0, le=1)
     wait: float = Field(0.3, ge=0, le=1)
     sound: float = Field(0.4, ge=0, le=1)
@@ -74,8 +56,7 @@ class Repair(BaseModel):
             return _corrected(rng, problem)
         given, verdict = _verdict(rng, problem, rng.random() < self.sound, self.rows)
         if kind < self.check:
-            question = CHECK.format(question=problem.question, solution=given)
-            return Example(question, verdict, "repair")
+            return Example(CHECK.format(question=problem.question, solution=given), verdict, "repair")
         before, gap = f"{given}\nWait.", "\n" if self.rows else " "
         skip = ((0, len(before) + len(gap) * self.rows),)
         return Example(f"{problem.question}\n{STEPS}", f"{before}{gap}{verdict}", "repair", skip=skip)
@@ -83,10 +64,9 @@ class Repair(BaseModel):
 
 def slip(rng: random.Random, right: Equation) -> Equation:
     """The same equation with a wrong, plausible result: a digit off or a place off."""
-    while True:
-        value = right.value + rng.choice((-1, 1)) * rng.choice((1, 1, 2, 10, 10, 100))
-        if value >= 0:
-            return Equation(right.left, right.op, right.right, value)
+    while (value := right.value + rng.choice((-1, 1)) * rng.choice((1, 1, 2, 10, 10, 100))) < 0:
+        pass
+    return replace(right, value=value)
 
 
 def spoiled(rng: random.Random, problem: WordProblem, left_out: float = 0.0) -> tuple[int, list[Equation]]:
@@ -105,23 +85,22 @@ def spoiled(rng: random.Random, problem: WordProblem, left_out: float = 0.0) -> 
 def _corrected(rng: random.Random, problem: WordProblem) -> Example:
     place = rng.randrange(len(problem.lines))
     before = "".join(f"{entry}\n" for entry in problem.lines[:place])
-    wrong = str(slip(rng, problem.lines[place]))
-    after = "\n".join([*map(str, problem.lines[place:]), f"Answer: {problem.answer}"])
-    skip = ((len(before), len(before) + len(wrong) + 1),)
-    return Example(f"{problem.question}\n{STEPS}", f"{before}{wrong}\nWrong: {after}", "repair", skip=skip)
+    wrong = f"{slip(rng, problem.lines[place])}\n"
+    text = f"{before}{wrong}Wrong: {written(problem.lines[place:], problem.answer)}"
+    skip = ((len(before), len(before) + len(wrong)),)
+    return Example(f"{problem.question}\n{STEPS}", text, "repair", skip=skip)
 
 
 def _verdict(rng: random.Random, problem: WordProblem, sound: bool, by_rows: bool) -> tuple[str, str]:
     """A solution, right or spoiled in one line, and what a check of it says."""
     rows = [f"{n}: {entry}; {entry.value}" for n, entry in enumerate(problem.lines, 1)] if by_rows else []
     if sound:
-        return problem.rationale, "\n".join([*rows, SOUND, f"Answer: {problem.answer}"])
+        return problem.rationale, written([*rows, SOUND], problem.answer)
     place, given = spoiled(rng, problem, LEFT_OUT if by_rows else 0.0)
-    solution = "\n".join([*map(str, given), f"Answer: {given[-1].value}"])
-    rest = [*map(str, problem.lines[place:]), f"Answer: {problem.answer}"]
+    verdict = [*rows[:place], f"{place + 1}: {_fault(problem, place, given)} wrong"]
     if not by_rows:
-        return solution, "\n".join([f"Line {place + 1} is wrong.", *rest])
-    return solution, "\n".join([*rows[:place], f"{place + 1}: {_fault(problem, place, given)} wrong", *rest])
+        verdict = [f"Line {place + 1} is wrong."]
+    return written(given, given[-1].value), written([*verdict, *problem.lines[place:]], problem.answer)
 
 
 def _fault(problem: WordProblem, place: int, given: Sequence[Equation]) -> str:
@@ -129,24 +108,20 @@ def _fault(problem: WordProblem, place: int, given: Sequence[Equation]) -> str:
     if place == len(given):
         return "Answer"
     right, wrong = problem.lines[place], given[place]
-    same = (wrong.left, wrong.op, wrong.right) == (right.left, right.op, right.right)
+    same = replace(wrong, value=right.value) == right
     return f"{right}; {wrong.value}" if same else f"{wrong.left} {wrong.op} {wrong.right}"
 
 
 def _mistake(rng: random.Random, problem: WordProblem, place: int) -> Equation:
     """A slip of arithmetic, a wrong sign, or a number that belongs elsewhere."""
     right, kind = problem.lines[place], rng.random()
-    if kind < 0.6:
-        return slip(rng, right)
     op, other = right.op, right.right
-    if kind < 0.8:
+    if 0.6 <= kind < 0.8:
         op = rng.choice([sign for sign in "+-" if sign != op])
-    else:
-        near = [entry.left for entry in problem.lines] + [entry.right for entry in problem.lines]
+    elif kind >= 0.8:
+        near = {number for entry in problem.lines for number in (entry.left, entry.right)}
         other = rng.choice(sorted({*near, right.right + 1, right.right + 10} - {right.right}))
-    if (op == "-" and right.left < other) or (op == "/" and (not other or right.left % other)):
-        return slip(rng, right)
-    wrong = equation(right.left, op, other)
+    wrong = equation(right.left, op, other) if _is_whole(right.left, op, other) else right
     return wrong if wrong.value != right.value else slip(rng, right)
 
 
@@ -155,8 +130,11 @@ def _carried(lines: Sequence[Equation], swap: dict[int, int]) -> list[Equation]:
     new, swap = list[Equation](), dict(swap)
     for entry in lines:
         left, right = swap.get(entry.left, entry.left), swap.get(entry.right, entry.right)
-        inexact = entry.op == "/" and (right == 0 or left % right)
-        negative = entry.op == "-" and left < right
-        new.append(entry if inexact or negative else equation(left, entry.op, right))
+        new.append(equation(left, entry.op, right) if _is_whole(left, entry.op, right) else entry)
         swap[entry.value] = new[-1].value
     return new
+
+
+def _is_whole(left: int, op: str, right: int) -> bool:
+    """Whether the result is a whole number, and not below zero."""
+    return left >= right if op == "-" else op != "/" or (right != 0 and left % right == 0)

@@ -18,16 +18,15 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, Field
 
-from reason_engine.data import STEPS, Example, families
+from reason_engine.data import STEPS, Example, Options, families
 from reason_engine.evals import tasks
-from reason_engine.evals.spec import Range
+from reason_engine.evals.datasets import GeneratedTask, Range
 from reason_engine.recipes.arithmetic import Equation, work_out
-from reason_engine.recipes.generated import GeneratedTask
+from reason_engine.recipes.words import WordProblem
 from reason_engine.types import Problem
 
 LIMIT = 9999
@@ -54,40 +53,28 @@ ASKED = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """A question, one true rationale, and the answer."""
-
-    question: str
-    lines: tuple[Equation, ...]
-    answer: int
+def _known(value: tuple[int, int]) -> tuple[int, int]:
+    if not 1 <= value[0] <= value[1] <= 2:
+        raise ValueError("levels are 1, 2 or both")
+    return value
 
 
 @families.register("units")
-class Units(BaseModel):
+class Units(Options):
     """`rationale`: share answered by steps; the rest gives the number at once. `levels`: factors to multiply by.
     `kinds`: of amounts; none for all. `held_out`: draw those that are kept for evaluations, to measure a loss on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     rationale: float = Field(1.0, ge=0, le=1)
-    levels: tuple[int, int] = (1, 2)
+    levels: Annotated[tuple[int, int], AfterValidator(_known)] = (1, 2)
     kinds: tuple[Kind, ...] = ()
     held_out: bool = False
-
-    @field_validator("levels")
-    @classmethod
-    def known(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if not 1 <= value[0] <= value[1] <= 2:
-            raise ValueError("levels are 1, 2 or both")
-        return value
 
     def example(self, rng: random.Random) -> Example:
         """Units: an amount in two or three of them, to be said in the smallest one."""
         one = conversion(rng, rng.randint(*self.levels), self.kinds, held_out=self.held_out)
         if rng.random() >= self.rationale:
             return Example(one.question, f"Answer: {one.answer}", "units")
-        text = "\n".join([*map(str, one.lines), f"Answer: {one.answer}"])
-        return Example(f"{one.question}\n{STEPS}", text, "units")
+        return Example(f"{one.question}\n{STEPS}", one.rationale, "units")
 
 
 @tasks.register("units")
@@ -96,15 +83,8 @@ class UnitsTask(GeneratedTask):
 
     seeds: ClassVar[str] = "units"
 
-    levels: Range = Field((1, 2))
+    levels: Annotated[Range, AfterValidator(_known)] = Field((1, 2))
     kind: Kind | None = None
-
-    @field_validator("levels")
-    @classmethod
-    def known(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if value[1] > 2:
-            raise ValueError("levels are 1, 2 or both")
-        return value
 
     def generate(self, rng: random.Random, index: int) -> Problem:
         """One of the amounts that training never draws."""
@@ -112,7 +92,7 @@ class UnitsTask(GeneratedTask):
         return Problem(one.question, reference=str(one.answer), task="units", meta={"index": index})
 
 
-def conversion(rng: random.Random, levels: int, kinds: Sequence[Kind] = (), *, held_out: bool = False) -> Conversion:
+def conversion(rng: random.Random, levels: int, kinds: Sequence[Kind] = (), *, held_out: bool = False) -> WordProblem:
     """A fresh amount over `levels` factors, of those kept for evaluations or of the others. Raises ValueError unless
     there are 1 or 2."""
     if levels not in (1, 2):
@@ -134,7 +114,7 @@ def conversion(rng: random.Random, levels: int, kinds: Sequence[Kind] = (), *, h
         if value <= LIMIT and (zlib.crc32(amount.encode()) % 10 == 0) == held_out:
             break
     question = rng.choice(ASKED).format(amount=amount, unit=names[-1][1])
-    return Conversion(question, tuple(lines), value)
+    return WordProblem(question, tuple(lines), value)
 
 
 def _amount(counts: Sequence[int], names: Sequence[Any]) -> str:

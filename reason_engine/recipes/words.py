@@ -17,13 +17,12 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from reason_engine.data import STEPS, Example, families
+from reason_engine.data import STEPS, Example, Options, families
 from reason_engine.evals import tasks
-from reason_engine.evals.spec import Range
-from reason_engine.recipes.arithmetic import Equation, equation, work_out
-from reason_engine.recipes.generated import GeneratedTask
+from reason_engine.evals.datasets import GeneratedTask, Range
+from reason_engine.recipes.arithmetic import Equation, equation, work_out, written
 from reason_engine.types import Problem
 
 LIMIT = 9999
@@ -37,19 +36,18 @@ class WordProblem:
     question: str
     lines: tuple[Equation, ...]
     answer: int
-    chain: tuple[Equation, ...]
+    chain: tuple[Equation, ...] = ()
 
     @property
     def rationale(self) -> str:
         """The lines and the answer's line, as the model is taught to write them."""
-        return "\n".join([*map(str, self.lines), f"Answer: {self.answer}"])
+        return written(self.lines, self.answer)
 
 
 @families.register("words")
-class Words(BaseModel):
+class Words(Options):
     """`steps`: lowest and highest number of steps. `digits`: the same for the digits of a number in the text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     rationale: bool = True
     steps: tuple[int, int] = (1, 8)
     digits: tuple[int, int] = (1, 3)
@@ -64,10 +62,9 @@ class Words(BaseModel):
 
 
 @families.register("choice")
-class Choice(BaseModel):
+class Choice(Options):
     """`rationale`: share answered by steps, the rest gives the letter at once; `through`: option by option."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     rationale: float = Field(0.7, ge=0, le=1)
     through: bool = False
     steps: tuple[int, int] = (1, 4)
@@ -86,8 +83,7 @@ class Choice(BaseModel):
         options = question.splitlines()[-len(LETTERS) :]
         place = LETTERS.index(letter)
         seen = options[0 if self.through else place : place + 1]
-        lines = [*map(str, problem.lines), *seen, f"Answer: {letter}"]
-        return Example(f"{question}\n{STEPS}", "\n".join(lines), "choice")
+        return Example(f"{question}\n{STEPS}", written([*problem.lines, *seen], letter), "choice")
 
 
 @tasks.register("word-problems")
@@ -101,9 +97,8 @@ class WordProblems(GeneratedTask):
 
     def generate(self, rng: random.Random, index: int) -> Problem:
         """One problem."""
-        steps, digits = rng.randint(*self.steps), rng.randint(*self.digits)
-        problem = word_problem(rng, steps, digits)
-        meta = {"index": index, "steps": steps, "digits": digits}
+        meta = {"steps": rng.randint(*self.steps), "digits": rng.randint(*self.digits)}
+        problem, meta = word_problem(rng, **meta), {"index": index, **meta}
         return Problem(problem.question, reference=str(problem.answer), task="word-problems", meta=meta)
 
 
@@ -113,15 +108,13 @@ def word_problem(rng: random.Random, steps: int, digits: int = 2, aside: float =
         raise ValueError("steps and digits must be at least 1")
     (name, they), (other, _) = rng.sample(PEOPLE, 2)
     words = {"name": name, "they": they, "other": other, "things": rng.choice(THINGS)}
-    start = _number(rng, digits)
+    value = start = _number(rng, digits)
     story = [rng.choice(START).format(n=start, **words)]
     ending = "together" if steps >= 3 and rng.random() < 0.25 else ""
     if not ending and steps >= 2 and rng.random() < 0.15:
         ending = "more"
     left = steps - {"together": 2, "more": 1, "": 0}[ending]
-    actions: list[tuple[str, int, int]] = []
-    chain: list[Equation] = []
-    value = start
+    actions, chain = list[tuple[str, int, int]](), list[Equation]()
     while left:
         kind, a, b = _action(rng, value, left, digits)
         left -= 2 if b else 1
@@ -158,7 +151,7 @@ def multiple_choice(rng: random.Random, problem: WordProblem) -> tuple[str, str]
     near = {right + d for d in (-10, -2, -1, 1, 2, 10)} | {entry.value for entry in problem.lines}
     wrong = rng.sample(sorted(n for n in near if n != right and n >= 0), 3)
     options = rng.sample([right, *wrong], 4)
-    rows = [f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=True)]
+    rows = map("{}) {}".format, LETTERS, options)
     return "\n".join([problem.question, *rows]), LETTERS[options.index(right)]
 
 
@@ -184,8 +177,7 @@ def _action(rng: random.Random, value: int, left: int, digits: int) -> tuple[str
 
 
 def _comparison(rng: random.Random, value: int, digits: int) -> tuple[str, int]:
-    a = _number(rng, digits)
-    op = rng.choice("+-*")
+    a, op = _number(rng, digits), rng.choice("+-*")
     if op == "*":
         return op, rng.randint(2, 5)
     return ("+", a) if a >= value else (op, a)
@@ -198,8 +190,7 @@ def _say(rng: random.Random, kind: str, a: int, count: int, words: dict[str, str
 
 def _rationale(rng: random.Random, value: int, actions: list[tuple[str, int, int]]) -> list[Equation]:
     """Equations for a chain of actions; two neighbouring plain sums or differences are sometimes taken together."""
-    lines: list[Equation] = []
-    place = 0
+    lines, place = list[Equation](), 0
     while place < len(actions):
         kind, a, count = actions[place]
         following = actions[place + 1] if place + 1 < len(actions) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def run(tmp_path: Path, rows: Sequence[Any], **config: Any) -> tuple[Filtered, l
     assert (found.read, found.kept, found.dropped) == (len(rows), len(out), len(dropped))
     assert found.read == found.kept + found.dropped
     assert Counter(row["reason"] for row in dropped) == found.by_reason
-    assert json.loads((tmp_path / "out.report.json").read_text()) == json.loads(json.dumps(found.to_json()))
+    assert json.loads((tmp_path / "out.report.json").read_text()) == json.loads(json.dumps(asdict(found)))
     assert not list(tmp_path.glob("*.part"))
     return found, [row["text"] for row in out], dropped
 

@@ -136,11 +136,8 @@ def prune_model(config: PruneConfig, folder: Path, rows: list[list[int]], tell: 
     if config.by == "width":
         before, after = structured.layer_sizes(folder, config.rate, config.multiple, config.kv_heads)
         structured.narrow_layers(model, rows, before, after, config.reconstruct, tell)
-        settings = {
-            "intermediate_size": after.inner,
-            "num_attention_heads": after.heads,
-            "num_key_value_heads": after.kv_heads,
-        }
+        heads = {"num_attention_heads": after.heads, "num_key_value_heads": after.kv_heads}
+        settings = {"intermediate_size": after.inner, **heads}
         if after.kv_heads < before.kv_heads:
             settings["head_dim"] = after.head_dim  # else read off the number of heads
         left = sum(parameter.numel() for parameter in model.parameters())
@@ -172,9 +169,8 @@ def write(pruned: Pruned, model: Path, out: Path, tell: OnProgress) -> None:
 
 def _layer_tensors(model: Any) -> dict[str, Any]:
     """Matrices and biases of the layers, by name."""
-    state = model.state_dict()
     return {
         name: tensor.cpu()
-        for name, tensor in state.items()
+        for name, tensor in model.state_dict().items()
         if is_layer_matrix(name) or is_layer_matrix(f"{name.removesuffix('.bias')}.weight")
     }

@@ -84,25 +84,23 @@ def recover(
         else:
             learned = place / "rows.jsonl"
             held = split_rows(config, calibration, load_tokenizer(teacher), options.held, learned)
-        recipe = DistillConfig(
-            out=place / "run",
-            model=student,
-            teacher=teacher,
-            data=learned,
-            mixture=config.mixture,
-            max_length=config.length,
-            seed=config.seed + LEARNED_SEED,
-            threads=config.threads,
-            save_every=1 << 60,  # a recovery is whole or not at all
-            log_every=10,
-            **options.model_dump(exclude={"checkpoints", "held", "points"}),
-        )
+        given = training_options(config, place, student, learned)
+        given |= options.model_dump(exclude={"checkpoints", "held", "points"})
+        recipe = DistillConfig(teacher=teacher, **given)
         found = _distil(recipe, options, held, zeros, tell)
         for file in ("config.json", *(path.name for path in recipe.out.glob("*.safetensors*"))):
             os.replace(recipe.out / file, student / file)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return found
+
+
+def training_options(config: CompressionConfig, place: Path, model: Path, learned: Path | None) -> dict[str, Any]:
+    """Of a training below `place`, which is whole or not at all, so that nothing is saved on its way."""
+    files = {"out": place / "run", "model": model, "data": learned, "mixture": config.mixture}
+    seed = config.seed + LEARNED_SEED
+    shared = {"max_length": config.length, "seed": seed, "threads": config.threads}
+    return {**files, **shared, "save_every": 1 << 60, "log_every": 10}
 
 
 def _distil(

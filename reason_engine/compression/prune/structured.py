@@ -143,9 +143,7 @@ def keep_rows(linear: Any, rows: Any) -> None:
 def keep_columns(linear: Any, columns: Any, gram_II: Any | None) -> None:
     """Only these inputs; with a gram they make up for the others."""
     weight_OI = linear.weight.data
-    kept_OK = weight_OI[:, columns]
-    if gram_II is not None:
-        kept_OK = reconstructed(weight_OI, gram_II, columns)
+    kept_OK = weight_OI[:, columns] if gram_II is None else reconstructed(weight_OI, gram_II, columns)
     linear.weight.data = kept_OK.to(weight_OI.dtype).contiguous()
     linear.in_features = len(columns)
 
@@ -175,8 +173,7 @@ def dropped_count(layers: int, rate: float) -> int:
 
 def block_influences(model: Any, rows: list[list[int]], tell: OnProgress) -> list[float]:
     """Block influence of every layer."""
-    layers, run = model.model.layers, LayerwiseRun(model, rows)
-    found: list[float] = []
+    layers, run, found = model.model.layers, LayerwiseRun(model, rows), list[float]()
     for index, layer in enumerate(layers):
         tell({"stage": "influence", "done": index, "total": len(layers)})
         found.append(run.influence(layer))

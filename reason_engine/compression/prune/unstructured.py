@@ -45,8 +45,7 @@ def zero_weights(
                 linear.weight.data = sparsegpt(weight_OI, grams[name], rate, fours)
             else:
                 score_OI = weight_OI.abs() if run is None else wanda(weight_OI, grams[name])
-                by_output = run is not None
-                gone_OI = two_of_four(score_OI) if fours else lowest(score_OI, rate, by_output)
+                gone_OI = two_of_four(score_OI) if fours else lowest(score_OI, rate, by_output=run is not None)
                 linear.weight.data = weight_OI.masked_fill(gone_OI, 0.0)
             zeros[f"model.layers.{index}.{name}.weight"] = linear.weight.data == 0
         if run:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -77,23 +78,11 @@ class Gptq:
         """Calibrate here, quantise in the process of its own."""
         rows = read_calibration(config, model)
         tell({"note": f"calibrated on {rows.source}"})
-        request = {
-            "model": str(model.absolute()),
-            "out": str(out.absolute()),
-            "rows": rows.calibration,
-            "batch": config.batch,
-            "seed": config.seed,
-            "threads": config.threads,
-            "quantize": {
-                "bits": config.bits,
-                "group_size": config.group,
-                "desc_act": False,
-                "act_group_aware": True,
-                "damp_percent": config.damp,
-                "sym": True,
-            },
-        }
-        quantise(request, tell)
+        grid = {"bits": config.bits, "group_size": config.group, "damp_percent": config.damp}
+        quantize = {**grid, "desc_act": False, "act_group_aware": True, "sym": True}
+        folders = {"model": str(model.absolute()), "out": str(out.absolute())}
+        options = config.model_dump(include={"batch", "seed", "threads"})
+        quantise({**folders, **options, "rows": rows.calibration, "quantize": quantize}, tell)
         return {"bits": config.bits, "group": config.group, "calibration": rows.source}
 
 
@@ -126,19 +115,12 @@ def quantise(request: Mapping[str, Any], tell: OnProgress) -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
     }
+    command = [sys.executable, "-m", WORKER]
     with tempfile.TemporaryDirectory() as place:
         log = Path(place) / "log"
         with (
             log.open("wb") as errors,
-            subprocess.Popen(
-                [sys.executable, "-m", WORKER],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment,
-                cwd=place,
-                text=True,
-            ) as process,
+            Popen(command, stdin=PIPE, stdout=PIPE, stderr=errors, env=environment, cwd=place, text=True) as process,
         ):
             try:
                 _exchange(process, json.dumps(request), tell)
@@ -148,13 +130,11 @@ def quantise(request: Mapping[str, Any], tell: OnProgress) -> None:
             raise QuantiseError(f"gptqmodel: {_last_message(log.read_text('utf-8', 'replace'))}")
 
 
-def _exchange(process: subprocess.Popen[str], request: str, tell: OnProgress) -> None:
+def _exchange(process: Popen[str], request: str, tell: OnProgress) -> None:
     assert process.stdin and process.stdout
-    try:
+    with suppress(BrokenPipeError):  # it ended at its start; its log says why
         process.stdin.write(request)
         process.stdin.close()
-    except BrokenPipeError:
-        pass  # it ended at its start; its log says why
     for line in process.stdout:
         tell(json.loads(line))
     process.wait()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,21 +79,11 @@ def round_to_nearest(name: str, weight_OI: Any) -> dict[str, Any]:
 def quantization_config() -> dict[str, Any]:
     """What `config.json` says of the weights."""
     number = {"num_bits": 8, "type": "int", "symmetric": True}
-    return {
-        "quant_method": "compressed-tensors",
-        "format": "int-quantized",
-        "quantization_status": "compressed",
-        "config_groups": {
-            "group_0": {
-                "targets": ["Linear"],
-                "weights": {**number, "strategy": "channel", "dynamic": False},
-                "input_activations": {**number, "strategy": "token", "dynamic": True},
-                "output_activations": None,
-            }
-        },
-        "ignore": ["lm_head"],
-        "kv_cache_scheme": None,
-    }
+    weights = {**number, "strategy": "channel", "dynamic": False}
+    inputs = {**number, "strategy": "token", "dynamic": True}
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs, "output_activations": None}
+    about = {"quant_method": "compressed-tensors", "format": "int-quantized", "quantization_status": "compressed"}
+    return {**about, "config_groups": {"group_0": group}, "ignore": ["lm_head"], "kv_cache_scheme": None}
 
 
 LEAST = 1e-5
@@ -120,8 +111,7 @@ def smoothing(config: CompressionConfig, alpha: float, model: Path, tell: OnProg
     loaded, _ = load_model(model)
     largest = _largest_inputs(loaded.eval(), rows.calibration, tell)
     weights = loaded.state_dict()
-    times: dict[str, Any] = {}
-    over: dict[str, Any] = {}
+    times, over = dict[str, Any](), dict[str, Any]()
     for at in sorted({name.rpartition("|")[0] for name in largest}):
         for source, followers in FOLLOWERS.items():
             largest_IJ = torch.stack([weights[f"{at}.{name}.weight"].abs().amax(0) for name in followers])
@@ -157,16 +147,13 @@ def _largest_inputs(model: Any, rows: list[list[int]], tell: OnProgress) -> dict
 
         return hook
 
-    hooks: list[Any] = []
-    for name, module in model.named_modules():
-        at, found, matrix = re.sub(r"(layers\.\d+)\.(.*)", r"\1|\2", name).partition("|")
-        if found and matrix in wanted:
-            hooks.append(module.register_forward_pre_hook(record(f"{at}|{matrix}")))
     device = next(model.parameters()).device
-    with torch.no_grad():
+    with torch.no_grad(), ExitStack() as hooks:
+        for name, module in model.named_modules():
+            key = re.sub(r"(layers\.\d+)\.(.*)", r"\1|\2", name)
+            if key.partition("|")[2] in wanted:
+                hooks.enter_context(module.register_forward_pre_hook(record(key)))
         for done, ids in enumerate(rows, 1):
             model(input_ids=torch.tensor([ids], device=device), use_cache=False)
             tell({"stage": "calibrate", "done": done, "total": len(rows)})
-    for hook in hooks:
-        hook.remove()
     return largest

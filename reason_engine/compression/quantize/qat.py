@@ -122,33 +122,17 @@ def store(model: Path, grid: Qat, out: Path, tell: OnProgress) -> int:
 
 
 def _trained(config: QatConfig, train: Train, model: Path, place: Path, tell: OnProgress) -> Path:
-    from reason_engine.compression.prune.recover import LEARNED_SEED, split_rows
+    from reason_engine.compression.prune.recover import split_rows, training_options
     from reason_engine.training.common.models import load_tokenizer
     from reason_engine.training.supervised.sft import Sft, SftConfig
 
     place.mkdir()
-    learned: Path | None = None
-    if config.data is not None:
-        learned = place / "rows.jsonl"
+    learned = None if config.data is None else place / "rows.jsonl"
+    if learned is not None:
         split_rows(config, read_calibration(config, model), load_tokenizer(model), 1, learned)
-    recipe = SftConfig(
-        out=place / "run",
-        model=model,
-        data=learned,
-        mixture=config.mixture,
-        qat=config.qat,
-        max_length=config.length,
-        seed=config.seed + LEARNED_SEED,
-        threads=config.threads,
-        save_every=1 << 60,  # a training for a compression is whole or not at all
-        log_every=10,
-        **train.model_dump(),
-    )
+    recipe = SftConfig(qat=config.qat, **train.model_dump(), **training_options(config, place, model, learned))
     Sft.train(recipe, recipe.out, staged(tell, "train", train.tokens))
     return recipe.out
-
-
-ZERO = 8
 
 
 def packed(at: str, code_OI: Any, scale_OG: Any) -> dict[str, Any]:
@@ -156,7 +140,7 @@ def packed(at: str, code_OI: Any, scale_OG: Any) -> dict[str, Any]:
     import torch
 
     (outputs, inputs), groups = code_OI.shape, scale_OG.shape[1]
-    zeros_GO = torch.full((groups, outputs), ZERO - 1, dtype=torch.uint8)
+    zeros_GO = torch.full((groups, outputs), 8 - 1, dtype=torch.uint8)  # the zeros are 8, stored less one
     return {
         f"{at}.qweight": _eight(code_OI).t().contiguous(),
         f"{at}.qzeros": _eight(zeros_GO),
@@ -167,16 +151,8 @@ def packed(at: str, code_OI: Any, scale_OG: Any) -> dict[str, Any]:
 
 def quantization_config(group: int) -> dict[str, Any]:
     """What `config.json` says of the weights."""
-    return {
-        "quant_method": "gptq",
-        "bits": 4,
-        "group_size": group,
-        "sym": True,
-        "desc_act": False,
-        "lm_head": False,
-        "checkpoint_format": "gptq",
-        "pack_dtype": "int32",
-    }
+    layout = {"desc_act": False, "lm_head": False, "checkpoint_format": "gptq", "pack_dtype": "int32"}
+    return {"quant_method": "gptq", "bits": 4, "group_size": group, "sym": True, **layout}
 
 
 def _eight(codes: Any) -> Any:

@@ -26,6 +26,7 @@ file may have any columns: every text in every row of it counts. It is kept as 8
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -33,8 +34,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from reason_engine.data import Options
 from reason_engine.data.formats.parse import InvalidField
 from reason_engine.data.formats.readers import container_of, read_mappings
 from reason_engine.data.texts import digest, excerpt, grams, words
@@ -44,10 +46,8 @@ STARTER = "starter"
 SHORT, SHORTEST = 8, 3
 
 
-class Rule(BaseModel):
+class Rule(Options):
     """One rule as it is declared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, max_length=80)
     why: str = ""
@@ -113,11 +113,8 @@ def load_rules(source: str) -> Rules:
     """The rules of a YAML file, or those that ship as `starter`. Raises SetupError naming file and key."""
     folder = None if source == STARTER else Path(source).parent
     try:
-        if folder is None:
-            text = files("reason_engine.data.filter").joinpath("starter_rules.yaml").read_text("utf-8")
-        else:
-            text = Path(source).read_text("utf-8")
-        values = yaml.safe_load(text)
+        shipped = files("reason_engine.data.filter").joinpath("starter_rules.yaml")
+        values = yaml.safe_load((shipped if folder is None else Path(source)).read_text("utf-8"))
     except OSError as error:
         raise SetupError(f"--rules {source}: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -128,8 +125,7 @@ def load_rules(source: str) -> Rules:
     if unknown := next((key for key in values if key != "rules"), None):
         raise SetupError(f"--rules {source}: {unknown}: unknown key")
     rules = [_rule(entry, f"--rules {source}: rules.{place}") for place, entry in enumerate(entries)]
-    names = [rule.name for rule in rules]
-    if double := next((name for name in names if names.count(name) > 1), None):
+    if double := next((name for name, count in Counter(rule.name for rule in rules).items() if count > 1), None):
         raise SetupError(f"--rules {source}: the name {double!r} is given twice")
     return Rules(rules, folder)
 
@@ -196,10 +192,9 @@ def _rule(entry: Any, where: str) -> Rule:
         return Rule.model_validate(dict(entry))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
-        prefix = f"{where}: {key}: " if key else f"{where}: "
-        raise SetupError(prefix + message.removeprefix("Value error, ")) from None
+        key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        message = "unknown key" if first["type"] == "extra_forbidden" else message
+        raise SetupError(": ".join(filter(None, (where, key, message)))) from None
 
 
 def _compiled(rule: Rule, folder: Path | None) -> tuple[list[re.Pattern[str]], list[re.Pattern[str]]]:

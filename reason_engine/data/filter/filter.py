@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from reason_engine.data import Options
 from reason_engine.data.filter.check import NO_TOKENIZER, token_counter, whole_text
 from reason_engine.data.filter.exclusions import Rules, TestSets, load_rules
 from reason_engine.data.formats.readers import RowOrFault, open_source
@@ -31,10 +32,8 @@ from reason_engine.data.outputs import Outputs, Refusal, bad_row
 from reason_engine.data.texts import LANGUAGES, NearIndex, digest, language_of, numbers, squeeze, words
 
 
-class FilterConfig(BaseModel):
+class FilterConfig(Options):
     """What is filtered. `by`: whether doubles are rows with the same prompt and answer, or with the same prompt."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: str | None = None
     min_chars: int | None = Field(None, ge=1)
@@ -83,9 +82,6 @@ class Filtered:
     config: Mapping[str, Any]
     test_sets: Mapping[str, int] = field(default_factory=dict[str, int])
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def filter_files(
     inputs: Sequence[Path],
@@ -96,8 +92,7 @@ def filter_files(
     """Filter files into one. Raises SetupError before anything is written where an input, rule or setting is wrong."""
     files = [open_source(path, config.format) for path in inputs]
     gates = _Gates(config, inputs)
-    read, kept, reasons, flagged = 0, 0, Counter[str](), Counter[str]()
-    accounts: list[dict[str, Any]] = []
+    read, kept, reasons, flagged, accounts = 0, 0, Counter[str](), Counter[str](), list[dict[str, Any]]()
     with Outputs(out, (*inputs, *config.against)) as outputs:
         for number, file in enumerate(files):
             before = read, kept
@@ -110,8 +105,7 @@ def filter_files(
                     outputs.keep({**(found.raw or {}), **({"flags": flags} if flags else {})})
                 else:
                     reasons[refusal.reason] += 1
-                    place = {"file": str(file.path), "line": found.line}
-                    outputs.drop(refusal, place, {"row": found.raw})
+                    outputs.drop(refusal, {"file": str(file.path), "line": found.line}, {"row": found.raw})
                 progress(read, kept)
             counts = {"read": read - before[0], "kept": kept - before[1]}
             accounts.append({"file": str(file.path), "statement": file.statement, **counts})
@@ -119,7 +113,7 @@ def filter_files(
             read, kept, reasons.total(), dict(reasons), dict(flagged), accounts, config.model_dump(mode="json"),
             gates.test_sets(),
         )  # fmt: skip
-        outputs.finish(filtered.to_json())
+        outputs.finish(asdict(filtered))
     return filtered
 
 
@@ -146,7 +140,8 @@ class _Gates:
         self._rules = load_rules(config.rules) if config.rules else Rules(())
         self._tests = TestSets(config.against, config.ngram) if config.against else None
         self._seen: dict[int, int] = {}
-        self._doubles = _NearDuplicates(config.near, config.numbers) if config.near is not None else None
+        self._near = NearIndex(config.near) if config.near is not None else None
+        self._places, self._numbers = array("q"), array("Q")  # of the texts in the index
 
     def judge(self, found: RowOrFault, number: int) -> tuple[Refusal | None, list[str]]:
         """The first refusal, or None and the flags that the row gets. `number`: of its file among the inputs."""
@@ -197,38 +192,21 @@ class _Gates:
         mark = digest(squeeze(text))
         if self._config.exact and mark in self._seen:
             return Refusal("duplicate", {"of": self._name(self._seen[mark])})
-        near = self._doubles.of(text) if self._doubles else None
-        if near is not None:
-            return Refusal("near-duplicate", {"of": self._name(near[0]), "similarity": round(near[1], 3)})
+        if self._near is not None:
+            signature = self._near.signature(words(text))
+            marks = digest(" ".join(sorted(numbers(text)))) if self._config.numbers else 0
+            for near, share in self._near.near(signature):
+                if self._numbers[near] == marks:
+                    evidence = {"of": self._name(self._places[near]), "similarity": round(share, 3)}
+                    return Refusal("near-duplicate", evidence)
+            self._near.add(signature)
+            self._numbers.append(marks)
+            self._places.append(place)
         self._seen[mark] = place
-        if self._doubles:
-            self._doubles.keep(place)
         return None
 
     def _name(self, place: int) -> str:
         return f"{self._inputs[place >> _LINE_BITS]}:{place & (1 << _LINE_BITS) - 1}"
-
-
-class _NearDuplicates:
-    """Near duplicates among the texts kept so far."""
-
-    def __init__(self, threshold: float, same_numbers: bool) -> None:
-        self._index, self._same_numbers = NearIndex(threshold), same_numbers
-        self._places, self._numbers = array("q"), array("Q")
-        self._latest: Any = None
-
-    def of(self, text: str) -> tuple[int, float] | None:
-        """The place of the nearest kept text, with the estimated similarity."""
-        marks = digest(" ".join(sorted(numbers(text)))) if self._same_numbers else 0
-        self._latest = self._index.signature(words(text)), marks
-        pairs = self._index.near(self._latest[0])
-        return next(((self._places[n], share) for n, share in pairs if self._numbers[n] == marks), None)
-
-    def keep(self, place: int) -> None:
-        """Keep the text that was asked for last."""
-        self._index.add(self._latest[0])
-        self._numbers.append(self._latest[1])
-        self._places.append(place)
 
 
 _LINE_BITS = 40

@@ -12,18 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from reason_engine.data.formats.rows import (
-    Conversation,
-    Labelled,
-    Preference,
-    Question,
-    Reference,
-    Row,
-    Stepwise,
-    Text,
-    Turns,
-)
-from reason_engine.types import Message, Role, ToolCall
+from reason_engine.data.formats.rows import Conversation, Labelled, Preference, Question, Reference, Row, Stepwise, Text
+from reason_engine.types import Message, Role, ToolCall, Turns
 
 Raw = Mapping[str, Any]
 
@@ -126,8 +116,7 @@ def _stepwise(raw: Raw) -> Row:
         raise InvalidField("labels", f"must hold one label a step: {len(steps)} steps, {count}")
     for place, label in enumerate(labels):
         if not isinstance(label, (bool, int, float)) or not 0 <= label <= 1:
-            message = f"must be true, false or a number from 0 to 1, not {label!r}"
-            raise InvalidField(f"labels[{place}]", message)
+            raise InvalidField(f"labels[{place}]", f"must be true, false or a number from 0 to 1, not {label!r}")
     return Stepwise(_prompt(raw), tuple(steps), tuple(float(label) for label in labels))
 
 
@@ -288,8 +277,7 @@ def _turn(entry: Any, where: str) -> Message:
 def _joined(parts: list[Any], where: str) -> str:
     """OpenAI's content parts, where all of them are text."""
     for place, part in enumerate(parts):
-        good = isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-        if not good:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise InvalidField(f"{where}.content[{place}]", "only parts of text can be read")
     return "".join(part["text"] for part in parts)
 

@@ -18,9 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reason_engine.answers import find
-from reason_engine.types import Message
-
-Turns = tuple[Message, ...]
+from reason_engine.types import Message, Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,21 +152,21 @@ def to_json(row: Row) -> dict[str, Any]:
     """The row as the mapping that stands in a file; what says nothing is left out."""
     match row:
         case Conversation():
-            found: dict[str, Any] = {"messages": [turn_json(turn) for turn in row.messages]}
+            weight = row.weight if row.weight != 1.0 else None
             extra = {
                 "family": row.family,
-                "weight": row.weight if row.weight != 1.0 else None,
-                "skip": [list(span) for span in row.skip],
+                "weight": weight,
+                "skip": list(map(list, row.skip)),
                 "tools": list(row.tools),
             }
-            return {**found, **{key: value for key, value in extra.items() if value}}
+            found: dict[str, Any] = {"messages": [turn_json(turn) for turn in row.messages]}
+            return found | {key: value for key, value in extra.items() if value}
         case Preference():
             return {"prompt": _prompt(row.prompt), "chosen": row.chosen, "rejected": row.rejected}
         case Labelled():
             return {"prompt": _prompt(row.prompt), "completion": row.completion, "label": row.label}
         case Stepwise():
-            steps, labels = list(row.steps), list(row.labels)
-            return {"prompt": _prompt(row.prompt), "completions": steps, "labels": labels}
+            return {"prompt": _prompt(row.prompt), "completions": list(row.steps), "labels": list(row.labels)}
         case Reference():
             worked = {} if row.solution is None else {"solution": row.solution}
             return {**row.meta, "prompt": _prompt(row.prompt), "answer": row.answer, **worked}
@@ -186,11 +184,7 @@ def turn_json(turn: Message) -> dict[str, Any]:
     if turn.tool_calls:
         calls = [(call.id, {"name": call.name, "arguments": call.arguments}) for call in turn.tool_calls]
         found["tool_calls"] = [{"id": id, "type": "function", "function": call} for id, call in calls]
-    if turn.tool_call_id:
-        found["tool_call_id"] = turn.tool_call_id
-    if turn.name:
-        found["name"] = turn.name
-    return found
+    return found | {key: value for key in ("tool_call_id", "name") if (value := getattr(turn, key))}
 
 
 def _prompt(turns: Sequence[Message]) -> Any:

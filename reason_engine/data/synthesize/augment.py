@@ -25,12 +25,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from reason_engine.data import Options
 from reason_engine.data.formats.readers import RowFile, open_source
 from reason_engine.data.formats.rows import Row, Text, answer_text, known_answer, question_of, to_json, with_question
 from reason_engine.data.outputs import Account, Journal, Outputs, Refusal, Tally, beside, file_hash, work_through
@@ -44,10 +46,8 @@ Lexicon = Mapping[str, tuple[str, ...]]
 Method = Literal["synonyms", "paraphrase", "back-translation"]
 
 
-class AugmentConfig(BaseModel):
+class AugmentConfig(Options):
     """How rows are multiplied. `copies`: attempts a row and method. `rate`: share of listed words exchanged."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     methods: tuple[Method, ...] = Field(("paraphrase",), min_length=1)
     copies: int = Field(1, ge=1, le=100)
@@ -101,8 +101,7 @@ async def augment(
     if teacher is None and config.needs_model:
         raise SetupError(f"{', '.join(config.methods)}: needs a model")
     model = teacher.engine.info.name if teacher else "none"
-    dump = config.model_dump(mode="json")
-    head = {"run": "augment", "input": file_hash(path), "model": model, "config": dump}
+    head = {"run": "augment", "input": file_hash(path), "model": model, "config": config.model_dump(mode="json")}
     with Outputs(out, (path,)) as outputs:
         journal, tally = Journal(beside(out, "journal"), head, fresh=fresh), Tally(outputs)
         teacher = teacher.within(tokens, journal.spent) if teacher else None
@@ -153,10 +152,8 @@ class _Run:
             if entry is None:
                 tally.not_attempted += 1
                 continue
-            refusal = await self._refusal(attempt, entry, seen)
-            origin = {"method": attempt.method, "copy": attempt.copy}
-            origin["seed"] = seed_of(self.config.seed, attempt.key)
-            if refusal:
+            origin = {"method": attempt.method, "copy": attempt.copy, "seed": seed_of(self.config.seed, attempt.key)}
+            if refusal := await self._refusal(attempt, entry, seen):
                 tally.drop(refusal, place, {**origin, "text": entry.get("text", ""), "row": raw})
                 continue
             seen.add(squeeze(entry["text"]).casefold())
@@ -164,9 +161,8 @@ class _Run:
             tally.keep({**to_json(with_question(row, entry["text"])), "provenance": provenance})
 
     def _attempts(self, line: int, row: Row) -> Iterator[_Attempt]:
-        for method in dict.fromkeys(self.config.methods):
-            for copy in range(self.config.copies):
-                yield _Attempt(line, row, method, copy)
+        kinds = product(dict.fromkeys(self.config.methods), range(self.config.copies))
+        return (_Attempt(line, row, method, copy) for method, copy in kinds)
 
     async def _entry(self, attempt: _Attempt) -> dict[str, Any] | None:
         """What the attempt came to, as the journal keeps it; None where the budget is spent."""
@@ -229,10 +225,7 @@ class _Run:
 def replace_words(text: str, answer: str, lexicon: Lexicon, rate: float, seed: int) -> str:
     """The text with about `rate` of its listed words exchanged, at least one where there is one."""
     places = _places(text, frozenset(words(answer)), lexicon)
-    if not places:
-        return text
-    rng = random.Random(seed)
-    count = min(len(places), max(1, round(rate * len(places))))
+    rng, count = random.Random(seed), min(len(places), max(1, round(rate * len(places))))
     for match, options in sorted(rng.sample(places, count), key=lambda place: -place[0].start()):
         text = text[: match.start()] + _cased(rng.choice(options), match[0]) + text[match.end() :]
     return text
@@ -279,9 +272,8 @@ def _places(text: str, barred: frozenset[str], lexicon: Lexicon) -> list[tuple[r
 
 
 def _cased(word: str, like: str) -> str:
-    if len(like) > 1 and like.isupper():
-        return word.upper()
-    return word[0].upper() + word[1:] if like[0].isupper() else word
+    upper = len(word) if len(like) > 1 and like.isupper() else int(like[0].isupper())
+    return word[:upper].upper() + word[upper:]
 
 
 _WORD = re.compile(r"(?<![\w'-])[^\W\d_]+(?![\w'-])")

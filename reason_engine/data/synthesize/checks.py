@@ -75,13 +75,12 @@ def problem_refusals(entries: Mapping[int, Entry], known: Sequence[str]) -> dict
         keep(text, f"example {number + 1}")
     found: dict[int, Refusal | None] = {}
     for number, entry in sorted(entries.items()):
-        text = entry.get("text", "")
-        found[number] = _unfinished(entry)
-        if found[number] is None and len(words(text)) < 3:
-            found[number] = Refusal("no-text")
+        text, found[number] = entry.get("text", ""), _unfinished(entry)
         if found[number] is not None:
             continue
-        if (name := seen.get(squeeze(text).casefold())) is not None:
+        if len(words(text)) < 3:
+            found[number] = Refusal("no-text")
+        elif (name := seen.get(squeeze(text).casefold())) is not None:
             found[number] = Refusal("duplicate", {"of": name})
         elif near := index.near(index.signature(words(text))):
             place, share = near[0]
@@ -110,28 +109,22 @@ class AttemptJudge:
         right = reference
         if not self.scored and reference is None:
             right = await agreed_answer(entries, self.agree, self.equality)
-        found: list[Refusal | None] = []
-        seen: set[str] = set()
+        found, seen = list[Refusal | None](), set[str]()
         for entry in entries:
-            refusal = _unfit(entry)
+            refusal = _unfit(entry) or (self._score(entry) if self.scored else await self._compare(entry, right))
             if refusal is None:
-                refusal = self._score(entry) if self.scored else await self._compare(entry, right)
-            text = squeeze(entry.get("content", ""))
-            if refusal is None and text in seen:
-                refusal = Refusal("duplicate")
-            if refusal is None and len(seen) >= self.keep:
-                refusal = Refusal("enough", {"keep": self.keep})
-            if refusal is None:
-                seen.add(text)
+                if (text := squeeze(entry.get("content", ""))) in seen:
+                    refusal = Refusal("duplicate")
+                elif len(seen) >= self.keep:
+                    refusal = Refusal("enough", {"keep": self.keep})
+                seen |= set() if refusal else {text}
             found.append(refusal)
         return found
 
     def enough(self, hint: bool, refusals: Sequence[Refusal | None], known: bool) -> bool:
         """Whether no more attempts are needed. A vote needs all of them; a hint is for a problem that none solved."""
         right = sum(refusal is None for refusal in refusals)
-        if hint:
-            return right > 0
-        return right >= self.keep and (known or self.scored)
+        return right > 0 if hint else right >= self.keep and (known or self.scored)
 
     def _score(self, entry: Entry) -> Refusal | None:
         score, answer = entry.get("score"), entry.get("answer")

@@ -19,33 +19,25 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from reason_engine.data import Options
 from reason_engine.data.formats.readers import open_source
-from reason_engine.data.formats.rows import (
-    Conversation,
-    Question,
-    Reference,
-    Row,
-    Turns,
-    known_answer,
-    last_user_turn,
-    to_json,
-)
+from reason_engine.data.formats.rows import Conversation, Question, Reference, known_answer, last_user_turn, to_json
 from reason_engine.data.outputs import Account, Journal, Outputs, Tally, beside, file_hash, work_through
 from reason_engine.data.synthesize.checks import AttemptJudge, cleaned_problem, problem_refusals
 from reason_engine.data.synthesize.teacher import Reply, Teacher, build_strategy, check_verifier, seed_of
 from reason_engine.errors import SetupError
 from reason_engine.strategies import Strategy
-from reason_engine.types import Message, Problem
+from reason_engine.types import Message, Problem, Turns
+
+Solvable = Reference | Question | Conversation
 
 
-class SynthesizeConfig(BaseModel):
+class SynthesizeConfig(Options):
     """`attempts`: solutions a problem, fewer once `keep` are right. `hints`: rationalisations where none was."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: str | None = None
     write: int = Field(0, ge=0, description="problems to write from the file's, instead of solving those")
@@ -105,7 +97,7 @@ async def synthesize(
     fails; what is done by then is kept.
     """
     file = open_source(path, config.format)
-    if file.format.kind not in (Reference, Question, Conversation):
+    if file.format.kind not in get_args(Solvable):
         name = file.format.name
         raise SetupError(f"{path}: format {name} holds no problems to solve; prompt+answer does, and prompt")
     strategy = build_strategy(config.strategy, config.options)
@@ -115,10 +107,9 @@ async def synthesize(
     head = {"run": "synthesize", "input": file_hash(path), "model": model, "config": dump}
     with Outputs(out, (path,)) as outputs:
         journal, tally = Journal(beside(out, "journal"), head, fresh=fresh), Tally(outputs)
-        scored = config.verifier is not None
-        judge = AttemptJudge(scored, config.threshold, config.keep, config.agree, teacher.equality)
+        judge = AttemptJudge(config.verifier is not None, config.threshold, config.keep, config.agree, teacher.equality)
         run = _Run(config, strategy, teacher.within(tokens, journal.spent), judge, journal, progress)
-        problems = given = [_problem_of(row, place) for place, row, _ in tally.read(file)]
+        problems = given = [_problem_of(row, place) for place, row, _ in tally.read(file) if isinstance(row, Solvable)]
         within_budget, counts = True, dict[str, int]()
         if config.write:
             if not given:
@@ -185,7 +176,7 @@ class _Run:
             if refusal is None:
                 problems.append(SourceProblem(f"w{number}", place, (Message("user", text),)))
             else:
-                tally.note(refusal, place, {"stage": "problem", "text": text})
+                tally.outputs.drop(refusal, place, {"stage": "problem", "text": text})
         return problems, {"written": len(entries), "refused": len(entries) - len(problems)}
 
     async def write_rows(self, problems: list[SourceProblem], tally: Tally, model: str) -> dict[str, int]:
@@ -226,9 +217,8 @@ class _Run:
         entry: dict[str, Any] = {"hint": True} if hint else {}
         tokens = 0
         if config.verifier and reply.path is not None and not reply.cut:
-            score, detail, tokens = await self.teacher.judge(
-                config.verifier, config.params, problem.problem(), reply.path, seed
-            )
+            asked = problem.problem()
+            score, detail, tokens = await self.teacher.judge(config.verifier, config.params, asked, reply.path, seed)
             entry |= {"score": score, **({"detail": detail} if detail else {})}
         return self._keep(key, reply, entry, tokens)
 
@@ -249,8 +239,7 @@ class _Run:
                 yield f"{problem.key}/hint/{number}", True
 
 
-def _problem_of(row: Row, place: Mapping[str, Any]) -> SourceProblem:
-    assert isinstance(row, (Reference, Question, Conversation))
+def _problem_of(row: Solvable, place: Mapping[str, Any]) -> SourceProblem:
     meta = row.meta if isinstance(row, Reference) else {}
     return SourceProblem(str(place["line"]), place, row.prompt, known_answer(row), meta)
 

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, ClassVar, cast
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,6 +23,7 @@ from reason_engine.errors import (
     SetupError,
     VerifierError,
 )
+from reason_engine.evals.solvers import api_address
 from reason_engine.profile import FILE, Profile, read_profile
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.run import Budget
@@ -121,16 +121,11 @@ class Teacher:
         return outcome.answer.confidence, detail, outcome.usage.completion
 
     async def _run(self, strategy: Strategy, problem: Problem, seed: int, sampling: Sampling | None = None) -> Outcome:
+        limits = self.budget.share() if self.budget else None
         return await solve(
-            strategy,
-            problem,
-            self.engine,
-            profile=self.profile,
-            limits=self.budget.share() if self.budget else None,
-            sampling=sampling,
-            seed=seed,
+            strategy, problem, self.engine, profile=self.profile, limits=limits, sampling=sampling, seed=seed,
             equality=self.equality,
-        )
+        )  # fmt: skip
 
 
 class Instruction(Strategy):
@@ -160,12 +155,8 @@ async def open_teacher(target: TeacherOptions) -> AsyncIterator[Teacher]:
     """The engine, started, and closed in the end. Raises SetupError before anything heavy is loaded."""
     flags: dict[str, Any] = {"model": target.model, "engine": target.engine, "threads": target.threads}
     if target.url:
-        parts = urlsplit(target.url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise SetupError(f"--url {target.url!r} is no address; one looks like http://127.0.0.1:8000")
-        base = target.url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
         key = os.environ.get("REASON_API_KEY")
-        flags |= {"engine": "openai", "upstream_url": base, "upstream_key": key}
+        flags |= {"engine": "openai", "upstream_url": api_address(target.url), "upstream_key": key}
     settings = load_settings(flags)
     if target.profile is not None and not (target.profile / FILE).is_file():
         raise SetupError(f"--profile {target.profile}: no {FILE} in this folder")
@@ -202,5 +193,5 @@ def _build(kind: Any, what: str, values: Mapping[str, Any]) -> Any:
         return cast(type[BaseModel], kind).model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "(all)"
+        where = ".".join(map(str, first["loc"])) or "(all)"
         raise SetupError(f"{what}: {where}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -1,5 +1,5 @@
-"""Public data sets and the user's own rows as tasks. Here: reading the user's copies of public sets, and choosing the
-problems of a run. Nothing is downloaded."""
+"""Public data sets and the user's own rows as tasks. Here: reading the user's copies of public sets, choosing the
+problems of a run, and what tasks have in common. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,61 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+from pydantic import BeforeValidator
+
+from reason_engine.answers import Equality
+from reason_engine.data import Options
 from reason_engine.errors import SetupError
 from reason_engine.types import Problem
+
+
+def _range(value: object) -> object:
+    """`3-5`, `4` and `[3, 5]` are ranges, both ends included."""
+    if isinstance(value, str):
+        low, dash, high = value.partition("-")
+        value = (low, high if dash else low)
+    elif isinstance(value, int):
+        value = (value, value)
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        low, high = (int(end) if str(end).strip().isdecimal() else -1 for end in value)
+        if 1 <= low <= high:
+            return low, high
+    raise ValueError("expected a range such as 3-5")
+
+
+Range = Annotated[tuple[int, int], BeforeValidator(_range)]
+
+
+class EqualityTask(Options):
+    """A task that grades by equality of values."""
+
+    async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
+        """By algebra, not by text."""
+        return answer is not None and await equality.same(answer, problem.reference or "")
+
+
+class GeneratedTask(EqualityTask):
+    """Problems are generated afresh, from seeds that training never uses: problem i depends on the seed and i alone. A
+    subclass names its seeds and draws one problem."""
+
+    seeds: ClassVar[str]
+
+    def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
+        """1,000 without a limit."""
+        return self._generate(f"eval-{self.seeds}-{seed}", limit or 1000)
+
+    def development(self, limit: int | None, seed: int) -> list[Problem]:
+        """Of other seeds than the problems of an evaluation; 200 without a limit."""
+        return self._generate(f"dev-{self.seeds}-{seed}", limit or 200)
+
+    def generate(self, rng: random.Random, index: int) -> Problem:
+        """One problem."""
+        raise NotImplementedError
+
+    def _generate(self, prefix: str, count: int) -> list[Problem]:
+        return [self.generate(random.Random(f"{prefix}-{index}"), index) for index in range(count)]
 
 
 def choose_indices(count: int, limit: int | None, seed: int) -> list[int]:

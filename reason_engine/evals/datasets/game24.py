@@ -13,9 +13,10 @@ import random
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from reason_engine.answers import Equality
+from reason_engine.data import Options
 from reason_engine.data.numbers import games
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
@@ -25,10 +26,9 @@ from reason_engine.verifiers.countdown import Countdown
 
 
 @tasks.register("game24")
-class Game24(BaseModel):
+class Game24(Options):
     """`first` and `last` index of the puzzles, both included."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     wording: ClassVar[str] = "Use the numbers {numbers} and + - * / to make 24."
 
     first: int = Field(900, ge=0)
@@ -41,10 +41,8 @@ class Game24(BaseModel):
         if not self.first <= self.last < len(puzzles):
             raise SetupError(f"task 'game24': first-last {self.first}-{self.last} is not within 0-{len(puzzles) - 1}")
         span = range(self.first, self.last + 1)
-        return [
-            self._problem(path, index, puzzles[index])
-            for index in map(span.__getitem__, choose_indices(len(span), limit, seed))
-        ]
+        chosen = [span[place] for place in choose_indices(len(span), limit, seed)]
+        return [self._problem(path, index, puzzles[index]) for index in chosen]
 
     def development(self, limit: int | None, seed: int) -> list[Problem]:
         """Puzzles that neither training nor the test set uses."""

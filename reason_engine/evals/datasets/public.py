@@ -12,23 +12,19 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from reason_engine.answers import Equality
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
-from reason_engine.evals.datasets import choose_problems, find_file, read_lines, read_text
+from reason_engine.evals.datasets import EqualityTask, choose_problems, find_file, read_lines, read_text
 from reason_engine.types import Problem
 
 
-class NumberTask(BaseModel):
+class NumberTask(EqualityTask):
     """A task whose references are bare numbers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
         """By equality of values; references are bare numbers, so a percent sign is dropped."""
-        return answer is not None and await equality.same(answer.rstrip("%"), problem.reference or "")
+        return await super().grade(problem, answer and answer.rstrip("%"), text, equality)
 
 
 @tasks.register("gsm8k")
@@ -58,15 +54,9 @@ class Svamp(NumberTask):
 
 
 @tasks.register("math500")
-class Math500(BaseModel):
+class Math500(EqualityTask):
     """Competition mathematics."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
         rows = read_lines(find_file(data, "math500/test500.jsonl", "math500"), ("problem", "answer"))
         return choose_problems("math500", [(row["problem"], row["answer"]) for row in rows], limit, seed)
-
-    async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
-        """By algebra, not by text."""
-        return answer is not None and await equality.same(answer, problem.reference or "")

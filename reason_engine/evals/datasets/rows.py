@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from reason_engine.answers import Equality, find
+from reason_engine.data import Options
 from reason_engine.data.formats.readers import read_rows
 from reason_engine.data.formats.rows import Conversation, Reference, question_of
 from reason_engine.errors import SetupError
@@ -19,11 +20,9 @@ from reason_engine.types import Problem
 
 
 @tasks.register("rows")
-class Rows(BaseModel):
+class Rows(Options):
     """`file`: prompts with answers, or conversations whose last turn holds the right one. `format`: where it should
     not be detected."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: Path = Field(description="Problems and their answers")
     format: str | None = None
