@@ -41,18 +41,10 @@ def calibrate(
     from reason_engine.loop.calibrate import calibrate as fit
 
     options = Calibration(
-        tasks=tuple(parse_specs(task, "task")),
-        model=model,
-        engine=engine,
-        threads=threads,
-        limit=limit,
-        seed=seed,
-        only=tuple(name.strip() for text in strategies or () for name in text.split(",")),
-        within=within / 100,
-        concurrency=concurrency,
-        out=out,
-        command=terminal.command_line(),
-    )
+        tasks=tuple(parse_specs(task, "task")), model=model, engine=engine, threads=threads, limit=limit, seed=seed,
+        only=tuple(name.strip() for text in strategies or () for name in text.split(",")), within=within / 100,
+        concurrency=concurrency, out=out, command=terminal.command_line(),
+    )  # fmt: skip
 
     def tell(task: str, strategy: str, done: int, total: int) -> None:
         terminal.show_progress(done, total, task, strategy, {"task": task, "strategy": strategy}, as_json)

@@ -26,44 +26,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Answer": "types",
-    "Engine": "contracts",
-    "Limits": "types",
-    "Message": "types",
-    "Outcome": "runtime.solve",
-    "Problem": "types",
-    "Profile": "profile",
-    "ReasonError": "errors",
-    "Sampling": "types",
-    "Settings": "settings",
-    "Strategy": "strategies",
-    "Verifier": "contracts",
-    "load_settings": "settings",
-    "open_engine": "engines.open",
-    "read_profile": "profile",
-    "solve": "runtime.solve",
-    "solve_sync": "runtime.solve",
-}
+    "Answer": "types", "Engine": "contracts", "Limits": "types", "Message": "types", "Outcome": "runtime.solve",
+    "Problem": "types", "Profile": "profile", "ReasonError": "errors", "Sampling": "types", "Settings": "settings",
+    "Strategy": "strategies", "Verifier": "contracts", "load_settings": "settings", "open_engine": "engines.open",
+    "read_profile": "profile", "solve": "runtime.solve", "solve_sync": "runtime.solve",
+}  # fmt: skip
 
 __all__ = [
-    "Answer",
-    "Engine",
-    "Limits",
-    "Message",
-    "Outcome",
-    "Problem",
-    "Profile",
-    "ReasonError",
-    "Sampling",
-    "Settings",
-    "Strategy",
-    "Verifier",
-    "load_settings",
-    "open_engine",
-    "read_profile",
-    "solve",
-    "solve_sync",
-]
+    "Answer", "Engine", "Limits", "Message", "Outcome", "Problem", "Profile", "ReasonError", "Sampling", "Settings",
+    "Strategy", "Verifier", "load_settings", "open_engine", "read_profile", "solve", "solve_sync",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -112,16 +112,9 @@ class Local:
             options = replace(options, values={"knowledge": True, **options.values})
         strategy = pick_strategy(options)
         outcome = await solve(
-            strategy,
-            Problem(turns[-1].content, tuple(turns[:-1])),
-            self.engine,
-            profile=self.profile,
-            limits=options.limits,
-            seed=options.seed,
-            powers=self.powers,
-            knowledge=self.library,
-            publish=publish,
-        )
+            strategy, Problem(turns[-1].content, tuple(turns[:-1])), self.engine, profile=self.profile,
+            limits=options.limits, seed=options.seed, powers=self.powers, knowledge=self.library, publish=publish,
+        )  # fmt: skip
         reason = reason_of(outcome, strategy.title)
         return Reply(outcome.content, outcome.reasoning, reason, usage_of([outcome]), outcome.trace)
 

@@ -53,11 +53,9 @@ def engine_name(settings: Settings) -> str:
 
 def process_environment(name: str) -> dict[str, str]:
     """Variables with which this process must be started anew for that engine's full speed; empty: it may go on."""
-    if name != "vllm":
-        return {}
     from reason_engine.engines.vllm.translation import preload_environment
 
-    return preload_environment()
+    return preload_environment() if name == "vllm" else {}
 
 
 def model_folder(settings: Settings) -> Path:
@@ -76,10 +74,8 @@ def profile_of(settings: Settings) -> Profile:
 
 def served_name(settings: Settings) -> str:
     """The name under which clients ask for the model."""
-    if settings.served_name:
-        return settings.served_name
-    if settings.model is None:
-        return NANO
+    if settings.served_name or settings.model is None:
+        return settings.served_name or NANO
     return Path(settings.model).name if Path(settings.model).is_dir() else settings.model
 
 
@@ -102,9 +98,9 @@ def _remote(settings: Settings) -> Engine:
 
     if not settings.upstream_url:
         raise SetupError("the openai engine needs the endpoint's address: --upstream-url http://host/v1")
-    config = {"base_url": settings.upstream_url, "model": settings.model, "context": settings.context}
-    made = OpenAIConfig.model_validate(config | {"api_key": settings.upstream_key})
-    return OpenAIEngine(made, rewards=_rewards(settings), reward_keys=settings.reward_keys)
+    asked = {"base_url": settings.upstream_url, "model": settings.model, "context": settings.context}
+    config = OpenAIConfig.model_validate(asked | {"api_key": settings.upstream_key})
+    return OpenAIEngine(config, rewards=_rewards(settings), reward_keys=settings.reward_keys)
 
 
 def _rewards(settings: Settings) -> dict[str, str]:
@@ -117,7 +113,7 @@ def _rewards(settings: Settings) -> dict[str, str]:
 def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
     from reason_engine.engines.embedded.front import Embedded
 
-    draft = "sam" if settings.draft == "sam" else "ngram" if settings.draft == "ngram" else "none"
+    draft = settings.draft if settings.draft in ("sam", "ngram") else "none"
     return Embedded(
         folder, inline=inline, name=served_name(settings), context=settings.context or 0, dtype=settings.dtype,
         device=settings.device, threads=settings.threads or 0, max_rows=settings.max_rows, draft=draft,

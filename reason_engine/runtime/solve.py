@@ -124,24 +124,12 @@ async def solve(
     budget = limits if isinstance(limits, Budget) else Budget(limits or Limits())
     own, asked = equality or Equality(), sampling or Sampling(max_tokens=0)
     run = Run(
-        id=run_id or f"run-{uuid.uuid4().hex}",
-        engine=engine,
-        problem=problem,
-        profile=profile or Profile(),
-        budget=budget,
-        sampling=asked if strategy.drafter == "default" else replace(asked, draft=strategy.drafter),
-        strategy=strategy.title,
-        seed=seed,
-        publish=ignore,
-        equality=own,
-        prompts=prompts or PromptCache(engine),
-        temperature=temperature,
-        adapter=adapter,
-        think=think,
-        powers=powers or Powers(),
-        knowledge=knowledge,
+        id=run_id or f"run-{uuid.uuid4().hex}", engine=engine, problem=problem, profile=profile or Profile(),
+        budget=budget, sampling=asked if strategy.drafter == "default" else replace(asked, draft=strategy.drafter),
+        strategy=strategy.title, seed=seed, publish=ignore, equality=own, prompts=prompts or PromptCache(engine),
+        temperature=temperature, adapter=adapter, think=think, powers=powers or Powers(), knowledge=knowledge,
         halted=halted,
-    )
+    )  # fmt: skip
     texts = TextStream(run.borders, say)
 
     def hear(event: Event) -> None:
@@ -284,23 +272,13 @@ def conclude(run: Run, answer: Answer, texts: TextStream, prompt_tokens: int) ->
         "question": run.problem.asked, "answer": answer.value, "stopped": stopped, "seconds": round(seconds, 6),
     }  # fmt: skip
     return Outcome(
-        id=run.id,
-        content=content,
-        reasoning=texts.reasoning,
-        tool_calls=calls,
-        finish_reason=finish,
-        answer=answer,
-        stopped=stopped,
-        usage=sum(run.usage.values(), Usage()),
-        usage_by_stage=dict(run.usage),
-        content_tokens=_content_tokens(run, path, content),
-        prompt_tokens=prompt_tokens,
-        samples=run.samples,
-        seconds=seconds,
-        trace=Trace.from_events(run.log, meta),
+        id=run.id, content=content, reasoning=texts.reasoning, tool_calls=calls, finish_reason=finish, answer=answer,
+        stopped=stopped, usage=sum(run.usage.values(), Usage()), usage_by_stage=dict(run.usage),
+        content_tokens=_content_tokens(run, path, content), prompt_tokens=prompt_tokens, samples=run.samples,
+        seconds=seconds, trace=Trace.from_events(run.log, meta),
         logprobs=_content_logprobs(path, content) if run.sampling.logprobs is not None else (),
         sources=None if run.problem.bare is None else run.problem.sources,
-    )
+    )  # fmt: skip
 
 
 def _content_tokens(run: Run, path: Path | None, content: str) -> int:

@@ -58,20 +58,15 @@ def _prepare(service: Service, request: Request, body: schema.ChatRequest) -> Pr
     param = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
     longest = body.max_completion_tokens or body.max_tokens or 0
     return PreparedChat(
-        service=service,
-        body=body,
-        caller=service.guard and service.guard.caller(request.scope["headers"]),
-        adapter=adapter,
-        sampling=sampling_of(body, param, longest, engine.info.context, top),
-        limits=limits_of(body.budget, settings),
-        choices=body.n or 1,
+        service=service, body=body, caller=service.guard and service.guard.caller(request.scope["headers"]),
+        adapter=adapter, sampling=sampling_of(body, param, longest, engine.info.context, top),
+        limits=limits_of(body.budget, settings), choices=body.n or 1,
         width=check_width(body.n or 1, choice.strategy, settings),
-        exclude=choice.exclude or body.include_reasoning is False,
-        choice=choice,
+        exclude=choice.exclude or body.include_reasoning is False, choice=choice,
         problem=Problem(question, history, offered, body.tool_choice, structured, tail=tail),
         seed=secrets.randbits(31) if body.seed is None else body.seed,
         think=choice.think if choice.think is not None else switch,
-    )
+    )  # fmt: skip
 
 
 def _structured(body: schema.ChatRequest, caps: Capabilities) -> Structured | None:
@@ -119,25 +114,13 @@ class PreparedChat(Prepared):
     async def _solve(self, active: ActiveRequest, index: int) -> None:
         service, guard, output = self.service, self.service.guard, active.filters[index]
         outcome = await solve(
-            self.choice.strategy,
-            self.problem,
-            service.engine,
-            profile=active.adapter.profile or service.profile,
-            limits=active.budget,
-            sampling=self.sampling,
-            temperature=self.body.temperature,
-            seed=self.seed + index,
-            adapter=active.adapter.name,
-            think=self.think,
-            equality=service.equality,
+            self.choice.strategy, self.problem, service.engine, profile=active.adapter.profile or service.profile,
+            limits=active.budget, sampling=self.sampling, temperature=self.body.temperature, seed=self.seed + index,
+            adapter=active.adapter.name, think=self.think, equality=service.equality,
             knowledge=guard.answerable(self.caller, service.knowledge) if guard else service.knowledge,
-            powers=service.powers,
-            prompts=active.prompts,
-            run_id=self.run_id(index),
-            publish=output.add_event,
-            say=output.add_text,
-            halted=output.halted,
-        )
+            powers=service.powers, prompts=active.prompts, run_id=self.run_id(index), publish=output.add_event,
+            say=output.add_text, halted=output.halted,
+        )  # fmt: skip
         await active.close(index, outcome)
 
 

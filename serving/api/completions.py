@@ -62,17 +62,10 @@ def _prepare(service: Service, request: Request, body: CompletionRequest) -> Pre
         why = f"logprobs: this engine reports at most {max(0, engine.caps.logprobs)}"
         raise CapabilityMissing(why, param="logprobs")
     return PreparedCompletion(
-        service=service,
-        body=body,
-        caller=service.guard and service.guard.caller(request.scope["headers"]),
-        adapter=adapter,
-        sampling=sampling_of(body, "max_tokens", most, engine.info.context, body.logprobs),
-        limits=Limits(seconds=settings.max_seconds),
-        choices=choices,
-        width=choices,
-        texts=prompts,
-        n=n,
-    )
+        service=service, body=body, caller=service.guard and service.guard.caller(request.scope["headers"]),
+        adapter=adapter, sampling=sampling_of(body, "max_tokens", most, engine.info.context, body.logprobs),
+        limits=Limits(seconds=settings.max_seconds), choices=choices, width=choices, texts=prompts, n=n,
+    )  # fmt: skip
 
 
 def _read_prompts(value: object, engine: Engine) -> tuple[str, ...]:

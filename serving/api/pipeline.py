@@ -112,22 +112,15 @@ def sampling_of(body: Sampled, param: str, most: int, context: int, logprobs: in
         why = f"allowed: >= 1 and <= {context}, the model's context; got {most}; the nearest valid value is {context}"
         raise invalid(param, why)
     return Sampling(
-        max_tokens=most,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        top_k=max(0, body.top_k or 0),
-        min_p=body.min_p or 0.0,
-        presence_penalty=body.presence_penalty or 0.0,
-        frequency_penalty=body.frequency_penalty or 0.0,
+        max_tokens=most, temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p, top_k=max(0, body.top_k or 0), min_p=body.min_p or 0.0,
+        presence_penalty=body.presence_penalty or 0.0, frequency_penalty=body.frequency_penalty or 0.0,
         repetition_penalty=body.repetition_penalty or 1.0,
         logit_bias=tuple((int(token), bias) for token, bias in (body.logit_bias or {}).items()),
-        seed=(secrets.randbits(31) if body.seed is None else body.seed) % 2**31,
-        stop=stop_strings(body),
-        include_stop=bool(body.include_stop_str_in_output),
-        stop_token_ids=tuple(body.stop_token_ids or ()),
-        ignore_eos=bool(body.ignore_eos),
-        logprobs=logprobs,
-    )
+        seed=(secrets.randbits(31) if body.seed is None else body.seed) % 2**31, stop=stop_strings(body),
+        include_stop=bool(body.include_stop_str_in_output), stop_token_ids=tuple(body.stop_token_ids or ()),
+        ignore_eos=bool(body.ignore_eos), logprobs=logprobs,
+    )  # fmt: skip
 
 
 def check_width(n: int, strategy: Strategy, settings: Settings) -> int:

@@ -160,18 +160,9 @@ def withheld(outcome: Outcome, rule: str) -> Outcome:
     """The outcome of a run that a rule stopped: what it cost, and nothing of its text."""
     kept = {key: outcome.trace.meta[key] for key in ("id", "model", "strategy") if key in outcome.trace.meta}
     return replace(
-        outcome,
-        content="",
-        reasoning=None,
-        tool_calls=(),
-        finish_reason="content_filter",
-        answer=Answer(),
-        content_tokens=0,
-        trace=Trace((), {**kept, "filtered": rule}),
-        logprobs=(),
-        sources=None,
-        filtered=rule,
-    )
+        outcome, content="", reasoning=None, tool_calls=(), finish_reason="content_filter", answer=Answer(),
+        content_tokens=0, trace=Trace((), {**kept, "filtered": rule}), logprobs=(), sources=None, filtered=rule,
+    )  # fmt: skip
 
 
 def _texts(event: Event) -> list[str]:

@@ -50,11 +50,12 @@ class Values:
         prompt: str | None = None,
         votes: int = 1,
     ) -> None:
-        self._steps, self._votes = steps, votes
+        self._steps, self._votes, self._options = steps, votes, ctx.profile.value_options
         self._by: By = by
         self._aggregate: Aggregate = aggregate
-        self._prompt = prompt or _profiled(ctx, steps) or VALUE
-        self._options = ctx.profile.value_options
+        # The profile's prompt, unless it shows no problem and no checker tells a state that says all.
+        usual = ctx.profile.value_prompt or ""
+        self._prompt = prompt or (usual if steps.checked or "{problem}" in usual else "") or VALUE
         self._known: dict[str, float] = {}
         self.furthest = Thought()
         """The deepest open thought valued so far, the best of those."""
@@ -117,17 +118,10 @@ class Values:
             return [1.0 for _ in thoughts]
         listed = "\n\n".join(f"Choice {i}:\n{t.text.strip()}" for i, t in enumerate(thoughts, 1))
         prompt = VOTE.replace("{problem}", ctx.problem.question).replace("{choices}", listed)
-        paths = await ctx.sample(
-            prompt, Draw(self._votes, max_tokens=256, temperature=self._steps.temperature, stage="vote")
-        )
+        draw = Draw(self._votes, max_tokens=256, temperature=self._steps.temperature, stage="vote")
+        paths = await ctx.sample(prompt, draw)
         cast = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path.text)) and len(found[-1]) < 4]
         return [cast.count(i) / max(1, len(cast)) for i in range(1, len(thoughts) + 1)]
-
-
-def _profiled(ctx: Context, steps: Steps) -> str | None:
-    """The profile's prompt, unless it shows no problem and no checker tells a state that says all."""
-    prompt = ctx.profile.value_prompt
-    return prompt if prompt and (steps.checked or "{problem}" in prompt) else None
 
 
 VALUE = """{problem}

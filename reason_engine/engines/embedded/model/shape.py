@@ -72,21 +72,12 @@ def _shape(architecture: str, files: ModelFolder) -> Shape:
         context = int(window)
     frequencies, scale = _rotary(config, head_dim, path)
     return Shape(
-        architecture,
-        layers=int(config["num_hidden_layers"]),
-        hidden=hidden,
-        heads=heads,
-        kv_heads=int(config.get("num_key_value_heads") or heads),
-        head_dim=head_dim,
-        vocab=int(config["vocab_size"]),
-        context=context,
-        eps=float(config.get("rms_norm_eps", 1e-6)),
-        frequencies=frequencies,
-        rotary_scale=scale,
+        architecture, layers=int(config["num_hidden_layers"]), hidden=hidden, heads=heads,
+        kv_heads=int(config.get("num_key_value_heads") or heads), head_dim=head_dim, vocab=int(config["vocab_size"]),
+        context=context, eps=float(config.get("rms_norm_eps", 1e-6)), frequencies=frequencies, rotary_scale=scale,
         tied=bool(config.get("tie_word_embeddings", False)),
-        dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
-        scheme=files.scheme,
-    )
+        dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"), scheme=files.scheme,
+    )  # fmt: skip
 
 
 def _rotary(config: Mapping[str, Any], head_dim: int, path: Path) -> tuple[tuple[float, ...], float]:
