@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
-from urllib.parse import urlsplit
 
 from reason_engine.answers import Equality, find, normalise
 from reason_engine.contracts import Engine, Retriever
+from reason_engine.data.synthesize.teacher import api_address
 from reason_engine.errors import ContextLengthExceeded, EngineBusy, EngineDead, EngineError, RequestError, SetupError
 from reason_engine.evals.spec import Spec, build
 from reason_engine.profile import Profile
@@ -101,14 +101,6 @@ def budget_of(limits: Limits) -> dict[str, float]:
     """The limits that are set, as a request's `budget` names them."""
     known = {"tokens": limits.tokens, "seconds": limits.seconds, "samples": limits.samples}
     return {key: value for key, value in known.items() if value is not None}
-
-
-def api_address(url: str) -> str:
-    """The address below which the API stands: `/v1` where no path is named. Raises SetupError."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise SetupError(f"--url {url!r} is no address; one looks like http://127.0.0.1:8000")
-    return url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
 
 
 class RemoteSolver:

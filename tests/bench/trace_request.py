@@ -22,7 +22,7 @@ import httpx2
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = tuple(f"{ROOT / part}/" for part in ("reason_engine", "cli", "serving"))
-QUESTION = "Use the numbers 4 5 6 10 and + - * / to make 24."
+QUESTION = "Tom has 12 apples and buys 7 more. He gives 4 to Ann. How many apples does Tom have?"
 
 
 class FileTracer:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, ClassVar, cast
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,7 +24,6 @@ from reason_engine.errors import (
     SetupError,
     VerifierError,
 )
-from reason_engine.evals.solvers import api_address
 from reason_engine.profile import FILE, Profile, read_profile
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.run import Budget
@@ -195,3 +195,11 @@ def _build(kind: Any, what: str, values: Mapping[str, Any]) -> Any:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "(all)"
         raise SetupError(f"{what}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def api_address(url: str) -> str:
+    """The address below which the API stands: `/v1` where no path is named. Raises SetupError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise SetupError(f"--url {url!r} is no address; one looks like http://127.0.0.1:8000")
+    return url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
