@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.test_floors import FLOORS, MAPPED, NOT_CODE
@@ -40,4 +42,22 @@ def test_the_floors_of_the_page_are_those_of_the_map() -> None:
 
 
 def test_it_is_a_page() -> None:
-    assert len(PAGE.splitlines()) <= 60
+    assert len(PAGE.splitlines()) <= 110
+
+
+def pictured() -> set[str]:
+    """The files of the picture; the folder at the beginning of a line holds for the lines below it."""
+    files, folder = set[str](), ""
+    for line in PAGE.split("<!-- request -->")[1].split("<!-- /request -->")[0].splitlines():
+        if line[:1].isalpha():
+            folder = "serving/" if line.startswith("serving/") else "reason_engine/"
+        elif found := re.match(r"  ([\w/]+\.py) ", line):
+            files.add(folder + found[1])
+    return files
+
+
+def test_the_picture_of_a_request_is_what_a_request_does() -> None:
+    """Every file that a streamed vote crosses stands in the picture, and no other."""
+    command = [sys.executable, "-m", "tests.bench.trace_request"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert pictured() == set(ran.stdout.splitlines()[:-1])
