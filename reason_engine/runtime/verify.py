@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
@@ -193,15 +192,10 @@ def usual_step_judge(profile: Profile) -> str:
 
 
 def _task_verifier(name: str, groups: Mapping[str, str]) -> Checker:
-    return _checker_class(name).from_groups(groups)
-
-
-@cache
-def _checker_class(name: str) -> type[TaskVerifier]:
     kind = verifiers.get(name)
     if not issubclass(kind, TaskVerifier):
         raise RequestError(f"{name!r} is named as a checker in the model's profile but is none", param="model")
-    return kind
+    return kind.from_groups(groups)
 
 
 async def score(

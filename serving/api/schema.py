@@ -13,7 +13,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -274,18 +273,13 @@ def choose_strategy(
         name, preset = "auto", {"effort": wanted, "n": 64 if wanted in ("xhigh", "max") else 16}
     else:
         name = default or "direct"
-    kind = _strategy_class(name)
+    kind = strategies.get(name, param="reasoning.strategy")
     if wanted and not preset and "effort" in kind.model_fields:
         preset = {"effort": wanted}
     # A strategy may have an option of the same name; then it is meant for the strategy.
     own = {key: value for key, value in options.items() if key not in given or key in kind.model_fields}
     strategy = validated(kind, {**preset, **own}, prefix="reasoning", what=f"strategy {name!r}")
     return StrategyChoice(name, strategy, False if wanted == "none" else None, bool(given.get("exclude")))
-
-
-@cache
-def _strategy_class(name: str) -> type[Strategy]:
-    return strategies.get(name, param="reasoning.strategy")
 
 
 def _check_client_keys(given: Mapping[str, Any]) -> None:
