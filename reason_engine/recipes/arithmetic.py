@@ -25,7 +25,8 @@ from pydantic import Field
 from reason_engine.data import STEPS, Example, Options, families
 from reason_engine.data.numbers import Expression
 from reason_engine.evals import tasks
-from reason_engine.evals.datasets import GeneratedTask, Range
+from reason_engine.evals.datasets import Range
+from reason_engine.recipes import GeneratedTask
 from reason_engine.types import Problem
 
 ASKED = ("What is {text}?", "Calculate {text}.", "Compute {text}.", "How much is {text}?", "{text} = ?")

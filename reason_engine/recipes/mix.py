@@ -17,8 +17,9 @@ from pydantic import Field
 from reason_engine.answers import Equality
 from reason_engine.data import Options
 from reason_engine.evals import tasks
-from reason_engine.evals.datasets import GeneratedTask, Range
+from reason_engine.evals.datasets import Range
 from reason_engine.evals.datasets.game24 import Game24
+from reason_engine.recipes import GeneratedTask
 from reason_engine.recipes.arithmetic import ArithmeticTask
 from reason_engine.recipes.puzzles import Judgement
 from reason_engine.recipes.words import WordProblems

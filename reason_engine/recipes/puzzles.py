@@ -30,7 +30,8 @@ from reason_engine.answers import Equality
 from reason_engine.data import STEPS, Example, Options, families
 from reason_engine.data.numbers import Expression, Number, State, games, moves, reachable, usable
 from reason_engine.evals import tasks
-from reason_engine.evals.datasets import GeneratedTask, Range
+from reason_engine.evals.datasets import Range
+from reason_engine.recipes import GeneratedTask
 from reason_engine.types import Problem
 from reason_engine.verifiers.countdown import Countdown as Checker
 

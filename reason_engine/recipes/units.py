@@ -24,7 +24,8 @@ from pydantic import AfterValidator, Field
 
 from reason_engine.data import STEPS, Example, Options, families
 from reason_engine.evals import tasks
-from reason_engine.evals.datasets import GeneratedTask, Range
+from reason_engine.evals.datasets import Range
+from reason_engine.recipes import GeneratedTask
 from reason_engine.recipes.arithmetic import Equation, work_out
 from reason_engine.recipes.words import WordProblem
 from reason_engine.types import Problem

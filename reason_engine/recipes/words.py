@@ -21,7 +21,8 @@ from pydantic import Field
 
 from reason_engine.data import STEPS, Example, Options, families
 from reason_engine.evals import tasks
-from reason_engine.evals.datasets import GeneratedTask, Range
+from reason_engine.evals.datasets import Range
+from reason_engine.recipes import GeneratedTask
 from reason_engine.recipes.arithmetic import Equation, equation, work_out, written
 from reason_engine.types import Problem
 

@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
@@ -40,28 +40,6 @@ class EqualityTask(Options):
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
         """By algebra, not by text."""
         return answer is not None and await equality.same(answer, problem.reference or "")
-
-
-class GeneratedTask(EqualityTask):
-    """Problems are generated afresh, from seeds that training never uses: problem i depends on the seed and i alone. A
-    subclass names its seeds and draws one problem."""
-
-    seeds: ClassVar[str]
-
-    def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
-        """1,000 without a limit."""
-        return self._generate(f"eval-{self.seeds}-{seed}", limit or 1000)
-
-    def development(self, limit: int | None, seed: int) -> list[Problem]:
-        """Of other seeds than the problems of an evaluation; 200 without a limit."""
-        return self._generate(f"dev-{self.seeds}-{seed}", limit or 200)
-
-    def generate(self, rng: random.Random, index: int) -> Problem:
-        """One problem."""
-        raise NotImplementedError
-
-    def _generate(self, prefix: str, count: int) -> list[Problem]:
-        return [self.generate(random.Random(f"{prefix}-{index}"), index) for index in range(count)]
 
 
 def choose_indices(count: int, limit: int | None, seed: int) -> list[int]:
