@@ -35,10 +35,7 @@ def account(ledger: Ledger | None, text: str, marker: str | None) -> Account:
     ending = next((number for number, line in enumerate(lines) if marker and line.lstrip().startswith(marker)), None)
     worked, answer = lines[:ending], lines[ending:] if ending is not None else []
     found, said = equations("\n".join(worked)), equations("\n".join(answer))
-    grounded = _grounded(ledger, found)
-    for equation in found:
-        if equation.result is not None and equation.operands:
-            ledger.put(equation.result)
+    grounded = _grounded(ledger, found, keep=True)
     values = [said[-1].result] if said else numbers("\n".join(answer))[-1:]
     value = values[0] if values else None
     if ending is None or not ledger.results or value is None:
@@ -63,6 +60,13 @@ def fact(step: Account, text: str, passages: Sequence[Passage] | None) -> tuple[
     return None, ""
 
 
-def _grounded(ledger: Ledger, found: Sequence[Equation]) -> float | None:
-    shares = [ledger.take(equation.operands) for equation in found if equation.operands]
-    return min(shares, default=None)
+def _grounded(ledger: Ledger, found: Sequence[Equation], *, keep: bool = False) -> float | None:
+    """How well the worst number is that these compute with. `keep`: each result is known from then on."""
+    worst: float | None = None
+    for equation in found:
+        if equation.operands:
+            taken = ledger.take(equation.operands)
+            worst = taken if worst is None else min(worst, taken)
+            if keep and equation.result is not None:
+                ledger.put(equation.result)
+    return worst

@@ -18,10 +18,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from reason_engine.verifiers.process_rules.expression import Reading
 from reason_engine.verifiers.process_rules.notation import LONGEST, plain
 from reason_engine.verifiers.process_rules.sides import Side, left_side, right_side
 from reason_engine.verifiers.process_rules.tokens import Token, tokens
-from reason_engine.verifiers.process_rules.values import Reading, values
+from reason_engine.verifiers.process_rules.units import FACTORS, convertible
+from reason_engine.verifiers.process_rules.values import values
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,7 @@ def _equation(left: Side, right: Side, relation: str, doubted: bool) -> Equation
     return Equation(str(left), str(right), holds, operands, close[1] if close else first)
 
 
-def _close(
-    a: Fraction, b: Fraction, left: Side, right: Side, readings: tuple[Reading, Reading], relation: str
-) -> bool:
+def _close(a: Fraction, b: Fraction, left: Side, right: Side, readings: tuple[Reading, Reading], relation: str) -> bool:
     if a == b:
         return True
     if relation != "=":
@@ -117,39 +117,19 @@ def _converted(left: Side, right: Side, pairs: Iterable[tuple[Fraction, Fraction
     folds = {max(abs(a / b), abs(b / a)) for a, b in pairs if a and b}
     if folds & _THOUSANDS:
         return True
-    there = {_SIZES[unit] for unit in left.units | right.units if unit in _SIZES}
-    if len({quantity for quantity, _ in there}) == len(there):
+    if not convertible(left.units | right.units):
         return False
     added = any(part.text in "+-" for part in left.parts + right.parts)
-    return added or bool(folds & _FACTORS)
+    return added or bool(folds & FACTORS)
 
 
 _THOUSANDS = frozenset(Fraction(10**power) for power in (3, 6, 9))
-_FACTORS = frozenset(
-    Fraction(factor)
-    for factor in "2 3 4 5 7 8 10 12 14 16 20 24 25 28 30 31 32 36 48 50 52 60 84 90 100 120 144 168 180 300 365 366 720 "
-    "1440 1760 3600 5280 86400 13/3 127/50".split()
-)
 _STOPS = frozenset(".;?!\n")
 _DENIALS = re.compile(
-    r"\b(?:is|does|do) not\b|\b(?:is|does|do|ca|could|would)n't\b|\bcannot\b|\bnot (?:equal|true|right|correct|possible|valid)|"
+    r"\b(?:is|does|do) not\b|\b(?:is|does|do|ca|could|would)n't\b|\bcannot\b|"
+    r"\bnot (?:equal|true|right|correct|possible|valid)|"
     r"\b(?:wrong|incorrect|false|mistake\w*|impossible|contradict\w*)\b",
     re.IGNORECASE,
 )
 _MODULAR = re.compile(r"\b(?:mod|modulo|bmod|pmod|base|o'clock|a\.m|p\.m|am|pm|AM|PM)\b|\d\s?%\s?\d")
-_BULLET = re.compile(r"^\s*(?:[-*\u2022]|\d{1,3}[.)])\s+")
-_FAMILIES = (
-    "second|seconds|sec|secs|s minute|minutes|min|mins hour|hours|hr|hrs|h day|days week|weeks month|months year|years "
-    "decade|decades century|centuries",
-    "inch|inches foot|feet|ft yard|yards mile|miles cm|centimeter|centimeters mm|millimeters m|meter|meters "
-    "km|kilometer|kilometers|kilometres",
-    "ounce|ounces|oz pound|pounds|lb|lbs ton|tons g|gram|grams kg|kilogram|kilograms|kilos mg|milligrams",
-    "cup|cups pint|pints quart|quarts gallon|gallons ml|milliliters liter|liters|litres tablespoons teaspoons",
-    "cent|cents|penny|pennies dime|dimes nickel|nickels dollar|dollars",
-)
-_SIZES = {
-    name: (quantity, size)
-    for quantity, family in enumerate(_FAMILIES)
-    for size, names in enumerate(family.split())
-    for name in names.split("|")
-}
+_BULLET = re.compile(r"^\s*(?:[*\u2022]|-(?!\s*\d)|\d{1,3}[.)])\s+")

@@ -27,7 +27,7 @@ def fault_of_form(text: str, earlier: Collection[str], marker: str | None = None
         "a bracket is open": lambda: not _balanced(plain),
         "an equation that does not parse": lambda: any(_DANGLING.search(one) for one in plain.splitlines()),
         "no answer after its mark": lambda: marker and last == marker.strip(),
-        "a phrase again and again": lambda: _LOOP.search(line),
+        "a phrase again and again": lambda: any(re.search("[^\\W\\d]", found[1]) for found in _LOOP.finditer(line)),
     }
     return next((fault for fault, stands in faults.items() if stands()), "")
 

@@ -6,7 +6,7 @@ computes with. It is in prose, gives at least two numbers in digits, and has non
 - algebra: LaTeX, powers, equations, single letters as names, or words for them ("variable", "integer", "digits");
 - decimals, percentages, fractions, ratios, clock times and dates in digits;
 - words that compute with numbers of their own: half, twice, a dozen, average, percent, per, every, rate, older than;
-- units that a solution converts: of time, length, weight, volume, or money.
+- two units of one quantity, which a solution converts, or money.
 
 Elsewhere people compute with numbers of their own (60 minutes, 100 %, a half as 2), use a number as often as they like,
 and go on after the answer, so nothing is measured.
@@ -21,9 +21,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from reason_engine.types import Problem
+from reason_engine.verifiers.process_rules.units import convertible
 
 PART, CONSTANT = 0.9, 0.3
 """How well a part of a known number is grounded, and one of the numbers that everybody knows."""
+NUMBERS, WORDS = 2, 16
+"""Of one sentence of a question that the ledger fits."""
 LOOSE, UNREAD, AGAIN = 0.5, 0.7, 0.8
 """Factors of an answer for each result that nothing used, each number of the question that nothing used, and each use
 of one beyond those."""
@@ -32,7 +35,12 @@ of one beyond those."""
 def fits(problem: Problem) -> bool:
     """Whether the question is one that the ledger can judge."""
     asked = _LISTED.sub(" ", problem.asked)
-    return len(_WHOLE.findall(asked)) >= 2 and not _UNFIT_SIGNS.search(asked) and not _UNFIT_WORDS.search(asked)
+    if len(_WHOLE.findall(asked)) < 2 or convertible(re.findall(r"[a-z]{2,}", asked.lower())):
+        return False
+    if _UNFIT_SIGNS.search(asked) or _UNFIT_WORDS.search(asked):
+        return False
+    sentences = [sentence for sentence in re.split(r"[.?!\n]+", asked) if sentence.strip()]
+    return all(len(_WHOLE.findall(one)) <= NUMBERS and len(one.split()) <= WORDS for one in sentences)
 
 
 @dataclass
@@ -118,10 +126,9 @@ _UNFIT_SIGNS = re.compile(
 _UNFIT_WORDS = re.compile(
     r"\b(?:half|halves|twice|thrice|doubl\w*|tripl\w*|thirds?|quarters?|fourths?|fifths?|sixths?|eighths?|tenths?|dozens?|"
     r"hundreds?|thousands?|pairs?|couple|averages?|mean|median|percent\w*|ratio|rate|fraction|per|every|speed|squares?|"
-    r"cubes?|perimeter|area|volume|variables?|integers?|digits?|primes?|divisors?|factors?|multiples?|remainder|modulo|base|"
-    r"probability|equations?|seconds?|minutes?|hours?|days?|daily|weeks?|weekly|weekends?|weekdays?|months?|monthly|"
-    r"annual\w*|yearly|decades?|inch(?:es)?|f(?:oo|ee)t|yards?|miles?|(?:centi|milli|kilo)?met(?:er|re)s?|ounces?|pounds?|"
-    r"tons?|(?:kilo|milli)?grams?|cups?|pints?|quarts?|gallons?|(?:milli)?lit(?:er|re)s?|cents?|dollars?|dimes?|nickels?|"
-    r"penn(?:y|ies)|costs?|prices?|older|younger|age|ages|times (?:more|less|fewer|longer)|all but|except)\b",
+    r"cubes?|perimeter|area|volume|variables?|integers?|digits?|primes?|divisors?|factors?|multiples?|remainder|modulo|"
+    r"base|probability|equations?|daily|weekly|weekends?|weekdays?|monthly|annual\w*|yearly|costs?|prices?|older|younger|"
+    r"if|suppose|assum\w*|rest|others?|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|"
+    r"times (?:more|less|fewer|longer)|all but|except)\b",
     re.IGNORECASE,
 )

@@ -1,6 +1,6 @@
-"""LaTeX, typographic signs and Markdown as one plain notation, so that one reader of equations serves them all.
+r"""LaTeX, typographic signs and Markdown as one plain notation, so that one reader of equations serves them all.
 
-    \\frac{3}{4} of $1{,}200 \\approx 900  ->  ⟦(3)/(4)⟧ of 1200 ≈ 900
+    \frac{3}{4} of $1{,}200 \approx 900  ->  ⟦(3)/(4)⟧ of 1200 ≈ 900
 
 A fraction keeps brackets of its own: `2⟦(1)/(2)⟧` may be a mixed number. What has no plain form becomes OPAQUE: the side
 of an equation in which it stands is not judged. Code, drawings and environments' names are taken out.

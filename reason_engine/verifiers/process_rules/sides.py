@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reason_engine.verifiers.process_rules.prose import computes_after, computes_before, joins
 from reason_engine.verifiers.process_rules.tokens import ENDS, OF, Token
 
 PARTS = frozenset({"number", "operator", "open", "close", "percent"})
@@ -55,12 +56,9 @@ def left_side(found: Sequence[Token], relation: int) -> Side:
         depth += (token.kind == "close") - (token.kind == "open")
         at -= 1
     parts = tuple(found[at + 1 : relation])
-    stop = found[at] if at >= 0 else Token("border", "")
-    certain = depth == 0 and bool(parts) and _certain_before(found[:at], stop, parts[0])
-    if certain and stop.kind == "word":
-        certain = not _number_before(found, at)
+    certain = depth == 0 and bool(parts) and _certain_before(found, at, parts[0])
     share = max((place for place, part in enumerate(parts) if part.text == OF), default=-1)
-    begun = stop.kind == "relation"
+    begun = at >= 0 and found[at].kind == "relation"
     return Side(parts, certain and not _is_range(parts), _units(parts), parts[share + 1 :] if share > 0 else (), begun)
 
 
@@ -81,34 +79,39 @@ def right_side(found: Sequence[Token], relation: int) -> Side:
         parts = tuple(found[relation + 1 : aside])
         return Side(parts, prose, _units(parts), begun=True)
     parts = tuple(found[relation + 1 : at])
-    stop = found[at] if at < len(found) else Token("border", "")
-    certain = depth == 0 and bool(parts) and parts[-1].kind in ENDS | {"operator"} and _certain_after(found, at, stop)
-    units = _units(parts) | ({stop.text.lower()} if stop.kind == "word" else set())
+    certain = depth == 0 and bool(parts) and _certain_after(found, at)
+    behind = {found[at].text.lower()} if at < len(found) and found[at].kind == "word" else set[str]()
+    units = _units(parts) | behind
     shares = (place for place, part in enumerate(parts, relation + 1) if part.text == OF)
     cut = aside or next(shares, 0)
     return Side(parts, certain, units, tuple(found[relation + 1 : cut]) if cut else (), True)
 
 
-def _certain_before(before: Sequence[Token], stop: Token, first: Token) -> bool:
-    last = before[-1].kind if before else "border"
+def _certain_before(found: Sequence[Token], at: int, first: Token) -> bool:
+    """Whether what stands before the side, at this place, is certainly no part of it."""
+    stop, last = found[at] if at >= 0 else _END, found[at - 1] if at > 0 else _END
     if stop.kind == "relation":
         return True
-    if stop.kind in ("border", "open"):
-        thousands = stop.text == "," and last == "number" and len(first.text) == 3
-        return last != "operator" and not thousands and not (stop.kind == "open" and last in ENDS)
+    if stop.kind == "open":
+        return last.kind != "operator" and last.kind not in ENDS
+    if stop.kind == "border":
+        return last.kind != "operator" and not (stop.text == "," and last.kind == "number" and len(first.text) == 3)
     if stop.kind != "word" or first.glued:
         return False
-    whole = stop.text == "of" and last == "word" and before[-1].text.lower() in _WHOLES
-    return whole or _is_prose(stop.text, _COMPUTES_BEFORE)
+    begin = at
+    while begin > 0 and found[begin - 1].kind == "word":
+        begin -= 1
+    words = [token.text.lower() for token in found[begin : at + 1]]
+    after_number = begin > 0 and found[begin - 1].kind in ENDS
+    return not computes_before(words) and not (after_number and joins(words))
 
 
-def _certain_after(found: Sequence[Token], at: int, stop: Token) -> bool:
-    if stop.kind in ("border", "relation", "close"):
-        return True
-    if stop.kind != "word" or not _is_prose(stop.text, _COMPUTES_AFTER):
-        return False
-    following = next((token for token in found[at:] if token.kind != "word"), Token("border", ""))
-    return following.kind != "opaque"
+def _certain_after(found: Sequence[Token], at: int) -> bool:
+    """Whether what stands behind the side, at this place, is certainly no part of it."""
+    stop = found[at] if at < len(found) else _END
+    if stop.kind != "word" or computes_after(stop.text.lower()):
+        return stop.kind in ("border", "relation", "close")
+    return next((token.kind for token in found[at:] if token.kind != "word"), "border") != "opaque"
 
 
 def _is_range(parts: Sequence[Token]) -> bool:
@@ -118,43 +121,8 @@ def _is_range(parts: Sequence[Token]) -> bool:
     return parts[0].kind == parts[2].kind == "number" and float(parts[0].text) < float(parts[2].text)
 
 
-def _is_prose(word: str, barred: frozenset[str]) -> bool:
-    return word.lower() not in barred and (len(word) > 1 or word in "aAI")
-
-
-def _number_before(found: Sequence[Token], at: int) -> bool:
-    """Whether the prose that ends here follows a number at once, by a word that may join the two."""
-    words: list[str] = []
-    while at >= 0 and found[at].kind == "word":
-        words.append(found[at].text.lower())
-        at -= 1
-    joined = any(word in _JOINS for word in words) and not any(word in _PARTS for word in words)
-    return at >= 0 and found[at].kind in ENDS and joined
-
-
 def _units(parts: Sequence[Token]) -> frozenset[str]:
     return frozenset(unit for part in parts for unit in part.units)
 
 
-_NUMBER_WORDS = (
-    "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty "
-    "ninety hundred thousand million billion dozen half third quarter fourth fifth sixth eighth tenth thirds quarters"
-)
-_COMPUTES_BEFORE = frozenset(
-    f"{_NUMBER_WORDS} of times plus minus over by twice double triple thrice than sqrt root mod modulo log ln sin cos "
-    "tan negative square cube squared cubed base not isn't percent per".split()
-)
-_COMPUTES_AFTER = frozenset(
-    "hundred thousand million billion trillion hundreds thousands millions billions dozen dozens score gross pair k "
-    "plus minus over divided multiplied squared cubed mod modulo half halves third thirds quarters fourths fifths "
-    "sixths tenths hundredths remainder rem r base am pm o'clock".split()
-)
-_JOINS = frozenset("at and by plus with times for of each to from on in per into out over".split())
-_WHOLES = frozenset(
-    "total average pace distance profit cost rate speed amount price area perimeter volume score weight height age "
-    "length width income loss discount value mean".split()
-)
-_PARTS = frozenset(
-    "is are was were has have had makes make made costs cost takes take took so because then total equals means leaves "
-    "that's earns earned needs pays paid gives".split()
-)
+_END = Token("border", "")

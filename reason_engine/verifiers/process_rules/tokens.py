@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
+from reason_engine.verifiers.process_rules.prose import is_unit
+
 Kind = Literal["number", "operator", "open", "close", "relation", "border", "word", "percent", "opaque"]
 MOST_WORDS = 6
 """Words of a unit."""
@@ -124,22 +126,11 @@ def _is_fraction(made: Sequence[Token]) -> bool:
     return len(made) > 1 and made[-2].text == "/"
 
 
-def is_unit(name: str) -> bool:
-    """Whether a word may be a unit, or part of one: no variable, no word that computes or begins another thought."""
-    return len(name) > 1 and name not in _NO_UNIT
-
-
-_NO_UNIT = frozenset(
-    "the an is are was were has have had be been and or but then so that which who if when while because since as than times plus minus divided multiplied by half twice double triple he she they it we you his her "
-    "their its our there this these those gives equals equal get gets got dozen dozens hundred hundreds thousand "
-    "thousands million millions billion squared cubed square cube mod modulo over remainder "
-    "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty third thirds quarter "
-    "quarters fourth fifths sixths halves score gross sin cos tan log ln sqrt root".split()
-)
-_GLUED = frozenset("cm mm km kg mg ft in oz lb lbs hr hrs min mins sec secs ml mph kwh gb cents yd yds".split())
+_SHORT = "cm mm km kg mg ft in oz lb lbs hr hrs min mins sec secs ml mph kwh gb cents yd yds"
+_GLUED = frozenset(_SHORT.split())
 _TOKEN = re.compile(
-    r"""(?P<opaque>[0-9]+(?:[:,][0-9]+)+ | (?<![0-9.])0[0-9]+ | [0-9]+(?:\.[0-9]+){2,} | [^\W_]*_[\w§]* | [A-Za-z]\w*[0-9]\w* | [0-9]{31,}
-          | [0-9.]*[0-9]§ )
+    r"""(?P<opaque>[0-9]+(?:[:,][0-9]+)+ | (?<![0-9.])0[0-9]+ | [0-9]+(?:\.[0-9]+){2,} | [^\W_]*_[\w§]*
+          | [A-Za-z]\w*[0-9]\w* | [0-9]{31,} | [0-9.]*[0-9]§ )
       | (?P<measure>[0-9]*\.?[0-9]+ (?:-?[A-Za-z]+(?:-[A-Za-z]+)*) \w* )
       | (?P<number>[0-9]+(?:\.[0-9]+)? | (?<![\w.])\.[0-9]+ )
       | (?P<relation>[=≈])
@@ -147,7 +138,7 @@ _TOKEN = re.compile(
       | (?P<open>[(\[{⟦]) | (?P<close>[)\]}⟧])
       | (?P<percent>%)
       | (?P<border>[.,;:?<>\n\u2014"\u201c\u201d])
-      | (?P<word>[A-Za-z]+(?:['\u2019-][A-Za-z]+)*['\u2019]?)
+      | (?P<word>[^\W\d_]+(?:['\u2019-][^\W\d_]+)*['\u2019]?)
       | (?P<money>¤\s?)
       | (?P<strange>\S)""",
     re.VERBOSE,
