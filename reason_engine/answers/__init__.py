@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from reason_engine.answers.equality import Equality
-from reason_engine.answers.find import normalise
-from reason_engine.answers.kind import AnswerKind, AnswerSpec, infer
-from reason_engine.answers.read import Reading, closed, find, read, revise
+from reason_engine.answers.infer import infer
+from reason_engine.answers.kind import AnswerKind, AnswerSpec
+from reason_engine.answers.normalise import normalise
+from reason_engine.answers.read import Reading, closed, find, read, revise, settle
 
 __all__ = ["AnswerKind", "AnswerSpec", "Equality", "Reading", "closed", "find", "infer", "normalise", "read", "revise"]
