@@ -14,8 +14,23 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from reason_engine.answers.plain import braced
-from reason_engine.answers.structured import whole_object
+from reason_engine.answers.cue_words import (
+    AGAIN,
+    BOX,
+    DECORATION,
+    DOUBT,
+    EDGE,
+    HEADING,
+    KEY,
+    LABEL,
+    NO_VALUE,
+    OPENERS,
+    PHRASE,
+    RESULT,
+    SENTENCE_END,
+)
+from reason_engine.answers.values.plain import braced
+from reason_engine.answers.values.structured import whole_object
 
 REACH = 4_000
 """Characters at the end of a text in which cues are looked for."""
@@ -43,20 +58,20 @@ def find_cues(text: str, marker: str | None) -> list[Cue]:
 def without_cue(value: str) -> str:
     """A value without the cues that it opens with: `The answer is 18.` is `18.`"""
     for _ in range(_REPEATS):
-        if not (match := _AGAIN.match(value)):
+        if not (match := AGAIN.match(value)):
             break
-        value = value[match.end() :].strip(_EDGE)
+        value = value[match.end() :].strip(EDGE)
     return value
 
 
 def as_written(cue: Cue) -> str:
     """The value of a cue as it stands in the text; of a sentence, up to its end."""
     value = cue.lines[0]
-    return _SENTENCE_END.split(value)[0].strip(_EDGE) if cue.rule == "label" else value
+    return SENTENCE_END.split(value)[0].strip(EDGE) if cue.rule == "label" else value
 
 
 def _boxes(text: str) -> Iterator[Cue]:
-    for match in _BOX.finditer(text):
+    for match in BOX.finditer(text):
         inner = match[1] or braced(text, match.end()) or ""
         if inner.strip():
             yield Cue("box", (inner.strip(),), match.start())
@@ -69,20 +84,20 @@ def _labels(text: str, marker: str | None) -> Iterator[Cue]:
     wanted = re.compile(rf"(?:the )?(?:final )?{re.escape(marker)}(?P<rest>.*)", re.IGNORECASE) if marker else None
     own = _others(marker)
     for number, line in enumerate(lines):
-        body = line.lstrip(_DECORATION).rstrip(_EDGE)
+        body = line.lstrip(DECORATION).rstrip(EDGE)
         for rule, rank, match in (
             ("marker", 0, wanted and wanted.match(body)),
-            ("label", own, _LABEL.fullmatch(body)),
-            ("result", own + 1, _RESULT.fullmatch(body)),
+            ("label", own, LABEL.fullmatch(body)),
+            ("result", own + 1, RESULT.fullmatch(body)),
         ):
-            if not match or (rule != "marker" and _NO_VALUE.match(match["rest"] or "")):
+            if not match or (rule != "marker" and NO_VALUE.match(match["rest"] or "")):
                 continue
             if values := _values(match["rest"] or "", lines[number + 1 :]):
                 start = place + len(line) - len(match["rest"] or "")
                 yield Cue(rule, values, start, number >= late, rank)
                 break
         else:
-            if line.startswith("#### ") and (rest := line[5:].strip()) and not _HEADING.match(rest):
+            if line.startswith("#### ") and (rest := line[5:].strip()) and not HEADING.match(rest):
                 yield Cue("hashes", (rest,), place)
         place += len(line) + 1
 
@@ -99,17 +114,17 @@ def _keys(text: str) -> Iterator[Cue]:
             if (value := whole.get(key)) is not None:
                 yield Cue("key", (value if isinstance(value, str) else json.dumps(value, sort_keys=True),), 0)
         return
-    for match in _KEY.finditer(text):
+    for match in KEY.finditer(text):
         value = match[1].strip()
         yield Cue("key", (value[1:-1] if value.startswith('"') else value,), match.start())
 
 
 def _phrases(text: str, marker: str | None) -> Iterator[Cue]:
-    for match in _PHRASE.finditer(text):
+    for match in PHRASE.finditer(text):
         line, *below = text[match.end() :].split("\n", 8)
-        if not _DOUBT.search(text[max(0, match.start() - 40) : match.start()]) and not _NO_VALUE.match(line):
-            open_ended = match[0].rstrip().endswith(":") or not line.strip(_EDGE + ":")
-            if values := _values(_SENTENCE_END.split(line)[0], below if open_ended else []):
+        if not DOUBT.search(text[max(0, match.start() - 40) : match.start()]) and not NO_VALUE.match(line):
+            open_ended = match[0].rstrip().endswith(":") or not line.strip(EDGE + ":")
+            if values := _values(SENTENCE_END.split(line)[0], below if open_ended else []):
                 yield Cue(
                     "phrase", values, match.start(), True, _others(marker) + ("answer" not in match[0].casefold())
                 )
@@ -117,42 +132,11 @@ def _phrases(text: str, marker: str | None) -> Iterator[Cue]:
 
 def _values(rest: str, below: list[str]) -> tuple[str, ...]:
     """The rest of the cue's line, or the next four that are not openers alone."""
-    value = without_cue(rest.lstrip(_EDGE + ":").rstrip(_EDGE))
-    if not _OPENERS.fullmatch(value):
+    value = without_cue(rest.lstrip(EDGE + ":").rstrip(EDGE))
+    if not OPENERS.fullmatch(value):
         return (value,)
-    filled = [line.strip(_EDGE + ">") for line in below[:8] if line.strip()]
-    return tuple(without_cue(line) for line in filled[:4] if not _OPENERS.fullmatch(line))
+    filled = [line.strip(EDGE + ">") for line in below[:8] if line.strip()]
+    return tuple(without_cue(line) for line in filled[:4] if not OPENERS.fullmatch(line))
 
 
 _REPEATS, _LATE = 32, 5
-_EDGE = " \t*_`"
-_DECORATION = " \t>*#_-`\u2022"
-_OPENERS = re.compile(r"(?:\\\[|\\\(|\\\]|\$\$?|```\w*|[*_`>:#.\s-])*")
-_BOX = re.compile(r"\\(?:boxed|fbox) ?(?:\{|([A-Za-z0-9])(?![A-Za-z0-9]))")
-_NAME = r"(?:(?:so|thus|therefore|hence),? )?(?:the |my )?(?:(?:final|correct|right|best) )?"
-_OF = r"(?: \([^()\n]*\)| (?:to|for|in|of) [^:\n]{1,60}?(?=:))?"
-_LABEL = re.compile(
-    rf"(?:\d{{1,2}}[.)] +)?{_NAME}answer{_OF}(?:[*_`]* ?(?:is\b ?:?|[:=\u2013]|- )(?P<rest>.*)|[*_`:]*)", re.IGNORECASE
-)
-_RESULT = re.compile(
-    rf"{_NAME}(?:result|conclusion){_OF}(?:[*_`]* ?(?:is\b ?:?|[:=])(?P<rest>.*)|[*_`:]*)", re.IGNORECASE
-)
-_AGAIN = re.compile(rf"{_NAME}(?:answer|result)(?:[*_`]* ?(?:is\b ?:?|[:=])|[*_`]*$)[*_` ]*", re.IGNORECASE)
-_HEADING = re.compile(r"(?:step|part|case|problem|final|conclusion|solution)\b|\d+[.)] ", re.IGNORECASE)
-_KEY = re.compile(r'"(?:final_)?answer"\s*:\s*("(?:[^"\\\n]|\\.)*"|[^,}\n]+)')
-_PHRASE = re.compile(
-    r"\b(?:the|my|our|your) (?:(?:final|correct|right|best) )?(?:answer|result|option|choice)"
-    r"(?: (?:to|for|in|of) [^.:;\n]{1,60}?)?(?: {1,3}(?:is|would be|should be|will be)(?: therefore| thus| simply)?| ?[:=]) ?:?|"
-    r"\banswer(?: {1,3}is| ?:) ?:?",
-    re.IGNORECASE,
-)
-_DOUBT = re.compile(
-    r"\b(?:if|whether|sure|unsure|doubt|unless|know|what|not think|n't think|verify|check|confirm|test|interpret)(?:ing)?(?: that| what)? *$",
-    re.I,
-)
-_NO_VALUE = re.compile(
-    r"[ *]*(?:not|un(?:known|clear|certain|defined)|known|correct|incorrect|right|wrong|in|as|below|above|given|found|"
-    r"obtained|to|determined|calculated|provided|based|expected)\b(?! ?[=:])",
-    re.IGNORECASE,
-)
-_SENTENCE_END = re.compile(r"(?<![A-Z]\.)(?<!\b[A-Z])[.;!](?= |$)|, (?=[a-z]{2})")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from reason_engine.answers.kind import AnswerKind
 from reason_engine.answers.normalise import comparable, normalise
-from reason_engine.answers.number import rational
-from reason_engine.answers.plain import LIMIT
+from reason_engine.answers.values.number import rational
+from reason_engine.answers.values.plain import LIMIT
 
 
 class Equality:

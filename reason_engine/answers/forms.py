@@ -17,7 +17,8 @@ def named_kind(question: str) -> AnswerKind | None:
 FORM = re.compile(
     r"(?:please )?(?:(?:think|reason) step by step,? (?:and|then) )?[^.\n]{0,60}?\b(?:in|within|inside) (?:an? )?"
     r"\$?\\boxed(?:\{[^}]*\})?\$?\.?|"
-    r"[^.\n]*\b(?:starts?|begins?|ends?|form|format)(?: with| of| in)? ?:? ?['\"\u201c`]*(?:the )?(?:final )?answer ?:[^\n]*|"
+    r"[^.\n]*\b(?:starts?|begins?|ends?|form|format)(?: with| of| in)? ?:? ?['\"\u201c`]*"
+    r"(?:the )?(?:final )?answer ?:[^\n]*|"
     r"[^.\n]*\bafter (?:a )?['\"`]?####[^\n]*",
     re.IGNORECASE,
 )
@@ -56,7 +57,8 @@ _NAMED: tuple[tuple[AnswerKind, re.Pattern[str]], ...] = tuple(
         ),
         (
             "words",
-            r"\b(?:in|with|using|as) (?:only |just |exactly )?(?:a single|one|(?:one|1) (?:or|to) (?:two|three|2|3)) words?\b|"
+            r"\b(?:in|with|using|as) (?:only |just |exactly )?"
+            r"(?:a single|one|(?:one|1) (?:or|to) (?:two|three|2|3)) words?\b|"
             rf"\bin (?:at most|no more than|up to|under) {_COUNTED} words\b|"
             r"\b(?:only|just) (?:the|an?) (?:name|date|word)\b",
         ),

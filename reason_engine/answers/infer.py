@@ -1,7 +1,7 @@
 r"""What kind of answer a question wants, from its words alone.
 
-The order: a form that the user names ("as JSON", "only the letter", "yes or no", "in one word"); a program; listed options;
-free text that is asked for; an expression where there is mathematics; a number; yes or no. What fits none of them is free.
+The order: a program; a form that the user names ("as JSON", "only the letter", "in one word"); listed options; free
+text that is asked for; an expression where there is mathematics; a number; yes or no. What fits none of them is free.
 """
 
 from __future__ import annotations
@@ -19,13 +19,7 @@ def infer(question: str) -> AnswerSpec:
     options, form = listed_options(asked), named_kind(question)
     named = form is not None or asked != question or bool(BARE.search(question))
     kind: AnswerKind = "code" if _CODE.search(asked) else form or _kind(asked, bool(options))
-    return AnswerSpec(
-        kind,
-        options if kind == "choice" else (),
-        bool(_PERCENT.search(asked)),
-        named,
-        _entry_point(asked) if kind == "code" else None,
-    )
+    return AnswerSpec(kind, options, bool(_PERCENT.search(asked)), named, _entry_point(asked))
 
 
 def listed_options(question: str) -> tuple[tuple[str, str], ...]:
@@ -96,23 +90,33 @@ _LINE_OPTION = re.compile(r"^[ \t]*\**\(?([A-Ja-j])(?:\)|[.:](?= ))\**[ \t]*", r
 _INLINE_OPTION = re.compile(r"(?:(?<=[\s\].:,;?])|^)(?:\((?=[A-Ja-j]\))|(?=[A-J]\)))([A-Ja-j])\)(?=[ $\\])[ ]?")
 _FREE = re.compile(
     r"(?:^|[.!?:\n\"]\s*|\b(?:please|can you|could you|would you|and|then|now) )"
-    r"(?:write|summari[sz]e|translate|explain|describe|rewrite|compose|draft|discuss|outline|paraphrase|craft|edit|list)\b",
+    r"(?:write|summari[sz]e|translate|explain|describe|rewrite|compose|draft|discuss|outline|paraphrase|craft|edit"
+    r"|list)\b",
     re.IGNORECASE,
 )
 _LATEX = re.compile(r"\\(?:[A-Za-z]{2,}|[(\[])|\$[^$\n]*[\\^_={][^$\n]*\$|\$[a-zA-Z]\$|\[asy\]")
 _ALGEBRA = re.compile(
-    r"(?:^|[.!?:\n]\s*)(?:simplify|factor(?:i[sz]e)?|expand|evaluate|differentiate|integrate)\b|\bsolve (?:for|the equation)\b",
+    r"(?:^|[.!?:\n]\s*)(?:simplify|factor(?:i[sz]e)?|expand|evaluate|differentiate|integrate)\b|"
+    r"\bsolve (?:for|the equation)\b",
     re.IGNORECASE,
 )
 _NUMBER_WORDS = "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred"
 _NUMBER_WORDS += " thousand million half twice double triple dozen third quarter"
 _AMOUNT = re.compile(r"\d|\b(?:" + "|".join(_NUMBER_WORDS.split()) + r")\b", re.IGNORECASE)
-_QUANTITIES = ["total", "sum", "cost", "price", "probability", "average", "mean", "median", "mode", "number", "amount", "value", "area", "perimeter", "volume", "length", "width", "height", "depth", "distance", "speed", "rate", "ratio", "percent", "percentage", "fraction", "difference", "product", "quotient", "remainder", "age", "weight", "mass", "profit", "loss", "salary", "score", "temperature", "time", "capacity", "least", "greatest", "smallest", "largest", "lowest", "highest", "minimum", "maximum", "measure", "degree", "circumference", "radius", "diameter", "interest", "balance", "discount", "tip", "tax", "income", "pay", "wage", "revenue", "expense", "budget", "change", "odds", "chance", "size", "range", "sale", "selling", "original", "final", "new", "combined", "overall", "net", "gross", "worth", "charge", "fee", "bill", "savings", "result", "answer", "units", "digit", "integer", "floor", "place", "year", "day", "power"]
+_QUANTITIES = (
+    "total|sum|cost|price|probability|average|mean|median|mode|number|amount|value|area|perimeter|volume|length|width|"
+    "height|depth|distance|speed|rate|ratio|percent|percentage|fraction|difference|product|quotient|remainder|age|"
+    "weight|mass|profit|loss|salary|score|temperature|time|capacity|least|greatest|smallest|largest|lowest|highest|"
+    "minimum|maximum|measure|degree|circumference|radius|diameter|interest|balance|discount|tip|tax|income|pay|wage|"
+    "revenue|expense|budget|change|odds|chance|size|range|sale|selling|original|final|new|combined|overall|net|gross|"
+    "worth|charge|fee|bill|savings|result|answer|units|digit|integer|floor|place|year|day|power"
+)
 _COUNT = re.compile(
     r"\bhow (?:many|much|long|old|far|tall|high|fast|often|big|large|heavy|wide|deep|late|early|soon|likely|load)\b|"
     r"\bwhat(?:'s| is| are| was| were| will be| would be| should be)?(?: (?:the|his|her|their|its|your|my|[\w']+'s?))?"
-    r"(?: [\w'-]+){0,3}? (?:" + "|".join(_QUANTITIES) + r")s?\b|"
-    r"\bwhat (?:will|would|should|did|does|do|can|must|is)\b[^.?!]*\b(?:be|cost|pay|weigh|earn|make|get|have)\b(?: [\w']+){0,3}\?|"
+    rf"(?: [\w'-]+){{0,3}}? (?:{_QUANTITIES})s?\b|"
+    r"\bwhat (?:will|would|should|did|does|do|can|must|is)\b[^.?!]*\b(?:be|cost|pay|weigh|earn|make|get|have)\b"
+    r"(?: [\w']+){0,3}\?|"
     r"\b(?:calculate|compute|work out|find (?:the|his|her|out|\$|all)|determine (?:the|how))\b|"
     r"\b(?:add|subtract|multiply|divide|round|convert|express(?:ed)?)\b[^.?!]*\d[^?!]*\bas an? ",
     re.IGNORECASE,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from reason_engine.answers.choices import chosen, verdict
-from reason_engine.answers.expression import expression
 from reason_engine.answers.kind import AnswerKind
-from reason_engine.answers.number import quantity, show
-from reason_engine.answers.plain import strip
-from reason_engine.answers.programs import canonical_program
-from reason_engine.answers.structured import canonical_json
-from reason_engine.answers.words import words
+from reason_engine.answers.values.choices import chosen, verdict
+from reason_engine.answers.values.expression import expression
+from reason_engine.answers.values.number import quantity, show
+from reason_engine.answers.values.plain import strip
+from reason_engine.answers.values.programs import canonical_program
+from reason_engine.answers.values.structured import canonical_json
+from reason_engine.answers.values.words import words
 
 
 def normalise(value: str, kind: AnswerKind | None = None) -> str:

@@ -15,11 +15,11 @@ from typing import Literal
 
 from reason_engine.answers.cues import REACH, as_written, find_cues
 from reason_engine.answers.kind import AnswerKind, AnswerSpec
-from reason_engine.answers.number import quantity, rational
-from reason_engine.answers.plain import LIMIT, strip
-from reason_engine.answers.programs import found_program
 from reason_engine.answers.rules import of_cue, of_end, of_whole
-from reason_engine.answers.structured import found_json, whole_object
+from reason_engine.answers.values.number import quantity, rational
+from reason_engine.answers.values.plain import LIMIT, strip
+from reason_engine.answers.values.programs import found_program
+from reason_engine.answers.values.structured import found_json, whole_object
 
 
 @dataclass(frozen=True, slots=True)

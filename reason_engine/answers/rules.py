@@ -1,16 +1,16 @@
-"""How a value of each kind is taken out of the text at a cue, and, weakly, out of the end of a text. Part of `answers`."""
+"""How a value of each kind is taken out of the text at a cue, and weakly out of a text's end. Part of `answers`."""
 
 from __future__ import annotations
 
 import re
 
-from reason_engine.answers.choices import chosen, is_choice, last_choice, last_verdict, verdict
 from reason_engine.answers.cues import Cue
-from reason_engine.answers.expression import expression, is_list, is_prose, is_symbolic, last_mathematics
 from reason_engine.answers.kind import AnswerSpec
-from reason_engine.answers.number import quantity, reduce_number, show
-from reason_engine.answers.plain import LIMIT, strip
-from reason_engine.answers.words import date_in, is_short, last_bold, words
+from reason_engine.answers.values.choices import chosen, is_choice, last_choice, last_verdict, verdict
+from reason_engine.answers.values.expression import expression, is_list, is_prose, is_symbolic, last_mathematics
+from reason_engine.answers.values.number import quantity, reduce_number, show
+from reason_engine.answers.values.plain import LIMIT, strip
+from reason_engine.answers.values.words import date_in, is_short, last_bold, words
 
 
 def of_cue(line: str, cue: Cue, spec: AnswerSpec) -> str | None:

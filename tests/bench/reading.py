@@ -38,9 +38,8 @@ class Row:
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
-        return [json.loads(line) for line in file if line.strip()]
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [json.loads(line) for line in data.decode().split("\n") if line.strip()]
 
 
 async def labelled(records: Path, aside: bool, equality: Equality) -> Iterator[Row]:

@@ -59,9 +59,9 @@ def _strip_once(value: str) -> str:
 def _unwrap_once(value: str) -> str:
     for opening, closing in (("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"), ("$", "$")):
         inner = value[len(opening) : -len(closing)]
-        if len(value) > 2 * len(opening) and value.startswith(opening) and value.endswith(closing):
-            if opening not in inner:
-                value = inner.strip()
+        whole = len(value) > 2 * len(opening) and value.startswith(opening) and value.endswith(closing)
+        if whole and opening not in inner:
+            value = inner.strip()
     if match := _WRAPPER.match(value):
         inner = braced(value, match.end())
         if inner is not None and match.end() + len(inner) + 1 == len(value):

@@ -1,25 +1,23 @@
-r"""Expressions, equations, tuples and lists as values: `x = 5` is `5`, `x = 5 or x = -3` is `-3, 5`, a unit after a number
-goes, an interval or a tuple keeps its order. Part of `answers`.
+"""Expressions, equations, tuples and lists as values: `x = 5` is `5`, `x = 5 or x = -3` is `-3, 5`, a unit after a
+number goes, an interval or a tuple keeps its order. Part of `answers`.
 """
 
 from __future__ import annotations
 
 import re
 
-from reason_engine.answers.number import rational
-from reason_engine.answers.plain import LIMIT, strip
+from reason_engine.answers.values.number import rational
+from reason_engine.answers.values.plain import LIMIT, strip
 
 
 def expression(value: str) -> str:
-    """The value of an expression, an equation or a list of them, so written that equal ones are often equal texts."""
-    value = strip(value)
-    if len(value) > LIMIT:
-        return value
-    value = strip(_DEGREES.sub("", value))
-    while match := _TRAILING_UNIT.search(value):
-        value = strip(value[: match.start()])
-    parts = [_side(part) for part in _split(_JOINED.sub(",", value))]
-    return strip(parts[0]) if len(parts) == 1 else ", ".join(sorted(parts, key=_order))
+    """The value of an expression, an equation or a list of them, so written that equal ones are often equal texts.
+    Idempotent."""
+    for _ in range(LIMIT):
+        before, value = value, _once(value)
+        if value == before:
+            break
+    return value
 
 
 def last_mathematics(text: str) -> str | None:
@@ -50,6 +48,17 @@ def is_list(value: str) -> bool:
 def is_symbolic(value: str) -> bool:
     """Whether a value has roots, constants or unknowns rather than a number alone."""
     return bool(_SYMBOLIC.search(value)) and not is_prose(value, 2)
+
+
+def _once(value: str) -> str:
+    value = strip(value)
+    if len(value) > LIMIT:
+        return value
+    value = strip(_DEGREES.sub("", value))
+    while match := _TRAILING_UNIT.search(value):
+        value = strip(value[: match.start()])
+    parts = [_side(part) for part in _split(_JOINED.sub(",", value))]
+    return strip(parts[0] if len(parts) == 1 else ", ".join(sorted(map(strip, parts), key=_order)))
 
 
 def _side(part: str) -> str:
@@ -95,7 +104,6 @@ _SYMBOLIC = re.compile(
 _UNKNOWN = re.compile(r"[A-Za-z]")
 _COMMAND = re.compile(r"\\(?:text|mbox|mathrm|textrm|begin|end|operatorname)\{[^{}]*\}|\\[A-Za-z]+")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-FUNCTIONS = frozenset(
-    ["sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt", "frac", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "min", "max", "mod", "pi", "gcd", "lcm"]
-)
+_CIRCULAR = ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh")
+FUNCTIONS = frozenset((*_CIRCULAR, "log", "ln", "exp", "sqrt", "frac", "min", "max", "mod", "gcd", "lcm", "pi"))
 """Words that are mathematics."""

@@ -10,24 +10,25 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from reason_engine.answers.plain import LIMIT
+from reason_engine.answers.values.numerals import NUMERAL, numerals, prepare, value_of
+from reason_engine.answers.values.plain import LIMIT
 
 
 def rational(value: str) -> Fraction | None:
     r"""The exact number that a value writes and nothing else: `-3`, `.5`, `1e3`, `1/2`, `\frac{1}{2}`, `50%`."""
     if len(value) > LIMIT:
         return None
-    match = _NUMBER.fullmatch(_prepare(value).strip())
-    return None if match is None or match["scale"] else _value(match)
+    match = NUMERAL.fullmatch(prepare(value).strip())
+    return None if match is None or match["scale"] else value_of(match)
 
 
 def quantity(value: str) -> tuple[Fraction, str] | None:
     """A number and the unit after it, in lower case, where a value is nothing more: `18 apples`, `$5`, `3 km/h`."""
     if len(value) > LIMIT:
         return None
-    body = _prepare(value).strip(" .")
-    match = _NUMBER.match(body)
-    if match is None or (number := _value(match)) is None:
+    body = prepare(value).strip(" .")
+    match = NUMERAL.match(body)
+    if match is None or (number := value_of(match)) is None:
         return None
     unit = body[match.end() :].strip()
     return (number, unit.casefold()) if _UNIT.fullmatch(unit) and not _MONTH.match(unit) else None
@@ -39,21 +40,21 @@ def reduce_number(text: str, *, percent: bool = False, before: str = "") -> str 
     `percent`: the question asks for a percentage, so the sign is dropped; else `50%` is 0.5. `before`: the work above
     the text; of several numbers in a sentence the one that an equation has just given is meant.
     """
-    body = _REMARK.sub(" ", _prepare(text[: 4 * LIMIT]))
+    body = _REMARK.sub(" ", prepare(text[: 4 * LIMIT]))
     left, equals, right = body.rpartition("=")
-    after = _found(right)
+    after = numerals(right)
     if rounded := _ROUNDED.search(right):
-        after = _found(right[rounded.end() :]) or after
+        after = numerals(right[rounded.end() :]) or after
     if equals and after:
         chosen = after[0]
-    elif not (known := _found(left) if equals else after):
+    elif not (known := numerals(left) if equals else after):
         return _word(body)
     else:
         opens = not equals and not body[: known[0].start()].strip() and not _OPERATOR.match(body, known[0].end())
         chosen = known[0] if opens else known[-1]
         if not opens and before and not equals and (given := _last_result(before)) is not None:
-            chosen = next((match for match in known if _value(match) == given), chosen)
-    number = _value(chosen)
+            chosen = next((match for match in known if value_of(match) == given), chosen)
+    number = value_of(chosen)
     return None if number is None else show(number * 100 if percent and chosen["percent"] else number)
 
 
@@ -68,27 +69,11 @@ def show(number: Fraction) -> str:
     return f"{'-' if number < 0 else ''}{digits[:-places]}.{digits[-places:]}"
 
 
-def _found(body: str) -> list[re.Match[str]]:
-    """Every number; ordinals only where there is nothing else."""
-    found = [match for match in _NUMBER.finditer(body) if _value(match) is not None]
-    return [match for match in found if not match["ordinal"]] or found
-
-
-def _value(match: re.Match[str]) -> Fraction | None:
-    top, bottom = match["top"].replace(",", ""), match["bottom"] or "1"
-    if len(top) > LIMIT or Fraction(bottom) == 0:
-        return None
-    number = (Fraction(match["whole"] or 0)) + Fraction(top) / Fraction(bottom)
-    number *= _SCALES.get((match["scale"] or "").strip().casefold(), 1)
-    number = number / 100 if match["percent"] else number
-    return -number if match["sign"] == "-" else number
-
-
 def _last_result(before: str) -> Fraction | None:
     """What the last equation of a text gives."""
-    _, equals, right = _prepare(before[-4 * LIMIT :]).rpartition("=")
-    after = _found(right.partition("\n")[0]) if equals else []
-    return _value(after[0]) if after else None
+    _, equals, right = prepare(before[-4 * LIMIT :]).rpartition("=")
+    after = numerals(right.partition("\n")[0]) if equals else []
+    return value_of(after[0]) if after else None
 
 
 def _word(body: str) -> str | None:
@@ -96,46 +81,6 @@ def _word(body: str) -> str | None:
     return str(_WORD_VALUES[found[-1]]) if found else None
 
 
-def _prepare(value: str) -> str:
-    for pattern, new in _REWRITES:
-        value = pattern.sub(new, value)
-    return value
-
-
-def _joined(match: re.Match[str]) -> str:
-    return match[0].replace(" ", "")
-
-
-_REWRITES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        ("\u2212|\\\\minus", "-"),
-        (r"\{,\}", ","),
-        (r"(?<=\d):00(?= ?[ap]\.?m\b)", ""),
-        (r"(?<![\d.,/])(\d{1,3})((?: \d{3})+)(?![\d/-])", _joined),
-        (r"(?<=\d)\\[,!;: ](?=\d)", ""),
-        (r"\\[,!;: ]|~|\u00a0|\u202f", " "),
-        (r"\\(?:text|textbf|textrm|mathrm|mbox|mathbf)\{ ?([^{}]*)\}", r" \1 "),
-        (r"\^ ?\{? ?\\circ ?\}?|\u00b0", " "),
-        (r"\\[dtc]frac", r"\\frac"),
-        (r"\\frac ?\{ ?(-?\d+) ?\} ?\{ ?(\d+) ?\}", r" \1/\2"),
-        (r"\\frac ?(\d) ?(\d)", r" \1/\2"),
-        (r"- +(?=\d+/)", "-"),
-        (r" ?(?:\\times|\\cdot|\u00d7|x|\*) ?10 ?\^ ?\{? ?(-?\d{1,2}) ?\}?", r"e\1"),
-        (r"\\(?:approx|simeq|sim|equiv)(?![A-Za-z])|[\u2248\u2243]|==", "="),
-        (r"\\%", "%"),
-        (r"\\\$|(?:\b(?:US|A|C|NZ)(?=\$))|[$\u20ac\u00a3\u00a5\u20b9]|\b(?:USD|EUR|Rs\.?) ?(?=\d)", ""),
-        (r"\\(?:left|right|displaystyle|boxed|fbox)(?![A-Za-z])|\\[()\[\]]|[*`{}]", " "),
-    )
-)
-_NUMBER = re.compile(
-    r"(?<![A-Za-z_\d.])(?<!\d:)(?:(?P<sign>(?<![\w)\]])(?<![\d)\]] )(?<!\b[A-Za-z] )[-+]) ?)?"
-    r"(?:(?P<whole>\d+)(?: |-| and )(?=\d+ ?/ ?\d))?"
-    r"(?P<top>(?:\d{1,3}(?:,\d{3})+(?![\d,]*\d)|\d+)(?:\.\d+|\.(?![\d\w]))?(?:[eE][-+]?\d{1,2}\b)?|\.\d+)"
-    r"(?: ?/ ?(?P<bottom>\d+)(?!\d|\.\d))?(?![\d:]\d)(?!\d)(?P<ordinal>(?:st|nd|rd|th)\b)?"
-    r"(?P<percent> ?%| per ?cent\b)?(?P<scale> (?:hundred|thousand|million|billion|trillion)\b)?",
-    re.IGNORECASE,
-)
 _UNIT = re.compile(r"(?:[A-Za-z%\u00b5][\w/^\u00b2\u00b3.'-]*(?: |$)){0,4}")
 _MONTH = re.compile(r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b|[ap]\.?m\b", re.IGNORECASE)
 _OPERATOR = re.compile(
@@ -145,7 +90,6 @@ _ROUNDED = re.compile(
     r"\bround(?:s|ed|ing)?(?: (?:it|this))?(?: up| down| off)? to (?!\d+ (?:decimal|significant|place))", re.I
 )
 _REMARK = re.compile(r"(?<=[\w%]) \([^()=\d]*[A-Za-z][^()]*\)")
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
 )

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from datetime import date
 
-from reason_engine.answers.plain import unwrap
+from reason_engine.answers.values.plain import unwrap
 
 MOST = 8
 """Words of the longest short answer."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reason_engine.answers.number import quantity
-from reason_engine.answers.plain import unwrap
-from reason_engine.answers.words import words
+from reason_engine.answers.values.number import quantity
+from reason_engine.answers.values.plain import unwrap
+from reason_engine.answers.values.words import words
 
 Options = Sequence[tuple[str, str]]
 """Letter and text of each option that a question lists."""
