@@ -80,6 +80,8 @@ class Sampling:
     logprobs: int | None = None
     structured: Structured | None = None
     draft: DraftBy = "default"
+    thinking: int | None = None
+    """Most tokens of the thought, where the engine can hold them; None: unbounded."""
 
 
 class Prompt(str):
@@ -392,3 +394,22 @@ class ModelInfo:
     fingerprint: str = ""
     specials: tuple[str, ...] = ()
     """Texts that the tokenizer takes for control tokens, where the engine knows them."""
+    think_on_request: bool = False
+    """It can reason where a request turns thinking on."""
+    think_close: str = "\n</think>\n\n"
+    """What ends an open thought that may go no further: a sentence that says so, the mark, the way into the answer."""
+    think_exit: str = "\n</think>\n\n"
+    """The same without the sentence."""
+    answer_starts: tuple[str, ...] = ()
+    """Marks that may stand before the answer."""
+    answer_end: str = ""
+    """A mark that ends the answer, where the model writes one."""
+    tool_opening: str = "<tool_call>\n"
+    """What a forced tool call begins with; JSON with `name` and `arguments` follows."""
+    tool_end: str = "</tool_call>"
+    system_role: bool = True
+    """Whether the chat template takes a system turn; otherwise its text begins the first user turn."""
+    chat_template: bool = True
+    """Whether the model has one; otherwise turns are written as plain text."""
+    found: tuple[str, ...] = ()
+    """What was found of its chat format and by which rule, a line each."""
