@@ -79,12 +79,32 @@ def read_invocations(text: str) -> Read | None:
 
 
 def read_pairs(text: str) -> Read | None:
-    """A name, then `<arg_key>` and `<arg_value>` in turn."""
-    found = re.match(r"\s*([\w.:-]+)\s*(.*?)\s*(?=</tool_call|\Z)", text, re.DOTALL)
-    if not found or (found[2] and not found[2].startswith("<arg_key")):
+    """A name, then `<arg_key>` and `<arg_value>` in turn, up to the end of the call."""
+    name = _PAIRED_NAME.match(text)
+    if not name:
         return None
-    values = {pair[1].strip(): _value(pair[2]) for pair in _PAIR.finditer(found[2])}
-    return [(found[1], _dumped(values))], found.end()
+    values: dict[str, Any] = {}
+    at = name.end()
+    while pair := _PAIR.match(text, at):
+        values[pair[1].strip()] = _value(pair[2])
+        at = pair.end()
+    ended = not text[at:].strip() or text[at:].lstrip().startswith("</tool_call>")
+    return ([(name[1], _dumped(values))], at) if ended else None
+
+
+def read_wrapped_pairs(text: str) -> Read | None:
+    """Such calls, each between `<tool_call>` and `</tool_call>`."""
+    calls: list[Call] = []
+    at = 0
+    while begun := _BEGIN.match(text, at):
+        read = read_pairs(text[begun.end() :])
+        if read is None:
+            break
+        calls += read[0]
+        at = begun.end() + read[1]
+        ended = _END.match(text, at)
+        at = ended.end() if ended else at
+    return (calls, at) if calls else None
 
 
 def read_quoted(quote: str, end: str) -> Reader:
@@ -193,4 +213,6 @@ _INVOKE = re.compile(rf"\s*<{_DSML}invoke name=[\"']?([\w.:-]+)[\"']?[^>]*>(.*?)
 _NAMED_PARAMETER = re.compile(
     rf"<{_DSML}parameter name=[\"']?([\w.:-]+)[\"']?([^>]*)>(.*?)</{_DSML}parameter>", re.DOTALL
 )
-_PAIR = re.compile(r"<arg_key[^>]*>(.*?)</arg_key[^>]*>\s*<arg_value[^>]*>(.*?)</arg_value[^>]*>", re.DOTALL)
+_PAIRED_NAME = re.compile(r"\s*([\w.:-]+)\s*(?:<tool_sep>)?")
+_BEGIN, _END = re.compile(r"\s*<tool_call>"), re.compile(r"\s*</tool_call>")
+_PAIR = re.compile(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)

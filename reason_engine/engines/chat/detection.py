@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 from reason_engine.engines.chat import thoughts
@@ -52,7 +51,7 @@ class Evidence:
         shut = self.template.tried(turns, names=names, open=False)
         if whole is None:
             return ""
-        begun = whole[len(commonprefix([whole, shut or ""])) :]
+        begun = whole[_shared(whole, shut or "") :]
         return begun or whole.rpartition(turns[-1]["content"])[2]  # a template without a generation prompt
 
 
@@ -102,6 +101,7 @@ RULES: tuple[tuple[Thought, str, Callable[[Evidence], bool]], ...] = (
     (thoughts.NEMOTRON, "truncate_history_thinking, or <SPECIAL_ marks, or 'detailed thinking'",
      lambda e: e.says("truncate_history_thinking") or (_thinking(e) and (e.says("<SPECIAL_") or e.says("<TOOLCALL>")))
      or e.says("detailed thinking")),
+    (thoughts.HUNYUAN_V3, "</think> and <tool_sep> in the template", lambda e: _thinking(e) and e.says("<tool_sep>")),
     (thoughts.HUNYUAN, "</think> and <answer> in the template", lambda e: _thinking(e) and e.says("<answer>")),
     (thoughts.ERNIE, "</think> and <response> in the template", lambda e: _thinking(e) and e.says("<response>")),
     (thoughts.GLM, "[gMASK]<sop> in the template", lambda e: _thinking(e) and e.says("[gMASK]<sop>")),
@@ -109,13 +109,18 @@ RULES: tuple[tuple[Thought, str, Callable[[Evidence], bool]], ...] = (
     (thoughts.DEEPSEEK_V3, "<｜Assistant｜> with a switch",
      lambda e: _thinking(e) and e.says("<｜Assistant｜>") and e.switch is not None),
     (thoughts.DEEPSEEK_R1, "the prompt opens <think> whatever is asked",
-     lambda e: _thinking_or_open(e) and (e.switch is None and "<think>" in e.head or e.says("<｜Assistant｜>"))),
+     lambda e: _thinking_or_open(e) and ((e.switch is None and "<think>" in e.head) or e.says("<｜Assistant｜>"))),
     (thoughts.QWEN, "</think> in the template, and a switch", lambda e: _thinking(e) and e.switch is not None),
     (thoughts.DEEPSEEK_R1, "</think> in the template", _thinking),
 )  # fmt: skip
 """Most particular first: later ones would hold for earlier families as well."""
 
 MARK = r"<\|?/?[A-Za-z][\w:.-]*\|?>|\[/?[A-Z][A-Z_]+\]|◁/?\w+▷|<｜[^｜<>]+｜>"
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts begin with in common."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _thinking_or_open(evidence: Evidence) -> bool:
@@ -141,7 +146,7 @@ def _by_rendering(evidence: Evidence) -> Thought | None:
     if switch is None or switch.words is not None:
         return None
     on, off = (evidence.begun(switch.names(think)) for think in (True, False))
-    same = len(commonprefix([on, off]))
+    same = _shared(on, off)
     begun = [re.findall(MARK, on[same:]), re.findall(MARK, off[same:])]
     if (pair := re.search(rf"({MARK})\s*({MARK})\s*\Z", off)) and pair[1] != pair[2]:
         return Thought("generic", pair[1], pair[2])

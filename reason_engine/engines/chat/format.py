@@ -6,7 +6,6 @@ Everything that differs between models is found when it is loaded: marks of thou
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -11,12 +11,8 @@ from dataclasses import dataclass
 
 from reason_engine.engines.chat.call_readers import Call, read_json
 
-START, CHANNEL, MESSAGE = "<|start|>assistant", "<|channel|>", "<|message|>"
-_MESSAGE = re.compile(
-    r"(?:<\|start\|>assistant)?(?P<to>[^<]*)<\|channel\|>(?P<head>.*?)<\|message\|>(?P<body>.*?)"
-    r"(?=<\|(?:end|call|return|start|channel)\|>|\Z)(?:<\|(?:end|call|return)\|>)?",
-    re.DOTALL,
-)
+CHANNEL, MESSAGE, START = "<|channel|>", "<|message|>", "<|start|>"
+_ENDS = re.compile(r"<\|(?:end|call|return|start)\|>")
 _RECIPIENT = re.compile(r"to=functions(?:\.([\w.-]+))?")
 
 
@@ -38,15 +34,18 @@ def read_messages(text: str, turn: str) -> Messages:
     reasoning: list[str] = []
     content: list[str] = []
     calls: list[Call] = []
-    for found in _MESSAGE.finditer(whole):
-        head, body = found["to"] + found["head"], found["body"].strip()
-        recipient = _RECIPIENT.search(head)
+    before, *parts = whole.split(CHANNEL)
+    for part in parts:
+        head, _, rest = part.partition(MESSAGE)
+        body = _ENDS.split(rest, maxsplit=1)[0].strip()
+        recipient = _RECIPIENT.search(before.rpartition(START)[2] + head)  # named before its channel, or after it
         if recipient and (made := _call(recipient[1], body)):
             calls.extend(made)
-        elif "analysis" in found["head"]:
+        elif head.startswith("analysis"):
             reasoning.append(body)
         else:
             content.append(body)
+        before = part
     return Messages("\n\n".join(filter(None, reasoning)) or None, "\n\n".join(filter(None, content)), tuple(calls))
 
 

@@ -22,6 +22,7 @@ class Prompting:
     def __init__(self, template: Template) -> None:
         self._template = template
         self._developer = "developer" in template.source
+        self._thinking = "message.thinking" in template.source
         plain, said = (template.tried(turns) for turns in ([_ASKED], [_SYSTEM, _ASKED]))
         self.system_role = plain is None or (said is not None and _SYSTEM["content"] in said)
         self._needs_system = plain is None and said is not None
@@ -61,6 +62,8 @@ class Prompting:
         out: dict[str, Any] = {"role": role, "content": message.content}
         if message.reasoning is not None:
             out["reasoning_content"] = message.reasoning
+            if self._thinking and not message.content:  # harmony's name for it, which excludes a content
+                out["thinking"] = message.reasoning
         if message.tool_calls:
             out["tool_calls"] = [
                 {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": _arguments(c.arguments)}}

@@ -68,7 +68,7 @@ class Template:
 
 
 def stored_template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The template beside the weights: a file of its own, else in the tokenizer's configuration; None: there is none."""
+    """The template beside the weights: a file of its own, else in the tokenizer's configuration; None without one."""
     if (folder / "chat_template.jinja").is_file():
         return read_text(folder / "chat_template.jinja")
     stored: Any = config.get("chat_template")

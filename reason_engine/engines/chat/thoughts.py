@@ -99,8 +99,8 @@ KIMI = Thought("kimi", "◁think▷", "◁/think▷", exit="◁/think▷", skip=
 GRANITE = Thought("granite", "Here is my thought process:", "Here is my response:", exit="\n\nHere is my response: ")
 SEED = Thought("seed-oss", "<seed:think>", "</seed:think>", exit="</seed:think>", aliases=("seed_oss",))
 HUNYUAN = Thought(
-    "hunyuan", "<think>", "</think>", exit="\n</think>\n<answer>\n", answer_starts=("<answer>",), answer_end="</answer>",
-    aliases=("hunyuan_a13b",),
+    "hunyuan", "<think>", "</think>", exit="\n</think>\n<answer>\n", answer_starts=("<answer>",),
+    answer_end="</answer>", aliases=("hunyuan_a13b",),
 )  # fmt: skip
 ERNIE = Thought(
     "ernie", "<think>", "</think>", exit="\n</think>\n\n<response>\n", answer_starts=("<response>",),
@@ -115,11 +115,12 @@ GLM = tags("glm", "glm45", "glm47")
 NEMOTRON = tags("nemotron", "nemotron_v3")
 GRANITE_TAGS = tags("granite-thinking", "granite_thinking_parser")
 DEEPSEEK_V3 = tags("deepseek-v3", "deepseek_v3", "deepseek_v4", "deepseek_v41")
-DEEPSEEK_R1 = tags("deepseek-r1", "deepseek_r1", "minimax_m2", "minimax_m2_append_think", "hy_v3")
+DEEPSEEK_R1 = tags("deepseek-r1", "deepseek_r1", "minimax_m2", "minimax_m2_append_think")
+HUNYUAN_V3 = tags("hunyuan-v3", "hy_v3", "hy_v4")
 KIMI_K2 = Thought("kimi-k2", "<think>", "</think>", exit="</think>", skip="<think></think>", aliases=("kimi_k2",))
 FAMILIES = (
     QWEN, DEEPSEEK_R1, DEEPSEEK_V3, HARMONY, GEMMA, MISTRAL, GLM, NEMOTRON, GRANITE, GRANITE_TAGS, KIMI, KIMI_K2,
-    HUNYUAN, SEED, ERNIE, COHERE,
+    HUNYUAN, HUNYUAN_V3, SEED, ERNIE, COHERE,
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("nemotron", ("<TOOLCALL>",)),
     ("granite", ("<|tool_call|>",)),
     ("granite-20b-fc", ("<function_call>",)),
+    ("hy_v3", ("<tool_calls>", "<tool_sep>")),
     ("glm45", ("<tool_call>", "<arg_key>")),
     ("qwen3_coder", ("<tool_call>", "<function=")),
     ("hermes", ("<tool_call>",)),

@@ -20,14 +20,15 @@ from reason_engine.engines.chat.call_readers import (
     read_objects,
     read_pairs,
     read_quoted,
+    read_wrapped_pairs,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
-    """`start` and `end` stand around calls, `read` takes what follows `start`. `bare`: a text that is nothing but calls,
-    with no mark or an optional one; `start` then only tells a reader of the stream where one may begin. `opening` is
-    what a forced call begins with, before its JSON."""
+    """`start` and `end` stand around calls, `read` takes what follows `start`. `bare`: a text that is nothing but
+    calls, with no mark or an optional one; `start` then only tells a reader of the stream where one may begin.
+    `opening` is what a forced call begins with, before its JSON."""
 
     name: str
     start: str
@@ -102,7 +103,10 @@ FORMATS = (
     HERMES,
     ToolFormat("qwen3_coder", "<tool_call>", "</tool_call>", read_functions, aliases=("qwen3_xml", "mimo", "step3p5")),
     ToolFormat("seed_oss", "<seed:tool_call>", "</seed:tool_call>", read_functions),
-    ToolFormat("glm45", "<tool_call>", "</tool_call>", read_pairs, aliases=("glm", "glm47", "poolside_v1", "ling3")),
+    ToolFormat("glm45", "<tool_call>", "</tool_call>", read_pairs, aliases=("glm", "glm47", "poolside_v1", "ling3"),
+               inner="<arg_key></arg_key><arg_value></arg_value>"),
+    ToolFormat("hy_v3", "<tool_calls>", "</tool_calls>", read_wrapped_pairs, aliases=("hy_v4", "hunyuan-v3"),
+               inner="<tool_call></tool_call><tool_sep><arg_key></arg_key><arg_value></arg_value>"),
     ToolFormat("llama3_json", '{"name":', "", read_objects, aliases=("llama4_json",), bare=True, mark="<|python_tag|>"),
     ToolFormat("pythonic", "[", "<|python_end|>", pythonic(), aliases=("llama4_pythonic",), bare=True,
                mark="<|python_start|>"),
