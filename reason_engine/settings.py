@@ -31,6 +31,12 @@ class Settings(BaseSettings):
         default=None, description="name under which clients ask for it; none: the model's own"
     )
     engine: str = Field(default="auto", description="auto, embedded, vllm, openai or scripted")
+    reasoning_parser: str | None = Field(
+        default=None, description="how the model writes its thoughts; none: found from its chat template"
+    )
+    tool_parser: str | None = Field(
+        default=None, description="how the model writes tool calls; none: found from its chat template"
+    )
     strategy: str | None = Field(default=None, description="strategy of requests that name none; none: direct")
     draft: str = Field(default="none", description="none, sam, ngram, suffix, model:PATH or eagle:PATH")
     adapters: Mapping[str, str] = Field(default_factory=dict[str, str], description="adapter folders by name")
@@ -78,8 +84,8 @@ class Settings(BaseSettings):
         default=False, description="the verifier `code` may run programs that models write, in a sandbox"
     )
 
-    max_tokens: int = Field(default=65_536, ge=1, description="most generated tokens of one request")
-    max_seconds: float = Field(default=300.0, gt=0, description="most seconds of one request")
+    max_tokens: int = Field(default=131_072, ge=1, description="most generated tokens of one request")
+    max_seconds: float = Field(default=540.0, gt=0, description="most seconds of one request")
     max_samples: int = Field(default=1_024, ge=1, description="most generated sequences of one request")
     max_n: int = Field(default=128, ge=1, description="most choices of one request")
     max_width: int = Field(
@@ -98,6 +104,11 @@ class Settings(BaseSettings):
     context: int | None = Field(default=None, ge=16, description="tokens of prompt and answer; none: the model's own")
     max_rows: int = Field(default=64, ge=1, description="embedded: sequences decoded together; the rest waits")
     upstream_url: str | None = Field(default=None, description="openai: base URL of the remote endpoint, /v1 included")
+    upstream_tokenizer: Path | None = Field(
+        default=None,
+        description="openai: checkpoint folder whose tokenizer and chat template are the served model's; prompts are "
+        "then written here, which probabilities of given words need",
+    )
     upstream_key: SecretStr | None = Field(default=None, description="openai: the key sent to it, and to no other host")
     vllm: Mapping[str, Any] = Field(default_factory=dict[str, Any], description="further vLLM engine arguments")
 

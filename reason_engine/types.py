@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal, Self
 
+from reason_engine.model_info import ModelInfo as ModelInfo
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "abort", "error"]
-DraftBy = Literal["default", "none", "sam", "ngram"]
-"""How tokens are drafted for a request; `default`: as the engine was told at start."""
+DraftBy = Literal["default", "none", "sam", "ngram"]  # `default`: as the engine was told at start
 Stopped = Literal["done", "decided", "budget-tokens", "budget-seconds", "budget-samples", "cancelled"]
 
 
@@ -61,7 +62,8 @@ class Structured:
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are drawn. `seed`: sample i of a request draws with seed + i. `logprobs`: alternatives to report
-    per token (0: the sampled token's only; None: none)."""
+    per token (0: the sampled token's only; None: none). `thinking`: most tokens of the thought, on engines that end
+    one by themselves (None: no limit of its own)."""
 
     max_tokens: int = 256
     temperature: float = 1.0
@@ -81,7 +83,6 @@ class Sampling:
     structured: Structured | None = None
     draft: DraftBy = "default"
     thinking: int | None = None
-    """Most tokens of the thought, where the engine can hold them; None: unbounded."""
 
 
 class Prompt(str):
@@ -207,8 +208,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of the operator's knowledge: quoted text, never instructions. `source` names where it stands (a file and
-    a place in it), `score` is the retriever's own measure."""
+    """A piece of the operator's knowledge: quoted text, never instructions; `source`: its file and the place in it."""
 
     text: str
     source: str
@@ -248,7 +248,9 @@ class Problem:
 @dataclass(frozen=True, slots=True)
 class Path:
     """One generated continuation. `prompt` is the rendered prompt it continues; `prefill` the part of `text` that was
-    given rather than generated. `node` is its place in the trace. `answer` is the normalised answer or None."""
+    given rather than generated. `node` is its place in the trace. `answer` is the normalised answer or None; it was
+    read at a place made for it (`strong`), at the end of the text (`weak`), or after it was asked for once more
+    (`forced`), and its vote then weighs its probability (`weight`). `cut`: a limit ended it before it had answered."""
 
     node: int
     prompt: str
@@ -261,6 +263,9 @@ class Path:
     prefill: str = ""
     tokens: int = 0
     answer: str | None = None
+    strength: Literal["strong", "weak", "forced"] | None = None
+    weight: float = 1.0
+    cut: bool = False
 
     @property
     def finished(self) -> bool:
@@ -377,39 +382,3 @@ class Limits:
     tokens: int | None = None
     seconds: float | None = None
     samples: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What an engine serves. `context` is in tokens, prompt and answer together. `thinks`: it reasons by itself
-    between `think_start` and `think_end`. `fingerprint` names weights and engine (`system_fingerprint`)."""
-
-    name: str
-    path: str
-    context: int
-    thinks: bool = False
-    think_start: str = "<think>"
-    think_end: str = "</think>"
-    tool_start: str = "<tool_call>"
-    fingerprint: str = ""
-    specials: tuple[str, ...] = ()
-    """Texts that the tokenizer takes for control tokens, where the engine knows them."""
-    think_on_request: bool = False
-    """It can reason where a request turns thinking on."""
-    think_close: str = "\n</think>\n\n"
-    """What ends an open thought that may go no further: a sentence that says so, the mark, the way into the answer."""
-    think_exit: str = "\n</think>\n\n"
-    """The same without the sentence."""
-    answer_starts: tuple[str, ...] = ()
-    """Marks that may stand before the answer."""
-    answer_end: str = ""
-    """A mark that ends the answer, where the model writes one."""
-    tool_opening: str = "<tool_call>\n"
-    """What a forced tool call begins with; JSON with `name` and `arguments` follows."""
-    tool_end: str = "</tool_call>"
-    system_role: bool = True
-    """Whether the chat template takes a system turn; otherwise its text begins the first user turn."""
-    chat_template: bool = True
-    """Whether the model has one; otherwise turns are written as plain text."""
-    found: tuple[str, ...] = ()
-    """What was found of its chat format and by which rule, a line each."""

@@ -6,6 +6,7 @@ ordered rules (`detection`, `tool_detection`), or named by the operator.
 
 from __future__ import annotations
 
-from reason_engine.engines.chat.format import ChatFormat, ChatTextMethods, Parsers
+from reason_engine.engines.chat.format import ChatFormat, ChatTextMethods
+from reason_engine.engines.chat.parsers import AS_FOUND, Parsers
 
-__all__ = ["ChatFormat", "ChatTextMethods", "Parsers"]
+__all__ = ["AS_FOUND", "ChatFormat", "ChatTextMethods", "Parsers"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +19,7 @@ from reason_engine.contracts import Parsed
 from reason_engine.engines.chat.call_readers import Call
 from reason_engine.engines.chat.detection import Evidence, find_thought
 from reason_engine.engines.chat.harmony import read_messages
+from reason_engine.engines.chat.parsers import AS_FOUND, Parsers
 from reason_engine.engines.chat.prompting import Prompting
 from reason_engine.engines.chat.switches import find_switch
 from reason_engine.engines.chat.template import PLAIN, Template, stored_template
@@ -28,14 +28,6 @@ from reason_engine.engines.chat.tool_detection import find_format
 from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
 from reason_engine.errors import ModelLoadError
 from reason_engine.types import Message, ModelInfo, ToolCall
-
-
-@dataclass(frozen=True, slots=True)
-class Parsers:
-    """What the operator named; None: found from the model."""
-
-    reasoning: str | None = None
-    tools: str | None = None
 
 
 class ChatFormat:
@@ -51,7 +43,7 @@ class ChatFormat:
         source: str | None,
         config: Mapping[str, Any],
         eos_ids: frozenset[int],
-        parsers: Parsers = Parsers(),
+        parsers: Parsers = AS_FOUND,
     ) -> None:
         self.tokenizer, self.eos_ids = tokenizer, eos_ids
         tokens = {key: _text(config.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
@@ -78,7 +70,7 @@ class ChatFormat:
         self.thinks = self._thinks_by_default(evidence.head)
 
     @classmethod
-    def load(cls, folder: Path, parsers: Parsers = Parsers()) -> ChatFormat:
+    def load(cls, folder: Path, parsers: Parsers = AS_FOUND) -> ChatFormat:
         """Read a checkpoint folder. Raises ModelLoadError naming the file at fault, SetupError for unknown parsers."""
         path = folder / "tokenizer.json"
         if not path.is_file():
@@ -97,11 +89,17 @@ class ChatFormat:
         """The description of a model that has this format."""
         thought, calls, asked = self._splits or tags("none"), self._calls.format, self._prompting
         return ModelInfo(
-            name, path, context, self.thinks, thought.start, thought.end, calls.start, fingerprint, self.specials,
-            think_on_request=self._thought.thought is not None, think_close=thought.cut, think_exit=thought.leave,
+            name, path, context, self.thinks, thought.start, thought.end, thought.cut, calls.start, fingerprint,
+            self.specials, think_on_request=self._thought.thought is not None, think_exit=thought.leave,
             answer_starts=thought.answer_starts, answer_end=thought.answer_end, tool_opening=calls.opening,
-            tool_end=calls.end, system_role=asked.system_role, chat_template=self.templated, found=self.found,
+            tool_end=calls.end, system_role=asked.system_role, found=self.found,
         )  # fmt: skip
+
+    @property
+    def single_tokens(self) -> frozenset[str]:
+        """The marks of thoughts that are one token each."""
+        marks = self._splits.marks if self._splits else ()
+        return frozenset(mark for mark in marks if mark and self.tokenizer.token_to_id(mark) is not None)
 
     @property
     def found(self) -> tuple[str, ...]:

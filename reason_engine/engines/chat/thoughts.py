@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from reason_engine.errors import SetupError
 
-SENTENCE = "I have to stop thinking here and answer now, with what I have found so far."
+SENTENCE = "Time is up; the answer has to come now."
 """What ends a thought that may not go on."""
 
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import check_adapter, engines, reward_models
-from reason_engine.engines.chat import ChatFormat, ChatTextMethods, Parsers
+from reason_engine.engines.chat import AS_FOUND, ChatFormat, ChatTextMethods, Parsers
 from reason_engine.engines.checkpoint.adapter_files import read_adapter
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded import admission, messages
@@ -60,7 +60,7 @@ class Embedded(ChatTextMethods):
         rewards: Mapping[str, str] | None = None,
         reward_keys: Mapping[str, SecretStr] | None = None,
         draft: DraftMethod = "none",
-        parsers: Parsers = Parsers(),
+        parsers: Parsers = AS_FOUND,
     ) -> None:
         """Read and check the folder's files. Raises ModelLoadError."""
         checkpoint = ModelFolder.find(str(path))
