@@ -43,4 +43,4 @@ class ModelInfo:
 
     def thinking(self, asked: bool | None) -> bool:
         """Whether it thinks where a request asks for it, asks for none, or says nothing (None)."""
-        return self.think_on_request if asked else self.thinks and asked is None
+        return self.thinks or self.think_on_request if asked else self.thinks and asked is None

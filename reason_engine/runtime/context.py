@@ -321,7 +321,7 @@ class Context:
         return f"{asked}\n{suffix}" if suffix else asked
 
     def render(self, prompt: str | None = None, *, prefill: str = "", final: bool = False, plain: bool = False) -> str:
-        """The prompt as the model's template has it. `plain`: thinking off, for a word's probability, as for a grammar."""
+        """The prompt as the model's template has it. `plain`: thinking off, for a word's probability."""
         problem, run = self.problem, self.run
         think = False if self.thinks and (plain or (final and self.form)) else run.think
         tools = problem.tools if final else ()

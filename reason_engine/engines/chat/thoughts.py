@@ -70,7 +70,8 @@ class Thought:
             return None, self.answer(text)
         body = head.removeprefix(self.start) if begins else text
         reasoning, found, content = body.partition(self.end)
-        return reasoning.strip() or None, self.answer(content.lstrip("\n")) if found else ""
+        blank = " \n" if self.start[0].isalpha() else "\n"  # after words a space belongs to neither
+        return reasoning.strip() or None, self.answer(content.lstrip(blank)) if found else ""
 
     def answer(self, text: str) -> str:
         """The answer without what stands around it."""

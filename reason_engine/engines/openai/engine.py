@@ -186,7 +186,7 @@ class OpenAIEngine:
             raise lacks("this endpoint reports no logprobs")
         if self._format is None:
             raise lacks(
-                "this endpoint writes the prompts itself, so a word's probability may be that of a thought's first word; "
+                "this endpoint writes the prompts itself, so a word's probability may be that of a thought's first; "
                 "name a checkpoint with its tokenizer: --upstream-tokenizer DIR"
             )
         sampling = Sampling(max_tokens=1, temperature=1.0, logprobs=self.config.logprobs)
