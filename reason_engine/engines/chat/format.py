@@ -102,22 +102,37 @@ class ChatFormat:
         return frozenset(mark for mark in marks if mark and self.tokenizer.token_to_id(mark) is not None)
 
     @property
+    def report(self) -> dict[str, str]:
+        """What was found and by which rule, what the model takes and what it lacks, by subject."""
+        asked, calls, ends = self._prompting, self._calls, sorted(self.eos_ids)
+        taken = (
+            "taken" if asked.system_role else "refused or dropped by the template: its text begins the first user turn"
+        )
+        known = ", ".join(f"{self.tokenizer.id_to_token(i)} ({i})" for i in ends)
+        return {
+            "thoughts": self._how_it_thinks(),
+            "tool calls": f"{calls.format.name} ({calls.rule}); the template {asked.tools} tools",
+            "system turn": taken,
+            "chat template": "found" if self.templated else "none: turns are written as plain text to be continued",
+            "end of text": known or "no token is known: answers end at their limit or a stop string",
+        }
+
+    @property
     def found(self) -> tuple[str, ...]:
-        """What was found and by which rule, and what the model lacks, a line each."""
-        thought, calls, asked = self._thought.thought, self._calls, self._prompting
-        lines = [f"thoughts: none ({self._thought.rule})"]
-        if thought:
-            how = f"switch {self._switch.name}" if self._switch else "always" if self.thinks else "no switch"
-            lines = [f"thoughts: {thought.name}, {thought.start} … {thought.end} ({self._thought.rule}); {how}, "
-                     f"{'on' if self.thinks else 'off'} by default"]  # fmt: skip
-        lines.append(f"tool calls: {calls.format.name} ({calls.rule}); the template {asked.tools} tools")
-        if not asked.system_role:
-            lines.append("system turn: the template takes none, so its text begins the first user turn")
-        if not self.templated:
-            lines.append("chat template: none, so turns are written as plain text for the model to continue")
-        if not self.eos_ids:
-            lines.append("end of text: no token is known, so answers end at their limit or a stop string")
-        return tuple(lines)
+        """How it thinks and calls tools, and what it lacks, a line each."""
+        report, lacks = self.report, list[str]()
+        lacks += [] if self._prompting.system_role else ["system turn"]
+        lacks += [] if self.templated else ["chat template"]
+        lacks += [] if self.eos_ids else ["end of text"]
+        return tuple(f"{subject}: {report[subject]}" for subject in ("thoughts", "tool calls", *lacks))
+
+    def _how_it_thinks(self) -> str:
+        thought, rule = self._thought.thought, self._thought.rule
+        if thought is None:
+            return f"none ({rule})"
+        default = "on" if self.thinks else "off"
+        how = f"{default} by default, switched by {self._switch.name}" if self._switch else f"always {default}"
+        return f"{thought.name}, {thought.start} … {thought.end} ({rule}); {how}"
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a prompt, with the beginning-of-sequence token the model was trained with, never twice."""

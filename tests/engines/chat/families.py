@@ -18,8 +18,8 @@ WEATHER: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Family:
-    """A template and what is to be found in it. `head`: what begins the assistant's turn by default, `off` with thinking
-    off; `wrote`: what the model writes after `head` to think "so" and answer "42"; `call`: a call of `weather`."""
+    """A template and what is to be found in it. `head`: what begins the assistant's turn by default, `off` where it
+    shall not think; `wrote`: what the model writes after `head` to think "so" and answer "42"; `call`: of `weather`."""
 
     thought: str | None
     tools: str
@@ -68,7 +68,7 @@ QWEN_OFF = "{% if enable_thinking is defined and not enable_thinking %}<think>\n
 NEMOTRON_OPEN = (
     "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% else %}<think>\n{% endif %}"
 )
-DEEPSEEK = "{{ bos_token }}{% for m in messages %}<｜User｜>{{ m.content }}{% endfor %}{% if tools %}{{ tools }}FORM{% endif %}"
+DEEPSEEK = "{% for m in messages %}<｜User｜>{{ m.content }}{% endfor %}{% if tools %}{{ tools }}FORM{% endif %}"
 HARMONY = (
     "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endfor %}"
     "{% if tools %}{{ tools }}{% endif %}{% if false %}<|channel|>{{ reasoning_effort }}{% endif %}"
