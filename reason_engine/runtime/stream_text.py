@@ -159,6 +159,8 @@ class Splitter:
             while self._advance(out):
                 pass
         held, self._held = self._held, ""
+        if self._state == "content" and self._fresh and self._begins_answer(held):
+            held = ""  # cut inside the mark
         if self._state == "thought":
             self._emit(out, "reasoning", held.rstrip())
         elif self._state == "steps":
@@ -219,7 +221,7 @@ class Splitter:
         if self._fresh:
             self._held = self._held.lstrip()
             marks = self._borders.answer_starts
-            if any(mark.startswith(self._held) and mark != self._held for mark in marks):
+            if self._begins_answer(self._held):
                 return
             begun = next((mark for mark in marks if self._held.startswith(mark)), "")
             self._held = self._held.removeprefix(begun).lstrip() if begun else self._held
@@ -241,6 +243,10 @@ class Splitter:
         keep = min([keep, *(_partial(self._held, stop) for stop in self._borders.stop)])
         self._emit(out, "content", self._held[:keep])
         self._held = self._held[keep:]
+
+    def _begins_answer(self, text: str) -> bool:
+        """Whether this is no more than the beginning of a mark that stands before an answer."""
+        return any(mark.startswith(text) and mark != text for mark in self._borders.answer_starts)
 
     def _emit(self, out: list[Piece], field: Field, text: str) -> None:
         if text:

@@ -23,7 +23,7 @@ from reason_engine.engines.chat.parsers import AS_FOUND, Parsers
 from reason_engine.engines.chat.prompting import Prompting
 from reason_engine.engines.chat.switches import find_switch
 from reason_engine.engines.chat.template import PLAIN, Template, stored_template
-from reason_engine.engines.chat.thoughts import HARMONY, tags
+from reason_engine.engines.chat.thoughts import HARMONY, Thought, tags
 from reason_engine.engines.chat.tool_detection import find_format
 from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
 from reason_engine.errors import ModelLoadError
@@ -66,7 +66,7 @@ class ChatFormat:
         self.shown = frozenset(s for s in self.specials if s not in ends and any(s in mark for mark in marks))
         borders = [re.escape(s) for s in self.specials if not any(s in mark for mark in marks)]
         self._border = re.compile("|".join(borders)) if borders else None
-        self._header = _before_marks(evidence.head, self._splits.marks if self._splits else ())
+        self._header = _before_marks(evidence.head, self._splits)
         self.thinks = self._thinks_by_default(evidence.head)
 
     @classmethod
@@ -250,8 +250,9 @@ def _numbered(calls: Sequence[Call], prompt: str, text: str) -> tuple[ToolCall, 
     return tuple(ToolCall(f"call_{mark}", *call) for mark, call in zip(marks, calls, strict=True))
 
 
-def _before_marks(head: str, marks: Sequence[str]) -> str:
+def _before_marks(head: str, thought: Thought | None) -> str:
     """The header of the assistant's turn: what stands before any mark of a thought."""
+    marks = (thought.start, thought.end, thought.omitted) if thought else ()
     places = [at for mark in marks if mark and (at := head.find(mark)) >= 0]
     return head[: min(places, default=len(head))].rstrip()
 

@@ -91,7 +91,9 @@ def tags(name: str, *aliases: str) -> Thought:
 HARMONY = Thought(
     "gpt-oss", "<|channel|>analysis<|message|>", "<|end|>",
     exit="<|end|><|start|>assistant<|channel|>final<|message|>", skip="<|channel|>final<|message|>",
-    answer_starts=("<|start|>assistant<|channel|>final<|message|>", "<|channel|>final<|message|>"),
+    answer_starts=(
+        "<|start|>assistant<|channel|>final<|message|>", "<|channel|>final<|message|>", "<|start|>assistant",
+    ),
     aliases=("harmony", "openai_gptoss", "gpt_oss"),
 )  # fmt: skip
 GEMMA = Thought("gemma", "<|channel>thought", "<channel|>", exit="\n<channel|>", aliases=("gemma4",))
