@@ -107,10 +107,9 @@ def _remote(settings: Settings) -> Engine:
     if not settings.upstream_url:
         raise SetupError("the openai engine needs the endpoint's address: --upstream-url http://host/v1")
     tokenizer = settings.upstream_tokenizer
-    config = OpenAIConfig(
-        base_url=settings.upstream_url, model=settings.model, context=settings.context, api_key=settings.upstream_key,
-        tokenizer=str(tokenizer) if tokenizer else None,
-    )  # fmt: skip
+    asked = {"base_url": settings.upstream_url, "model": settings.model, "context": settings.context}
+    asked |= {"api_key": settings.upstream_key, "tokenizer": str(tokenizer) if tokenizer else None}
+    config = OpenAIConfig.model_validate(asked)
     return OpenAIEngine(
         config, rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings)
     )

@@ -115,6 +115,7 @@ class Run:
         calls = info.tool_start if self.problem.tools else None
         stop = (*self.sampling.stop, info.answer_end) if info.answer_end else self.sampling.stop
         if not (info.thinks or info.thinking(self.think)):
-            return Borders(marker=marker, stop=stop, calls=calls, answer_starts=info.answer_starts)
+            # a thought that it begins all the same is one
+            return Borders(info.think_start, info.think_end, marker, False, stop, calls, info.answer_starts)
         thinking = prompt.rstrip().endswith(info.think_start)
         return Borders(info.think_start, info.think_end, None, thinking, stop, calls, info.answer_starts)

@@ -27,11 +27,12 @@ FROM_TOKENIZER = ("hf", "response_template")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a rule may look at. `turns`: one user turn; `has`: whether a text is one token of the vocabulary."""
+    """What a rule may look at. `turns`: one user turn, `asked` its text; `has`: whether a text is one token."""
 
     template: Template
     has: Callable[[str], bool]
     turns: Sequence[Turn]
+    asked: str
     switch: Switch | None
     response: Mapping[str, Any]
 
@@ -51,8 +52,10 @@ class Evidence:
         shut = self.template.tried(turns, names=names, open=False)
         if whole is None:
             return ""
-        begun = whole[_shared(whole, shut or "") :]
-        return begun or whole.rpartition(turns[-1]["content"])[2]  # a template without a generation prompt
+        at = _shared(whole, shut or "")
+        inside = whole.rfind("<", 0, at)  # of a mark whose beginning they share
+        begun = whole[inside if inside >= 0 and ">" not in whole[inside:at] else at :]
+        return begun or whole.rpartition(self.asked)[2]  # a template without a generation prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from reason_engine.engines.chat.call_readers import Call
 from reason_engine.engines.chat.detection import Evidence, find_thought
 from reason_engine.engines.chat.harmony import read_messages
 from reason_engine.engines.chat.parsers import AS_FOUND, Parsers
-from reason_engine.engines.chat.prompting import Prompting
+from reason_engine.engines.chat.prompting import ASKED, Prompting
 from reason_engine.engines.chat.switches import find_switch
 from reason_engine.engines.chat.template import PLAIN, Template, stored_template
 from reason_engine.engines.chat.thoughts import HARMONY, Thought, tags
@@ -56,7 +56,7 @@ class ChatFormat:
         self._prompting = asked = Prompting(template)
         switch = find_switch(template, asked.probe)
         has = tokenizer.token_to_id
-        evidence = Evidence(template, lambda text: has(text) is not None, asked.probe, switch, response)
+        evidence = Evidence(template, lambda text: has(text) is not None, asked.probe, ASKED, switch, response)
         self._thought = find_thought(evidence, parsers.reasoning)
         self._calls = find_format(template.source, response, parsers.tools)
         self._switch = None if self._thought.thought is HARMONY else switch
@@ -88,8 +88,9 @@ class ChatFormat:
     def info(self, name: str, path: str, context: int, fingerprint: str) -> ModelInfo:
         """The description of a model that has this format."""
         thought, calls, asked = self._splits or tags("none"), self._calls.format, self._prompting
+        start = thought.start if self._splits else ""
         return ModelInfo(
-            name, path, context, self.thinks, thought.start, thought.end, thought.cut, calls.start, fingerprint,
+            name, path, context, self.thinks, start, thought.end, thought.cut, calls.start, fingerprint,
             self.specials, think_on_request=self._thought.thought is not None, think_exit=thought.leave,
             answer_starts=thought.answer_starts, answer_end=thought.answer_end, tool_opening=calls.opening,
             tool_end=calls.end, system_role=asked.system_role, found=self.found,

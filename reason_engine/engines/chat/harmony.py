@@ -38,7 +38,7 @@ def read_messages(text: str, turn: str) -> Messages:
     for part in parts:
         head, _, rest = part.partition(MESSAGE)
         body = _ENDS.split(rest, maxsplit=1)[0].strip()
-        recipient = _RECIPIENT.search(before.rpartition(START)[2] + head)  # named before its channel, or after it
+        recipient = _RECIPIENT.search(f"{before.rpartition(START)[2]} {head}")  # named before its channel, or after it
         if recipient and (made := _call(recipient[1], body)):
             calls.extend(made)
         elif head.startswith("analysis"):

@@ -1,8 +1,9 @@
 """What a template can take, tried once at load, and turns written so that it takes them.
 
 A template without a system role gets the system text in the first user turn; one that fails without a system turn
-gets an empty one; one that writes arguments of past tool calls as text gets them as text. What is left to refuse is a
-RequestError that names the field: `tools` where it would take the turns without them, else `messages`.
+gets an empty one; one that reads contents in parts, or joins arguments of past tool calls to text, gets them so. What
+is left to refuse is a RequestError that names the field: `tools` where it would take the turns without them, else
+`messages`.
 """
 
 from __future__ import annotations
@@ -23,20 +24,26 @@ class Prompting:
         self._template = template
         self._developer = "developer" in template.source
         self._thinking = "message.thinking" in template.source
-        plain, said = (template.tried(turns) for turns in ([_ASKED], [_SYSTEM, _ASKED]))
+        self._parts = not _shows(template, _ASKED) and _shows(template, _in_parts(_ASKED))
+        asked, system, empty = map(self._written, (_ASKED, _SYSTEM, _EMPTY))
+        plain, said = (template.tried(turns) for turns in ([asked], [system, asked]))
         self.system_role = plain is None or (said is not None and _SYSTEM["content"] in said)
         self._needs_system = plain is None and said is not None
-        self.probe: list[Turn] = [_EMPTY, _ASKED] if self._needs_system else [_ASKED]
+        self.probe: list[Turn] = [empty, asked] if self._needs_system else [asked]
         self.tools: Literal["renders", "ignores", "refuses"] = self._tools()
 
     def turns(self, messages: Sequence[Message]) -> list[Turn]:
         """Messages as the template takes them."""
         made: list[Turn] = [self._as_dict(message) for message in messages]
         if not self.system_role:
-            return list(with_system_folded(made))
-        if self._needs_system and not (made and made[0]["role"] in SYSTEM_ROLES):
-            return [_EMPTY, *made]
-        return made
+            made = list(with_system_folded(made))
+        elif self._needs_system and not (made and made[0]["role"] in SYSTEM_ROLES):
+            made = [_EMPTY, *made]
+        return [self._written(turn) for turn in made]
+
+    def _written(self, turn: Turn) -> Turn:
+        """A turn as the template reads contents: as text, or in parts."""
+        return _in_parts(turn) if self._parts else turn
 
     def render(self, turns: Sequence[Turn], *, tools: Sequence[Turn], names: Mapping[str, Any], open: bool) -> str:
         """The text of these turns. Raises RequestError naming what the template refuses."""
@@ -80,6 +87,16 @@ def _arguments(text: str) -> Any:
         return text
 
 
+def _shows(template: Template, turn: Turn) -> bool:
+    """Whether the user's text stands in what is rendered."""
+    return ASKED in (template.tried([turn]) or "")
+
+
+def _in_parts(turn: Turn) -> Turn:
+    """A turn whose content is a list of parts, as templates of models that see expect it."""
+    return {**turn, "content": [{"type": "text", "text": turn["content"]}]}
+
+
 def _with_text_arguments(turn: Turn) -> Turn:
     """Arguments of past calls as text again, for a template that joins them to text."""
     if "tool_calls" not in turn:
@@ -93,7 +110,8 @@ def _with_text_arguments(turn: Turn) -> Turn:
     return {**turn, "tool_calls": calls}
 
 
-_ASKED: Turn = {"role": "user", "content": "a user turn"}
+ASKED = "a user turn"
+_ASKED: Turn = {"role": "user", "content": ASKED}
 _EMPTY: Turn = {"role": "system", "content": ""}
 _SYSTEM: Turn = {"role": "system", "content": "a system turn"}
 _TOOL: Turn = {

@@ -34,8 +34,9 @@ class Switch:
             return list(turns)
         word = self.words[0 if think else 1]
         if turns and turns[0]["role"] == "system":
-            first = turns[0] | {"content": f"{turns[0]['content']}\n{word}".strip()}
-            return [first, *turns[1:]]
+            said = turns[0]["content"]
+            both = f"{said}\n{word}".strip() if isinstance(said, str) else [*said, {"type": "text", "text": word}]
+            return [{**turns[0], "content": both}, *turns[1:]]
         return [{"role": "system", "content": word}, *turns]
 
 
