@@ -148,7 +148,7 @@ def _json_call(entry: Any, whole: bool) -> Call | None:
     if not isinstance(entry, Mapping):
         return None
     found = cast("Mapping[str, Any]", entry)
-    name = found.get("name")
+    name = found.get("name", found.get("tool_name"))
     given = [key for key in ("arguments", "parameters") if key in found]
     if not isinstance(name, str) or (whole and (len(given) != 1 or len(found) != 2)):
         return None
@@ -208,7 +208,7 @@ _DECODER = json.JSONDecoder()
 _WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None, "none": None}
 _FUNCTION = re.compile(r"\s*<function=([^>\s]+)>(.*?)</function>", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\s]+)()>(.*?)</parameter>", re.DOTALL)
-_DSML = r"(?:｜DSML｜\s?)?"
+_DSML = r"(?:｜DSML｜\s?|atem:)?"
 _INVOKE = re.compile(rf"\s*<{_DSML}invoke name=[\"']?([\w.:-]+)[\"']?[^>]*>(.*?)</{_DSML}invoke>", re.DOTALL)
 _NAMED_PARAMETER = re.compile(
     rf"<{_DSML}parameter name=[\"']?([\w.:-]+)[\"']?([^>]*)>(.*?)</{_DSML}parameter>", re.DOTALL

@@ -120,10 +120,17 @@ GRANITE_TAGS = tags("granite-thinking", "granite_thinking_parser")
 DEEPSEEK_V3 = tags("deepseek-v3", "deepseek_v3", "deepseek_v4", "deepseek_v41")
 DEEPSEEK_R1 = tags("deepseek-r1", "deepseek_r1", "minimax_m2", "minimax_m2_append_think")
 HUNYUAN_V3 = tags("hunyuan-v3", "hy_v3", "hy_v4")
+KIMI_K3 = Thought(
+    "kimi-k3", "<|open|>think<|sep|>", "<|close|>think<|sep|>", exit="<|close|>think<|sep|><|open|>response<|sep|>",
+    answer_starts=("<|open|>response<|sep|>",), answer_end="<|close|>response<|sep|>", aliases=("kimi_k3",),
+)  # fmt: skip
+MINIMAX_M3 = Thought("minimax-m3", "<mm:think>", "</mm:think>", aliases=("minimax_m3",))
+K2_HORIZON = Thought("k2-horizon", "<ifm|think>", "</ifm|think>", aliases=("k2_horizon",))
+PLAMO = Thought("plamo", "<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>", aliases=("plamo3",))
 KIMI_K2 = Thought("kimi-k2", "<think>", "</think>", exit="</think>", skip="<think></think>", aliases=("kimi_k2",))
 FAMILIES = (
     QWEN, DEEPSEEK_R1, DEEPSEEK_V3, HARMONY, GEMMA, MISTRAL, GLM, NEMOTRON, GRANITE, GRANITE_TAGS, KIMI, KIMI_K2,
-    HUNYUAN, HUNYUAN_V3, SEED, ERNIE, COHERE,
+    KIMI_K3, HUNYUAN, HUNYUAN_V3, SEED, ERNIE, COHERE, MINIMAX_M3, K2_HORIZON, PLAMO,
 )  # fmt: skip
 
 

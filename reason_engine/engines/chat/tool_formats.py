@@ -122,6 +122,11 @@ FORMATS = (
                inner="｜DSML｜"),
     ToolFormat("deepseek_v4", "<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", read_invocations,
                inner="｜DSML｜"),
+    ToolFormat("deepseek_v41", "<｜DSML｜ calls>", "</｜DSML｜ calls>", read_invocations, inner="｜DSML｜"),
+    ToolFormat("dots", "<dots_function_call>", "</dots_function_call>", read_invocations),
+    ToolFormat("muse_glimmer", "<atem:function_calls>", "</atem:function_calls>", read_invocations),
+    ToolFormat("cohere", "<|START_ACTION|>", "<|END_ACTION|>", read_json,
+               aliases=("cohere_command3", "cohere_command4")),
     ToolFormat("minimax_m2", "<minimax:tool_call>", "</minimax:tool_call>", read_invocations),
     ToolFormat("kimi_k2", "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>",
                named_json(r"\s*<\|tool_call_begin\|>\s*(?:functions\.)?([\w.-]+)(?::\d+)?\s*"

@@ -130,6 +130,89 @@ def test_a_broken_response_template_is_passed_over(tmp_path: Path, broken: Any) 
     assert made.report["thoughts"].startswith("none")
 
 
+VLLM_NAMES = [
+    "qwen3",
+    "deepseek_r1",
+    "deepseek_v3",
+    "deepseek_v4",
+    "deepseek_v41",
+    "glm45",
+    "glm47",
+    "openai_gptoss",
+    "gemma4",
+    "mistral",
+    "granite",
+    "granite_thinking_parser",
+    "nemotron_v3",
+    "kimi_k2",
+    "kimi_k3",
+    "hunyuan_a13b",
+    "hy_v3",
+    "hy_v4",
+    "seed_oss",
+    "ernie45",
+    "cohere_command3",
+    "minimax_m2",
+    "minimax_m3",
+    "mimo",
+    "olmo3",
+    "step3",
+    "step3p5",
+    "holo2",
+    "plamo3",
+    "k2_horizon",
+]
+VLLM_TOOLS = [
+    "hermes",
+    "qwen3_coder",
+    "qwen3_json",
+    "qwen3_xml",
+    "llama3_json",
+    "llama4_json",
+    "llama4_pythonic",
+    "mistral",
+    "pythonic",
+    "openai",
+    "deepseek_v3",
+    "deepseek_v31",
+    "deepseek_v32",
+    "deepseek_v4",
+    "deepseek_v41",
+    "glm45",
+    "glm47",
+    "granite",
+    "granite4",
+    "granite-20b-fc",
+    "gemma4",
+    "functiongemma",
+    "phi4_mini_json",
+    "lfm2",
+    "internlm",
+    "jamba",
+    "xlam",
+    "olmo3",
+    "seed_oss",
+    "ernie45",
+    "kimi_k2",
+    "minimax_m2",
+    "hunyuan_a13b",
+    "hy_v3",
+    "longcat",
+    "dots",
+    "cohere_command3",
+    "mimo",
+    "step3p5",
+    "muse_glimmer",
+]
+
+
+def test_names_of_vllms_parsers_are_taken() -> None:
+    for name in VLLM_NAMES:
+        Parsers(name).check()
+    for name in VLLM_TOOLS:
+        Parsers(tools=name).check()
+
+
 @pytest.mark.parametrize("name", ["qwen3", "deepseek_r1", "openai_gptoss", "mistral", "glm45", "granite", "kimi_k2"])
 def test_a_named_parser_overrides_what_would_be_found(tmp_path: Path, name: str) -> None:
     made = chat(tmp_path, FAMILIES["gemma4"].template, Parsers(name, "pythonic"))
