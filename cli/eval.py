@@ -43,6 +43,8 @@ def eval_(
     samples: terminal.Samples = None,
     threads: terminal.Threads = None,
     knowledge: terminal.Knowledge = None,
+    reasoning_parser: terminal.ReasoningParser = None,
+    tool_parser: terminal.ToolParser = None,
     as_json: terminal.AsJson = False,
 ) -> None:
     """Evaluate. With --url, --model names one of the server's models."""
@@ -63,7 +65,7 @@ def eval_(
     plan = EvalPlan(*tried, limit=limit, seed=seed, data=data, concurrency=concurrency)
     key = os.environ.get("REASON_API_KEY")
     budget = terminal.limits(tokens, seconds, samples)
-    target = EvalTarget(model, url, engine, threads, budget, max_tokens, key, knowledge)
+    target = EvalTarget(model, url, engine, threads, budget, max_tokens, key, knowledge, reasoning_parser, tool_parser)
 
     def tell(record: Record, done: int, total: int) -> None:
         terminal.show_progress(done, total, record.task, record.strategy, {"record": asdict(record)}, as_json)

@@ -22,9 +22,9 @@ from pydantic import BaseModel, Field, SecretStr
 
 from reason_engine.contracts import Capabilities, Health, Parsed
 from reason_engine.engines import check_counts, engines
-from reason_engine.engines.chat import ChatFormat
+from reason_engine.engines.chat import AS_FOUND, ChatFormat, Parsers
 from reason_engine.engines.openai.request import Conversation, Dialect, body, encode, lacks
-from reason_engine.engines.openai.response import THINK_END, THINK_START, ResponseReader, mapped_error, parse
+from reason_engine.engines.openai.response import ResponseReader, mapped_error, parse
 from reason_engine.engines.reward_models import Endpoints
 from reason_engine.errors import EngineDead, EngineError, UnknownModel, first_error
 from reason_engine.types import (
@@ -81,13 +81,14 @@ class OpenAIEngine:
         http_client: AsyncClient | None = None,
         rewards: Mapping[str, str] | None = None,
         reward_keys: Mapping[str, SecretStr] | None = None,
+        parsers: Parsers = AS_FOUND,
     ) -> None:
         self.config = config
         self._rewards = Endpoints(rewards or {}, keys=reward_keys)
         self._http_client = http_client
         self._client: AsyncOpenAI | None = None
         self._dialect: Dialect = "vllm" if config.dialect == "vllm" else "openai"
-        self._format = ChatFormat.load(FilePath(config.tokenizer)) if config.tokenizer else None
+        self._format = ChatFormat.load(FilePath(config.tokenizer), parsers) if config.tokenizer else None
         self._model = config.model or ""
         self._context = config.context or _ASSUMED_CONTEXT
         self._running: dict[str, _Stream] = {}
@@ -99,8 +100,9 @@ class OpenAIEngine:
         exact = self._dialect == "vllm" and self._format is not None
         served, logprobs = self._rewards, self.config.logprobs
         return Capabilities(
-            logprobs=logprobs, token_ids=exact, continuation=exact, choose=logprobs > 0, score=bool(served.kinds),
-            rewards=tuple(served.kinds.items()), embeds=served.embeds, structured=True, drafting=("none",),
+            logprobs=logprobs, token_ids=exact, continuation=exact, choose=logprobs > 0 and self._format is not None,
+            score=bool(served.kinds), rewards=tuple(served.kinds.items()), embeds=served.embeds, structured=True,
+            drafting=("none",),
         )  # fmt: skip
 
     @property
@@ -177,10 +179,16 @@ class OpenAIEngine:
     async def choose(self, request: ChoiceRequest) -> Choice:
         """One token's alternatives, each credited to the only option that it begins.
 
-        An option that is not among them gets 0. Raises CapabilityMissing where the endpoint reports no alternatives.
+        An option that is not among them gets 0. Raises CapabilityMissing where the endpoint reports no alternatives,
+        and where it is asked by messages: whether its answer or a thought comes next could only be guessed.
         """
-        if not self.caps.choose:
+        if self.config.logprobs <= 0:
             raise lacks("this endpoint reports no logprobs")
+        if self._format is None:
+            raise lacks(
+                "this endpoint writes the prompts itself, so a word's probability may be that of a thought's first; "
+                "name a checkpoint with its tokenizer: --upstream-tokenizer DIR"
+            )
         sampling = Sampling(max_tokens=1, temperature=1.0, logprobs=self.config.logprobs)
         one = GenerateRequest(request.id, request.prompt, sampling=sampling, adapter=request.adapter)
         chunks = [chunk async for chunk in self.generate(one)]
@@ -239,7 +247,8 @@ class OpenAIEngine:
     def parse(self, text: str, *, prompt: str = "") -> Parsed:
         if self._format:
             return self._format.parse(text, prompt=prompt)
-        return parse(text, opened=prompt.rfind(THINK_START) > prompt.rfind(THINK_END))
+        marks = self.info
+        return parse(text, opened=prompt.rfind(marks.think_start) > prompt.rfind(marks.think_end), info=marks)
 
     def _connected(self) -> AsyncOpenAI:
         if self._client is None:
@@ -279,7 +288,7 @@ class OpenAIEngine:
         """One HTTP request, its chunks put into the stream. Returns how many samples it answered."""
         from openai import AsyncStream, BadRequestError
 
-        reader = ResponseReader(first, counted=self._dialect == "vllm")
+        reader = ResponseReader(self.info, first, counted=self._dialect == "vllm")
         path = "/chat/completions" if "messages" in fields else "/completions"
         sent = {"model": model, **fields, **self.config.extra_body}
         kind = AsyncStream[Any]
