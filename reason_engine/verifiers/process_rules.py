@@ -33,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import first_error
+from reason_engine.steps import BLANK_LINE, step_pieces
 from reason_engine.types import Passage, Path, Problem, Score, aggregated
 from reason_engine.verifiers import verifiers
 from reason_engine.verifiers.arithmetic import LONGEST, Equation, Ledger, equations, numbers
@@ -72,7 +73,7 @@ class ProcessRules(BaseModel):
     weights: Weights = Field(default_factory=Weights, description="of syntax, coherence and fact")
     aggregate: Aggregate = Field(default="product", description="how the steps' scores make the path's")
 
-    _step_end: str = PrivateAttr("\n")
+    _step_end: str = PrivateAttr(BLANK_LINE)
     _marker: str | None = PrivateAttr("Answer:")
 
     def bind(self, site: Site) -> ProcessRules:
@@ -140,9 +141,9 @@ class Step:
     likelihood: float | None
 
 
-def steps_of(path: Path, end: str = "\n") -> list[Step]:
+def steps_of(path: Path, end: str) -> list[Step]:
     """The steps of a path, empty ones left out. A token that spans a border counts where it begins."""
-    pieces = path.text.split(end)
+    pieces = step_pieces(path.text, end)
     borders = list(accumulate(len(piece) + len(end) for piece in pieces))
     totals, counts = [0.0] * len(pieces), [0] * len(pieces)
     place = len(path.prefill)
