@@ -1,0 +1,125 @@
+"""Makes one answer of the ends that a search came to.
+
+By `best` it is the thought of highest value, by `vote` the answer whose draws' values sum to most (best-of-n weighted,
+Li et al. 2023, arXiv:2206.02336, section 3.2; the final selection of Snell et al. 2024, arXiv:2408.03314, section 5.1).
+An end without an answer has no vote, but counts in the confidence, which is the leader's share of all ends; one whose
+answer had to be asked for weighs its probability as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from reason_engine.errors import BudgetExhausted
+from reason_engine.runtime.answering import CREDIBLE, forcible
+from reason_engine.runtime.context import Context
+from reason_engine.strategies.search.steps import Steps
+from reason_engine.strategies.search.tree import Thought, apart
+from reason_engine.strategies.search.values import Valuing
+from reason_engine.strategies.self_consistency import best_voter, count_votes, settled
+from reason_engine.types import Answer
+
+Choose = Literal["best", "vote"]
+
+
+async def choose_answer(ctx: Context, steps: Steps, ends: Sequence[Thought], choose: Choose) -> Answer:
+    """The answer of these finished thoughts, proposed as the best so far; an empty one where there are none."""
+    answered = [end for end in ends if end.path and end.path.answer is not None]
+    named = [end for end in answered if end.path and end.path.weight >= CREDIBLE] or answered
+    if not named:
+        return max(ends, key=lambda end: end.value).answer if ends else Answer()
+    best = max(named, key=lambda end: end.value)
+    if choose == "best" or steps.solved(named):
+        return ctx.propose(best.answer, best.value)
+    voters = [(end.path, _weight(end)) for end in named if end.path for _ in range(end.draws)]
+    paths, weights = [path for path, _ in voters], [weight for _, weight in voters]
+    votes = await count_votes(ctx, paths, weights)
+    ctx.note(votes=[[vote.answer, vote.count, round(vote.weight, 4)] for vote in votes])
+    total = sum(max(0.0, end.value) * end.draws for end in ends)
+    first = votes[0]
+    path, share = await best_voter(ctx, paths, first.answer), first.weight / total if total else None
+    return ctx.propose(Answer(path, first.answer, share, votes), first.weight)
+
+
+def vote_settled(answer: Answer, remaining: int, confidence: float) -> bool:
+    """Whether so many more answers (none: never) are not worth having, by Adaptive-Consistency's rule: weights count in
+    units of the mean voter, and no answer to come is taken to outweigh the mean of the leader's."""
+    whole = sum(vote.weight for vote in answer.votes)
+    if not whole or not remaining:
+        return False
+    mean, lead = whole / sum(vote.count for vote in answer.votes), answer.votes[0]
+    heaviest = max(1.0, lead.weight / lead.count / mean)
+    return settled([vote.weight / mean for vote in answer.votes], remaining * heaviest, confidence)
+
+
+async def finished(
+    ctx: Context, steps: Steps, values: Valuing | None, states: Sequence[Thought], n: int
+) -> list[Thought]:
+    """Up to n of these states, as far apart as they are, taken to their ends in one go, and valued by what values the
+    search; as far as the budget goes. From the beginning n whole paths are drawn."""
+    chosen = apart(states, n)
+    chosen = chosen[: steps.pace.rows(len(chosen), steps.left(*chosen))]
+    if not chosen:
+        return []
+    try:
+        async with ctx.span("finish") as here:
+            if not any(state.text for state in chosen):
+                return await steps.whole(here, steps.pace.rows(n, steps.pace.left(0)))
+            found = await here.gather_within_budget(lambda state: steps.finish(here, state, len(chosen)), chosen)
+            ends = [
+                replace(end, value=state.value, draws=state.draws)
+                for state, end in zip(chosen, found, strict=True)
+                if end and end.done
+            ]
+            if values is None or not ends or steps.pace.gave_way:
+                return ends
+            return [end for end in await values.of(here, ends) if end]
+    except BudgetExhausted:
+        return []
+
+
+async def final_answer(
+    ctx: Context, steps: Steps, furthest: Thought, ends: Sequence[Thought], choose: Choose
+) -> Answer:
+    """The answer of a search that is over; one without an end takes its furthest thought to one first."""
+    found = list(ends)
+    if not found:
+        if not furthest.text:
+            furthest = steps.beginning
+        async with ctx.span("finish") as here:
+            last = await steps.finish(here, furthest)
+        if last is None or not last.done:
+            return await steps.in_requested_form(ctx, Answer(), (last or furthest).text)
+        found = [last]
+    found = await _read(ctx, steps, found)
+    answer = await choose_answer(ctx, steps, found, choose)
+    return await steps.in_requested_form(ctx, answer, answer.path.text if answer.path else "")
+
+
+async def _read(ctx: Context, steps: Steps, ends: Sequence[Thought]) -> list[Thought]:
+    """The ends with their answers, read by what they show of the kind that is wanted; those without one are asked."""
+    paths = [end.path for end in ends if end.path]
+    if steps.checked or len(paths) < len(ends):
+        return list(ends)
+    read = [replace(end, path=path) for end, path in zip(ends, ctx.second_look(paths), strict=True)]
+    mute = any(end.path and end.path.answer is None for end in read)
+    if not mute or not forcible(ctx.run) or steps.pace.gave_way:
+        return read
+
+    async def asked(end: Thought) -> Thought:
+        if end.path and end.path.answer is None:
+            return replace(await steps.finish(ctx, end) or end, value=end.value, draws=end.draws)
+        return end
+
+    try:
+        async with ctx.span("ask") as here:
+            found = await here.gather_within_budget(asked, read)
+    except BudgetExhausted:
+        return read
+    return [new or old for new, old in zip(found, read, strict=True)]
+
+
+def _weight(end: Thought) -> float:
+    return max(0.0, end.value) * (end.path.weight if end.path else 1.0)
