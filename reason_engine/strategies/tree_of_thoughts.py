@@ -14,7 +14,6 @@ furthest states to their ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -24,9 +23,10 @@ from reason_engine.profile import Profile
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.search.choosing import Choose, final_answer, finished
+from reason_engine.strategies.search.orders import Tree
 from reason_engine.strategies.search.propose import propose
 from reason_engine.strategies.search.steps import Steps
-from reason_engine.strategies.search.tree import Thought, elsewhere, keep_best, merge, most_promising, push, unseen
+from reason_engine.strategies.search.tree import Thought
 from reason_engine.strategies.search.values import By, Values, verifier_for
 from reason_engine.strategies.search.whole import vote_instead
 from reason_engine.types import Aggregate, Answer, Problem
@@ -96,7 +96,14 @@ class TreeOfThoughts(Strategy):
         by = self.evaluate or ("verifier" if ctx.verifier else "value")
         values = Values(ctx, steps, by, aggregate=self.aggregate, prompt=self.value_prompt, votes=shape[0])
         ctx.note(evaluate=by, verifier=ctx.verifier_name or None)
-        tree = Tree(self, steps, values, *shape)
+        k, breadth, visits = shape
+
+        async def grow(here: Context, thought: Thought) -> list[Thought]:
+            if self.generate == "propose":
+                return await propose(here, steps, thought, k, self.propose_prompt)
+            return await steps.grow(here, thought, steps.breadth(k, thought))
+
+        tree = Tree(grow, steps, values, self.depth, breadth, visits, self.threshold, self.candidates)
         try:
             await (tree.breadth_first if self.search == "breadth" else tree.depth_first)(ctx)
         except BudgetExhausted:
@@ -117,75 +124,3 @@ class TreeOfThoughts(Strategy):
 
     def _beside(self, shape: tuple[int, int, int]) -> int:
         return shape[0] * (shape[1] if self.search == "breadth" else 1)
-
-
-@dataclass
-class Tree:
-    """The states of one search: the `ends` it came to, and those that are `open`."""
-
-    fields: TreeOfThoughts
-    steps: Steps
-    values: Values
-    k: int
-    breadth: int
-    visits: int
-    ends: list[Thought] = field(default_factory=list[Thought])
-    open: list[Thought] = field(default_factory=list[Thought])
-
-    async def breadth_first(self, ctx: Context) -> None:
-        """Algorithm 1: of each level the best states go on."""
-        self.open = [Thought()]
-        for depth in range(1, self.fields.depth + 1):
-            if self.steps.late(*self.open):
-                break
-            async with ctx.span(f"level {depth}") as here:
-                states = list(enumerate(self.open))
-                grown = await here.gather_within_budget(lambda state: self._expand(here, *state), states)
-                valued = await self.values.of(here, merge([t for children in grown for t in children or ()]))
-                done = [thought for thought in valued if thought and thought.done]
-                self.ends += done
-                deeper = [thought for thought in valued if thought and not thought.done]
-                self.open = keep_best(deeper, self.breadth)
-                here.note(kept=[thought.key for thought in self.open])
-            wanted = self.breadth if self.steps.checked else max(self.breadth, self.fields.candidates)
-            if self.steps.solved(done) or not self.open or len(self.ends) >= wanted:
-                break
-            if self.values.fault:
-                self.open = deeper
-                break
-
-    async def depth_first(self, ctx: Context) -> None:
-        """Algorithm 2: the most promising state goes on, and its siblings when its subtree is exhausted."""
-        self.open, visited, found = [Thought(value=1.0)], dict[Thought, int](), 0
-        for visit in range(1, self.visits + 1):
-            if self.steps.late(*self.open[-1:]):
-                break
-            thought = self.open.pop() if self.open else most_promising(visited)
-            visited[thought] = visited.get(thought, 0) + 1
-            async with ctx.span(f"visit {visit}") as here:
-                seen = {known.key for known in visited}
-                grown = unseen(merge(await self._grow(here, thought)), seen)
-                children = [child for child in await self.values.of(here, grown) if child]
-                here.note(depth=thought.depth, children=[[child.key, round(child.value, 4)] for child in children])
-            done = [child for child in children if child.done]
-            self.ends += done
-            deeper = [child for child in children if not child.done and child.depth < self.fields.depth]
-            if self.steps.solved(done):
-                break
-            self.open = push(self.open, deeper, 0.0 if self.values.fault else self.fields.threshold)
-            if self.values.fault:
-                break
-            if done and not self.steps.checked:
-                found += 1
-                if found >= self.fields.candidates:
-                    break
-                self.open = elsewhere(self.open, self.ends)
-
-    async def _expand(self, ctx: Context, number: int, thought: Thought) -> list[Thought]:
-        async with ctx.span(f"state {number}") as here:
-            return await self._grow(here, thought)
-
-    async def _grow(self, ctx: Context, thought: Thought) -> list[Thought]:
-        if self.fields.generate == "propose":
-            return await propose(ctx, self.steps, thought, self.k, self.fields.propose_prompt)
-        return await self.steps.grow(ctx, thought, self.steps.breadth(self.k, thought))

@@ -36,7 +36,8 @@ async def choose_answer(ctx: Context, steps: Steps, ends: Sequence[Thought], cho
     voters = [(end.path, _weight(end)) for end in named if end.path for _ in range(end.draws)]
     paths, weights = [path for path, _ in voters], [weight for _, weight in voters]
     votes = await count_votes(ctx, paths, weights)
-    ctx.note(votes=[[vote.answer, vote.count, round(vote.weight, 4)] for vote in votes])
+    ctx.note(votes=[[vote.answer, vote.count] for vote in votes])
+    ctx.note(weights=[[vote.answer, round(vote.weight, 4)] for vote in votes])
     total = sum(max(0.0, end.value) * end.draws for end in ends)
     first = votes[0]
     path, share = await best_voter(ctx, paths, first.answer), first.weight / total if total else None
@@ -57,25 +58,26 @@ def vote_settled(answer: Answer, remaining: int, confidence: float) -> bool:
 async def finished(
     ctx: Context, steps: Steps, values: Valuing | None, states: Sequence[Thought], n: int
 ) -> list[Thought]:
-    """Up to n of these states, as far apart as they are, taken to their ends in one go, and valued by what values the
-    search; as far as the budget goes. From the beginning n whole paths are drawn."""
-    chosen = apart(states, n)
-    chosen = chosen[: steps.pace.rows(len(chosen), steps.left(*chosen))]
+    """Up to n ends of these states, as far apart as they are, each in one go, and valued by what values the search; as
+    far as the budget goes. States that more samples led to have more of the ends."""
+    rows = steps.pace.rows(n, steps.left(*states))
+    chosen = apart(states, rows)
+    shares = dict.fromkeys(range(len(chosen)), 1)
+    for _ in range(rows - len(chosen) if chosen else 0):
+        shares[max(shares, key=lambda place: chosen[place].draws / shares[place])] += 1
+
+    async def end(place: int) -> list[Thought]:
+        ends = await steps.ends(here, chosen[place], shares[place], rows)
+        return [replace(one, value=chosen[place].value) for one in ends]
+
     if not chosen:
         return []
     try:
         async with ctx.span("finish") as here:
-            if not any(state.text for state in chosen):
-                return await steps.whole(here, steps.pace.rows(n, steps.pace.left(0)))
-            found = await here.gather_within_budget(lambda state: steps.finish(here, state, len(chosen)), chosen)
-            ends = [
-                replace(end, value=state.value, draws=state.draws)
-                for state, end in zip(chosen, found, strict=True)
-                if end and end.done
-            ]
-            if values is None or not ends or steps.pace.gave_way:
-                return ends
-            return [end for end in await values.of(here, ends) if end]
+            found = [one for ends in await here.gather_within_budget(end, list(shares)) for one in ends or ()]
+            if values is None or not found or steps.pace.gave_way:
+                return found
+            return [one for one in await values.of(here, found) if one]
     except BudgetExhausted:
         return []
 

@@ -90,18 +90,12 @@ class Steps:
 
     async def finish(self, ctx: Context, thought: Thought, beside: int = 1) -> Thought | None:
         """The thought taken to its end in one go, with so many `beside` it: a playout. None where no room is left."""
-        if (room := self._room(thought)) <= 0:
-            return None
-        room = room if self.checked else min(room, self.pace.room(beside) or room)
-        (path,) = await self._draw(ctx, thought, 1, (), room, "finish")
-        return self._ended(thought, path)
+        return next(iter(await self._finished(ctx, thought, 1, beside)), None)
 
-    async def whole(self, ctx: Context, n: int) -> list[Thought]:
-        """Up to n whole paths that came to their ends."""
-        begin = self._thinking.beginning()
-        room = self._room(begin)
-        paths = await self._draw(ctx, begin, n, (), min(room, self.pace.room(n) or room), "finish")
-        return [end for path in paths if (end := self._ended(begin, path)).done]
+    async def ends(self, ctx: Context, thought: Thought, n: int, beside: int) -> list[Thought]:
+        """Up to n ends of this thought, or of the beginning, with so many beside them, these included."""
+        begin = thought if thought.text else self._thinking.beginning()
+        return [end for end in await self._finished(ctx, begin, n, beside) if end.done]
 
     def left(self, *states: Thought) -> int:
         """Tokens that each of these states is expected to need to its end."""
@@ -146,6 +140,12 @@ class Steps:
     def solved(self, done: Sequence[Thought]) -> bool:
         """Whether the checker finds one of these answers right."""
         return any(self.verdict(thought) is True for thought in done)
+
+    async def _finished(self, ctx: Context, thought: Thought, n: int, beside: int) -> list[Thought]:
+        if (room := self._room(thought)) <= 0:
+            return []
+        room = room if self.checked else min(room, self.pace.room(beside) or room)
+        return [self._ended(thought, path) for path in await self._draw(ctx, thought, n, (), room, "finish")]
 
     def _ended(self, thought: Thought, path: Path) -> Thought:
         """What a path makes of a thought that it was to take to its end."""

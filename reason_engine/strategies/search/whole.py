@@ -28,7 +28,7 @@ async def vote_instead(
             break
         try:
             async with ctx.span("whole") as here:
-                new = await steps.whole(here, n)
+                new = await steps.ends(here, Thought(), n, n)
         except BudgetExhausted:
             break
         found += new
