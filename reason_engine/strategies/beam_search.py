@@ -99,7 +99,7 @@ class BeamSearch(Strategy):
                 answer = await choose_answer(ctx, steps, ends, self.choose)
                 voted = self.adaptive and self.choose == "vote"
                 settled = voted and vote_settled(answer, len(beams) * self.m, self.confidence)  # m a beam may follow
-            if settled or not beams or steps.solved(done):
+            if settled or not beams or steps.rules.solved(done):
                 break
         if not settled and not steps.checked and beams:
             ends += await finished(ctx, steps, values, beams, places)

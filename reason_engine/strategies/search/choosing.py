@@ -19,7 +19,7 @@ from reason_engine.strategies.search.steps import Steps
 from reason_engine.strategies.search.tree import Thought, apart
 from reason_engine.strategies.search.values import Valuing
 from reason_engine.strategies.self_consistency import best_voter, count_votes, settled
-from reason_engine.types import Answer
+from reason_engine.types import Answer, Draw
 
 Choose = Literal["best", "vote"]
 
@@ -31,7 +31,7 @@ async def choose_answer(ctx: Context, steps: Steps, ends: Sequence[Thought], cho
     if not named:
         return max(ends, key=lambda end: end.value).answer if ends else Answer()
     best = max(named, key=lambda end: end.value)
-    if choose == "best" or steps.solved(named):
+    if choose == "best" or steps.rules.solved(named):
         return ctx.propose(best.answer, best.value)
     voters = [(end.path, _weight(end)) for end in named if end.path for _ in range(end.draws)]
     paths, weights = [path for path, _ in voters], [weight for _, weight in voters]
@@ -93,11 +93,23 @@ async def final_answer(
         async with ctx.span("finish") as here:
             last = await steps.finish(here, furthest)
         if last is None or not last.done:
-            return await steps.in_requested_form(ctx, Answer(), (last or furthest).text)
+            return await _in_requested_form(ctx, steps, Answer(), (last or furthest).text)
         found = [last]
     found = await _read(ctx, steps, found)
     answer = await choose_answer(ctx, steps, found, choose)
-    return await steps.in_requested_form(ctx, answer, answer.path.text if answer.path else "")
+    return await _in_requested_form(ctx, steps, answer, answer.path.text if answer.path else "")
+
+
+async def _in_requested_form(ctx: Context, steps: Steps, answer: Answer, worked: str) -> Answer:
+    """The answer in the form that the request asks for, from what was `worked` out: a search goes by steps, which no
+    schema fits."""
+    if ctx.form is None:
+        return answer
+    prompt = FORM.replace("{problem}", ctx.problem.question).replace("{steps}", worked.strip())
+    async with ctx.span("form") as here:
+        draw = Draw(temperature=steps.draws.temperature, stage="finish", final=True)
+        (path,) = await here.sample(prompt, draw)
+    return replace(answer, path=path, value=path.answer)
 
 
 async def _read(ctx: Context, steps: Steps, ends: Sequence[Thought]) -> list[Thought]:
@@ -125,3 +137,11 @@ async def _read(ctx: Context, steps: Steps, ends: Sequence[Thought]) -> list[Tho
 
 def _weight(end: Thought) -> float:
     return max(0.0, end.value) * (end.path.weight if end.path else 1.0)
+
+
+FORM = """{problem}
+
+A worked solution:
+{steps}
+
+Give its answer in the form that is asked for, and nothing else."""

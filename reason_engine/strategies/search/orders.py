@@ -46,7 +46,7 @@ class Tree:
                 self.open = keep_best(deeper, self.breadth)
                 here.note(kept=[thought.key for thought in self.open])
             wanted = self.breadth if self.steps.checked else max(self.breadth, self.candidates)
-            if self.steps.solved(done) or not self.open or len(self.ends) >= wanted:
+            if self.steps.rules.solved(done) or not self.open or len(self.ends) >= wanted:
                 break
             if self.values.fault:
                 self.open = deeper
@@ -68,7 +68,7 @@ class Tree:
             done = [child for child in children if child.done]
             self.ends += done
             deeper = [child for child in children if not child.done and child.depth < self.depth]
-            if self.steps.solved(done):
+            if self.steps.rules.solved(done):
                 break
             self.open = push(self.open, deeper, 0.0 if self.values.fault else self.threshold)
             if self.values.fault:

@@ -43,7 +43,7 @@ class Playouts:
         """Value by node of the trace."""
         paths = [end.path for end in ends if end.path]
         if self._steps.checked:
-            return {path.node: float(self._steps.solved([end])) for path, end in zip(paths, ends, strict=True)}
+            return {path.node: float(self._steps.rules.solved([end])) for path, end in zip(paths, ends, strict=True)}
         scores = await ctx.score(paths)
         return {path.node: score.value for path, score in zip(paths, scores, strict=True) if score}
 

@@ -16,10 +16,10 @@ async def propose(ctx: Context, steps: Steps, thought: Thought, k: int, prompt: 
     """Up to k legal thoughts, one a line of what the model lists after the prompt, else the profile's."""
     prompt = prompt or ctx.profile.propose_prompt or PROPOSE
     shown = {"problem": ctx.problem.question, "state": steps.state(thought)}
-    draw = Draw(max_tokens=steps.most * k, temperature=steps.temperature, stage="propose")
+    draw = Draw(max_tokens=steps.most * k, temperature=steps.draws.temperature, stage="propose")
     (path,) = await ctx.sample(fill(prompt, shown), draw)
     lines = [re.sub(r"^\s*(?:[-*]|\d+[.)])\s+", "", line).strip() for line in ctx.parse(path).content.split("\n")]
-    return steps.legal([_grown(ctx, steps, thought, path, line) for line in lines if line][:k])
+    return steps.rules.legal([_grown(ctx, steps, thought, path, line) for line in lines if line][:k])
 
 
 def _grown(ctx: Context, steps: Steps, thought: Thought, path: Path, line: str) -> Thought:

@@ -40,7 +40,7 @@ class Simulations:
     @property
     def solved(self) -> bool:
         """Whether an answer is known to be right."""
-        return self.steps.solved(self.ends)
+        return self.steps.rules.solved(self.ends)
 
     @property
     def open(self) -> list[Thought]:

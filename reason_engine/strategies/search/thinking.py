@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from reason_engine.errors import BudgetExhausted
 from reason_engine.runtime.context import Context
+from reason_engine.strategies.search.draws import Draws
 from reason_engine.strategies.search.pace import Pace
 from reason_engine.strategies.search.tree import Thought
 from reason_engine.types import Draw
@@ -59,10 +60,9 @@ class Thinking:
         begun = self._opened or text.lstrip().startswith(self._start)
         return self._marked and begun and self._end not in text
 
-    async def whole(self, ctx: Context, draw: Draw, prompt: str, room: int, pace: Pace) -> list[Thought]:
-        """Up to `draw.n` whole thoughts as states to begin with, or answers where the model did not think."""
-        free = ctx.budget.free
-        n = min(draw.n, THOUGHTS)
+    async def whole(self, ctx: Context, draws: Draws, n: int, pace: Pace) -> list[Thought]:
+        """Up to n whole thoughts as states to begin with, or answers where the model did not think."""
+        free, room, n = ctx.budget.free, draws.room(Thought()), min(n, THOUGHTS)
         if free is not None:
             n = max(1, min(n, free // (WHOLE + AFTER)))
             room = min(room, free // n)
@@ -70,12 +70,10 @@ class Thinking:
         if most <= 0:
             raise BudgetExhausted("budget-tokens")
         stint = pace.begin(n)
-        thoughts = replace(
-            draw, n=n, max_tokens=most, stop=(self._end,), stage="think", drop=pace.watch(stint, 0)
-        )  # fmt: skip
+        draw = Draw(n, most, draws.temperature, (self._end,), stage="think", final=draws.final)
         begun, longest = list[Thought](), 0
         try:
-            paths = await ctx.sample(prompt, thoughts)
+            paths = await ctx.sample(draws.prompt, replace(draw, drop=pace.watch(stint, 0)))
             longest = max(path.tokens for path in paths)
         finally:
             pace.end(stint, n, longest)

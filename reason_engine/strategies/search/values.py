@@ -119,10 +119,10 @@ class Values:
         return values
 
     async def _value(self, ctx: Context, thought: Thought) -> float:
-        if (verdict := self._steps.verdict(thought)) is not None:
+        if (verdict := self._steps.rules.verdict(thought)) is not None:
             return float(verdict)
         if self._by == "verifier":
-            path = thought.path or Path(ctx.node, self._steps.rendered, thought.text)
+            path = thought.path or Path(ctx.node, self._steps.draws.rendered, thought.text)
             scores = await ctx.score_steps(path)
             return aggregated([score.value for score in scores], self._aggregate)
         if self._by == "likelihood":
@@ -138,13 +138,13 @@ class Values:
 
     async def _vote(self, ctx: Context, thoughts: Sequence[Thought]) -> list[float | None]:
         """Each state's share of the votes cast on all of them in one prompt."""
-        if self._steps.solved(thoughts):
-            return [float(self._steps.verdict(thought) is True) for thought in thoughts]
+        if self._steps.rules.solved(thoughts):
+            return [float(self._steps.rules.verdict(thought) is True) for thought in thoughts]
         if len(thoughts) < 2:
             return [1.0 for _ in thoughts]
         listed = "\n\n".join(f"Choice {i}:\n{t.text.strip()}" for i, t in enumerate(thoughts, 1))
         prompt = VOTE.replace("{problem}", ctx.problem.question).replace("{choices}", listed)
-        draw = Draw(self._votes, max_tokens=256, temperature=self._steps.temperature, stage="vote")
+        draw = Draw(self._votes, max_tokens=256, temperature=self._steps.draws.temperature, stage="vote")
         paths = await ctx.sample(prompt, draw)
         cast = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path.text)) and len(found[-1]) < 4]
         return [cast.count(i) / max(1, len(cast)) for i in range(1, len(thoughts) + 1)]
