@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reason_engine.answers import find, normalise
+from reason_engine.errors import BudgetExhausted
 from reason_engine.runtime.context import Context
-from reason_engine.strategies.search.pace import Pace
+from reason_engine.strategies.search.pace import ANSWER, Pace
 from reason_engine.strategies.search.tree import Thought
 from reason_engine.types import Draw, Path
 
@@ -34,12 +35,27 @@ class Draws:
         return [(path, self._joined(start, path)) for path in paths]
 
     async def ends(self, ctx: Context, start: Thought, n: int, beside: int) -> list[Path]:
-        """Up to n paths through this state to their ends, with so many `beside` them; none where no room is left."""
+        """Up to n paths through this state to their ends, with so many `beside` them; none where no room is left. Those
+        that time is too short for are asked for their answers."""
         if (room := self.room(start)) <= 0:
             return []
-        if self._paced:
+        if self._paced and not ctx.caps.sample_abort:
             room = min(room, self._pace.room(beside) or room)
-        return [self._joined(start, path) for path in await self._draw(ctx, start, n, (), room, "finish")]
+        paths = [self._joined(start, path) for path in await self._draw(ctx, start, n, (), room, "finish")]
+        if not (self._paced and ctx.caps.sample_abort and self._pace.gave_way and ctx.caps.continuation):
+            return paths
+
+        async def answered(path: Path) -> Path:
+            if path.finished or self._structured:
+                return path
+            draw = Draw(1, ANSWER, self.temperature, stage="finish", final=True)
+            return self._joined(Thought(text=path.text, path=path), (await ctx.extend(path, draw))[0])
+
+        try:
+            asked = await ctx.gather_within_budget(answered, paths)
+        except BudgetExhausted:
+            return paths
+        return [new or old for new, old in zip(asked, paths, strict=True)]
 
     def room(self, thought: Thought) -> int:
         """Tokens that a path through this thought may still have."""
@@ -59,7 +75,7 @@ class Draws:
     ) -> list[Path]:
         # What is to be an answer is asked for it once more where it gives none.
         final, stint = self.final or not (stop or self._structured), self._pace.begin(n)
-        watch = self._pace.watch(stint, self.written(thought)) if stop and self._paced else None
+        watch = self._pace.watch(stint, self.written(thought) if stop else None) if self._paced else None
         draw = Draw(n, most, self.temperature, stop, stage=stage, final=final, drop=watch)
         longest = 0
         try:

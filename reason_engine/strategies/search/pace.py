@@ -24,8 +24,8 @@ TYPICAL = 400
 """Tokens of a whole solution before one is known."""
 SHORTEST = 64
 """Tokens that a state is given to come to its end, however much is written already."""
-ANSWER = 32
-"""Tokens of an answer that has to be asked for once more."""
+ANSWER = 48
+"""Tokens that an end which time is short for may still have, those of the answer that it is asked for included."""
 SPARE = 1.2
 """What plans are multiplied by."""
 UNKNOWN = 0.5
@@ -107,8 +107,10 @@ class Pace:
             return None
         return max(ANSWER, int(left / (SPARE * self._at(rows))) - ANSWER)
 
-    def watch(self, stint: Stint, written: int) -> Callable[[int, Sequence[TokenLogprob]], bool] | None:
-        """Tells, at each of its tokens, whether a draw has to give way to the end of the search; None: it never has."""
+    def watch(self, stint: Stint, written: int | None) -> Callable[[int, Sequence[TokenLogprob]], bool] | None:
+        """Tells, at each of its tokens, whether a draw has to give way to the end of the search: to the ends of states
+        as far as it is, `written` tokens before it, or, where it makes ends itself (None), to their answers. None: it
+        never has."""
         if self._whole is None:
             return None
 
@@ -116,18 +118,25 @@ class Pace:
             stint.tokens[path] = stint.tokens.get(path, 0) + len(gained)
             drawn = max(stint.tokens.values())
             each = (self._budget.seconds - stint.began) / drawn if drawn >= WARM else None
-            self.gave_way = self.gave_way or self._short(each, stint.rows, written + drawn)
-            return self.gave_way
+            if written is None:
+                short = self._less(2 * ANSWER, each, stint.rows, stint.rows)
+            else:
+                short = self.gave_way or self._short(each, stint.rows, written + drawn)
+            self.gave_way = self.gave_way or short
+            return short
 
         return late
 
     def _short(self, each: float | None, rows: int, written: int) -> bool:
         left = self._budget.seconds_left
-        if left is None or self._whole is None:
-            return False
         if each is None:
-            return left < UNKNOWN * self._whole
-        return left < SPARE * (self.left(written) + ANSWER) * _scaled(each, rows, self.missing)
+            return left is not None and left < UNKNOWN * (self._whole or 0.0)
+        return self._less(self.left(written) + 2 * ANSWER, each, rows, self.missing)
+
+    def _less(self, tokens: int, each: float | None, rows: int, wanted: int) -> bool:
+        """Whether less time is left than so many paths of so many tokens need, by the speed of a draw."""
+        left = self._budget.seconds_left
+        return left is not None and each is not None and left < SPARE * tokens * _scaled(each, rows, wanted)
 
     def _at(self, rows: int) -> float:
         return _scaled(self._each or 0.0, self._rows, rows)
