@@ -21,9 +21,10 @@ from reason_engine.runtime.context import Context
 WORTHLESS = ("2 + 2 = 5, so the answer is -1.", "The sky is blue, so the answer is a banana.")
 TELLS = 0.75
 """The least value of the best state of a search that is followed: odds of three to one against nonsense."""
-FEW, MANY = 3, 8
+FEW, MANY = 3, 16
 """States to be seen before values are found to tell nothing from nonsense; before they are found to be all the same."""
-SAME = 0.05
+SAME, CLEAR = 0.05, 0.95
+"""Values that lie closer together are one, which says nothing, unless it is as far from nonsense as the second."""
 
 
 class Calibration:
@@ -54,7 +55,8 @@ class Calibration:
         seen = self._seen.values()
         if self._constant is not None and len(seen) >= FEW and max(seen) < TELLS:
             return "the model finds no state better than nonsense"
-        if len(seen) >= MANY and max(seen) - min(seen) < SAME:
+        clear = self._constant is not None and min(seen, default=0.0) >= CLEAR
+        if len(seen) >= MANY and max(seen) - min(seen) < SAME and not clear:
             return "the model gives all states one value"
         return ""
 

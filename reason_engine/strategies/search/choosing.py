@@ -68,7 +68,8 @@ async def finished(
 
     async def end(place: int) -> list[Thought]:
         ends = await steps.ends(here, chosen[place], shares[place], rows)
-        return [replace(one, value=chosen[place].value) for one in ends]
+        # What no step led to was valued by nobody: whole paths weigh the same.
+        return [replace(one, value=chosen[place].value if chosen[place].steps else 1.0) for one in ends]
 
     if not chosen:
         return []

@@ -24,7 +24,7 @@ TYPICAL = 400
 """Tokens of a whole solution before one is known."""
 SHORTEST = 64
 """Tokens that a state is given to come to its end, however much is written already."""
-ANSWER = 48
+ANSWER = 40
 """Tokens that an end which time is short for may still have, those of the answer that it is asked for included."""
 SPARE = 1.2
 """What plans are multiplied by."""
@@ -119,7 +119,7 @@ class Pace:
             drawn = max(stint.tokens.values())
             each = (self._budget.seconds - stint.began) / drawn if drawn >= WARM else None
             if written is None:
-                short = self._less(2 * ANSWER, each, stint.rows, stint.rows)
+                short = self._less(int(1.5 * ANSWER), each, stint.rows, stint.rows)
             else:
                 short = self.gave_way or self._short(each, stint.rows, written + drawn)
             self.gave_way = self.gave_way or short
@@ -131,7 +131,7 @@ class Pace:
         left = self._budget.seconds_left
         if each is None:
             return left is not None and left < UNKNOWN * (self._whole or 0.0)
-        return self._less(self.left(written) + 2 * ANSWER, each, rows, self.missing)
+        return self._less(self.left(written) + ANSWER, each, rows, self.missing)
 
     def _less(self, tokens: int, each: float | None, rows: int, wanted: int) -> bool:
         """Whether less time is left than so many paths of so many tokens need, by the speed of a draw."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies.search.steps import Steps
-from reason_engine.strategies.search.tree import Thought
+from reason_engine.strategies.search.tree import Thought, apart
 
 
 class Playouts:
@@ -27,9 +27,15 @@ class Playouts:
 
     async def of(self, ctx: Context, thoughts: Sequence[Thought]) -> list[Thought | None]:
         """The thoughts with the values of their ends: 0 where a playout reached none, None where none was drawn."""
+        rows = (
+            len(thoughts) if self._steps.checked else self._steps.pace.rows(len(thoughts), self._steps.left(*thoughts))
+        )
+        timely = {thought.key for thought in apart([one for one in thoughts if not one.done], rows)}
 
         async def play(thought: Thought) -> Thought | None:
-            return thought if thought.done else await self._steps.finish(ctx, thought, len(thoughts))
+            if thought.done or thought.key not in timely:
+                return thought if thought.done else None
+            return await self._steps.finish(ctx, thought, rows)
 
         played = await ctx.gather_within_budget(play, thoughts)
         values = await self._judged(ctx, [end for end in played if end and end.done])
