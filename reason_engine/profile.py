@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from reason_engine.errors import ModelLoadError
 from reason_engine.policy import Frozen, Policy
+from reason_engine.steps import BLANK_LINE
 
 FILE = "reason.json"
 
@@ -85,7 +86,7 @@ class Profile(Frozen):
 
     description: str = ""
     ask: Ask = Ask()
-    step_end: str = Field(default="\n", min_length=1)
+    step_end: str = Field(default=BLANK_LINE, min_length=1)
     answer_marker: str | None = "Answer:"
     propose_prompt: str | None = None
     value_prompt: str | None = None

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing, RequestError
+from reason_engine.steps import BLANK_LINE, step_ends
 from reason_engine.types import Message, Path, Problem, Score, ScoreRequest, Scores, aggregated
 from reason_engine.verifiers import verifiers
 
@@ -35,7 +36,7 @@ class RewardModel(BaseModel):
     model: str | None = Field(None, max_length=200, description="which reward model, where several are served")
     aggregate: Aggregate = Field("min", description="how steps' scores make the path's, by a process model")
 
-    _step_end: str = PrivateAttr("\n")
+    _step_end: str = PrivateAttr(BLANK_LINE)
 
     def bind(self, site: Site) -> RewardModel:
         """For the kind of model that is served under the name. Raises CapabilityMissing where there is none."""
@@ -91,16 +92,6 @@ class StepRewardModel(RewardModel):
         """One score a step that is not empty."""
         (values,) = (await self._rate(problem, [path], call, steps=True)).values
         return [self._score(squashed(value)) for value in values]
-
-
-def step_ends(text: str, end: str) -> tuple[int, ...]:
-    """Where each step that is not empty ends, its mark not included."""
-    found, at = list[int](), 0
-    for piece in text.split(end):
-        if piece.strip():
-            found.append(at + len(piece))
-        at += len(piece) + len(end)
-    return tuple(found)
 
 
 def squashed(value: float) -> float:

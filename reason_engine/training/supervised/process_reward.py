@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 
 from reason_engine.data.formats.rows import Row, Stepwise
 from reason_engine.errors import SetupError
+from reason_engine.steps import BLANK_LINE
 from reason_engine.training import trainers
 from reason_engine.training.supervised.reward import HeadObjective, HeadRecipe, ScoredText, head_values
 
@@ -35,7 +36,9 @@ class ProcessRewardConfig(HeadRecipe):
 
     kinds: ClassVar[tuple[type[Row], ...]] = (Stepwise,)
 
-    step_end: str = Field("\n", min_length=1, description="What stands between steps: the served profile's step_end")
+    step_end: str = Field(
+        BLANK_LINE, min_length=1, description="What stands between steps: the served profile's step_end"
+    )
     each: Literal["step", "token"] = Field(
         "step", description="What is judged in training: the end of a step, or each of its tokens by its label"
     )
