@@ -41,6 +41,8 @@ class Capabilities:
     """Most alternatives per token that can be reported; -1 where not even the sampled token's is."""
     token_ids: bool = False
     continuation: bool = False
+    prefill: bool = True
+    """What is put behind a rendered prompt begins the model's own turn, and the model goes on with it."""
     choose: bool = False
     score: bool = False
     rewards: tuple[tuple[str, Literal["outcome", "process"]], ...] = ()

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
     max_rows: int = Field(default=64, ge=1, description="embedded: sequences decoded together; the rest waits")
     upstream_url: str | None = Field(default=None, description="openai: base URL of the remote endpoint, /v1 included")
     upstream_key: SecretStr | None = Field(default=None, description="openai: the key sent to it, and to no other host")
+    upstream_prefill: Literal["auto", "no", "turn", "prefix", "flags"] = Field(
+        default="auto",
+        description="openai: how the endpoint goes on with a begun answer: by itself where the assistant's turn is the "
+        "last (turn), where that turn says `prefix` (prefix), with `continue_final_message` (flags), not at all (no); "
+        "auto: it is asked once at start",
+    )
     vllm: Mapping[str, Any] = Field(default_factory=dict[str, Any], description="further vLLM engine arguments")
 
     @field_validator("api_keys", "operator_keys", "allowed_hosts", "adapters_dir", mode="before")

@@ -99,7 +99,9 @@ def _remote(settings: Settings) -> Engine:
     if not settings.upstream_url:
         raise SetupError("the openai engine needs the endpoint's address: --upstream-url http://host/v1")
     asked = {"base_url": settings.upstream_url, "model": settings.model, "context": settings.context}
-    config = OpenAIConfig.model_validate(asked | {"api_key": settings.upstream_key})
+    config = OpenAIConfig.model_validate(
+        asked | {"api_key": settings.upstream_key, "prefill": settings.upstream_prefill}
+    )
     return OpenAIEngine(config, rewards=_rewards(settings), reward_keys=settings.reward_keys)
 
 
