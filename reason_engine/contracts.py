@@ -41,8 +41,6 @@ class Capabilities:
     """Most alternatives per token that can be reported; -1 where not even the sampled token's is."""
     token_ids: bool = False
     continuation: bool = False
-    prefill: bool = True
-    """What is put behind a rendered prompt begins the model's own turn, and the model goes on with it."""
     choose: bool = False
     score: bool = False
     rewards: tuple[tuple[str, Literal["outcome", "process"]], ...] = ()
@@ -52,6 +50,8 @@ class Capabilities:
     adapters: bool = False
     structured: bool = False
     drafting: tuple[str, ...] = ()
+    prefill: bool = False
+    """Without `continuation`: a prompt that ends in a begun turn of the model is continued from there."""
     exact_budget: bool = False
     """Token counts are the engine's own and max_tokens is kept exactly."""
     sample_abort: bool = False

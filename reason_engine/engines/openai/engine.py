@@ -117,7 +117,7 @@ class OpenAIEngine:
         exact = self._dialect == "vllm" and self._format is not None
         served, logprobs = self._rewards, self.config.logprobs
         return Capabilities(
-            logprobs=logprobs, token_ids=exact, continuation=exact, prefill=exact or self._begun is not None,
+            logprobs=logprobs, token_ids=exact, continuation=exact, prefill=self._begun is not None,
             choose=logprobs > 0, score=bool(served.kinds), rewards=tuple(served.kinds.items()), embeds=served.embeds,
             structured=True, drafting=("none",),
         )  # fmt: skip

@@ -23,7 +23,7 @@ from typing import Any
 
 from reason_engine.errors import RequestError, VerifierError
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.sampling import PathCache
+from reason_engine.runtime.drawn import PathCache
 from reason_engine.strategies import strategies
 from reason_engine.strategies.best_of_n import score_weight
 from reason_engine.strategies.self_consistency import Ballot, SelfConsistency, lead_probability

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from reason_engine.policy import Stage
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.sampling import PathCache
+from reason_engine.runtime.drawn import PathCache
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.auto.agreement import by_agreement
 from reason_engine.strategies.auto.certainty import certainty
