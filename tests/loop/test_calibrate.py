@@ -25,13 +25,18 @@ from reason_engine.types import Problem
 FEW = ("direct", "chain-of-thought", "self-consistency")
 
 
+def asks(words: int) -> str:
+    """A question of so many words that has their number for an answer."""
+    return " ".join(["How", "many", "are", str(words), *["word"] * (words - 4)])
+
+
 def reply(prompt: str, seed: int, index: int) -> str:
     """Right at once on short questions, by steps on most others."""
     question = prompt.split("\n")[1]
     right = str(len(question.split()))
     if "step by step" in prompt:
         return f"one two three four five six seven eight\nAnswer: {right if seed % 4 else -1}"
-    return f"Answer: {right if len(question.split()) < 9 else seed % 50}"
+    return f"Answer: {right if len(question.split()) < 9 else seed % 30}"
 
 
 class Counting:
@@ -44,7 +49,7 @@ class Counting:
         raise AssertionError("a test problem was asked for")
 
     def development(self, limit: int | None, seed: int) -> list[Problem]:
-        texts = [" ".join(["word"] * (4 if i % 2 else 40)) for i in range(limit or self.count)]
+        texts = [asks(4 if i % 2 else 40) for i in range(limit or self.count)]
         return [Problem(text, reference=str(len(text.split())), meta={"index": i}) for i, text in enumerate(texts)]
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: object) -> bool:
@@ -76,10 +81,10 @@ async def test_short_questions_get_a_direct_answer_and_long_ones_a_vote() -> Non
 async def test_what_was_fitted_is_what_auto_does() -> None:
     policy, engine, _ = await calibrated()
     profile = Profile(auto=policy)
-    short = await solve(Auto(), Problem("word word word"), engine, profile=profile)
+    short = await solve(Auto(), Problem(asks(4)), engine, profile=profile)
     assert [node.name for node in short.trace.children(0)] == ["1 direct"]
-    assert short.answer.value == "3"
-    long = await solve(Auto(), Problem("word " * 40), engine, profile=profile)
+    assert short.answer.value == "4"
+    long = await solve(Auto(), Problem(asks(40)), engine, profile=profile)
     assert long.answer.value == "40"
     assert long.trace.nodes[0].notes["policy"] == "calibrated"
 

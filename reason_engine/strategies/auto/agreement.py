@@ -69,7 +69,7 @@ def usual_judge(ctx: Context, common: Mapping[str, Any]) -> str | None:
     """The first of the profile's verifiers that can judge here, where the request names none."""
     for name in ctx.profile.verifiers if common.get("verifier") is None else ():
         try:
-            ctx.admit(SelfConsistency(verifier=name))
+            ctx.admit(SelfConsistency.model_validate({"verifier": name}))
         except RequestError as error:
             ctx.note(left_out=[*ctx.span_state.notes.get("left_out", ()), f"{name}: {error}"])
         else:
