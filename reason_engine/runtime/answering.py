@@ -81,17 +81,21 @@ def read_content(
 
 def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
     """The paths of a first wave, read again where their contents show that the run's kind of answer is another one; it
-    is that of the run then. Forced answers stay."""
+    is that of the run then. What a path was asked once more for stays: an answer, or none that it was sure of."""
     finished = [path for path in paths if path.finished and path.strength != "forced"]
     if run.checker or run.problem.structured or run.problem.tools or not finished:
         return list(paths)
-    spec = answers.revise(run.spec, [run.engine.parse(path.text, prompt=path.prompt).content for path in finished])
+
+    def content(path: Path) -> str:
+        return "" if path.weight < 1.0 else run.engine.parse(path.text, prompt=path.prompt).content
+
+    spec = answers.revise(run.spec, list(map(content, finished)))
     if spec == run.spec:
         return list(paths)
     run.spec = spec
 
     def again(path: Path) -> Path:
-        if path.strength == "forced":
+        if path.strength == "forced" or path.weight < 1.0:
             return path
         found = read_path(run, path.text, path.prompt, tools=True, cut=path.cut)
         return replace(path, answer=found and found.value, strength=found and found.strength)
