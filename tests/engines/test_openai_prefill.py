@@ -12,7 +12,7 @@ from reason_engine.engines.openai.engine import OpenAIConfig, OpenAIEngine
 from reason_engine.engines.openai.prefill import BEGUN, PROBE_TOKENS, BegunTurn
 from reason_engine.errors import CapabilityMissing
 from reason_engine.types import ChoiceRequest
-from tests.engines.asking import HELLO, Running, read, text
+from tests.engines.asking import HELLO, Running, read, text, tokens
 from tests.engines.endpoint import Endpoint, choice, usage
 
 NEW_TURN = "The weather in Lisbon is wonderful today."
@@ -128,6 +128,37 @@ async def test_a_path_that_thought_is_continued_without_its_marks() -> None:
         forced = engine.render_chat(HELLO) + path + "\n</think>\n\nThe final answer is \\boxed{"
         assert text(await read(engine, prompt=forced, stop=("}",))) == "72}"
     assert endpoint.bodies[-1]["messages"][-1]["content"] == "6 * 12 = 72, so\n\nThe final answer is \\boxed{"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "said", "reason"),
+    [
+        (["7", "2", "}", "$.", " Done"], "72}", ("stop", "}")),
+        (["72} and"], "72}", ("stop", "}")),
+        (["72"], "72", ("stop", None)),
+        (["a<", "en", "d>b"], "a<end>", ("stop", "<end>")),
+        (["a<", "en"], "a<en", ("stop", None)),
+    ],
+)
+async def test_a_stop_that_is_to_stay_ends_the_text_here(
+    pieces: list[str], said: str, reason: tuple[str, str | None]
+) -> None:
+    events = [*(choice(content=piece) for piece in pieces), choice(finish="stop"), usage(4, len(pieces))]
+    endpoint = Endpoint(lambda body: events)
+    async with Running(endpoint.engine()) as engine:
+        chunks = await read(engine, stop=("}", "<end>"), include_stop=True)
+    assert text(chunks) == said
+    assert (chunks[-1].finish_reason, chunks[-1].stop_reason) == reason
+    assert tokens(chunks) == len(pieces)  # also those behind it, which are paid for
+    assert "stop" not in endpoint.bodies[0]
+
+
+async def test_samples_are_ended_apart() -> None:
+    events = [choice(0, content="a}b"), choice(1, content="c"), choice(1, finish="length"), choice(0, finish="length")]
+    async with Running(Endpoint(lambda body: events).engine()) as engine:
+        chunks = await read(engine, n=2, stop=("}",), include_stop=True)
+    assert (text(chunks, 0), text(chunks, 1)) == ("a}", "c")
+    assert {c.index: c.finish_reason for c in chunks if c.finish_reason} == {0: "stop", 1: "length"}
 
 
 async def test_a_model_is_known_to_think_once_it_was_seen_to() -> None:

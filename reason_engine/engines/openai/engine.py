@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ from reason_engine.engines.openai.prefill import (
 )
 from reason_engine.engines.openai.request import Conversation, Dialect, body, encode, lacks
 from reason_engine.engines.openai.response import THINK_END, THINK_START, ResponseReader, mapped_error, parse
+from reason_engine.engines.openai.stops import ended_at
 from reason_engine.engines.openai.stream import ChunkStream
 from reason_engine.engines.reward_models import Endpoints
 from reason_engine.errors import EngineDead, EngineError, UnknownModel, first_error
@@ -179,11 +181,15 @@ class OpenAIEngine:
         if isinstance(request.prompt, tuple) and not self.caps.continuation:
             raise lacks("this endpoint takes no token ids")
         check_counts(request, self._running)
-        fields = body(request, self._dialect, limit_field=self.config.limit_field, begun=self._begun)
+        stops, asked = (), request.sampling
+        if asked.include_stop and self._dialect != "vllm":
+            stops, asked = asked.stop, replace(asked, stop=(), include_stop=False)
+        sent = replace(request, sampling=asked)
+        fields = body(sent, self._dialect, limit_field=self.config.limit_field, begun=self._begun)
         stream = self._running[request.id] = ChunkStream(request.n)
         stream.task = asyncio.create_task(self._fill(stream, client, request, fields))
         try:
-            async for chunk in stream.chunks():
+            async for chunk in ended_at(stream.chunks(), stops):
                 self._generated += chunk.token_count
                 self._thinks = self._thinks or chunk.text.startswith(THINK_START)
                 yield chunk
