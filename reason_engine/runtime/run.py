@@ -113,7 +113,7 @@ class Run:
         whole = self.plain or self.problem.structured is not None or self.spec.kind in WHOLE_TEXT
         marker = None if whole else self.profile.answer_marker
         calls = info.tool_start if self.problem.tools else None
-        if not info.thinks:
-            return Borders(marker=marker, stop=self.sampling.stop, calls=calls)
+        if not info.thinks:  # as far as is known: an endpoint's model may think all the same, and begins with the mark
+            return Borders(info.think_start, info.think_end, marker, False, self.sampling.stop, calls)
         thinking = prompt.rstrip().endswith(info.think_start)
         return Borders(info.think_start, info.think_end, None, thinking, self.sampling.stop, calls)

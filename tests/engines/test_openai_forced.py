@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reason_engine.runtime.solve import Outcome, solve
+from reason_engine.strategies.direct import Direct
 from reason_engine.strategies.self_consistency import SelfConsistency
 from reason_engine.types import Limits, Problem
 from tests.engines.asking import Running
@@ -81,3 +82,15 @@ async def test_a_thought_is_the_work_where_nothing_else_was_said(prefill: str, l
     assert outcome.answer.value == "72"
     turns = [turn["content"] for turn in made.bodies[-1]["messages"] if turn["role"] == "assistant"]
     assert len(turns) == 1 and turns[0].startswith("6 * 12 = 72") and "think>" not in turns[0]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first request", "later"])
+async def test_a_thought_is_reasoning_from_the_first_request_on(known: bool) -> None:
+    events = [choice(reasoning="6 * 12"), choice(content="It is"), choice(content=" 72."), choice(finish="stop")]
+    said: list[tuple[str, str]] = []
+    async with Running(Endpoint(lambda body: events).engine()) as engine:
+        if known:
+            await solve(Direct(), ASKED, engine)
+        outcome = await solve(Direct(), ASKED, engine, say=lambda piece: said.append((piece.field, piece.text)))
+    assert (outcome.reasoning, outcome.content) == ("6 * 12", "It is 72.")
+    assert said[0] == ("reasoning", "6 * 12")
