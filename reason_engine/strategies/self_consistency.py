@@ -27,9 +27,10 @@ from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.types import Answer, Draw, Path, Problem, Vote
 
-Certainty = Annotated[float, Field(gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote")]
-CERTAIN = 0.85
-"""The usual one; docs/log.md says what others cost and lose on development problems."""
+Certainty = Annotated[
+    float | None,
+    Field(gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote; unset: the profile's"),
+]
 SMALLEST_WAVE = 3
 ROUNDING = 1e-9
 
@@ -44,7 +45,7 @@ class SelfConsistency(Strategy):
 
     n: int = Field(16, ge=1, le=256, description="paths to sample")
     adaptive: bool = Field(False, description="draw in waves and stop when the vote is settled")
-    confidence: Certainty = CERTAIN
+    confidence: Certainty = None
 
     @property
     def width(self) -> int:
@@ -52,7 +53,8 @@ class SelfConsistency(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample, then vote; waves of both if adaptive."""
-        ballot = Ballot(self.n, self.confidence if self.adaptive else None, lambda path: float(path.finished))
+        certain = (self.confidence or ctx.profile.certain) if self.adaptive else None
+        ballot = Ballot(self.n, certain, lambda path: float(path.finished))
         temperature, answer = self.sampling_temperature(ctx), Answer()
         while (size := ballot.wave) and not ballot.decided:
             draw = Draw(size, temperature=temperature, until=ballot.until, final=True, after=len(ballot.paths))
