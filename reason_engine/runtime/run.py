@@ -275,7 +275,7 @@ class Run:
 def read_value(content: str, marker: str | None, *, exact: bool, whole: bool = False) -> str | None:
     """The answer in a content, normalised unless it is `exact` text; None where there is none. `whole`: a content
     without a marked answer is one itself."""
-    value = find(content, marker)
+    value = find(content, marker=marker)
     if value is None and whole:
         value = content.strip() or None
     if value is None:
