@@ -318,10 +318,11 @@ class CodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class CodeResult:
-    """Whether a test passed, and where not, why."""
+    """Whether a test passed, and where not, why. `output`: what a run printed, whole or up to where it was ended."""
 
     passed: bool
     detail: str = ""
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True)

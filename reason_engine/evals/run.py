@@ -141,9 +141,9 @@ async def _answered(trial: Trial, key: Key, plan: EvalPlan, solver: Solver) -> R
     except ContextLengthExceeded as refused:
         reply, error = Reply(None, "", 0, 0, 0.0, "done", 0), refused.message
     correct = error is None and await trial.task.grade(trial.problem, reply.answer, reply.text, solver.equality)
-    *place, repeat = key
+    task, strategy, index, seed, repeat = key
     return Record(
-        *place, trial.problem.question, reply.answer, correct, reply.completion_tokens, reply.prompt_tokens,
-        round(reply.seconds, 4), reply.stopped, reply.samples, error, trial.problem.meta.get("part"),
-        reply.text if plan.texts else None, reply.unread, reply.cut, repeat,
+        task, strategy, index, seed, trial.problem.question, reply.answer, correct, reply.completion_tokens,
+        reply.prompt_tokens, round(reply.seconds, 4), reply.stopped, reply.samples, error,
+        trial.problem.meta.get("part"), reply.text if plan.texts else None, reply.unread, reply.cut, repeat,
     )  # fmt: skip
