@@ -33,7 +33,7 @@ from reason_engine.policy import Features, Plan, Policy, Stage, case_of, pick, w
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.drawn import PathCache
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.self_consistency import CERTAIN
+from reason_engine.strategies.voting.settle import CERTAIN
 from reason_engine.types import Answer, Path, Problem
 
 

@@ -27,7 +27,7 @@ from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.search.steps import Choose, Steps, choose_answer, final_answer, vote_settled
 from reason_engine.strategies.search.tree import Thought, keep_best, merge
 from reason_engine.strategies.search.values import Values
-from reason_engine.strategies.self_consistency import CERTAIN, Certainty
+from reason_engine.strategies.voting.settle import CERTAIN, Certainty
 from reason_engine.types import Aggregate, Answer, Problem
 
 

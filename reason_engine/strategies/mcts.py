@@ -44,7 +44,7 @@ from reason_engine.strategies.search.tree import (
     unseen,
 )
 from reason_engine.strategies.search.values import Values
-from reason_engine.strategies.self_consistency import CERTAIN, Certainty
+from reason_engine.strategies.voting.settle import CERTAIN, Certainty
 from reason_engine.types import Aggregate, Answer, Problem
 
 VALUED, PLAYED = 24, 6

@@ -20,7 +20,8 @@ from reason_engine.answers import find, normalise
 from reason_engine.contracts import Checker
 from reason_engine.runtime.context import Context
 from reason_engine.strategies.search.tree import Thought
-from reason_engine.strategies.self_consistency import best_voter, count_votes, settled
+from reason_engine.strategies.voting.settle import settled
+from reason_engine.strategies.voting.votes import best_voter, count_votes
 from reason_engine.types import Answer, Draw, Path
 
 BLANKS = 4

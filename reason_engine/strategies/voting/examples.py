@@ -114,9 +114,11 @@ def _literal(text: str) -> str | None:
             continue
         word = _WORDS.get(text[:end].casefold())
         try:
-            value = shown(ast.literal_eval(word or text[:end]))
+            value = ast.literal_eval(word or text[:end])
+            if isinstance(value, tuple) and text[0] != "(":  # what follows a comma may be anything
+                continue
             if not _SUM.match(text, end):
-                return value
+                return shown(value)
             _, equals, after = text.partition("\n")[0].rpartition("=")
             return _literal(after.strip()) if equals else None
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
