@@ -82,7 +82,7 @@ async def test_of_equal_answers_the_heaviest_then_the_most_certain_path_is_shown
     forced = path(0, "1/2", strength="forced", weight=0.9)
     await ballot.count(ctx, [forced, path(1, "0.5"), path(2, "3")])
     answer = await ballot.answer(ctx)
-    assert (answer.path and answer.path.node, answer.value) == (1, "1/2")
+    assert answer.path and answer.path.node == 1 and answer.votes[0].count == 2
 
 
 async def test_a_wave_is_closed_only_where_no_path_to_come_can_turn_the_vote() -> None:
