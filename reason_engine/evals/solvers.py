@@ -99,9 +99,11 @@ class LocalSolver:
             build(strategies, spec), problem, self.engine, profile=self.profile, limits=self.limits,
             sampling=sampling, seed=seed, equality=self.equality, knowledge=self.knowledge, powers=self.powers,
         )  # fmt: skip
-        used, seconds, answer = outcome.usage, time.monotonic() - began, outcome.answer.value
-        prompt, stopped, samples = used.prompt - used.cached, outcome.stopped, outcome.samples
-        return Reply(answer, outcome.content, used.completion, prompt, seconds, stopped, samples)
+        used, seconds = outcome.usage, time.monotonic() - began
+        return Reply(
+            outcome.answer.value, outcome.content, used.completion, used.prompt - used.cached, seconds,
+            outcome.stopped, outcome.samples, outcome.unread, outcome.cut,
+        )  # fmt: skip
 
 
 def budget_of(limits: Limits) -> dict[str, float]:

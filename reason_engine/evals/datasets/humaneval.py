@@ -19,11 +19,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent, indent
 from typing import Any
 
 from pydantic import Field
 
-from reason_engine.answers import Equality
+from reason_engine.answers import AnswerSpec, Equality, read
 from reason_engine.contracts import CodeSandbox
 from reason_engine.data import Options
 from reason_engine.errors import SetupError
@@ -69,7 +70,7 @@ class Tested:
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
         """Whether every test passes. Raises VerifierError where the sandbox fails."""
         entry_point, shown = problem.meta["entry_point"], problem.meta["signature"]
-        program = answer if answer is not None and defines(answer, entry_point) else program_of(text)
+        program = _program(answer, text, entry_point)
         if not program.strip():
             return False
         limits = CodeLimits(self.task.seconds, self.task.memory_mb)
@@ -78,11 +79,18 @@ class Tested:
         return result.passed
 
 
+def _program(answer: str | None, text: str, entry_point: str) -> str:
+    """What was read as the answer where it defines the function, else what the text gives."""
+    found = read(text, AnswerSpec("code", entry_point=entry_point))
+    known = (program for program in (answer, found and found.value) if program and defines(program, entry_point))
+    return next(known, program_of(text))
+
+
 def whole_program(shown: str, program: str, entry_point: str) -> str:
     """What is run: the program below what the question shows before the function, or, where it does not define the
     function, as that function's body."""
     if not defines(program, entry_point):
-        return shown + program
+        return shown + indent(dedent(program), "    ")
     return f"{shown[: _start(shown, entry_point)]}\n{program}"
 
 
