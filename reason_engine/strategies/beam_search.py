@@ -31,7 +31,7 @@ from reason_engine.strategies.search.choosing import Choose, choose_answer, fina
 from reason_engine.strategies.search.steps import Steps
 from reason_engine.strategies.search.tree import Thought, keep_best, merge
 from reason_engine.strategies.search.values import Values
-from reason_engine.strategies.self_consistency import Certainty
+from reason_engine.strategies.voting.settle import Certainty
 from reason_engine.types import Aggregate, Answer, Problem
 
 

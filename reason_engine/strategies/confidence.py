@@ -28,7 +28,8 @@ from pydantic import Field
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.self_consistency import Ballot, Certainty
+from reason_engine.strategies.voting.ballot import Ballot
+from reason_engine.strategies.voting.settle import Certainty
 from reason_engine.types import Answer, Draw, Path, Problem, TokenLogprob
 
 
@@ -75,7 +76,7 @@ class Confidence(Strategy):
             size = size if gate else min(self.warmup, self.n)
             draw = Draw(size, temperature=temperature, logprobs=self.k, final=True, after=len(ballot.paths))
             if gate:
-                draw = replace(draw, until=ballot.until, drop=gate.drop())
+                draw = replace(draw, until=ballot.until(ctx), drop=gate.drop())
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             gate = gate or gate_of([path for path in wave if path.finished], self.keep, self.k, self.window)
             for path in wave:
@@ -142,9 +143,9 @@ class Gate:
         return groups.confidence
 
     def weight(self, path: Path) -> float:
-        """Of its vote: its confidence, if it came to its end above the threshold, else 0."""
+        """Of its vote: its confidence, if that is not below the threshold, else 0."""
         value = self.confidence(path)
-        return value if path.finished and value >= self.threshold else 0.0
+        return value if value >= self.threshold else 0.0
 
     def drop(self) -> Callable[[int, Sequence[TokenLogprob]], bool]:
         """Ends a path of one draw as soon as a whole window of it is below the threshold."""

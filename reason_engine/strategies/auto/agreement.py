@@ -26,7 +26,9 @@ from reason_engine.runtime.context import Context
 from reason_engine.runtime.drawn import PathCache
 from reason_engine.strategies import strategies
 from reason_engine.strategies.best_of_n import score_weight
-from reason_engine.strategies.self_consistency import Ballot, SelfConsistency, lead_probability
+from reason_engine.strategies.self_consistency import SelfConsistency
+from reason_engine.strategies.voting.ballot import Ballot
+from reason_engine.strategies.voting.settle import lead_probability
 from reason_engine.types import Answer, Draw, Path, Problem
 
 FIRST, FIRST_THOUGHTS = 3, 2
@@ -93,16 +95,16 @@ class Agreement:
     ballot: Ballot = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ballot = Ballot(self.most, self.ctx.profile.certain, vote_weight)
+        self.ballot = Ballot(self.most, self.ctx.profile.certain)
 
     async def answer(self) -> Answer:
         """Draw and count until it is settled, split for good, or not paid for any more."""
         ctx, ballot, answer = self.ctx, self.ballot, Answer()
         while (size := self._affordable(self._wanted())) > 0:
             drawn = len(ballot.paths)
-            draw = Draw(size, temperature=self.temperature, until=ballot.until, final=True, after=drawn)
+            draw = Draw(size, temperature=self.temperature, until=ballot.until(ctx), final=True, after=drawn)
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
-            await ballot.count(ctx, wave if drawn else ctx.second_look(wave))
+            await ballot.count(ctx, wave)
             answer = await ballot.answer(ctx)
             first, second, *_ = [*(vote.weight for vote in ballot.votes), 0.0, 0.0]
             ctx.note(posterior=round(lead_probability(first, second), 4) if first else None)
@@ -169,8 +171,3 @@ class Agreement:
         ballot = Ballot(len(paths), None, lambda path: score_weight(scores, path))
         await ballot.count(ctx, paths)
         return await ballot.answer(ctx) if ballot.votes else answer
-
-
-def vote_weight(path: Path) -> float:
-    """Of a path's vote: a forced answer weighs its probability, an unfinished path nothing."""
-    return path.weight if path.finished else 0.0
