@@ -9,7 +9,8 @@ from fractions import Fraction
 import pytest
 
 from reason_engine.answers import Equality, find, normalise
-from reason_engine.answers.find import LIMIT, rational
+from reason_engine.answers.values.number import rational
+from reason_engine.answers.values.plain import LIMIT
 
 TOWER = "9^{9^{9^{9}}}"
 """Takes the worker for ever."""
@@ -59,9 +60,9 @@ def test_find_abstains(text: str) -> None:
 
 
 def test_marker_is_the_callers() -> None:
-    assert find("Result = 4\nAnswer: 5", "Result =") == "4"
-    assert find("Answer line 4", None) is None
-    assert find("Answer: \\boxed{4}", None) == "4"
+    assert find("Result = 4\nAnswer: 5", marker="Result =") == "4"
+    assert find("Answer line 4", marker=None) is None
+    assert find("Answer: \\boxed{4}", marker=None) == "4"
 
 
 @pytest.mark.parametrize(
