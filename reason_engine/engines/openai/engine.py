@@ -25,7 +25,7 @@ from reason_engine.engines import check_counts, engines
 from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.openai.request import Conversation, Dialect, body, encode, lacks
 from reason_engine.engines.openai.response import THINK_END, THINK_START, ResponseReader, mapped_error, parse
-from reason_engine.engines.reward_models import Endpoints
+from reason_engine.engines.rewards.endpoints import Endpoints
 from reason_engine.errors import EngineDead, EngineError, UnknownModel, first_error
 from reason_engine.types import (
     Choice,
@@ -100,7 +100,8 @@ class OpenAIEngine:
         served, logprobs = self._rewards, self.config.logprobs
         return Capabilities(
             logprobs=logprobs, token_ids=exact, continuation=exact, choose=logprobs > 0, score=bool(served.kinds),
-            rewards=tuple(served.kinds.items()), embeds=served.embeds, structured=True, drafting=("none",),
+            rewards=tuple(served.kinds.items()),
+            aggregates=tuple(served.aggregates.items()), embeds=served.embeds, structured=True, drafting=("none",),
         )  # fmt: skip
 
     @property
