@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from reason_engine.answers.find import LIMIT, normalise, rational
+from reason_engine.answers.kind import AnswerKind
 
 
 class Equality:
@@ -30,8 +31,8 @@ class Equality:
         self._known: dict[tuple[str, str], bool] = {}
         self._slow = Counter[str]()
 
-    async def same(self, a: str, b: str) -> bool:
-        """Whether `a` and `b` are the same answer. Never raises on what they hold."""
+    async def same(self, a: str, b: str, kind: AnswerKind | None = None) -> bool:
+        """Whether `a` and `b` are the same answer of a kind. Never raises on what they hold."""
         a, b = sorted((normalise(a), normalise(b)))
         known = _same_cheaply(a, b)
         if known is None and max(self._slow[a], self._slow[b]) < 2:
@@ -44,12 +45,12 @@ class Equality:
             known = self._known[a, b]
         return bool(known)
 
-    async def cluster(self, values: Sequence[str]) -> list[str]:
+    async def cluster(self, values: Sequence[str], kind: AnswerKind | None = None) -> list[str]:
         """For each value the first of `values` that it equals, normalised. The order given decides."""
         given, head_of = [normalise(value) for value in values], dict[str, str]()
         for value in dict.fromkeys(given):
             for head in dict.fromkeys((*head_of.values(), value)):  # a value equals itself at the latest
-                if await self.same(head, value):
+                if await self.same(head, value, kind):
                     head_of[value] = head
                     break
         return [head_of[value] for value in given]

@@ -59,9 +59,9 @@ def test_find_abstains(text: str) -> None:
 
 
 def test_marker_is_the_callers() -> None:
-    assert find("Result = 4\nAnswer: 5", "Result =") == "4"
-    assert find("Answer line 4", None) is None
-    assert find("Answer: \\boxed{4}", None) == "4"
+    assert find("Result = 4\nAnswer: 5", marker="Result =") == "4"
+    assert find("Answer line 4", marker=None) is None
+    assert find("Answer: \\boxed{4}", marker=None) == "4"
 
 
 @pytest.mark.parametrize(
