@@ -159,8 +159,16 @@ class Call(Protocol):
     async def sample(self, prompt: str | None = None, draw: Draw = Draw()) -> list[Path]: ...
 
     async def choice(
-        self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
-    ) -> Choice: ...
+        self,
+        prompt: str,
+        options: tuple[str, ...],
+        *,
+        prefill: str = "",
+        stage: str = "choice",
+        after: Path | None = None,
+    ) -> Choice:
+        """`after`: a path of `sample` that the options continue, `prefill` between, in place of the prompt's answer."""
+        ...
 
     async def rate(self, request: ScoreRequest, stage: str = "rate") -> Scores:
         """Values of texts by a model head that the engine serves. The request's id is given by the call."""

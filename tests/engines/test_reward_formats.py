@@ -246,7 +246,7 @@ async def test_an_unknown_format_is_refused_with_the_table(tmp_path: Path) -> No
 
 async def test_what_writes_or_brings_code_is_refused_with_the_way(tmp_path: Path) -> None:
     writes = write_model(tmp_path / "ThinkPRM-1.5B", "qwen2")
-    with pytest.raises(ModelLoadError, match=r"writes its judgement.*verifier 'judge'.*style: think-prm"):
+    with pytest.raises(ModelLoadError, match=r"writes its judgement.*verifier 'critique'.*style: think-prm"):
         read_reward("mine", str(writes))
     coded = changed(writes, tmp_path / "coded", "config.json", "architectures", ["InternLM2ForRewardModel"])
     with pytest.raises(ModelLoadError, match=r"code, which is never run here.*#format=internlm2-reward"):

@@ -24,8 +24,8 @@ PROCESS, EMBED = "process+", "embed+"
 """Before a URL: what the model behind it does, where that is not judging whole answers."""
 STATED = re.compile(r"(?:^|&)format=([^&]*)")
 JUDGE = (
-    "writes its judgement; serve it as the model, or by --upstream-url, and use the verifier 'judge' with the "
-    "parameters verdict: think and style: {style}"
+    "writes its judgement; serve it as the model, or by --upstream-url, and use the verifier 'critique' with the "
+    "parameter style: {style}"
 )
 
 
