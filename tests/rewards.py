@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.models import KINDS, TINY, write_tokenizer
 
@@ -43,7 +44,7 @@ STEP_MODELS = {
 """Kind of decoder and class of each format's published models."""
 
 
-def write_step_model(folder: Path, format: str, *, seed: int = 3) -> Path:
+def write_step_model(folder: Path, format: str, *, seed: int = 3, **config: Any) -> Path:
     """A random model of a format's own architecture, as its makers' files are laid out."""
     import torch
     import transformers
@@ -53,11 +54,12 @@ def write_step_model(folder: Path, format: str, *, seed: int = 3) -> Path:
     vocabulary = write_tokenizer(folder, merges=MERGES, specials=("<extra_0>",))
     torch.manual_seed(seed)
     labels = 1 if format == "plain-steps" else 2
-    config = getattr(transformers, f"{KINDS[kind]}Config")(
-        **TINY, vocab_size=vocabulary, num_labels=labels, eos_token_id=vocabulary - 1, bos_token_id=None
+    sizes = {**TINY, **config}
+    built_of = getattr(transformers, f"{KINDS[kind]}Config")(
+        **sizes, vocab_size=vocabulary, num_labels=labels, eos_token_id=vocabulary - 1, bos_token_id=None
     )
     built = architecture if hasattr(transformers, architecture) else f"{KINDS[kind]}ForCausalLM"
-    model = getattr(transformers, built)(config).to(torch.float32)
+    model = getattr(transformers, built)(built_of).to(torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -65,8 +67,8 @@ def write_step_model(folder: Path, format: str, *, seed: int = 3) -> Path:
     hidden, file = TINY["hidden_size"], folder / "model.safetensors"
     extra: dict[str, torch.Tensor] = {}
     if format == "qwen-prm":
-        sizes = {"score.0.weight": (hidden, hidden), "score.0.bias": (hidden,), "score.2.weight": (2, hidden)}
-        extra = {name: torch.randn(size) for name, size in (sizes | {"score.2.bias": (2,)}).items()}
+        shapes = {"score.0.weight": (hidden, hidden), "score.0.bias": (hidden,), "score.2.weight": (2, hidden)}
+        extra = {name: torch.randn(size) for name, size in (shapes | {"score.2.bias": (2,)}).items()}
     if format == "skywork-prm":
         extra = {"v_head.summary.weight": torch.randn(1, hidden), "v_head.summary.bias": torch.randn(1)}
     if extra:

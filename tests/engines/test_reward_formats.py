@@ -273,3 +273,8 @@ async def test_a_text_without_turns_begins_with_the_tokenizers_own_token(tmp_pat
     ids, lasts = tokens(begun, *pieces)
     assert scores.prompt_tokens == len(ids)
     assert scores.values[0] == pytest.approx(forward("skywork-prm", begun, ids, lasts[3::2]), abs=1e-4)
+
+
+async def test_the_page_names_every_format() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "verifiers.md").read_text("utf-8")
+    assert [name for name in FORMATS if f"`{name}`" not in page] == []

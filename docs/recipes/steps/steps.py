@@ -172,8 +172,8 @@ def dressed(rng: random.Random, steps: Sequence[str]) -> list[str]:
         opened, closed = rng.choice((("\\(", "\\)"), ("$", "$"), ("\\[ ", " \\]")))
         texts = [mathematical(text, opened, closed) for text in texts]
     last = rng.choice((
-        "The final answer is \\(\\boxed{{{a}}}\\).", "Therefore, the answer is $\\boxed{{{a}}}$.", "\\[ \\boxed{{{a}}} \\]",
-        "So the answer is {a}.", "Answer: {a}", "#### {a}",
+        "The final answer is \\(\\boxed{{{a}}}\\).", "Therefore, the answer is $\\boxed{{{a}}}$.",
+        "\\[ \\boxed{{{a}}} \\]", "So the answer is {a}.", "Answer: {a}", "#### {a}",
     ))  # fmt: skip
     return [*(way.format(n=n) + text for n, text in enumerate(texts, 1)), last.format(a=answer)]
 
