@@ -214,6 +214,7 @@ async def test_places_that_are_none(engine: Embedded, fields: dict[str, Any], ma
         ("VersaPRM-Aug", "LlamaForCausalLM", None, "versa-prm"),
         ("Qwen2.5-Math-1.5B-Instruct-PRM-0.2", "Qwen2ForTokenClassification", 2, "trl"),
         ("Qwen2.5-0.5B-Math-Shepherd-PRM-0.2", "Qwen2ForTokenClassification", 2, "trl-newline"),
+        ("Qwen2-0.5B-Reward-Math-Sheperd", "Qwen2ForTokenClassification", 2, "trl-newline"),
         ("ThinkPRM-1.5B", "Qwen2ForCausalLM", None, "think-prm"),
         ("GenPRM-7B", "Qwen2ForCausalLM", None, "gen-prm"),
         ("internlm2-1_8b-reward", "InternLM2ForRewardModel", None, "internlm2-reward"),

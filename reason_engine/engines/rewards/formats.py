@@ -82,7 +82,7 @@ TABLE = (
     ),
     RewardFormat("plain-steps", "process", ("ForTokenClassification",), labels=1, read="step"),
     RewardFormat(
-        "trl-newline", "process", ("ForTokenClassification",), r"\btrl\b|math-she(p|ph)h?erd-prm", layout="text",
+        "trl-newline", "process", ("ForTokenClassification",), r"\btrl\b|math-shep+h?erd-prm|reward-math-shep", layout="text",
         opening="\n", mark="\n", apart=True, aggregate="last",
     ),
     RewardFormat(

@@ -62,12 +62,13 @@ def read_endpoint(name: str, text: str) -> Endpoint:
         host = None
     if not host:
         raise SetupError(f"the endpoint {text!r} names no host, or no port that there is")
-    known = stated_format(name, found[1]) if found else find_format(model)
+    embeds = text.startswith(EMBED)
+    known = stated_format(name, found[1]) if found else None if embeds else find_format(model)
     if known is None and text.startswith(PROCESS):
         raise unknown_format(name, f"the endpoint's model {model!r}" if model else "the endpoint's model, unnamed,")
     if known is not None and known.head == "written":
         raise SetupError(f"reward model {name!r}: {model or url} {JUDGE.format(style=known.name)}")
-    return Endpoint(url.rstrip("/"), model, text.startswith(EMBED), known or FORMATS["classify"])
+    return Endpoint(url.rstrip("/"), model, embeds, known or FORMATS["classify"])
 
 
 def stated_format(name: str, stated: str) -> RewardFormat:

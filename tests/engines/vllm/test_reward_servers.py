@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from reason_engine.engines.embedded.front import Embedded
@@ -34,24 +33,20 @@ def serve(folder: Path, arguments: tuple[str, ...]) -> Iterator[str]:
         "--dtype", "float32", "--max-model-len", "512", "--served-model-name", "tiny", *arguments,
     ]  # fmt: skip
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    log = folder / "server.log"
-    with log.open("w") as file:
-        server = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    said = list[str]()
     try:
-        url = f"http://127.0.0.1:{port}"
-        transport = httpx2.HTTPTransport(retries=0)
-        with httpx2.Client(transport=transport) as client:
-            while True:
-                assert server.poll() is None, log.read_text()[-3000:]
-                try:
-                    client.get(f"{url}/health", timeout=5).raise_for_status()
-                    break
-                except httpx2.HTTPError:
-                    pass
-        yield url
+        for line in server.stderr:
+            said.append(line)
+            if "Application startup complete" in line:
+                break
+        else:
+            raise AssertionError("".join(said[-40:]))
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(60)
+        server.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("format", SERVED)
