@@ -47,8 +47,8 @@ class Settings(BaseSettings):
     )
     reward_models: Mapping[str, str] = Field(
         default_factory=dict[str, str],
-        description="reward models by name: folders, or URLs of endpoints with vLLM's pooling API; embed+URL: one that "
-        "embeds",
+        description="reward models by name: folders, or URLs of endpoints with vLLM's pooling API, #format=NAME behind "
+        "them where their name does not tell the format; embed+URL: one that embeds",
     )
     reward_keys: Mapping[str, SecretStr] = Field(
         default_factory=dict[str, SecretStr],

@@ -38,7 +38,7 @@ from reason_engine.engines.openai.request import Conversation, Dialect, body, en
 from reason_engine.engines.openai.response import ResponseReader, mapped_error, parse
 from reason_engine.engines.openai.stops import ended_at
 from reason_engine.engines.openai.stream import ChunkStream
-from reason_engine.engines.reward_models import Endpoints
+from reason_engine.engines.rewards.endpoints import Endpoints
 from reason_engine.errors import EngineDead, EngineError, UnknownModel, first_error
 from reason_engine.types import (
     Choice,
@@ -121,8 +121,8 @@ class OpenAIEngine:
         served, logprobs = self._rewards, self.config.logprobs
         return Capabilities(
             logprobs=logprobs, token_ids=exact, continuation=exact, prefill=self._begun is not None,
-            choose=logprobs > 0, score=bool(served.kinds), rewards=tuple(served.kinds.items()), embeds=served.embeds,
-            structured=True, drafting=("none",),
+            choose=logprobs > 0, score=bool(served.kinds), rewards=tuple(served.kinds.items()),
+            aggregates=tuple(served.aggregates.items()), embeds=served.embeds, structured=True, drafting=("none",),
         )  # fmt: skip
 
     @property
