@@ -50,6 +50,8 @@ class Capabilities:
     adapters: bool = False
     structured: bool = False
     drafting: tuple[str, ...] = ()
+    prefill: bool = False
+    """Without `continuation`: a prompt that ends in a begun turn of the model is continued from there."""
     exact_budget: bool = False
     """Token counts are the engine's own and max_tokens is kept exactly."""
     sample_abort: bool = False

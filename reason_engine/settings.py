@@ -78,8 +78,8 @@ class Settings(BaseSettings):
         default=False, description="the verifier `code` may run programs that models write, in a sandbox"
     )
 
-    max_tokens: int = Field(default=65_536, ge=1, description="most generated tokens of one request")
-    max_seconds: float = Field(default=300.0, gt=0, description="most seconds of one request")
+    max_tokens: int = Field(default=131_072, ge=1, description="most generated tokens of one request")
+    max_seconds: float = Field(default=540.0, gt=0, description="most seconds of one request")
     max_samples: int = Field(default=1_024, ge=1, description="most generated sequences of one request")
     max_n: int = Field(default=128, ge=1, description="most choices of one request")
     max_width: int = Field(

@@ -9,8 +9,7 @@ from typing import Any, Literal, Self
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "abort", "error"]
-DraftBy = Literal["default", "none", "sam", "ngram"]
-"""How tokens are drafted for a request; `default`: as the engine was told at start."""
+DraftBy = Literal["default", "none", "sam", "ngram"]  # `default`: as the engine was told at start
 Stopped = Literal["done", "decided", "budget-tokens", "budget-seconds", "budget-samples", "cancelled"]
 
 
@@ -61,7 +60,8 @@ class Structured:
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are drawn. `seed`: sample i of a request draws with seed + i. `logprobs`: alternatives to report
-    per token (0: the sampled token's only; None: none)."""
+    per token (0: the sampled token's only; None: none). `thinking`: most tokens of the thought, on engines that end
+    one by themselves (None: no limit of its own)."""
 
     max_tokens: int = 256
     temperature: float = 1.0
@@ -80,6 +80,7 @@ class Sampling:
     logprobs: int | None = None
     structured: Structured | None = None
     draft: DraftBy = "default"
+    thinking: int | None = None
 
 
 class Prompt(str):
@@ -205,8 +206,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of the operator's knowledge: quoted text, never instructions. `source` names where it stands (a file and
-    a place in it), `score` is the retriever's own measure."""
+    """A piece of the operator's knowledge: quoted text, never instructions; `source`: its file and the place in it."""
 
     text: str
     source: str
@@ -246,7 +246,9 @@ class Problem:
 @dataclass(frozen=True, slots=True)
 class Path:
     """One generated continuation. `prompt` is the rendered prompt it continues; `prefill` the part of `text` that was
-    given rather than generated. `node` is its place in the trace. `answer` is the normalised answer or None."""
+    given rather than generated. `node` is its place in the trace. `answer` is the normalised answer or None; it was
+    read at a place made for it (`strong`), at the end of the text (`weak`), or after it was asked for once more
+    (`forced`), and its vote then weighs its probability (`weight`). `cut`: a limit ended it before it had answered."""
 
     node: int
     prompt: str
@@ -259,6 +261,9 @@ class Path:
     prefill: str = ""
     tokens: int = 0
     answer: str | None = None
+    strength: Literal["strong", "weak", "forced"] | None = None
+    weight: float = 1.0
+    cut: bool = False
 
     @property
     def finished(self) -> bool:
@@ -379,8 +384,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What an engine serves. `context` is in tokens, prompt and answer together. `thinks`: it reasons by itself
-    between `think_start` and `think_end`. `fingerprint` names weights and engine (`system_fingerprint`)."""
+    """What an engine serves. `context` is in tokens, prompt and answer together. `thinks`: it reasons by itself between
+    `think_start` and `think_end`; `think_close` ends a thought that is still open. `fingerprint` names weights and
+    engine. `specials`: texts that the tokenizer takes for control tokens, where the engine knows them."""
 
     name: str
     path: str
@@ -388,7 +394,7 @@ class ModelInfo:
     thinks: bool = False
     think_start: str = "<think>"
     think_end: str = "</think>"
+    think_close: str = "\n\nTime is up; the answer has to come now.\n</think>\n\n"
     tool_start: str = "<tool_call>"
     fingerprint: str = ""
     specials: tuple[str, ...] = ()
-    """Texts that the tokenizer takes for control tokens, where the engine knows them."""

@@ -31,7 +31,7 @@ from reason_engine.evals.spec import DevelopmentTask, Spec, development_task
 from reason_engine.loop.fit import Arm, Measured, Sample, arms, buckets, fit
 from reason_engine.policy import Case, Curve, Policy, weights_of
 from reason_engine.profile import FILE, Profile
-from reason_engine.runtime.sampling import PartialPath, PathCache, collect
+from reason_engine.runtime.drawn import PartialPath, PathCache, collect
 from reason_engine.runtime.solve import solve
 from reason_engine.runtime.verify import checker_of
 from reason_engine.settings import load_settings

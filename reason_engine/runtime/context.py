@@ -13,13 +13,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from reason_engine.answers import AnswerSpec
 from reason_engine.contracts import Capabilities, Checker, Parsed
 from reason_engine.errors import BudgetExhausted, CapabilityMissing, ContextLengthExceeded
 from reason_engine.knowledge.quoting import fetch
 from reason_engine.profile import Profile
+from reason_engine.runtime import answering
 from reason_engine.runtime import verify as scoring
-from reason_engine.runtime.run import Budget, Run, answer_form, must_call_tool
-from reason_engine.runtime.sampling import PathCache, PathRequest, cached_paths
+from reason_engine.runtime.budget import Budget
+from reason_engine.runtime.calls import answer_form, must_call_tool
+from reason_engine.runtime.drawn import PathCache
+from reason_engine.runtime.run import Run
+from reason_engine.runtime.sampling import PathRequest, cached_paths
 from reason_engine.runtime.trace import Closed, Opened, Proposed, Scored
 from reason_engine.runtime.verify import (
     NamedVerifier,
@@ -61,8 +66,7 @@ class SpanState:
 
 @dataclass(frozen=True)
 class Context:
-    """One strategy's view of a run, at one node of its trace. Implements `contracts.Call`, which is all that a verifier
-    sees of it."""
+    """One strategy's view of a run, at one node of its trace; `contracts.Call` is all that a verifier sees of it."""
 
     run: Run
     node: int = 0
@@ -87,12 +91,10 @@ class Context:
 
     @property
     def caps(self) -> Capabilities:
-        """What the engine can do."""
         return self.run.engine.caps
 
     @property
     def info(self) -> ModelInfo:
-        """What the engine serves."""
         return self.run.engine.info
 
     @property
@@ -106,7 +108,6 @@ class Context:
 
     @property
     def verifier_name(self) -> str:
-        """Of the chosen verifier; empty where there is none."""
         return self.verifier.name if self.verifier else ""
 
     @property
@@ -118,6 +119,11 @@ class Context:
     def max_tokens(self) -> int:
         """The request's own limit of a path; 0: the rest of the context."""
         return self.run.sampling.max_tokens
+
+    @property
+    def spec(self) -> AnswerSpec:
+        """The kind of answer that the question wants."""
+        return self.run.spec
 
     @property
     def thinks(self) -> bool:
@@ -168,6 +174,7 @@ class Context:
         `prompt` is the user's turn; default: the question. Raises BudgetExhausted if not one path could be started,
         ContextLengthExceeded if the prompt does not fit.
         """
+        draw = self._thoughtful(draw)
         prefill = draw.prefill + (self.opening if draw.final else "")
         base = self.render(prompt, final=draw.final)
         sent = self.tokenized(prompt, prefill=prefill, final=draw.final)
@@ -242,7 +249,6 @@ class Context:
         return scores
 
     def staged(self, stage: str) -> Context:
-        """This context with every token accounted under one name."""
         return replace(self, stage=stage)
 
     async def retrieve(self, query: str, k: int = 4) -> list[Passage]:
@@ -272,14 +278,21 @@ class Context:
     async def merge_equal(self, answers: list[str]) -> list[str]:
         """Each answer as the first of those that it equals."""
         problem = self.problem
-        # Answers of a task with a checker are texts that its rule tells apart: (10-4)*4 is not the vote 24. Tool calls
-        # and JSON are canonical already.
+        # A checker tells texts apart: (10-4)*4 is not the vote 24. Tool calls and JSON are canonical already.
         if self.checker or problem.tools or problem.structured:
             return answers
-        return await self.run.equality.cluster(answers)
+        return await self.run.equality.cluster(answers, self.spec.kind)
+
+    def second_look(self, paths: Sequence[Path]) -> list[Path]:
+        """The paths of a first wave with their answers read again, where what they wrote shows that the question wants
+        another kind of answer than it seemed to."""
+        before, read = self.spec.kind, answering.reread(self.run, paths)
+        if self.spec.kind != before:
+            self.note(kind=[before, self.spec.kind])
+        return read
 
     def propose(self, answer: Answer, score: float) -> Answer:
-        """Record the best answer so far: streamed, and the result if the run is cut. Returns it."""
+        """Record the best answer so far: streamed, and the result if the run is cut."""
         run = self.run
         if run.best is None or score >= run.best[0]:
             run.best = (score, answer)
@@ -287,7 +300,7 @@ class Context:
         return answer
 
     def set_fallback(self, answer: Answer) -> None:
-        """Keep an answer that was not accepted as what a cut run falls back on, below whatever is proposed later."""
+        """Keep an answer that was not accepted for a cut run, below whatever is proposed later."""
         if answer.path:
             self.run.best = (float("-inf"), answer)
 
@@ -300,12 +313,10 @@ class Context:
         self.span_state.notes.update(data)
 
     def format_prompt(self, mode: Literal["steps", "direct"], text: str | None = None) -> str:
-        """The question (or `text`), with what the profile appends to ask for `steps` or a `direct` answer.
-
-        A model that thinks by itself is asked plainly for steps too.
-        """
-        ask = self.profile.ask
-        suffix = ask.direct if mode == "direct" else ("" if self.info.thinks else ask.steps)
+        """The question (or `text`), with what asks for `steps`, in the profile's words or those that suit the kind of
+        answer, or for a `direct` answer. A model that thinks by itself is not asked for steps, only for the form."""
+        steps = answering.asking(self.spec, self.profile, thinks=self.info.thinks)
+        suffix = self.profile.ask.direct if mode == "direct" else steps
         asked = self.problem.question if text is None else text
         return f"{asked}\n{suffix}" if suffix else asked
 
@@ -323,16 +334,25 @@ class Context:
         return self.run.prompts.prompt(self.render(prompt, prefill=prefill, final=final, plain=plain))
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a text that begins a prompt."""
         return len(self.run.prompts.prompt(text).ids)
 
     def parse(self, path: Path) -> Parsed:
         """A finished path as its template means it."""
         return self.run.engine.parse(path.text, prompt=path.prompt)
 
-    def read_answer(self, text: str, *, tools: bool = False) -> str | None:
+    def read_answer(self, text: str, *, prompt: str = "", tools: bool = False) -> str | None:
         """The answer that a vote counts; None where the text gives none. `tools`: a tool call is an answer."""
-        return self.run.read_answer(text, tools=tools)
+        found = answering.read_path(self.run, text, prompt, tools=tools)
+        return found and found.value
+
+    def _thoughtful(self, draw: Draw) -> Draw:
+        """For a model that thinks, as many paths as the budget has whole thoughts for."""
+        if not (draw.final and self.thinks):
+            return draw
+        fitting = answering.whole_thoughts(self.run, draw)
+        if fitting.n < draw.n:
+            self.note(paths=f"{fitting.n} of {draw.n}: the budget has no room for more whole thoughts")
+        return fitting
 
     def _request(self, prompt: Prompt, base: str, prefill: str, draw: Draw) -> PathRequest:
         """A draw with what the request, the profile and the engine leave of it. Raises ContextLengthExceeded."""
@@ -348,7 +368,11 @@ class Context:
             self.span_state.latest, self.span_state.calls = self.span_state.calls, self.span_state.calls + 1
         seed = zlib.crc32(repr((run.seed, self.names, self.span_state.latest)).encode()) + draw.after
         # A step's own stop, else the request's where the whole text of the path is content.
-        whole = draw.final and run.plain and not self.info.thinks
+        whole, force = draw.final and run.plain and not self.info.thinks, draw.final and answering.forcible(run)
+        if force and room > 4 * answering.OPENING_ROOM:
+            room -= answering.OPENING_ROOM
+        most = min(room, draw.max_tokens or room, asked.max_tokens or room)
+        thinking = most - answering.ANSWER_ROOM if draw.final and self.thinks else 0
         sampling = replace(
             asked,
             temperature=asked.temperature if draw.temperature is None else draw.temperature,
@@ -358,10 +382,13 @@ class Context:
             structured=self.form if draw.final else None,
             logprobs=self._logprobs(draw),
             # The request's own limit bounds each path; a step's limit bounds the step.
-            max_tokens=min(room, draw.max_tokens or room, asked.max_tokens or room),
+            max_tokens=most,
+            thinking=thinking if thinking > answering.ANSWER_ROOM else None,
         )
         accounted = replace(draw, stage=self.stage or draw.stage, live=draw.live and self.live)
-        return PathRequest(prompt, base, prefill, accounted, sampling, self.node, candidate=self.stage is None)
+        return PathRequest(
+            prompt, base, prefill, accounted, sampling, self.node, candidate=self.stage is None, force=force
+        )  # fmt: skip
 
     def _logprobs(self, draw: Draw) -> int | None:
         """Alternatives to record at each token: the most that anybody reads, as far as the engine can tell them."""

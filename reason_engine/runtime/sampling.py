@@ -5,117 +5,27 @@ its lease before its own limit goes on with another lease as a request of its ow
 (their prefix is cached). A path that `drop` finds wanting is aborted alone, while the others run; where the engine
 cannot do that, it runs on. Whatever ends a draw (deadline, decision, cancellation), the engine is told to abort and the
 tokens it had made by then are counted.
+
+A path that is to be an answer keeps a few tokens of its first lease back: where it is cut, or ends without a value, it
+is asked once more (`forcing`). Its deadline is earlier by the time that this takes.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from reason_engine.answers import Reading
 from reason_engine.errors import BudgetExhausted, EngineError
-from reason_engine.runtime.run import Lease, Run
+from reason_engine.runtime.answering import CREDIBLE, FEWEST, FORCED, read_path
+from reason_engine.runtime.budget import Lease
+from reason_engine.runtime.drawn import PartialPath, PathCache
+from reason_engine.runtime.forcing import force
+from reason_engine.runtime.run import Run
 from reason_engine.runtime.trace import Delta, Opened, Sampled
-from reason_engine.types import Chunk, Draw, FinishReason, GenerateRequest, Path, Prompt, Sampling, TokenLogprob, Usage
-
-
-@dataclass(slots=True)
-class PartialPath:
-    """Sample `index` of a request while it grows. `finish` is None until its last chunk has come."""
-
-    index: int = 0
-    parts: list[str] = field(default_factory=list[str])
-    ids: list[int] = field(default_factory=list[int])
-    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
-    tokens: int = 0
-    """Tokens generated for it, also on engines that report no ids."""
-    prompt_tokens: int = 0
-    """Of the request's prompt, on sample 0 alone, as `cached_tokens`."""
-    cached_tokens: int = 0
-    draft_accepted: int = 0
-    draft_rejected: int = 0
-    finish: FinishReason | None = None
-    stop_reason: str | int | None = None
-
-    @property
-    def text(self) -> str:
-        """All text so far."""
-        return "".join(self.parts)
-
-    @property
-    def usage(self) -> Usage:
-        """What it has cost so far."""
-        return Usage(self.prompt_tokens, self.cached_tokens, self.tokens, self.draft_accepted, self.draft_rejected)
-
-    def add(self, chunk: Chunk) -> None:
-        """Take a chunk of this sample in."""
-        self.tokens += chunk.token_count
-        self.ids.extend(chunk.token_ids)
-        self.logprobs.extend(chunk.logprobs)
-        if chunk.text:
-            self.parts.append(chunk.text)
-        if chunk.finish_reason:
-            self.finish, self.stop_reason = chunk.finish_reason, chunk.stop_reason
-        self.prompt_tokens += chunk.prompt_tokens
-        self.cached_tokens += chunk.cached_tokens
-        self.draft_accepted += chunk.draft_accepted
-        self.draft_rejected += chunk.draft_rejected
-
-
-async def collect(stream: AsyncIterator[Chunk]) -> list[PartialPath]:
-    """The samples of a whole stream of `Engine.generate`, by index."""
-    found: dict[int, PartialPath] = {}
-    async for chunk in stream:
-        if chunk.index not in found:
-            found[chunk.index] = PartialPath(chunk.index)
-        found[chunk.index].add(chunk)
-    return [found[index] for index in sorted(found)]
-
-
-Drawn = TypeVar("Drawn")
-
-
-@dataclass
-class PathCache(Generic[Drawn]):
-    """Paths that were drawn already, by their kind (the prompt and how it was sampled), in the order of drawing.
-
-    Several readers share the paths; each reads every kind from its first path on and gets no path twice. Draws of one
-    kind wait for each other, so that none is drawn twice.
-    """
-
-    kept: defaultdict[str, list[Drawn]] = field(default_factory=lambda: defaultdict(list))
-    _locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    _read: Counter[str] = field(default_factory=Counter[str])
-
-    def reader(self) -> PathCache[Drawn]:
-        """The same paths for somebody who has read none of them."""
-        return PathCache(self.kept, self._locks)
-
-    def take(self, kind: str, n: int) -> list[Drawn]:
-        """Up to n kept paths that this reader has not had yet."""
-        begin = self._read[kind]
-        taken = self.kept[kind][begin : begin + n]
-        self._read[kind] += len(taken)
-        return taken
-
-    def put(self, kind: str, paths: Sequence[Drawn]) -> None:
-        """Keep what this reader has just drawn and had."""
-        self.kept[kind].extend(paths)
-        self._read[kind] = len(self.kept[kind])
-
-    async def paths(self, kind: str, n: int, draw: Callable[[list[Drawn]], Awaitable[list[Drawn]]]) -> list[Drawn]:
-        """N paths that this reader has not had; those that are not kept yet are drawn by `draw`, which is given those
-        that are and may return fewer."""
-        async with self._locks[kind]:
-            taken = self.take(kind, n)
-            if len(taken) == n:
-                return taken
-            new = await draw(taken)
-            self.put(kind, new)
-        return [*taken, *new]
+from reason_engine.types import Chunk, Draw, FinishReason, GenerateRequest, Path, Prompt, Sampling, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +42,8 @@ class PathRequest:
     node: int
     candidate: bool = True
     by_ids: bool = False
+    force: bool = False
+    """Whether a path without an answer is asked for one once more."""
 
 
 async def cached_paths(run: Run, request: PathRequest, cache: PathCache[Path] | None = None) -> list[Path]:
@@ -156,13 +68,17 @@ async def cached_paths(run: Run, request: PathRequest, cache: PathCache[Path] | 
 
 @dataclass(slots=True)
 class OpenPath(PartialPath):
-    """A path of a draw while it grows: its node of the trace and its lease. `turns`: leases used up so far."""
+    """A path of a draw while it grows: its node of the trace and its lease. `turns`: leases used up so far; `reserve`:
+    tokens of the lease that are kept for a forced answer."""
 
     node: int = 0
     leased: int = 0
+    reserve: int = 0
     used: int = 0
     turns: int = 0
     dropped: bool = False
+    weight: float | None = None
+    """Of its forced answer, once it was asked for one."""
     path: Path | None = None
 
 
@@ -172,6 +88,8 @@ class PathSampler:
     def __init__(self, run: Run, request: PathRequest) -> None:
         self._run, self._request, self._draw = run, request, request.draw
         self._limit = request.sampling.max_tokens
+        self._reserve = min(FORCED, self._limit // 4) if request.force else 0
+        self._reserve = self._reserve if self._reserve >= FEWEST else 0
         self._open_paths: list[OpenPath] = []
         self._done: list[Path] = []
         self._decided = asyncio.Event()
@@ -193,19 +111,21 @@ class PathSampler:
                 except BudgetExhausted as error:
                     refused = error
                     break
-                group.create_task(self._run_batch([self._open() for _ in range(lease.paths)], lease))
+                reserve = min(self._reserve, lease.tokens // 4)
+                group.create_task(self._run_batch([self._open(reserve) for _ in range(lease.paths)], lease))
         if refused and not self._open_paths:
             raise refused
         paths = [partial.path for partial in self._open_paths if partial.path]
         if self._request.candidate:
-            self._run.candidates.extend(paths)
+            self._run.keep(paths, final=self._draw.final)
         return paths
 
     async def _run_batch(self, partials: list[OpenPath], lease: Lease) -> None:
         """Draw these paths as one request; those cut by their lease go on with another one."""
         asked, first = self._request, partials[0]
         for partial in partials:
-            partial.leased, partial.used, partial.finish = lease.tokens, 0, None
+            # What a path of several turns keeps back is of its first lease.
+            partial.leased, partial.used, partial.finish = lease.tokens + (partial.turns and partial.reserve), 0, None
         prompt = asked.prompt.ids if asked.by_ids else asked.prompt
         if first.turns:
             prompt = (*asked.prompt.ids, *first.ids)
@@ -215,39 +135,68 @@ class PathSampler:
             self._run.request_id(),
             prompt,
             len(partials),
-            replace(asked.sampling, max_tokens=lease.tokens, seed=seed % 2**31),
+            replace(asked.sampling, max_tokens=first.leased - first.reserve, seed=seed % 2**31),
             self._run.adapter,
             search=self._run.id,
         )
         try:
             await self._stream(request, partials)
-        finally:
+        except BaseException:
             for partial in partials:
                 self._settle(partial)
-        again: list[OpenPath] = []
+            raise
         for partial in partials:
-            cut = partial.dropped or self._decided.is_set()
-            if partial.finish == "length" and partial.tokens < self._limit and not cut:
-                again.append(partial)
-            else:
-                self._close(partial)
-        if again and not self._run.engine.caps.continuation:
-            self._run.budget.note("budget-tokens")
-            for partial in again:
-                self._close(partial)
-        elif again:
-            async with asyncio.TaskGroup() as group:
-                for partial in again:
+            self._settle(partial, keep=partial.reserve if self._rest(partial) else 0)
+        rest = [(partial, self._rest(partial)) for partial in partials if not partial.path]
+        async with asyncio.TaskGroup() as group:
+            for partial, what in rest:
+                if what == "more":
                     group.create_task(self._continue(partial))
+                elif what == "ask":
+                    group.create_task(self._ask(partial))
+                else:
+                    self._close(partial)
+
+    def _rest(self, partial: OpenPath) -> Literal["more", "ask"] | None:
+        """What is left to do for a path whose request has ended: go on, or ask it for its answer."""
+        if partial.path or partial.dropped or self._decided.is_set():
+            return None
+        if partial.finish == "length" and partial.tokens < self._limit - partial.reserve:
+            if self._run.engine.caps.continuation:
+                return "more"
+            self._run.budget.note("budget-tokens")
+        unread = partial.finish == "stop" and partial.reserve and self._answer(partial) is None
+        return "ask" if partial.reserve and (unread or partial.finish in ("length", "abort", None)) else None
 
     async def _continue(self, partial: OpenPath) -> None:
         try:
-            lease = await self._run.budget.lease(1, self._limit - partial.tokens)
+            lease = await self._run.budget.lease(1, self._limit - partial.reserve - partial.tokens)
         except BudgetExhausted:
-            self._close(partial)
+            await self._ask(partial)
             return
         partial.turns += 1
         await self._run_batch([partial], lease)
+
+    async def _ask(self, partial: OpenPath) -> None:
+        """Ask a path once more for its answer, within what it kept back, and close it."""
+        run, asked = self._run, self._request
+        try:
+            if partial.reserve and not run.budget.overdue and not run.halted():
+                sampling = replace(asked.sampling, max_tokens=partial.reserve, seed=asked.sampling.seed + partial.index)
+                path = Path(
+                    partial.node, asked.base, asked.prefill + partial.text, tuple(partial.ids), asked.prompt.ids,
+                    prefill=asked.prefill,
+                )  # fmt: skip
+                if forced := await force(run, path, sampling, self._draw.stage):
+                    partial.used += forced.tokens
+                    partial.tokens += forced.tokens
+                    partial.weight = forced.weight
+                    partial.logprobs.extend(forced.logprobs)
+                    partial.parts.append(forced.given + forced.text)
+                    run.emit(Delta(partial.node, partial.parts[-1], run.budget.seconds))
+        finally:
+            self._settle(partial)
+        self._close(partial)
 
     async def _stream(self, request: GenerateRequest, partials: list[OpenPath]) -> None:
         """Take chunks until every sample has ended, the deadline passes or the draw is decided."""
@@ -264,13 +213,29 @@ class PathSampler:
 
     async def _watch(self, request_id: str) -> None:
         """Abort the request at the deadline or once the draw is decided; the stream then ends by itself."""
-        left = self._run.budget.seconds_left
-        try:
-            async with asyncio.timeout(None if left is None else max(0.0, left)):
-                await self._decided.wait()
-        except TimeoutError:
-            self._run.budget.note("budget-seconds")
+        while not self._decided.is_set():
+            left = self._seconds()
+            if left is not None and left <= 0:
+                self._run.budget.note("budget-seconds")
+                break
+            # How long forced answers take is known better later on.
+            pause = left if left is None or not self._reserve else max(left / 2, SHORTEST_WAIT)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._decided.wait()
+            except TimeoutError:
+                continue
         await self._run.engine.abort(request_id)
+
+    def _seconds(self) -> float | None:
+        """Seconds that the paths may still take, so that those without an answer can be asked before the deadline."""
+        budget, most = self._run.budget, self._run.budget.limits.seconds
+        left = budget.seconds_left
+        if left is None or most is None or not self._reserve:
+            return left
+        drawn = max((partial.tokens for partial in self._open_paths), default=0)
+        each = budget.seconds / drawn if drawn else 0.0
+        return left - min(most * LATEST, 1.5 * each * self._reserve)
 
     def _dropped(self, partial: OpenPath, chunk: Chunk) -> bool:
         """Whether this chunk is what a path that still runs is ended for."""
@@ -293,38 +258,61 @@ class PathSampler:
         if chunk.finish_reason == "error":
             raise EngineError(f"the engine failed on request {counted.id}: {chunk.stop_reason or 'no reason given'}")
         if chunk.finish_reason:
-            self._settle(partial)
-            if partial.finish != "length" or partial.dropped or partial.tokens >= self._limit:
+            rest = self._rest(partial)
+            self._settle(partial, keep=partial.reserve if rest else 0)
+            if rest is None:
                 self._close(partial)
 
-    def _open(self) -> OpenPath:
+    def _open(self, reserve: int) -> OpenPath:
         asked, draw, index = self._request, self._draw, len(self._open_paths)
         opened = Opened(0, asked.node, f"path {index}", "path", draw.stage, asked.base, asked.prefill, draw.live)
-        partial = OpenPath(index, node=self._run.open(opened))
+        kept = reserve if reserve >= FEWEST else 0
+        partial = OpenPath(index, node=self._run.open(opened), reserve=kept)
         self._open_paths.append(partial)
         return partial
 
-    def _settle(self, partial: OpenPath) -> None:
-        if partial.leased:
-            self._run.budget.settle(partial.leased, partial.used, finished=partial.finish == "stop")
-            partial.leased = 0
+    def _settle(self, partial: OpenPath, keep: int = 0) -> None:
+        """Give back what a path did not use, but for `keep` tokens."""
+        if partial.leased > keep or partial.used:
+            self._run.budget.settle(partial.leased - keep, partial.used, finished=partial.finish == "stop")
+            partial.leased, partial.used = keep, 0
+
+    def _answer(self, partial: OpenPath) -> Reading | None:
+        asked, cut = self._request, partial.finish != "stop" and partial.finish != "tool_calls"
+        if cut and not asked.candidate:
+            return None
+        text = asked.prefill + partial.text
+        return read_path(self._run, text, asked.base, tools=self._draw.final, cut=cut and partial.weight is None)
 
     def _close(self, partial: OpenPath) -> None:
         if partial.path:
             return
-        asked, run, text = self._request, self._run, partial.text
+        asked, run, text, weight = self._request, self._run, partial.text, partial.weight
         # An aborted path is a text cut short, which is what `length` says to a client.
         finish: FinishReason = "length" if partial.finish in (None, "abort", "length") else partial.finish
-        whole = asked.prefill + text
-        read = finish != "length" or asked.candidate
-        answer = run.read_answer(whole, tools=self._draw.final) if read else None
+        found = self._answer(partial)
+        cut = finish == "length" and (found is None or weight is not None)
+        # Alone it is the best there is; among others it is no vote unless the model means it.
+        if weight is not None and weight < CREDIBLE and (self._draw.n > 1 or self._draw.after):
+            found = None
+        if found and weight is not None:
+            finish = "stop"
+        answer, strength = (found.value, "forced" if weight is not None else found.strength) if found else (None, None)
         partial.path = path = Path(
-            partial.node, asked.base, whole, tuple(partial.ids), asked.prompt.ids, tuple(partial.logprobs),
-            finish, partial.stop_reason, asked.prefill, partial.tokens, answer,
+            partial.node, asked.base, asked.prefill + text, tuple(partial.ids), asked.prompt.ids,
+            tuple(partial.logprobs), finish, partial.stop_reason, asked.prefill, partial.tokens, answer, strength,
+            1.0 if weight is None else weight, cut,
         )  # fmt: skip
         mean = path.mean_logprob if partial.logprobs else None
-        run.emit(Sampled(partial.node, text, finish, partial.tokens, answer, mean, run.budget.seconds))
+        read = answer, mean, path.strength, path.weight, cut
+        run.emit(Sampled(partial.node, text, finish, partial.tokens, *read, run.budget.seconds))
         self._done.append(path)
         until = self._draw.until
         if until and not self._decided.is_set() and until(list(self._done)):
             self._decided.set()
+
+
+LATEST = 0.2
+"""Of the seconds of a run, the most that are kept for forced answers."""
+SHORTEST_WAIT = 0.05
+"""Seconds between two looks at the deadline."""

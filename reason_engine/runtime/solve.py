@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, Protocol, cast
 
-from reason_engine.answers import Equality
+from reason_engine.answers import AnswerKind, Equality
 from reason_engine.contracts import Engine, Powers, Retriever
 from reason_engine.errors import (
     BudgetExhausted,
@@ -29,8 +29,11 @@ from reason_engine.errors import (
 )
 from reason_engine.knowledge.quoting import TOP, fetch, fitting, quoted
 from reason_engine.profile import Profile, read_profile
+from reason_engine.runtime.answering import spec_of
+from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.run import Budget, PromptCache, Run
+from reason_engine.runtime.prompts import PromptCache
+from reason_engine.runtime.run import Run
 from reason_engine.runtime.stream_text import Piece, TextStream
 from reason_engine.runtime.trace import Closed, Event, Opened, Trace
 from reason_engine.runtime.verify import NamedVerifier, Requirements, check_capabilities, checker_of, resolve_verifier
@@ -57,6 +60,8 @@ class Solvable(Requirements, Protocol):
 
     @property
     def knowledge(self) -> bool: ...
+    @property
+    def answer_kind(self) -> AnswerKind | None: ...
     async def run(self, problem: Problem, ctx: Context) -> Answer: ...
 
 
@@ -82,6 +87,10 @@ class Outcome:
     logprobs: tuple[TokenLogprob, ...] = ()
     sources: tuple[Passage, ...] | None = None
     """What was retrieved, in the order of its numbers; None where nothing was to be."""
+    unread: int = 0
+    """Finished paths that hold no answer of the kind that was asked for, also after they were asked once more."""
+    cut: int = 0
+    """Paths that a limit ended before they had answered."""
     filtered: str = ""
     """The operator's rule that stopped the answer."""
 
@@ -102,6 +111,7 @@ async def solve(
     seed: int = 0,
     adapter: str | None = None,
     think: bool | None = None,
+    thought: int | None = None,
     equality: Equality | None = None,
     run_id: str | None = None,
     powers: Powers | None = None,
@@ -115,7 +125,8 @@ async def solve(
 
     `sampling` carries the request's own parameters (`max_tokens` 0: the rest of the context), `temperature` the
     request's own where it named one. `powers`: what verifiers may do on this machine; none given: nothing. `knowledge`:
-    the operator's documents. `prompts`: the request's, where some are rendered already or several runs share them.
+    the operator's documents. `thought`: tokens that a thought may take before fewer paths are drawn instead.
+    `prompts`: the request's, where some are rendered already or several runs share them.
     `publish` gets every event, `say` every piece of `reasoning` and `content` as it becomes certain; joined they equal
     the outcome's fields. Once `halted` is true, whatever runs is aborted and nothing new begins. A `Budget` in place of
     limits is shared with other runs.
@@ -127,8 +138,8 @@ async def solve(
         id=run_id or f"run-{uuid.uuid4().hex}", engine=engine, problem=problem, profile=profile or Profile(),
         budget=budget, sampling=asked if strategy.drafter == "default" else replace(asked, draft=strategy.drafter),
         strategy=strategy.title, seed=seed, publish=ignore, equality=own, prompts=prompts or PromptCache(engine),
-        temperature=temperature, adapter=adapter, think=think, powers=powers or Powers(), knowledge=knowledge,
-        halted=halted,
+        spec=spec_of(problem, strategy.answer_kind), temperature=temperature, adapter=adapter, think=think,
+        thought=thought, powers=powers or Powers(), knowledge=knowledge, halted=halted,
     )  # fmt: skip
     texts = TextStream(run.borders, say)
 
@@ -275,7 +286,7 @@ def conclude(run: Run, answer: Answer, texts: TextStream, prompt_tokens: int) ->
         id=run.id, content=content, reasoning=texts.reasoning, tool_calls=calls, finish_reason=finish, answer=answer,
         stopped=stopped, usage=sum(run.usage.values(), Usage()), usage_by_stage=dict(run.usage),
         content_tokens=_content_tokens(run, path, content), prompt_tokens=prompt_tokens, samples=run.samples,
-        seconds=seconds, trace=Trace.from_events(run.log, meta),
+        unread=run.unread, cut=run.cut, seconds=seconds, trace=Trace.from_events(run.log, meta),
         logprobs=_content_logprobs(path, content) if run.sampling.logprobs is not None else (),
         sources=None if run.problem.bare is None else run.problem.sources,
     )  # fmt: skip

@@ -43,7 +43,8 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A path ended. `text` is whole (prefill excluded); `tokens` were generated for it."""
+    """A path ended. `text` is whole (prefill excluded); `tokens` were generated for it. `strength`,
+    `weight` and `cut` are those of `Path`."""
 
     node: int
     text: str
@@ -51,6 +52,9 @@ class Sampled:
     tokens: int
     answer: str | None = None
     mean_logprob: float | None = None
+    strength: Literal["strong", "weak", "forced"] | None = None
+    weight: float = 1.0
+    cut: bool = False
     at: float = 0.0
     kind: Literal["sampled"] = "sampled"
 
@@ -121,6 +125,9 @@ class Node:
     tokens: int = 0
     answer: str | None = None
     mean_logprob: float | None = None
+    strength: str | None = None
+    weight: float = 1.0
+    cut: bool = False
     scores: tuple[Mapping[str, Any], ...] = ()
     proposed: str | None = None
     notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -195,4 +202,4 @@ def _fold(node: Node, event: Event) -> Node:
             return node
 
 
-_SAMPLED = ("text", "finish_reason", "tokens", "answer", "mean_logprob")
+_SAMPLED = ("text", "finish_reason", "tokens", "answer", "mean_logprob", "strength", "weight", "cut")

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from reason_engine.answers import AnswerKind
 from reason_engine.profile import Profile
 from reason_engine.registry import Registry
 from reason_engine.runtime.context import Context
@@ -46,6 +47,7 @@ class Strategy(BaseModel, ABC):
     draft: DraftBy = Field("default", description="speculative drafting")
     verifier: str | VerifierChoice | None = Field(None, description="verifier by name, or {name, params}")
     knowledge: bool = Field(False, description="retrieve from the operator's documents")
+    answer_kind: AnswerKind | None = Field(None, description="kind of the answer; unset: what the question says")
 
     @abstractmethod
     async def run(self, problem: Problem, ctx: Context) -> Answer:

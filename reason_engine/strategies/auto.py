@@ -31,7 +31,7 @@ from reason_engine.contracts import Checker
 from reason_engine.errors import RequestError
 from reason_engine.policy import Features, Plan, Policy, Stage, case_of, pick, weights_of
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.sampling import PathCache
+from reason_engine.runtime.drawn import PathCache
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.self_consistency import CERTAIN
 from reason_engine.types import Answer, Path, Problem

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from reason_engine.contracts import Engine
 from reason_engine.errors import CapabilityMissing, RequestError
-from reason_engine.runtime.sampling import PartialPath
+from reason_engine.runtime.drawn import PartialPath
 from reason_engine.runtime.solve import Outcome
 from reason_engine.runtime.stream_text import Piece
 from reason_engine.runtime.trace import Event

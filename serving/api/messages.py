@@ -115,6 +115,8 @@ def reason_of(outcome: Outcome, strategy: str) -> dict[str, Any]:
         "answer": answer.value,
         "confidence": answer.confidence,
         "samples": outcome.samples,
+        "unread": outcome.unread,
+        "cut": outcome.cut,
         "votes": [{"answer": vote.answer, "count": vote.count} for vote in answer.votes],
         "stopped": outcome.stopped,
         "seconds": round(outcome.seconds, 4),

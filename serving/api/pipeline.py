@@ -26,7 +26,8 @@ from starlette.responses import JSONResponse, Response
 
 from reason_engine.contracts import Engine
 from reason_engine.errors import ContextLengthExceeded, first_error
-from reason_engine.runtime.run import Budget, PromptCache
+from reason_engine.runtime.budget import Budget
+from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.solve import Outcome, ignore
 from reason_engine.runtime.stream_text import Piece
 from reason_engine.runtime.trace import Trace

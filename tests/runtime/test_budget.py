@@ -8,7 +8,7 @@ import random
 import pytest
 
 from reason_engine.errors import BudgetExhausted
-from reason_engine.runtime.run import FIRST_LEASE, SMALLEST_LEASE, Budget, Lease
+from reason_engine.runtime.budget import FIRST_LEASE, SMALLEST_LEASE, Budget, Lease
 from reason_engine.types import Limits
 
 

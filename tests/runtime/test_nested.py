@@ -12,7 +12,7 @@ from reason_engine.contracts import Call
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import BudgetExhausted, CapabilityMissing, RequestError
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.sampling import PathCache
+from reason_engine.runtime.drawn import PathCache
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies import Strategy, VerifierChoice
 from reason_engine.strategies.best_of_n import BestOfN

@@ -11,7 +11,7 @@ import pytest
 from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.run import PromptCache
+from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies import Strategy
 from reason_engine.types import Answer, Draw, Limits, Path, Problem, TokenLogprob

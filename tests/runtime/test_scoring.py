@@ -15,8 +15,10 @@ from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import BudgetExhausted, ContextLengthExceeded, EngineError, RequestError, VerifierError
 from reason_engine.profile import Profile
 from reason_engine.runtime import verify as scoring
+from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.run import Budget, PromptCache, Run
+from reason_engine.runtime.prompts import PromptCache
+from reason_engine.runtime.run import Run
 from reason_engine.runtime.solve import ignore
 from reason_engine.runtime.trace import Opened
 from reason_engine.runtime.verify import NamedVerifier

@@ -15,7 +15,7 @@ from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import bundled_model
 from reason_engine.engines.scripted import Scripted
 from reason_engine.profile import read_profile
-from reason_engine.runtime.run import PromptCache
+from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies import strategies
 from reason_engine.types import Limits, Message, Problem, Sampling

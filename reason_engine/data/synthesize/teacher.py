@@ -25,8 +25,8 @@ from reason_engine.errors import (
     VerifierError,
 )
 from reason_engine.profile import FILE, Profile, read_profile
+from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.run import Budget
 from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.settings import load_settings
 from reason_engine.strategies import Strategy, VerifierChoice, strategies

@@ -16,9 +16,9 @@ from dataclasses import replace
 from math import exp
 from typing import Literal
 
+from reason_engine.answers import find, normalise
 from reason_engine.contracts import Checker
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.run import read_value
 from reason_engine.strategies.search.tree import Thought
 from reason_engine.strategies.self_consistency import best_voter, count_votes, settled
 from reason_engine.types import Answer, Draw, Path
@@ -168,7 +168,8 @@ class Steps:
         """The path with its answer by steps, where what is read from whole paths would be their final form."""
         if not self._structured:
             return path
-        return replace(path, answer=read_value(path.text, self._profile.answer_marker, exact=False))
+        value = find(path.text, marker=self._profile.answer_marker)
+        return replace(path, answer=value and normalise(value))
 
     def _key(self, steps: tuple[str, ...], text: str, done: bool) -> str:
         return text.strip() if done or not self._checker else self._checker.state(steps)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count, product
 from typing import Any, TypeVar
 
+from reason_engine import answers
 from reason_engine.answers import Equality, find
 from reason_engine.contracts import Capabilities, Engine, Powers, ProcessVerifier, Verifier
 from reason_engine.data import Example
@@ -30,8 +31,11 @@ from reason_engine.engines.reward_models import Endpoints, is_url
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing, EngineError, ReasonError, RequestError, SetupError, first_error
 from reason_engine.profile import Profile
+from reason_engine.runtime.answering import read_content
+from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.context import Context
-from reason_engine.runtime.run import Budget, PromptCache, Run, read_value
+from reason_engine.runtime.prompts import PromptCache
+from reason_engine.runtime.run import Run
 from reason_engine.runtime.trace import Opened
 from reason_engine.runtime.verify import NONE, checker_of, verifier_of
 from reason_engine.settings import load_settings
@@ -272,7 +276,10 @@ def check_endpoints(reward_models: Mapping[str, str]) -> list[str]:
 def answer_of(profile: Profile, problem: TrainingProblem, content: str) -> str | None:
     """The answer in what a sample says, as a vote would read it; None where there is none."""
     exact = checker_of(profile, problem.problem) is not None
-    return read_value(content, profile.answer_marker, exact=exact, whole=problem.bare)
+    found = read_content(content, answers.infer(problem.problem.asked), profile.answer_marker, exact=exact)
+    if found is None or (problem.bare and found.strength == "weak"):
+        return (content.strip() or None) if problem.bare else None
+    return found.value
 
 
 def step_places(path: Path, end: str) -> list[int]:

@@ -28,8 +28,8 @@ from reason_engine.engines.embedded.front import Embedded
 from reason_engine.errors import SetupError, first_error
 from reason_engine.profile import read_profile
 from reason_engine.progress import OnProgress, silent
-from reason_engine.runtime.run import PromptCache
-from reason_engine.runtime.sampling import PartialPath, collect
+from reason_engine.runtime.drawn import PartialPath, collect
+from reason_engine.runtime.prompts import PromptCache
 from reason_engine.settings import load_settings
 from reason_engine.training.common.encode import LearnedItem, Rollout
 from reason_engine.training.common.models import load_model, save_model

@@ -36,7 +36,7 @@ from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.progress import OnProgress, silent
-from reason_engine.runtime.sampling import collect
+from reason_engine.runtime.drawn import collect
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoded
 from reason_engine.training.common.models import load_model, save_model

@@ -1,0 +1,191 @@
+r"""How a run asks for an answer, reads it, and asks once more where a path gives none.
+
+Asking: by the kind of answer that the question wants, a sentence in the user's turn, on a line of its own. A box has an
+end, which a marked line has not, and chat models were trained on it; so values go into a box, short words on a marked
+line, and free text, code, tools, schemas and forms that the user names are asked for as they stand. A profile's own
+words stand in place of the sentence.
+
+Forcing: a path that was cut, or ended without a value, is continued with the end of its thought and the opening of an
+answer (the probe of DEER, Yang et al. 2025, arXiv:2504.15895, section 3; the budget forcing of s1, Muennighoff et al.
+2025, arXiv:2501.19393, section 3.1). The geometric mean probability of the tokens that follow weighs its vote.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import exp
+
+from reason_engine import answers
+from reason_engine.answers import AnswerKind, AnswerSpec, Reading
+from reason_engine.profile import Profile
+from reason_engine.runtime.run import Run
+from reason_engine.types import Draw, Path, Problem, TokenLogprob
+
+FORCED = 32
+"""Tokens of a forced answer, kept for every path from its start."""
+FEWEST = 8
+"""With fewer than these no answer is forced."""
+THOUGHT, ANSWER_ROOM = 4096, 512
+"""Tokens of a thought that is not cut short, where nothing says more; tokens kept for the answer after it."""
+OPENING_ROOM = 64
+"""Tokens of the context that are kept for the opening of a forced answer."""
+CREDIBLE = 0.5
+"""A forced answer of lower probability is no vote."""
+
+
+def spec_of(problem: Problem, kind: AnswerKind | None) -> AnswerSpec:
+    """What the request wants: `kind` where it names one, else tools, a schema, else what the question says."""
+    if kind is None and (problem.structured or problem.tools):
+        return AnswerSpec("json" if problem.structured else "tool", named=True)
+    spec = answers.infer(problem.asked)
+    return spec if kind is None else replace(spec, kind=kind)
+
+
+def asking(spec: AnswerSpec, profile: Profile, *, thinks: bool) -> str:
+    """What is put below the question where a reasoned answer is wanted; empty: nothing."""
+    if profile.ask.steps is not None:
+        return "" if thinks else profile.ask.steps
+    if spec.named:
+        return ""
+    lead, form = FORMS.get(spec.kind, ("", ""))
+    return form[:1].upper() + form[1:] if thinks else lead + form
+
+
+def read_path(run: Run, text: str, prompt: str, *, tools: bool, cut: bool = False) -> Reading | None:
+    """The answer of a path's whole text; None where it gives none. `cut`: a limit ended it.
+
+    A tool call counts as its name and arguments, a JSON answer as its canonical text, an answer of a task with a
+    checker as the text on its marked line, any other as `answers.read` reads its kind.
+    """
+    parsed = run.engine.parse(text, prompt=prompt)
+    if tools and parsed.tool_calls:
+        calls = [[call.name, canonical(call.arguments)] for call in parsed.tool_calls]
+        return Reading(json.dumps(calls, sort_keys=True), "strong", "tool")
+    if run.problem.structured is not None:
+        value = canonical(parsed.content.strip())
+        return Reading(value, "strong", "json") if value else None
+    return read_content(parsed.content, run.spec, run.profile.answer_marker, exact=run.checker is not None, cut=cut)
+
+
+def read_content(
+    content: str, spec: AnswerSpec, marker: str | None, *, exact: bool, cut: bool = False
+) -> Reading | None:
+    """The answer in what follows a thought. `exact`: the text of the marked line, which a checker reads."""
+    if exact:
+        value = answers.find(content, marker=marker)
+        return Reading(" ".join(value.split()), "strong", "marker") if value else None
+    return answers.read(content, spec, marker=marker, cut=cut)
+
+
+def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
+    """The paths of a first wave, read again where their contents show that the run's kind of answer is another one; it
+    is that of the run then. Forced answers stay."""
+    finished = [path for path in paths if path.finished and path.strength != "forced"]
+    if run.checker or run.problem.structured or run.problem.tools or not finished:
+        return list(paths)
+    spec = answers.revise(run.spec, [run.engine.parse(path.text, prompt=path.prompt).content for path in finished])
+    if spec == run.spec:
+        return list(paths)
+    run.spec = spec
+
+    def again(path: Path) -> Path:
+        if path.strength == "forced":
+            return path
+        found = read_path(run, path.text, path.prompt, tools=True, cut=path.cut)
+        return replace(path, answer=found and found.value, strength=found and found.strength)
+
+    read = [again(path) for path in paths]
+    run.reread(read)
+    return read
+
+
+def whole_thoughts(run: Run, draw: Draw) -> Draw:
+    """As many paths as what is left of the budget has whole thoughts for, each of its even share: fewer paths, not
+    shorter thoughts."""
+    free = run.budget.free
+    if free is None:
+        return draw
+    n = max(1, min(draw.n, free // ((run.thought or THOUGHT) + ANSWER_ROOM)))
+    most = max(1, free // n)
+    return replace(draw, n=n, max_tokens=min(draw.max_tokens or most, most))
+
+
+def canonical(text: str) -> str:
+    """JSON in one spelling; any other text as it is."""
+    try:
+        return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How an answer is forced: the text that is given, and what ends the few tokens that follow it."""
+
+    text: str
+    stop: tuple[str, ...]
+
+
+def forcible(run: Run) -> bool:
+    """Whether a path without an answer can be asked once more: its kind has a short value, nobody asked for the plain
+    text, and the engine can go on where a path ended."""
+    if run.plain or run.checker or run.problem.structured or run.problem.tools:
+        return False
+    caps = run.engine.caps
+    return run.spec.kind in OPENINGS and (caps.continuation or caps.prefill)
+
+
+def opening(run: Run, text: str, prompt: str) -> Opening:
+    """What goes on from this text of a path: out of its thought, if it is in one, to the beginning of an answer."""
+    info, close = run.engine.info, ""
+    if info.thinks and not run.engine.parse(text, prompt=prompt).content and info.think_end not in text:
+        close = info.think_close
+    marker = run.profile.answer_marker
+    if run.profile.ask.steps is not None and marker:
+        return Opening(f"{close}\n{marker}", ("\n",))
+    form = OPENINGS[run.spec.kind]
+    return replace(form, text=close + (form.text.lstrip() if close else form.text))
+
+
+def forced_text(text: str) -> str:
+    """What was generated, without what follows the brace that closes the box."""
+    depth = 1
+    for place, char in enumerate(text):
+        depth += {"{": 1, "}": -1}.get(char, 0)
+        if not depth:
+            return text[: place + 1]
+    return text
+
+
+def probability(tokens: Sequence[TokenLogprob], shown: str) -> float:
+    """The geometric mean probability of the tokens that wrote `shown`; a half where the engine tells none."""
+    kept, length = list[float](), 0
+    for token in tokens:
+        if length >= len(shown):
+            break
+        kept.append(token.logprob)
+        length += len(token.token)
+    return exp(min(0.0, sum(kept) / len(kept))) if kept else CREDIBLE
+
+
+# wordings -----------------------------------------------------------------------------------------------------------
+_STEPS = "Think step by step, then "
+_BOX = ("Please reason step by step, and ", "put your final answer within \\boxed{}.")
+FORMS: Mapping[AnswerKind, tuple[str, str]] = {
+    "number": _BOX,
+    "expression": _BOX,
+    "choice": (_STEPS, "give the letter of the right option within \\boxed{}."),
+    "yes-no": (_STEPS, "answer yes or no within \\boxed{}."),
+    "words": (_STEPS, "give only the answer on a last line that starts with 'Answer:'."),
+}
+"""What asks for the steps, and for the form; a model that thinks by itself is asked for the form alone."""
+_BOXED = "\n\nThe final answer is \\boxed{"
+OPENINGS: Mapping[AnswerKind, Opening] = {
+    "number": Opening(_BOXED, ("}",)),
+    "expression": Opening(_BOXED, ("\n",)),
+    "choice": Opening(_BOXED, ("}",)),
+    "yes-no": Opening(_BOXED, ("}",)),
+    "words": Opening("\n\nAnswer:", ("\n",)),
+}
