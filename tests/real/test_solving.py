@@ -8,7 +8,7 @@ import re
 import pytest
 
 from reason_engine.engines.embedded.front import Embedded
-from reason_engine.runtime.solve import Outcome, solve
+from reason_engine.runtime.solve import GRACE_SECONDS, Outcome, solve
 from reason_engine.runtime.trace import Event
 from reason_engine.types import Limits, Message, Problem, Sampling
 from tests.real.asking import NAMES, PATH, QUESTION, TOKENS, generated, options, small
@@ -34,7 +34,7 @@ def check_account(outcome: Outcome) -> None:
 
 
 @every_strategy
-async def test_answers_and_accounts_for_every_token(engine: Embedded, name: str) -> None:
+async def test_answers_with_a_number_or_says_that_it_has_none(engine: Embedded, name: str) -> None:
     said, before = {"reasoning": "", "content": ""}, await generated(engine)
 
     def hear(piece) -> None:
@@ -48,14 +48,10 @@ async def test_answers_and_accounts_for_every_token(engine: Embedded, name: str)
     assert 0 < outcome.usage.completion == await generated(engine) - before <= TOKENS
     assert outcome.prompt_tokens == len(engine.tokenize(engine.render_chat([Message("user", QUESTION)])))
     assert said == {"reasoning": outcome.reasoning or "", "content": outcome.content}
+    values = [*(vote.answer for vote in outcome.answer.votes), outcome.answer.value]
+    assert [value for value in values if value is not None and not NUMBER.fullmatch(value)] == [], "no number"
+    assert outcome.answer.value is not None or outcome.unread or outcome.cut or outcome.stopped == "budget-tokens"
     check_account(outcome)
-
-
-@every_strategy
-async def test_a_question_for_a_number_is_answered_by_one_or_unread(engine: Embedded, name: str) -> None:
-    outcome = await solve(small(name), Problem(QUESTION), engine, limits=Limits(tokens=TOKENS), sampling=SHORT, seed=6)
-    values = [vote.answer for vote in outcome.answer.votes] + [outcome.answer.value]
-    assert [value for value in values if value is not None and not NUMBER.fullmatch(value)] == []
 
 
 @every_strategy
@@ -69,7 +65,9 @@ async def test_stops_by_its_clock(engine: Embedded, name: str) -> None:
     outcome = await solve(strategy, problem, engine, limits=Limits(seconds=1), seed=7)
     assert outcome.stopped in ("budget-seconds", "done", "decided")
     assert outcome.stopped != "budget-seconds" or 1 <= outcome.seconds < 20
-    assert outcome.usage.completion == await generated(engine) - before
+    made = await generated(engine) - before
+    # Of what a slow machine hands in after the grace nothing is known any more.
+    assert outcome.usage.completion == made or (outcome.usage.completion < made and outcome.seconds > 1 + GRACE_SECONDS)
     check_account(outcome)
 
 
