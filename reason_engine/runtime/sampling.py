@@ -170,7 +170,9 @@ class PathSampler:
 
     async def _continue(self, partial: OpenPath) -> None:
         try:
-            lease = await self._run.budget.lease(1, self._limit - partial.reserve - partial.tokens)
+            lease = await self._run.budget.lease(
+                1, self._limit - partial.reserve - partial.tokens, kept=partial.reserve
+            )
         except BudgetExhausted:
             await self._ask(partial)
             return
