@@ -49,7 +49,11 @@ def serve(
     ] = None,
     reward_models: Annotated[
         list[str] | None,
-        Option("--reward-model", metavar="NAME=PATH", help="A reward model, a folder or a pooling URL; repeatable."),
+        Option(
+            "--reward-model",
+            metavar="NAME=PATH",
+            help="A reward model, a folder or a pooling URL, #format=NAME behind it where needed; repeatable.",
+        ),
     ] = None,
     knowledge: Knowledge = None,
     guard: Annotated[Path | None, Option(metavar="FILE", help="Rules on requests and answers, YAML or JSON.")] = None,

@@ -47,8 +47,8 @@ class Settings(BaseSettings):
     )
     reward_models: Mapping[str, str] = Field(
         default_factory=dict[str, str],
-        description="reward models by name: folders, or URLs of endpoints with vLLM's pooling API; embed+URL: one that "
-        "embeds",
+        description="reward models by name: folders, or URLs of endpoints with vLLM's pooling API, #format=NAME behind "
+        "them where their name does not tell the format; embed+URL: one that embeds",
     )
     reward_keys: Mapping[str, SecretStr] = Field(
         default_factory=dict[str, SecretStr],
@@ -110,6 +110,12 @@ class Settings(BaseSettings):
         "then written here, which probabilities of given words need",
     )
     upstream_key: SecretStr | None = Field(default=None, description="openai: the key sent to it, and to no other host")
+    upstream_prefill: Literal["auto", "no", "turn", "prefix", "flags"] = Field(
+        default="auto",
+        description="openai: how the endpoint goes on with a begun answer: by itself where the assistant's turn is the "
+        "last (turn), where that turn says `prefix` (prefix), with `continue_final_message` (flags), not at all (no); "
+        "auto: it is asked once at start",
+    )
     vllm: Mapping[str, Any] = Field(default_factory=dict[str, Any], description="further vLLM engine arguments")
 
     @field_validator("api_keys", "operator_keys", "allowed_hosts", "adapters_dir", mode="before")

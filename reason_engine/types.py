@@ -325,10 +325,11 @@ class CodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class CodeResult:
-    """Whether a test passed, and where not, why."""
+    """Whether a test passed, and where not, why. `output`: what a run printed, whole or up to where it was ended."""
 
     passed: bool
     detail: str = ""
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,17 +342,13 @@ class Score:
 
 
 Aggregate = Literal["last", "min", "product", "mean"]
-_AGGREGATES: Mapping[Aggregate, Callable[[Sequence[float]], float]] = {
-    "last": lambda scores: scores[-1],
-    "min": min,
-    "product": prod,
-    "mean": lambda scores: sum(scores) / len(scores),
-}
 
 
 def aggregated(scores: Sequence[float], how: Aggregate) -> float:
     """The score of a path by the scores of its steps; 0 for none."""
-    return _AGGREGATES[how](scores) if scores else 0.0
+    if not scores:
+        return 0.0
+    return {"last": scores[-1], "min": min(scores), "product": prod(scores), "mean": sum(scores) / len(scores)}[how]
 
 
 @dataclass(frozen=True, slots=True)

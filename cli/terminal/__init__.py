@@ -60,6 +60,14 @@ def parse_sets(pairs: Sequence[str] | None) -> dict[str, Any]:
     return found
 
 
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers with commas between, each once. Raises SetupError."""
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if wrong := next((part for part in parts if not (part.isascii() and part.isdigit())), None):
+        raise SetupError(f"{option} {text!r}: expected whole numbers with commas between, not {wrong!r}")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
 def limits(tokens: int | None, seconds: float | None, samples: int | None) -> Limits:
     """The budget that the options name."""
     from reason_engine.types import Limits

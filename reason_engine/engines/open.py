@@ -109,7 +109,7 @@ def _remote(settings: Settings) -> Engine:
     tokenizer = settings.upstream_tokenizer
     asked = {"base_url": settings.upstream_url, "model": settings.model, "context": settings.context}
     asked |= {"api_key": settings.upstream_key, "tokenizer": str(tokenizer) if tokenizer else None}
-    config = OpenAIConfig.model_validate(asked)
+    config = OpenAIConfig.model_validate(asked | {"prefill": settings.upstream_prefill})
     return OpenAIEngine(
         config, rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings)
     )

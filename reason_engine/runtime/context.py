@@ -197,9 +197,16 @@ class Context:
         return await cached_paths(self.run, replace(self._request(sent, path.prompt, text, draw), by_ids=True))
 
     async def choice(
-        self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
+        self,
+        prompt: str,
+        options: tuple[str, ...],
+        *,
+        prefill: str = "",
+        stage: str = "choice",
+        after: Path | None = None,
     ) -> Choice:
-        """The model's probabilities over a few continuations, for the price of one forward."""
+        """The model's probabilities over a few continuations, for the price of one forward. `after`: of a path, exactly
+        where its tokens ended, `prefill` between."""
         engine, budget = self.run.engine, self.budget
         if not self.caps.choose:
             raise not_available(
@@ -210,6 +217,8 @@ class Context:
         if self.run.halted():
             raise BudgetExhausted("cancelled")
         asked = self.tokenized(prompt, prefill=prefill, plain=True)
+        if after is not None:
+            asked = Prompt(after.prompt + after.text + prefill, self.run.prompts.continued(after, prefill))
         lease = await budget.lease(1, 1)
         used = 0
         try:
@@ -281,7 +290,7 @@ class Context:
         # A checker tells texts apart: (10-4)*4 is not the vote 24. Tool calls and JSON are canonical already.
         if self.checker or problem.tools or problem.structured:
             return answers
-        return await self.run.equality.cluster(answers, self.spec.kind)
+        return await self.run.equality.cluster(answers, None if self.spec.kind == "free" else self.spec.kind)
 
     def second_look(self, paths: Sequence[Path]) -> list[Path]:
         """The paths of a first wave with their answers read again, where what they wrote shows that the question wants

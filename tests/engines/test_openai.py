@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reason_engine.engines.openai.engine import option_shares
+from reason_engine.engines.openai.choice import option_shares
 from reason_engine.errors import CapabilityMissing
 from reason_engine.types import ChoiceRequest, Message, Structured, ToolCall
 from tests.engines.asking import HELLO, Running, read, text, tokens
@@ -200,13 +200,3 @@ async def test_choose_without_logprobs_is_refused(tmp_path: Path) -> None:
     async with Running(endpoint.engine(tokenizer=str(tmp_path))) as engine:
         with pytest.raises(CapabilityMissing, match="sent none"):
             await engine.choose(ChoiceRequest("c", "p", ("yes", "no")))
-
-
-async def test_choose_is_refused_where_the_endpoint_may_be_thinking() -> None:
-    """Asked by messages, whether an answer or a thought comes next could only be guessed."""
-    endpoint = Endpoint()
-    async with Running(endpoint.engine()) as engine:
-        assert not engine.caps.choose
-        with pytest.raises(CapabilityMissing, match="--upstream-tokenizer"):
-            await engine.choose(ChoiceRequest("c", engine.render_chat(HELLO), ("yes", "no")))
-    assert endpoint.bodies == []

@@ -24,7 +24,7 @@ from reason_engine.engines import check_adapter, check_counts, engines, room_lef
 from reason_engine.engines.chat import AS_FOUND, ChatFormat, ChatTextMethods, Parsers
 from reason_engine.engines.checkpoint.adapter_files import check_fits, only_lora, read_adapter
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.engines.reward_models import Endpoints
+from reason_engine.engines.rewards.endpoints import Endpoints
 from reason_engine.engines.text import Vocabulary, token_ids_of
 from reason_engine.engines.vllm import cpu_repairs, thinking, translation
 from reason_engine.engines.vllm.backend import Backend, ProcessBackend, ThreadBackend
@@ -54,7 +54,8 @@ class VllmEngine(ChatTextMethods):
         drafter = str((config.speculative_config or {}).get("method", ""))
         self.caps = Capabilities(
             logprobs=config.max_logprobs, token_ids=True, continuation=True, choose=True, score=bool(served.kinds),
-            rewards=tuple(served.kinds.items()), embeds=served.embeds, adapters=config.enable_lora, structured=True,
+            rewards=tuple(served.kinds.items()), aggregates=tuple(served.aggregates.items()), embeds=served.embeds,
+            adapters=config.enable_lora, structured=True,
             drafting=(_DRAFTERS.get(drafter, drafter),) if drafter else ("none",), exact_budget=True, sample_abort=True,
         )  # fmt: skip
         self._backend: Backend | None = None
