@@ -139,4 +139,4 @@ def _values(rest: str, below: list[str]) -> tuple[str, ...]:
     return tuple(without_cue(line) for line in filled[:4] if not OPENERS.fullmatch(line))
 
 
-_REPEATS, _LATE = 32, 5
+_REPEATS, _LATE = 32, 4

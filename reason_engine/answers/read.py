@@ -17,7 +17,7 @@ from reason_engine.answers.cues import REACH, as_written, find_cues
 from reason_engine.answers.kind import AnswerKind, AnswerSpec
 from reason_engine.answers.rules import of_cue, of_end, of_whole
 from reason_engine.answers.values.number import quantity, rational
-from reason_engine.answers.values.plain import LIMIT, strip
+from reason_engine.answers.values.plain import LIMIT, braced, strip
 from reason_engine.answers.values.programs import found_program
 from reason_engine.answers.values.structured import found_json, whole_object
 
@@ -48,7 +48,7 @@ def read(text: str, spec: AnswerSpec, *, marker: str | None = "Answer:", cut: bo
         for line in cue.lines:
             if value := of_cue(line, cue, spec):
                 return Reading(value, "strong", cue.rule)
-    if cut:
+    if cut or _ends_in_a_box(text):
         return None
     if value := of_whole(text, spec):
         return Reading(value, "strong", "whole")
@@ -105,6 +105,11 @@ def settle(readings: Sequence[Reading | None]) -> list[Reading | None]:
 def _marks_number(text: str, marker: str | None) -> bool:
     cue = next(iter(find_cues(_after_thought(text[-_LONGEST:]), marker)), None)
     return cue is not None and cue.rule in ("box", *_MARKED) and quantity(cue.lines[0]) is not None
+
+
+def _ends_in_a_box(text: str) -> bool:
+    place = text.rfind("\\boxed{")
+    return place >= 0 and braced(text, place + len("\\boxed{")) is None
 
 
 def _after_thought(text: str) -> str:
