@@ -34,6 +34,8 @@ class Pool:
 
     spent: int = 0
     held: int = 0
+    kept: int = 0
+    """Of those held, what paths that wait keep for their answers: it does not come back before they go on."""
     samples: int = 0
     finished_paths: int = 0
     finished_tokens: int = 0
@@ -116,8 +118,9 @@ class Budget:
         self._pool.samples += granted
         return granted
 
-    async def lease(self, paths: int, tokens: int) -> Lease:
+    async def lease(self, paths: int, tokens: int, *, kept: int = 0) -> Lease:
         """Set tokens aside for up to `paths` paths of at most `tokens` each; waits while others hold what is left.
+        `kept`: tokens that who asks holds already.
 
         Raises BudgetExhausted when nothing is left and nothing will come back.
         """
@@ -131,11 +134,15 @@ class Budget:
                 self._held += lease.paths * lease.tokens
                 return lease
             used_up = self._bound is not None and self._spent >= self._bound
-            if used_up or self._pool.held == 0:
+            if used_up or self._pool.held <= self._pool.kept + kept:
                 raise self.exhausted("budget-tokens")
             change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._pool.waiters.append(change)
-            await change
+            self._pool.kept += kept
+            try:
+                await change
+            finally:
+                self._pool.kept -= kept
 
     def settle(self, leased: int, used: int, *, finished: bool = False) -> None:
         """Give back a lease of `leased` tokens of which `used` were generated."""

@@ -116,7 +116,7 @@ class PreparedChat(Prepared):
         outcome = await solve(
             self.choice.strategy, self.problem, service.engine, profile=active.adapter.profile or service.profile,
             limits=active.budget, sampling=self.sampling, temperature=self.body.temperature, seed=self.seed + index,
-            adapter=active.adapter.name, think=self.think, equality=service.equality,
+            adapter=active.adapter.name, think=self.think, thought=self.choice.thought, equality=service.equality,
             knowledge=guard.answerable(self.caller, service.knowledge) if guard else service.knowledge,
             powers=service.powers, prompts=active.prompts, run_id=self.run_id(index), publish=output.add_event,
             say=output.add_text, halted=output.halted,

@@ -220,6 +220,8 @@ def _check_tools(body: ChatRequest) -> None:
 
 # which model and strategy ------------------------------------------------------------------------------------------
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
+THOUGHTS = {"low": 1_024, "medium": 4_096, "high": 8_192, "xhigh": 16_384, "max": 16_384}
+"""Tokens of a thought by effort."""
 CLIENT_KEYS = {
     **dict.fromkeys(("effort", "summary", "generate_summary"), str),
     "max_tokens": int,
@@ -230,11 +232,13 @@ CLIENT_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class StrategyChoice:
-    """The strategy of a request. `think`: False turns thinking off. `exclude`: leave the reasoning text out."""
+    """The strategy of a request. `think`: False turns thinking off; `thought`: tokens that the effort grants a thought
+    before fewer paths are drawn. `exclude`: leave the reasoning text out."""
 
     name: str
     strategy: Strategy
     think: bool | None = None
+    thought: int | None = None
     exclude: bool = False
 
 
@@ -279,7 +283,8 @@ def choose_strategy(
     # A strategy may have an option of the same name; then it is meant for the strategy.
     own = {key: value for key, value in options.items() if key not in given or key in kind.model_fields}
     strategy = validated(kind, {**preset, **own}, prefix="reasoning", what=f"strategy {name!r}")
-    return StrategyChoice(name, strategy, False if wanted == "none" else None, bool(given.get("exclude")))
+    think, thought = (False if wanted == "none" else None), THOUGHTS.get(wanted or "")
+    return StrategyChoice(name, strategy, think, thought, bool(given.get("exclude")))
 
 
 def _check_client_keys(given: Mapping[str, Any]) -> None:

@@ -102,7 +102,7 @@ def test_width_is_n_times_the_strategys_own() -> None:
 
 
 def test_the_operators_caps_bound_a_budget() -> None:
-    assert limits_of(None, Settings()) == Limits(65_536, 300.0, 1_024)
+    assert limits_of(None, Settings()) == Limits(131_072, 540.0, 1_024)
     assert limits_of(Budget(tokens=5), Settings(max_seconds=7)) == Limits(5, 7.0, 1_024)
     for name, cap in (("tokens", "max_tokens"), ("seconds", "max_seconds"), ("samples", "max_samples")):
         with pytest.raises(RequestError) as wrong:

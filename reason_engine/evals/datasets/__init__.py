@@ -3,8 +3,10 @@ problems of a run, and what tasks have in common. Nothing is downloaded."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +47,7 @@ class EqualityTask(Options):
 
 def kind_of(problem: Problem) -> AnswerKind | None:
     """The kind of answer that a problem's task knows, if it does."""
-    return problem.meta.get("kind")
+    return problem.meta.get("answer_kind")
 
 
 def choose_indices(count: int, limit: int | None, seed: int) -> list[int]:
@@ -60,7 +62,7 @@ def choose_problems(
 ) -> list[Problem]:
     """Of all questions with their references those that a run takes; their answers are of one kind."""
     return [
-        Problem(known[index][0], reference=known[index][1], task=task, meta={"index": index, "kind": kind})
+        Problem(known[index][0], reference=known[index][1], task=task, meta={"index": index, "answer_kind": kind})
         for index in choose_indices(len(known), limit, seed)
     ]
 
@@ -76,10 +78,11 @@ def find_file(data: Path | None, name: str, task: str) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file. Raises SetupError."""
+    """The text of a file, which gzip may have compressed. Raises SetupError."""
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise SetupError(f"{path}: {error}") from None
 
 
