@@ -44,7 +44,7 @@ def read(text: str, spec: AnswerSpec, *, marker: str | None = "Answer:", cut: bo
         return Reading(value, "strong", "program" if spec.kind == "code" else "json") if value else None
     if spec.kind == "tool":
         return None
-    for cue in find_cues(text, marker):
+    for cue in find_cues(_ended(text) if cut else text, marker):
         for line in cue.lines:
             if value := of_cue(line, cue, spec):
                 return Reading(value, "strong", cue.rule)
@@ -105,6 +105,12 @@ def settle(readings: Sequence[Reading | None]) -> list[Reading | None]:
 def _marks_number(text: str, marker: str | None) -> bool:
     cue = next(iter(find_cues(_after_thought(text[-_LONGEST:]), marker)), None)
     return cue is not None and cue.rule in ("box", *_MARKED) and quantity(cue.lines[0]) is not None
+
+
+def _ended(text: str) -> str:
+    """A text that was cut without its last line or sentence, unless a box is closed in it."""
+    end = max(text.rfind("\n"), text.rfind(". ")) + 1
+    return text if any(cue.rule == "box" for cue in find_cues(text[end:], None)) else text[:end]
 
 
 def _ends_in_a_box(text: str) -> bool:

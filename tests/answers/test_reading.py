@@ -225,3 +225,10 @@ def test_weak_readings_abstain_where_half_are_strong() -> None:
     assert settle([strong, weak]) == [strong, None]
     assert settle([strong, weak, None]) == [strong, weak, None]
     assert settle([]) == []
+
+
+def test_a_line_that_was_cut_may_go_on() -> None:
+    assert read("Answer: 12", NUMBER, cut=True) is None
+    assert read("The answer is 12", NUMBER, cut=True) is None
+    assert read("Answer: 12\nNow", NUMBER, cut=True) == Reading("12", "strong", "marker")
+    assert read("The answer is 12. Now", NUMBER, cut=True) == Reading("12", "strong", "label")
