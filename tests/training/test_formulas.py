@@ -160,7 +160,7 @@ def test_process_reward_that_goes_on_speaking(base: Path, parts: tuple[Any, Any]
     rows = [Stepwise(ASK, ("one", "two", "six"), (1.0, 0.6, 0.0)), Stepwise(ASK, ("three",), (0.0,))]
     batch = made[0.5].encode(rows)
     said = [tokenizer.decode(item.ids[slice(*item.right)]) for item in batch]
-    assert said == ["one\ntwo", ""]
+    assert said == ["one\n\ntwo", ""]
     start, end = batch[0].right
     weights = [float(start <= at < end) for at in range(len(batch[0].ids))]
     spoken = -logp(model, Encoded(batch[0].ids, weights)) / (end - start)

@@ -58,7 +58,7 @@ def test_steps_have_the_likelihood_of_their_tokens() -> None:
         ("given", None), ("a b", pytest.approx(0.5)), ("c", pytest.approx(0.5))
     ]  # fmt: skip
     assert [step.text for step in steps_of(made, "b")] == ["given\na ", "\n\nc"]
-    assert steps_of(path("")) == []
+    assert steps_of(path(""), "\n") == []
 
 
 def test_support_is_of_wording_and_figures() -> None:
@@ -87,7 +87,7 @@ async def test_parts_without_a_say_do_not_count(no_call: Call) -> None:
     assert loud.value == pytest.approx((0.3 + 0.5 * 0.2) / 0.8)
 
 
-async def test_the_sound_path_wins_under_every_aggregate(no_call: Call) -> None:
+async def test_the_sound_path_wins_under_every_aggregate(build: Build, no_call: Call) -> None:
     bad = {
         "arithmetic": "12 + 25 = 47\n47 - 7 = 40\nAnswer: 40",
         "a number from nowhere": "12 + 25 = 37\n37 - 9 = 28\nAnswer: 28",
@@ -98,7 +98,7 @@ async def test_the_sound_path_wins_under_every_aggregate(no_call: Call) -> None:
     }
     paths = [path(text, logprob=-0.1) for text in (RIGHT, *bad.values())]
     for aggregate in ("product", "min", "mean"):
-        judge = ProcessRules.model_validate({"aggregate": aggregate})
+        judge = build("process-rules", {"aggregate": aggregate})
         right, *wrong = [score.value for score in await judge.score(STORY, paths, no_call)]
         assert all(right > value >= 0 for value in wrong), aggregate
     assert (await ProcessRules().score(STORY, [path("")], no_call))[0].value == 0
@@ -147,8 +147,8 @@ def test_bad_params(params: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("aggregate", ["product", "min"])
-async def test_sure_but_refuted_falls_behind_unsure_but_right(aggregate: str, no_call: Call) -> None:
+async def test_sure_but_refuted_falls_behind_unsure_but_right(aggregate: str, build: Build, no_call: Call) -> None:
     unsure, sure = path(RIGHT, logprob=-1.0), path("12 + 25 = 47\n47 - 7 = 40\nAnswer: 40", logprob=-0.001)
-    judge = ProcessRules.model_validate({"aggregate": aggregate})
+    judge = build("process-rules", {"aggregate": aggregate})
     right, wrong = await judge.score(STORY, [unsure, sure], no_call)
     assert right.value > 2 * wrong.value

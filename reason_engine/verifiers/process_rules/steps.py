@@ -7,6 +7,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 
+from reason_engine.steps import step_pieces
 from reason_engine.types import Path
 
 STEPS = 512
@@ -23,7 +24,7 @@ class Step:
 
 def steps_of(path: Path, end: str = "\n\n") -> list[Step]:
     """The steps of a path, empty ones left out. A token that spans a border counts where it begins."""
-    pieces = path.text.split(end)
+    pieces = step_pieces(path.text, end)
     borders = list(accumulate(len(piece) + len(end) for piece in pieces))
     totals, counts = [0.0] * len(pieces), [0] * len(pieces)
     place = len(path.prefill)

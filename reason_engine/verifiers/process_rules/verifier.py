@@ -28,6 +28,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from reason_engine.contracts import Call, Site
+from reason_engine.steps import BLANK_LINE
 from reason_engine.types import Passage, Path, Problem, Score, aggregated
 from reason_engine.verifiers import verifiers
 from reason_engine.verifiers.process_rules.account import account, fact
@@ -66,7 +67,7 @@ class ProcessRules(BaseModel):
     weights: Weights = Field(default_factory=Weights, description="of syntax, coherence and fact")
     aggregate: Aggregate = Field(default="product", description="how the steps' scores make the path's")
 
-    _step_end: str = PrivateAttr("\n\n")
+    _step_end: str = PrivateAttr(BLANK_LINE)
     _marker: str | None = PrivateAttr("Answer:")
 
     def bind(self, site: Site) -> ProcessRules:
