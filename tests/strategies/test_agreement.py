@@ -136,6 +136,14 @@ async def test_a_question_that_no_path_answers_is_an_open_one() -> None:
     assert outcome.content.startswith("Well, that depends")
 
 
+async def test_one_value_among_open_answers_starts_no_vote() -> None:
+    texts = ["Well, that depends on the tree.", "Well, that depends on the year.", "so\nAnswer: 4"]
+    engine = Scripted(lambda p, s, i: texts[i], logprob=lambda p, t: -2.0)
+    outcome = await auto(engine)
+    assert outcome.samples == 3
+    assert outcome.content.startswith("Well, that depends")
+
+
 async def test_no_whole_text_is_judged_by_its_probability() -> None:
     engine = Scripted(lambda p, s, i: "so\nAnswer: 4", caps=Capabilities(logprobs=-1, structured=True))
     outcome = await auto(engine)

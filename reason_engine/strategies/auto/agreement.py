@@ -6,7 +6,7 @@ other models tells how hard a question is for this one, but agreement does.
     free text, tools, JSON, code that nobody may run, effort below medium     one path
     anything with a value      three paths by steps in one request (two of a model that thinks), then
         all equal, all read where an answer was asked for    stop; from effort `high` on, one by one up to the posterior
-        no path has a value                                  the question is an open one: one of its texts
+        most say something without a value                   the question is an open one: the most typical text
         split                                                waves until the posterior of the lead is certain enough
                                                              (`Profile.certain`) or the budget is spent
         split after 16 paths, and a verifier is named        its weighted vote over the same paths
@@ -138,7 +138,7 @@ class Agreement:
         ballot = self.ballot
         if not ballot.paths:
             return self._first
-        if not ballot.votes or ballot.decided:
+        if not ballot.votes or ballot.decided or self.ctx.spec.kind == "free":  # the second look may have said so
             return 0
         if self._agreed:
             return min(int(self.thorough), self.most - len(ballot.paths))
