@@ -14,6 +14,7 @@ from reason_engine.policy import Case, Plan, Policy, Stage
 from reason_engine.profile import Profile
 from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies.auto import Auto
+from reason_engine.strategies.auto.waves import holds
 from reason_engine.types import Limits, Path, Problem, Score, Structured
 from reason_engine.verifiers import verifiers
 
@@ -77,6 +78,30 @@ async def test_a_split_is_voted_on_until_the_lead_is_certain() -> None:
     assert [(vote.answer, vote.count) for vote in outcome.answer.votes] == [("4", 6), ("5", 1)]
     assert outcome.answer.confidence == pytest.approx(6 / 7)
     assert outcome.usage.completion == engine.generated
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "left", "chance"),
+    [
+        (3, 0, 1, 1.0),
+        (2, 1, 1, 0.6),  # 3 of 5: a tie is no lead
+        (2, 0, 2, 0.9),  # both to come for the other: 1/4 * 2/5
+        (2, 2, 0, 0.0),
+        (2.0, 0.4, 1, 0.6),  # rounded as two to one
+    ],
+)
+def test_a_lead_lasts_with_the_chance_that_the_rest_leaves_it(
+    first: float, second: float, left: int, chance: float
+) -> None:
+    assert holds(first, second, left) == pytest.approx(chance)
+
+
+async def test_a_lead_that_will_last_is_enough() -> None:
+    """7 to 3 is one with a posterior of 0.89 only, but 6 paths overturn it with a chance of 0.04."""
+    engine = answers(4, 4, 5, 4, 5, 4, 4, 5, 4, 4, 5, 5, 5)
+    outcome = await auto(engine)
+    assert (outcome.answer.value, outcome.stopped) == ("4", "decided")
+    assert 10 <= engine.samples < 16
 
 
 @pytest.mark.parametrize(
