@@ -12,6 +12,7 @@ from reason_engine.contracts import Call, Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.policy import Case, Plan, Policy, Stage
 from reason_engine.profile import Profile
+from reason_engine.runtime import budget
 from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies.auto import Auto
 from reason_engine.strategies.auto.waves import holds
@@ -190,6 +191,19 @@ async def test_no_wave_is_begun_that_the_budget_cannot_pay(limits: Limits, paths
     assert (engine.samples, outcome.stopped) == (paths, stopped)
     assert outcome.answer.value == "0"
     assert outcome.usage.completion == engine.generated <= (limits.tokens or 10_000)
+
+
+async def test_no_wave_is_begun_that_the_time_is_too_short_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    drawn = iter(range(200))
+
+    def reply(prompt: str, seed: int, index: int) -> str:
+        now[0] += 10
+        return f"so\nAnswer: {next(drawn)}"
+
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+    outcome = await auto(Scripted(reply), limits=Limits(seconds=75))
+    assert (outcome.samples, outcome.stopped, outcome.cut) == (7, "budget-seconds", 0)
 
 
 async def test_the_profile_says_when_a_lead_is_certain() -> None:

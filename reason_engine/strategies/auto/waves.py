@@ -6,7 +6,8 @@ leader, v2 for the runner-up and r paths to come, all of them for one of the two
 
     P(v1 + r - x > v2 + x),   x ~ BetaBinomial(r, v2 + 1, v1 + 1)
 
-which is the posterior above carried to the end of this vote (Laplace's rule of succession for every next path).
+which is the posterior above carried to the end of this vote (Laplace's rule of succession for every next path). No wave
+is begun that tokens, samples or seconds cannot pay for, at the pace of the latest one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from reason_engine.runtime.context import Context
 from reason_engine.strategies.best_of_n import score_weight
 from reason_engine.strategies.voting.ballot import Ballot
 from reason_engine.strategies.voting.settle import ROUNDING, lead_probability
-from reason_engine.types import Answer, Draw
+from reason_engine.types import Answer, Draw, Stopped
 
 FIRST, FIRST_THOUGHTS = 3, 2
 """Paths of the first wave; of a model that thinks."""
@@ -37,6 +38,8 @@ class Waves:
     temperature: float
     thorough: bool
     ballot: Ballot = field(init=False)
+    pace: float = 0.0
+    """Seconds a path of the latest wave took of it."""
 
     def __post_init__(self) -> None:
         self.ballot = Ballot(self.most, self.ctx.profile.certain)
@@ -47,7 +50,9 @@ class Waves:
         while (size := self._affordable(self._wanted())) > 0:
             drawn = len(ballot.paths)
             draw = Draw(size, temperature=self.temperature, until=ballot.until(ctx), final=True, after=drawn)
+            began = ctx.budget.seconds
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
+            self.pace = (ctx.budget.seconds - began) / size
             await ballot.count(ctx, wave)
             answer = await ballot.answer(ctx)
             first, second = self._lead
@@ -105,17 +110,18 @@ class Waves:
 
     def _affordable(self, wanted: int) -> int:
         """As many of these as the budget is expected to pay for; at least one first path is tried."""
-        budget, sizes = self.ctx.budget, {"budget-samples": float(wanted), "budget-tokens": float(wanted)}
+        budget, most = self.ctx.budget, dict[Stopped, float]()
         if budget.free is not None:
-            each = min(budget.expected(), self.ctx.max_tokens or budget.expected())
-            sizes["budget-tokens"] = budget.free // each
+            most["budget-tokens"] = budget.free / min(budget.expected(), self.ctx.max_tokens or budget.expected())
         if budget.limits.samples is not None:
-            sizes["budget-samples"] = budget.limits.samples - budget.samples
-        size = min(wanted, self.at_once, *map(int, sizes.values()))
+            most["budget-samples"] = budget.limits.samples - budget.samples
+        if budget.seconds_left is not None and self.pace:
+            most["budget-seconds"] = budget.seconds_left / self.pace
+        size = min(wanted, self.at_once, *map(int, most.values()))
         if wanted and not self.ballot.paths:
             return max(1, size)
         if wanted and size < 1:
-            budget.note("budget-tokens" if sizes["budget-tokens"] < 1 else "budget-samples")
+            budget.note(min(most, key=lambda reason: most[reason]))
         return size
 
     async def _judged(self, answer: Answer) -> Answer:
