@@ -43,6 +43,8 @@ def eval_(
     samples: terminal.Samples = None,
     threads: terminal.Threads = None,
     knowledge: terminal.Knowledge = None,
+    reasoning_parser: terminal.ReasoningParser = None,
+    tool_parser: terminal.ToolParser = None,
     repeats: Annotated[int, Option(min=1, help="Answer each problem so often, each time with another seed.")] = 1,
     pass_at: Annotated[
         str, Option(metavar="K,K", help="Report pass@k, of so many answers at least one right; default: 1,REPEATS.")
@@ -73,7 +75,9 @@ def eval_(
     )  # fmt: skip
     key = os.environ.get("REASON_API_KEY")
     budget = terminal.limits(tokens, seconds, samples)
-    target = EvalTarget(model, url, engine, threads, budget, max_tokens, key, knowledge, allow_code)
+    target = EvalTarget(
+        model, url, engine, threads, budget, max_tokens, key, knowledge, reasoning_parser, tool_parser, allow_code
+    )
 
     def tell(record: Record, done: int, total: int) -> None:
         terminal.show_progress(done, total, record.task, record.strategy, {"record": asdict(record)}, as_json)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal, Self
 
+from reason_engine.model_info import ModelInfo as ModelInfo
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "abort", "error"]
 DraftBy = Literal["default", "none", "sam", "ngram"]  # `default`: as the engine was told at start
@@ -377,21 +379,3 @@ class Limits:
     tokens: int | None = None
     seconds: float | None = None
     samples: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What an engine serves. `context` is in tokens, prompt and answer together. `thinks`: it reasons by itself between
-    `think_start` and `think_end`; `think_close` ends a thought that is still open. `fingerprint` names weights and
-    engine. `specials`: texts that the tokenizer takes for control tokens, where the engine knows them."""
-
-    name: str
-    path: str
-    context: int
-    thinks: bool = False
-    think_start: str = "<think>"
-    think_end: str = "</think>"
-    think_close: str = "\n\nTime is up; the answer has to come now.\n</think>\n\n"
-    tool_start: str = "<tool_call>"
-    fingerprint: str = ""
-    specials: tuple[str, ...] = ()

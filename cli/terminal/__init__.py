@@ -32,6 +32,12 @@ Samples = Annotated[int | None, Option(min=1, help="Budget: generated sequences.
 Knowledge = Annotated[
     Path | None, Option(metavar="DIR", help="Documents to retrieve from: Markdown, text, PDF, triples.")
 ]
+ReasoningParser = Annotated[
+    str | None, Option(metavar="NAME", help="How the model writes thoughts; none: found from its template.")
+]
+ToolParser = Annotated[
+    str | None, Option(metavar="NAME", help="How the model writes tool calls; none: found from its template.")
+]
 Threads = Annotated[int | None, Option(min=1, help="Torch threads of the embedded engine.")]
 RecipeFile = Annotated[Path, Option("--config", "-c", help="The recipe, a YAML file.")]
 RecipeSets = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Laid over the recipe.")]

@@ -61,9 +61,11 @@ def _solver(target: EvalTarget, sandbox: Sandbox | None) -> tuple[Solver, Librar
     if target.url:
         if target.knowledge:
             raise SetupError("--knowledge and --url exclude each other: a server has its own documents")
+        if target.reasoning_parser or target.tool_parser:
+            raise SetupError("a parser and --url exclude each other: a server reads its own model")
         return RemoteSolver(target), None
-    given = {"model": target.model, "engine": target.engine, "threads": target.threads}
-    settings = load_settings({**given, "knowledge": target.knowledge})
+    names = ("model", "engine", "threads", "knowledge", "reasoning_parser", "tool_parser")
+    settings = load_settings({name: getattr(target, name) for name in names})
     profile, engine, name = profile_of(settings), open_engine(settings, inline=True), served_name(settings)
     folder, model = settings.knowledge, settings.knowledge_model
     library = Library(folder, engine=engine, model=model) if folder else None

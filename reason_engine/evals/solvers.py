@@ -36,6 +36,8 @@ class EvalTarget:
     max_tokens: int = 0
     api_key: str | None = None
     knowledge: Path | None = None
+    reasoning_parser: str | None = None
+    tool_parser: str | None = None
     allow_code: bool = False
 
 

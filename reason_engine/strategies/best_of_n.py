@@ -18,7 +18,7 @@ from pydantic import Field
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting.ballot import Ballot
-from reason_engine.strategies.voting.settle import CERTAIN, SMALLEST_WAVE, Certainty
+from reason_engine.strategies.voting.settle import SMALLEST_WAVE, Certainty
 from reason_engine.strategies.voting.votes import voters
 from reason_engine.types import Answer, Draw, Path, Problem
 
@@ -36,7 +36,7 @@ class BestOfN(Strategy):
         "best", description="the path of the highest score, or the answer with the highest sum of scores"
     )
     adaptive: bool = Field(False, description="draw in waves; stop at a full score, or when the vote is settled")
-    confidence: Certainty = CERTAIN
+    confidence: Certainty = None
 
     @property
     def width(self) -> int:
@@ -51,8 +51,8 @@ class BestOfN(Strategy):
         scores = dict[int, float]()
         ballot = Ballot(
             self.n,
-            self.confidence if self.adaptive and self.choose == "vote" else None,
-            lambda path: _weight(scores, path) if self.choose == "vote" else float(path.node in scores),
+            (self.confidence or ctx.profile.certain) if self.adaptive and self.choose == "vote" else None,
+            lambda path: score_weight(scores, path) if self.choose == "vote" else float(path.node in scores),
         )
         temperature, answer = self.sampling_temperature(ctx), Answer()
         while size := self._wave(ballot):
@@ -87,7 +87,7 @@ class BestOfN(Strategy):
         return ctx.propose(Answer(best, best.answer, value if 0 <= value <= 1 else None, ballot.votes), value)
 
 
-def _weight(scores: dict[int, float], path: Path) -> float:
+def score_weight(scores: dict[int, float], path: Path) -> float:
     """What a path's vote weighs: its score, or a logistic of it where not all scores lie in [0, 1]."""
     if path.node not in scores:
         return 0.0

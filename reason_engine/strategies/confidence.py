@@ -29,7 +29,7 @@ from pydantic import Field
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting.ballot import Ballot
-from reason_engine.strategies.voting.settle import CERTAIN, Certainty
+from reason_engine.strategies.voting.settle import Certainty
 from reason_engine.types import Answer, Draw, Path, Problem, TokenLogprob
 
 
@@ -49,7 +49,7 @@ class Confidence(Strategy):
     )
     k: int = Field(5, ge=2, le=20, description="likeliest tokens that a token's confidence is taken over")
     adaptive: bool = Field(True, description="draw in waves and stop when the vote is settled")
-    confidence: Certainty = CERTAIN
+    confidence: Certainty = None
 
     @property
     def width(self) -> int:
@@ -62,6 +62,7 @@ class Confidence(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Warm up, set the gate, then draw and vote until it is settled."""
         gate: Gate | None = None
+        certain = self.confidence or ctx.profile.certain
         weights = dict[int, float]()
 
         def weigh(path: Path) -> float:
@@ -69,7 +70,7 @@ class Confidence(Strategy):
                 weights[path.node] = gate.weight(path)
             return weights.get(path.node, 0.0)
 
-        ballot = Ballot(self.n, self.confidence if self.adaptive else None, weigh)
+        ballot = Ballot(self.n, certain if self.adaptive else None, weigh)
         temperature, answer = self.sampling_temperature(ctx), Answer()
         while (size := ballot.wave) and not ballot.decided:
             size = size if gate else min(self.warmup, self.n)

@@ -106,7 +106,7 @@ async def test_a_confident_minority_outweighs_a_doubtful_majority() -> None:
 
 async def test_adaptive_stops_after_a_warm_up_that_agrees() -> None:
     made = Scripted(lambda p, s, i: "so it is\nAnswer: 4")
-    outcome = await solve(Confidence(n=16), Problem("?"), made)
+    outcome = await solve(Confidence(n=16, confidence=0.85), Problem("?"), made)
     assert (made.samples, outcome.stopped, outcome.answer.value) == (3, "decided", "4")
     assert made.log[0].sampling.logprobs == 5
 

@@ -19,9 +19,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-Certainty = Annotated[float, Field(gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote")]
-CERTAIN = 0.85
-"""The usual one; docs/log.md says what others cost and lose on development problems."""
+Certainty = Annotated[
+    float | None,
+    Field(gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote; unset: the profile's"),
+]
 SMALLEST_WAVE = 3
 ROUNDING = 1e-9
 
