@@ -10,7 +10,7 @@ from reason_engine.strategies.best_of_n import BestOfN
 from reason_engine.strategies.self_consistency import SelfConsistency
 from reason_engine.strategies.voting.ballot import Ballot
 from reason_engine.strategies.voting.votes import best_voter, count_votes
-from reason_engine.types import Path, Problem, Vote
+from reason_engine.types import Path, Problem, TokenLogprob, Vote
 from tests.strategies.voting.run import context, notes, path
 
 WEAK = {"strength": "weak"}
@@ -83,6 +83,15 @@ async def test_of_equal_answers_the_heaviest_then_the_most_certain_path_is_shown
     await ballot.count(ctx, [forced, path(1, "0.5"), path(2, "3")])
     answer = await ballot.answer(ctx)
     assert answer.path and answer.path.node == 1 and answer.votes[0].count == 2
+
+
+async def test_answers_with_as_many_votes_are_ranked_by_their_most_certain_path() -> None:
+    def told(node: int, answer: str, logprob: float) -> Path:
+        return path(node, answer, logprobs=(TokenLogprob(0, answer, logprob),))
+
+    split = [told(0, "4", -2.0), told(1, "5", -0.5), told(2, "6", -1.0), told(3, "6", -9.0)]
+    assert [vote.answer for vote in (await counted(*split)).votes] == ["6", "5", "4"]
+    assert [vote.answer for vote in (await counted(path(0, "4"), path(1, "5"))).votes] == ["4", "5"]
 
 
 async def test_a_wave_is_closed_only_where_no_path_to_come_can_turn_the_vote() -> None:
