@@ -73,6 +73,6 @@ _NOTE = (
     "Means an answer. New tokens: all that were generated, discarded branches included. Internal prompt tokens: those "
     "of every call to the engine that no prefix cache held. Unread, cut: of the paths drawn those without a readable "
     "answer, and those that a limit ended. Intervals: Wilson (rates, over problems), Bonett-Price (differences). Where "
-    "problems are answered several times, pairs are of the first answers. pass@k: at least one is right of k answers to "
-    "a problem, or of k of its paths where those were graded."
+    "problems are answered several times, pairs are of the first answers. pass@k: of k answers to a problem, or of k "
+    "paths where those were graded, one or more are right."
 )
