@@ -107,6 +107,12 @@ async def test_a_wave_is_closed_only_where_no_path_to_come_can_turn_the_vote() -
     # Three that abstain leave two that can still turn it.
     assert not even([path(0, "a"), path(1), path(2)])
     assert Ballot(5).until(ctx) is None
+    # Two weak ones more and the weak readings would vote, and win.
+    weak = [path(i, "b", **WEAK) for i in (4, 5, 6)]
+    of_eight = Ballot(8, 0.8).until(ctx)
+    assert of_eight is not None
+    assert not of_eight([*three[:2], three[3], *weak])
+    assert of_eight([*[path(i, "a") for i in range(5)], *weak[:1]])
 
 
 async def test_a_ballot_is_decided_only_where_no_path_to_come_can_turn_it_or_the_lead_is_certain() -> None:
