@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     )
 
     code_execution: bool = Field(
-        default=False, description="the verifier `code` may run programs that models write, in a sandbox"
+        default=False, description="votes and the verifier `code` may run programs that models write, in a sandbox"
     )
 
     max_tokens: int = Field(default=131_072, ge=1, description="most generated tokens of one request")
