@@ -50,7 +50,7 @@ async def test_empty_lines_are_no_steps() -> None:
 
 async def test_a_model_that_only_breaks_lines_is_left_alone() -> None:
     outcome, engine = await search("\n" * 200)
-    assert engine.requests < 10
+    assert engine.requests <= 10
     assert outcome.answer.value is None
 
 
