@@ -100,6 +100,8 @@ class Profile(Frozen):
     wait: str = Field(default="\nWait", min_length=1)
     """What makes the model think on where it wanted to end."""
     temperature: Mapping[str, float] = Field(default_factory=dict[str, float])
+    certain: float = Field(default=0.95, gt=0.5, lt=1)
+    """How certain the lead of a vote must be where drawing more paths is to end early: the posterior that it leads."""
     verifiers: tuple[str, ...] = ()
     tasks: tuple[TaskMatch, ...] = ()
     auto: Policy | None = None

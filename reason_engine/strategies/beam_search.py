@@ -31,7 +31,7 @@ from reason_engine.strategies.search.choosing import Choose, choose_answer, fina
 from reason_engine.strategies.search.steps import Steps
 from reason_engine.strategies.search.tree import Thought, keep_best, merge
 from reason_engine.strategies.search.values import Values
-from reason_engine.strategies.self_consistency import CERTAIN, Certainty
+from reason_engine.strategies.voting.settle import Certainty
 from reason_engine.types import Aggregate, Answer, Problem
 
 
@@ -50,7 +50,7 @@ class BeamSearch(Strategy):
     aggregate: Aggregate = Field("min", description="how the scores of a beam's steps become one")
     choose: Choose = Field("vote", description="vote weighted by value, or the beam of highest value")
     adaptive: bool = Field(False, description="vote: stop when no beam left could change it")
-    confidence: Certainty = CERTAIN
+    confidence: Certainty = None
     step_tokens: int = Field(256, ge=1, le=4096, description="most tokens of one step")
     inside_thoughts: bool = Field(False, description="search inside the thought of a model that thinks by itself")
 
@@ -75,6 +75,7 @@ class BeamSearch(Strategy):
             inside_thoughts=self.inside_thoughts,
         )
         values = Values(ctx, steps, "verifier", aggregate=self.aggregate)
+        certain = self.confidence or ctx.profile.certain
         ctx.note(verifier=ctx.verifier_name)
         beams, ends, places, settled = [Thought()], list[Thought](), self._kept, False
         for depth in range(1, self.depth + 1):
@@ -98,7 +99,7 @@ class BeamSearch(Strategy):
             if done:
                 answer = await choose_answer(ctx, steps, ends, self.choose)
                 voted = self.adaptive and self.choose == "vote"
-                settled = voted and vote_settled(answer, len(beams) * self.m, self.confidence)  # m a beam may follow
+                settled = voted and vote_settled(answer, len(beams) * self.m, certain)  # m a beam may follow
             if settled or not beams or steps.rules.solved(done):
                 break
         if not settled and not steps.checked and beams:

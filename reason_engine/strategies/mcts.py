@@ -39,7 +39,7 @@ from reason_engine.strategies.search.tree import Thought
 from reason_engine.strategies.search.uct import puct, ucb1
 from reason_engine.strategies.search.values import Values
 from reason_engine.strategies.search.whole import vote_instead
-from reason_engine.strategies.self_consistency import CERTAIN, Certainty
+from reason_engine.strategies.voting.settle import Certainty
 from reason_engine.types import Aggregate, Answer, Problem
 
 VALUED, PLAYED = 24, 6
@@ -69,7 +69,7 @@ class MCTS(Strategy):
     aggregate: Aggregate = Field("min", description="verifier: how the scores of several steps become one")
     choose: Choose = Field("vote", description="vote weighted by value, or the finished path of highest value")
     adaptive: bool = Field(False, description="vote: stop when the vote is settled")
-    confidence: Certainty = CERTAIN
+    confidence: Certainty = None
     step_tokens: int = Field(256, ge=1, le=4096, description="most tokens of one step")
     inside_thoughts: bool = Field(False, description="search inside the thought of a model that thinks by itself")
     value_prompt: str | None = Field(None, max_length=8192, description="literal {problem} and {state}")
@@ -115,7 +115,9 @@ class MCTS(Strategy):
                 if len(search.ends) > before:
                     answer = await choose_answer(ctx, steps, search.ends, self.choose)
                 voted = self.adaptive and self.choose == "vote"
-                settled = voted and vote_settled(answer, (most - spent) * self.k, self.confidence)
+                settled = voted and vote_settled(
+                    answer, (most - spent) * self.k, self.confidence or ctx.profile.certain
+                )
         except BudgetExhausted:
             if steps.checked or not search.ends:
                 raise

@@ -94,9 +94,10 @@ def test_the_inner_factor_is_judged_by_the_weight_behind_it() -> None:
     with torch.no_grad():
         inner.copy_(before)
     held = Consolidation([("inner", inner), ("outer", outer)], 1.0, losses(), [Factor(inner, frozen, 0.5)])
-    squared = sum(torch.outer(y, x) ** 2 for x, y in zip(inputs, outputs, strict=True))
+    pairs = list(zip(inputs, outputs, strict=True))
+    squared = torch.stack([torch.outer(y, x) ** 2 for x, y in pairs]).sum(0)
     expected = (0.25 * before.pow(2).mean() * squared.sum(0)).expand(2, 4)
-    theirs = sum((0.5 * torch.outer(y, before @ x)) ** 2 for x, y in zip(inputs, outputs, strict=True))
+    theirs = torch.stack([(0.5 * torch.outer(y, before @ x)) ** 2 for x, y in pairs]).sum(0)
     mean = (expected.sum() + theirs.sum()) / 14
     torch.testing.assert_close(pulls(held, inner), expected / mean)
     assert not frozen.requires_grad and frozen.grad is None

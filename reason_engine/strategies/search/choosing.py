@@ -18,7 +18,8 @@ from reason_engine.runtime.context import Context
 from reason_engine.strategies.search.steps import Steps
 from reason_engine.strategies.search.tree import Thought, apart
 from reason_engine.strategies.search.values import Valuing
-from reason_engine.strategies.self_consistency import best_voter, count_votes, settled
+from reason_engine.strategies.voting.settle import settled
+from reason_engine.strategies.voting.votes import best_voter, count_votes
 from reason_engine.types import Answer, Draw
 
 Choose = Literal["best", "vote"]

@@ -27,7 +27,8 @@ from reason_engine.contracts import Capabilities, Engine, Powers, ProcessVerifie
 from reason_engine.data import Example
 from reason_engine.data.formats.rows import Reference, question_of
 from reason_engine.data.mixture import Stream
-from reason_engine.engines.reward_models import Endpoints, is_url
+from reason_engine.engines.rewards.endpoints import Endpoints
+from reason_engine.engines.rewards.naming import is_url
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing, EngineError, ReasonError, RequestError, SetupError, first_error
 from reason_engine.profile import Profile
@@ -263,8 +264,9 @@ def check_endpoints(reward_models: Mapping[str, str]) -> list[str]:
         try:
             for name, kind in endpoints.kinds.items():
                 task = "token_reward" if kind == "process" else "reward"
+                turns = (Message("user", "1?"),)
                 try:
-                    await endpoints.score(ScoreRequest("preflight", ("1",), task, name, (), ((1,),)))
+                    await endpoints.score(ScoreRequest("preflight", ("1",), task, name, turns, ((1,),)))
                 except EngineError as error:
                     raise SetupError(f"reward_models.{name}: {urls[name]}: {error}") from None
         finally:

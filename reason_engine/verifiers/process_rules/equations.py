@@ -6,9 +6,10 @@ and it holds in none of their readings (`values`); one with a variable, a functi
 clause that denies it or computes modulo something, is not judged unless it holds.
 
 Rounding: a bare decimal of k places holds within half a unit of its last place, or cut off there; a bare whole number
-may be a rounded quotient. `≈` holds within a tenth. A bare number that another or a sum explains (`1 hour = 60
-minutes`, `2 hours = 2 * 60`), sides whose units measure the same in different sizes (minutes and hours), and those that
-differ by thousands left out in writing are not judged unless they hold.
+may be a rounded quotient; 0.33, 0.67 and 3.14 in a sum stand for what they round. `≈` holds within a tenth. A bare
+number that another or a sum explains (`1 hour = 60 minutes`, `2 hours = 2 * 60`), sides whose units measure the same in
+different sizes (minutes and hours), and those that differ by thousands left out in writing are not judged unless they
+hold.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from reason_engine.verifiers.process_rules.expression import Reading
 from reason_engine.verifiers.process_rules.notation import LONGEST, plain
 from reason_engine.verifiers.process_rules.sides import Side, left_side, right_side
 from reason_engine.verifiers.process_rules.tokens import Token, tokens
 from reason_engine.verifiers.process_rules.units import FACTORS, convertible
-from reason_engine.verifiers.process_rules.values import values
+from reason_engine.verifiers.process_rules.values import agree, values
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def _of_line(line: str) -> Iterable[Equation]:
 def _equation(left: Side, right: Side, relation: str, doubted: bool) -> Equation:
     firsts, seconds = values(left.parts) | values(left.shorter), values(right.parts) | values(right.shorter)
     pairs = [(a, b) for a in firsts for b in seconds]
-    close = next(((a, b) for a, b in pairs if _close(a, b, left, right, (firsts[a], seconds[b]), relation)), None)
+    close = next(((a, b) for a, b in pairs if agree(a, b, left, right, (firsts[a], seconds[b]), relation)), None)
     holds = True if close else None
     certain = left.certain and right.certain and pairs and not doubted
     if not close and certain and not _named(left, right) and not _converted(left, right, pairs):
@@ -71,30 +71,6 @@ def _equation(left: Side, right: Side, relation: str, doubted: bool) -> Equation
     first = next(iter(seconds), None)
     operands = tuple(Fraction(p.text) for p in left.parts if p.kind == "number") if left.computes and pairs else ()
     return Equation(str(left), str(right), holds, operands, close[1] if close else first)
-
-
-def _close(a: Fraction, b: Fraction, left: Side, right: Side, readings: tuple[Reading, Reading], relation: str) -> bool:
-    if a == b:
-        return True
-    if relation != "=":
-        return abs(a - b) <= max(abs(a), abs(b)) / 10
-    for exact, rounded, side, reading in ((a, b, right, readings[1]), (b, a, left, readings[0])):
-        if side.bare:
-            unit = _last_place(side, reading)
-            if abs(exact - rounded) <= unit / 2 and (unit < 1 or exact.denominator > 1):
-                return True
-            if abs(exact) > abs(rounded) and abs(exact - rounded) < unit and exact.denominator > 1:
-                return True
-    return False
-
-
-def _last_place(side: Side, reading: Reading) -> Fraction:
-    """The unit of the last place of a bare number."""
-    text = next(part.text for part in side.parts if part.kind == "number")
-    places = len(text.partition(".")[2])
-    if side.parts[-1].kind == "percent" and reading.percent != "unit":
-        places += 2
-    return Fraction(1, 10**places)
 
 
 def _denied(found: list[Token], at: int) -> bool:

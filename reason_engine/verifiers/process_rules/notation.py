@@ -2,8 +2,8 @@ r"""LaTeX, typographic signs and Markdown as one plain notation, so that one rea
 
     \frac{3}{4} of $1{,}200 \approx 900  ->  ⟦(3)/(4)⟧ of 1200 ≈ 900
 
-A fraction keeps brackets of its own: `2⟦(1)/(2)⟧` may be a mixed number. What has no plain form becomes OPAQUE: the side
-of an equation in which it stands is not judged. Code, drawings and environments' names are taken out.
+A fraction keeps brackets of its own: `2⟦(1)/(2)⟧` may be a mixed number. What has no plain form becomes OPAQUE: the
+side of an equation in which it stands is not judged. Code, drawings and environments' names are taken out.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ _RULES = tuple((re.compile(pattern), replacement) for pattern, replacement in (
     (r"\\div(?![A-Za-z])|\u00f7", "/"),
     (r"[\u2212\u2013]", "-"),
     (r"\\(?:approx|simeq|cong|sim)(?![A-Za-z])|[\u2248\u2243\u2245\u223c]|~=", "\u2248"),
-    (r"\\(?:neq?|leq?|geq?|lt|gt|equiv|leqslant|geqslant)(?![A-Za-z])|[\u2260\u2264\u2265\u2261]|[<>!:+*/-]=|==", " < "),
-    (r"\\(?:to|implies|iff|(?:Long|long)?(?:R|r|Leftr|leftr)ightarrow)(?![A-Za-z])|[\u2192\u21d2\u27f9\u21d4]|=>|[-=]+>",
-     " ; "),
+    (r"\\(?:neq?|leq?|geq?|lt|gt|equiv|leqslant|geqslant)(?![A-Za-z])", " < "),
+    (r"[\u2260\u2264\u2265\u2261]|[<>!:+*/-]=|==", " < "),
+    (r"\\(?:to|implies|iff|(?:Long|long)?(?:R|r|Leftr|leftr)ightarrow)(?![A-Za-z])", " ; "),
+    (r"[\u2192\u21d2\u27f9\u21d4]|[-=]+>", " ; "),
     (r"(?<=\d)\*\*(?=\d)", "^"),
     (r"\*\*|`", ""),
     ("\u00b2", "^2"), ("\u00b3", "^3"), ("\u00bd", "⟦1/2⟧"), ("\u00bc", "⟦1/4⟧"), ("\u00be", "⟦3/4⟧"),

@@ -42,27 +42,27 @@ _NUMBERS = (
 )
 _BEFORE = _words(
     _NUMBERS,
-    "of times plus minus over by twice double triple thrice than sqrt root mod modulo log ln sin cos tan negative square",
-    "cube squared cubed base not isn't percent per",
+    "of times plus minus over by twice double triple thrice than sqrt root mod modulo log ln sin cos tan negative",
+    "square cube squared cubed base not isn't percent per",
 )
 _AFTER = _words(
-    "hundred thousand million billion trillion hundreds thousands millions billions dozen dozens score gross pair k plus",
-    "minus over divided multiplied squared cubed mod modulo half halves third thirds quarters fourths fifths sixths",
-    "tenths hundredths remainder rem r base am pm o'clock",
+    "hundred thousand million billion trillion hundreds thousands millions billions dozen dozens score gross pair k",
+    "plus minus over divided multiplied squared cubed mod modulo half halves third thirds quarters fourths fifths",
+    "sixths tenths hundredths remainder rem r base am pm o'clock",
 )
 _NO_UNITS = _words(
     _NUMBERS,
-    "the an is are was were has have had be been and or but then so that which who if when while because since as than",
-    "times plus minus divided multiplied by halves twice double triple he she they it we you his her their its our there",
-    "this these those gives equals equal get gets got dozens hundreds thousands millions squared cubed square cube mod",
-    "modulo over remainder fifths sixths score gross sin cos tan log ln sqrt root",
+    "the an is are was were has have had be been and or but then so that which who if when while because since as",
+    "than times plus minus divided multiplied by halves twice double triple he she they it we you his her their its",
+    "our there this these those gives equals equal get gets got dozens hundreds thousands millions squared cubed",
+    "square cube mod modulo over remainder fifths sixths score gross sin cos tan log ln sqrt root",
 )
 _JOINTS = _words("at and by plus with times for of each to from on in per into out over")
 _WHOLES = _words(
-    "total average pace distance profit cost rate speed amount price area perimeter volume score weight height age length",
-    "width income loss discount value mean",
+    "total average pace distance profit cost rate speed amount price area perimeter volume score weight height age",
+    "length width income loss discount value mean",
 )
 _PARTINGS = _words(
-    "is are was were has have had makes make made costs cost takes take took so because then total equals means leaves",
-    "that's earns earned needs pays paid gives",
+    "is are was were has have had makes make made costs cost takes take took so because then total equals means",
+    "leaves that's earns earned needs pays paid gives",
 )

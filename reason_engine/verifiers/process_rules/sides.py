@@ -1,8 +1,8 @@
 """The two sides around a relation: where each begins and ends, and whether that is certain.
 
 A side ends at the line's end, at a sign of punctuation, another relation, an unpaired bracket, or prose: `she sold
-48 / 2 = 24 clips` has the sides `48 / 2` and `24`. The end is certain unless the prose may itself compute (`half of 48 /
-2`, `3 at 5 + 2`, `= 3 dozen`), a single letter may be a variable, or a sign stands there that is not read.
+48 / 2 = 24 clips` has the sides `48 / 2` and `24`. The end is certain unless the prose may itself compute (`half of
+48 / 2`, `3 at 5 + 2`, `= 3 dozen`), a single letter may be a variable, or a sign stands there that is not read.
 """
 
 from __future__ import annotations
