@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from reason_engine.engines.scripted import Scripted
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies import strategies
 from reason_engine.strategies.search.pace import SHORTEST, SPARE, TYPICAL, WARM, Pace
 from reason_engine.types import Limits, TokenLogprob
 from tests.strategies.chat import ASKED, Clock, chatter
-from tests.strategies.puzzle import PROFILE, play, problem
+from tests.strategies.puzzle import PROFILE, hope, play, problem
 
 SEARCHES: list[tuple[str, dict[str, Any]]] = [
     ("tree-of-thoughts", {}),
@@ -64,9 +65,6 @@ async def test_an_end_that_time_is_too_short_for_is_asked_for_its_answer(
 
 
 async def test_with_a_checker_the_clock_changes_nothing_while_it_suffices(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reason_engine.engines.scripted import Scripted
-    from tests.strategies.puzzle import hope
-
     def texts(outcome: Outcome) -> list[str]:
         return [node.text for node in outcome.trace.nodes]
 
