@@ -272,6 +272,15 @@ class Task(Protocol):
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool: ...
 
 
+@runtime_checkable
+class CodeTask(Task, Protocol):
+    """A task that grades a program by running it, which the operator must have allowed."""
+
+    def graded_in(self, sandbox: CodeSandbox) -> Task:
+        """The same task, with what it takes to grade."""
+        ...
+
+
 class Trainer(Protocol):
     """A training method. `config` is a frozen pydantic model; the result is a Hugging Face checkpoint folder."""
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing, RequestError
+from reason_engine.steps import BLANK_LINE, step_ends
 from reason_engine.types import Aggregate, Message, Path, Problem, Score, ScoreRequest, Scores, aggregated
 from reason_engine.verifiers import verifiers
 
@@ -35,7 +36,7 @@ class RewardModel(BaseModel):
         None, description="how steps' scores make the path's, by a process model; none: as its makers do"
     )
 
-    _step_end: str = PrivateAttr("\n\n")
+    _step_end: str = PrivateAttr(BLANK_LINE)
     _aggregate: Aggregate = PrivateAttr("min")
 
     def bind(self, site: Site) -> RewardModel:
@@ -101,16 +102,6 @@ def solution(path: Path) -> str:
     """What follows a path's thought; all of it where it has none."""
     thought, mark, rest = path.text.rpartition("</think>")
     return rest.lstrip() if mark and thought.strip() else path.text
-
-
-def step_ends(text: str, end: str) -> tuple[int, ...]:
-    """Where each step that is not empty ends, its mark not included."""
-    found, at = list[int](), 0
-    for piece in text.split(end):
-        if piece.strip():
-            found.append(at + len(piece))
-        at += len(piece) + len(end)
-    return tuple(found)
 
 
 def squashed(value: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,8 +14,8 @@ from reason_engine.engines.scripted import Scripted
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.solve import Outcome, solve
-from reason_engine.strategies import Strategy
-from reason_engine.types import Answer, Draw, Limits, Path, Problem, TokenLogprob
+from reason_engine.strategies import Strategy, strategies
+from reason_engine.types import Answer, Draw, GenerateRequest, Limits, Path, Problem, TokenLogprob
 
 WORDS = " ".join(f"w{i}" for i in range(50))
 
@@ -109,3 +110,24 @@ def test_what_a_continuation_begins_with() -> None:
     # A text that ends inside a token is read anew.
     inside = replace(path, text="preabc</")
     assert continued(inside, "!") == tuple(engine.tokenize("ppreabc</!"))
+
+
+async def test_an_engine_that_is_slow_to_abort_costs_no_answer_that_is_there() -> None:
+    """The vote is that of the paths that had ended; the one that had not is a path that was cut."""
+
+    class Slow(Scripted):
+        async def abort(self, request_id: str, index: int | None = None) -> None:
+            pass
+
+    async def stuck(request: GenerateRequest, index: int, position: int) -> None:
+        if index == 3 and position == 2:
+            await asyncio.Event().wait()
+
+    made = Slow(lambda p, s, i: "So it is \\boxed{4}", gate=stuck)
+    vote = strategies.get("self-consistency")(n=4)
+    outcome = await solve(vote, Problem("How many are 2 + 2?"), made, limits=Limits(seconds=0.2))
+    assert outcome.stopped == "budget-seconds"
+    assert [(one.answer, one.count) for one in outcome.answer.votes] == [("4", 3)]
+    assert (outcome.answer.value, outcome.cut) == ("4", 1)
+    assert outcome.usage.completion == made.generated
+    assert made.running == 0

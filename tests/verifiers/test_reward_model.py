@@ -13,9 +13,10 @@ from reason_engine.contracts import Capabilities, ProcessVerifier
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing, RequestError, UnknownName
 from reason_engine.runtime.solve import solve
+from reason_engine.steps import step_ends
 from reason_engine.strategies.best_of_n import BestOfN
 from reason_engine.types import Message, Problem, ScoreRequest, Scores
-from reason_engine.verifiers.reward_model import RewardModel, squashed, step_ends
+from reason_engine.verifiers.reward_model import RewardModel, squashed
 from tests.verifiers.conftest import Build, NoCall, path
 
 BOTH = Capabilities(score=True, rewards=(("orm", "outcome"), ("prm", "process")))

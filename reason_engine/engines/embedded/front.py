@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import check_adapter, engines
-from reason_engine.engines.chat import ChatFormat, ChatTextMethods
+from reason_engine.engines.chat import AS_FOUND, ChatFormat, ChatTextMethods, Parsers
 from reason_engine.engines.checkpoint.adapter_files import read_adapter
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded import admission, messages
@@ -46,7 +46,7 @@ class Embedded(ChatTextMethods):
     `device` and `threads` are chosen by size and machine unless given. `max_rows` samples run at once; `cache_bytes`
     bounds their keys and values, `prefix_bytes` those kept for reuse (0: by the machine's memory). `rewards`: reward
     models by name, folders or URLs, besides the heads that ship with the model. `draft`: how requests draft that leave
-    it to the engine.
+    it to the engine. `parsers`: what the operator named of the chat format.
     """
 
     def __init__(
@@ -65,13 +65,14 @@ class Embedded(ChatTextMethods):
         rewards: Mapping[str, str] | None = None,
         reward_keys: Mapping[str, SecretStr] | None = None,
         draft: DraftMethod = "none",
+        parsers: Parsers = AS_FOUND,
     ) -> None:
         """Read and check the folder's files. Raises ModelLoadError."""
         checkpoint = ModelFolder.find(str(path))
         folder = checkpoint.path
         shape = read_shape(folder)
         checkpoint.check()
-        self._format = ChatFormat.load(folder)
+        self._format = ChatFormat.load(folder, parsers)
         self._vocab = shape.vocab
         limit = min(context, shape.context) if context else shape.context
         given = {**bundled_heads(folder), **(rewards or {})}
@@ -82,7 +83,7 @@ class Embedded(ChatTextMethods):
         self._rewards: dict[str, RewardKind] = {**self._score_inputs.kinds, **self._endpoints.kinds}
         self._config = WorkerConfig(
             str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
-            rewards=tuple(files.values()), draft=draft,
+            rewards=tuple(files.values()), draft=draft, shown=self._format.shown,
         )  # fmt: skip
         fingerprint = f"embedded-{checkpoint.fingerprint}"
         self.info = self._format.info(name or folder.resolve().name, str(folder), limit, fingerprint)

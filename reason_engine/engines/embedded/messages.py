@@ -38,6 +38,8 @@ class WorkerConfig:
     compile_seconds: float = 5.0
     draft: DraftMethod = "none"
     rewards: tuple[RewardFile, ...] = ()
+    shown: frozenset[str] = frozenset()
+    """Control tokens whose text is part of what is generated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from reason_engine.runtime.run import Run
 from reason_engine.runtime.trace import Opened
 from reason_engine.runtime.verify import NONE, checker_of, verifier_of
 from reason_engine.settings import load_settings
+from reason_engine.steps import step_pieces
 from reason_engine.training.common.encode import FileSource
 from reason_engine.training.online.recipe import Online, Reward
 from reason_engine.types import Limits, Message, Path, Problem, Sampling, ScoreRequest
@@ -291,7 +292,7 @@ def step_places(path: Path, end: str) -> list[int]:
         at += len(token.token)
         borders.append(at)
     places, at, token = list[int](), 0, 0
-    for piece in path.text.split(end):
+    for piece in step_pieces(path.text, end):
         if piece.strip() and borders:
             while token < len(borders) - 1 and borders[token] < at + len(piece):
                 token += 1
