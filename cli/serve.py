@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from reason_engine.cli.terminal import Knowledge, Threads, bind_error
+from reason_engine.cli.terminal import Knowledge, ReasoningParser, Threads, ToolParser, bind_error
 from reason_engine.errors import RequestError, SetupError
 
 if TYPE_CHECKING:
@@ -49,7 +49,11 @@ def serve(
     ] = None,
     reward_models: Annotated[
         list[str] | None,
-        Option("--reward-model", metavar="NAME=PATH", help="A reward model, a folder or a pooling URL; repeatable."),
+        Option(
+            "--reward-model",
+            metavar="NAME=PATH",
+            help="A reward model, a folder or a pooling URL, #format=NAME behind it where needed; repeatable.",
+        ),
     ] = None,
     knowledge: Knowledge = None,
     guard: Annotated[Path | None, Option(metavar="FILE", help="Rules on requests and answers, YAML or JSON.")] = None,
@@ -61,6 +65,11 @@ def serve(
     open: Annotated[bool, Option("--open", help="Serve beyond this machine without a key.")] = False,
     served_name: Annotated[str | None, Option(help="Name that clients ask for.")] = None,
     upstream_url: Annotated[str | None, Option(help="The endpoint behind --engine openai.")] = None,
+    upstream_tokenizer: Annotated[
+        Path | None, Option(metavar="DIR", help="A folder with the endpoint's tokenizer and chat template.")
+    ] = None,
+    reasoning_parser: ReasoningParser = None,
+    tool_parser: ToolParser = None,
     context: Annotated[int | None, Option(min=16, help="Tokens of prompt and answer together.")] = None,
     code_execution: Annotated[
         bool, Option("--allow-code", help="Let the verifier `code` run programs, in a sandbox.")

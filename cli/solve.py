@@ -29,6 +29,8 @@ def solve(
     seed: terminal.Seed = 0,
     threads: terminal.Threads = None,
     knowledge: terminal.Knowledge = None,
+    reasoning_parser: terminal.ReasoningParser = None,
+    tool_parser: terminal.ToolParser = None,
     trace: bool = Option(False, "--trace", help="Print the search as a tree."),
     as_json: terminal.AsJson = False,
 ) -> None:
@@ -40,7 +42,7 @@ def solve(
     from reason_engine.types import Message
 
     options = AskOptions(strategy, terminal.parse_sets(sets), terminal.limits(tokens, seconds, samples), seed)
-    source = asker(options, model, url, engine, threads, knowledge)
+    source = asker(options, model, url, engine, threads, knowledge, (reasoning_parser, tool_parser))
     text = sys.stdin.read().strip() if question == "-" else question
 
     async def run() -> Reply:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from reason_engine.answers import Equality
 from reason_engine.profile import Profile
 from reason_engine.types import (
+    Aggregate,
     Choice,
     ChoiceRequest,
     Chunk,
@@ -45,6 +46,8 @@ class Capabilities:
     score: bool = False
     rewards: tuple[tuple[str, Literal["outcome", "process"]], ...] = ()
     """Reward models that `score` takes by name, and whether each judges whole answers or single steps."""
+    aggregates: tuple[tuple[str, Aggregate], ...] = ()
+    """How the scores of a step model of that name usually make a path's."""
     embeds: tuple[str, ...] = ()
     """Models that `score` takes by name for the task `embed`; none named: the first."""
     adapters: bool = False
@@ -156,8 +159,16 @@ class Call(Protocol):
     async def sample(self, prompt: str | None = None, draw: Draw = Draw()) -> list[Path]: ...
 
     async def choice(
-        self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
-    ) -> Choice: ...
+        self,
+        prompt: str,
+        options: tuple[str, ...],
+        *,
+        prefill: str = "",
+        stage: str = "choice",
+        after: Path | None = None,
+    ) -> Choice:
+        """`after`: a path of `sample` that the options continue, `prefill` between, in place of the prompt's answer."""
+        ...
 
     async def rate(self, request: ScoreRequest, stage: str = "rate") -> Scores:
         """Values of texts by a model head that the engine serves. The request's id is given by the call."""
@@ -259,6 +270,15 @@ class Task(Protocol):
 
     def problems(self, limit: int | None, seed: int, data: FilePath | None) -> list[Problem]: ...
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool: ...
+
+
+@runtime_checkable
+class CodeTask(Task, Protocol):
+    """A task that grades a program by running it, which the operator must have allowed."""
+
+    def graded_in(self, sandbox: CodeSandbox) -> Task:
+        """The same task, with what it takes to grade."""
+        ...
 
 
 class Trainer(Protocol):

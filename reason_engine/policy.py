@@ -17,6 +17,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Form = Literal["text", "tools", "json"]
+Measure = Literal["answer", "text"]
+"""What the certainty of a single path is measured on: the tokens of its answer, or its whole text."""
 
 
 class Frozen(BaseModel):
@@ -65,9 +67,11 @@ class Curve(Frozen):
 
 
 class Policy(Frozen):
-    """`weights`: the hash of the weights that were measured. `made`: by what. Cases are tried in order."""
+    """`weights`: the hash of the weights that were measured. `certainty`: what the thresholds of single paths were fitted
+    to. `made`: by what. Cases are tried in order."""
 
     weights: str
+    certainty: Measure = "text"
     cases: tuple[Case, ...] = Field(min_length=1)
     curves: tuple[Curve, ...] = ()
     made: Mapping[str, Any] = Field(default_factory=dict[str, Any])

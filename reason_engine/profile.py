@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from reason_engine.errors import ModelLoadError
 from reason_engine.policy import Frozen, Policy
+from reason_engine.steps import BLANK_LINE
 
 FILE = "reason.json"
 
@@ -85,7 +86,7 @@ class Profile(Frozen):
 
     description: str = ""
     ask: Ask = Ask()
-    step_end: str = Field(default="\n", min_length=1)
+    step_end: str = Field(default=BLANK_LINE, min_length=1)
     answer_marker: str | None = "Answer:"
     propose_prompt: str | None = None
     value_prompt: str | None = None
@@ -99,6 +100,8 @@ class Profile(Frozen):
     wait: str = Field(default="\nWait", min_length=1)
     """What makes the model think on where it wanted to end."""
     temperature: Mapping[str, float] = Field(default_factory=dict[str, float])
+    certain: float = Field(default=0.95, gt=0.5, lt=1)
+    """How certain the lead of a vote must be where drawing more paths is to end early: the posterior that it leads."""
     verifiers: tuple[str, ...] = ()
     tasks: tuple[TaskMatch, ...] = ()
     auto: Policy | None = None

@@ -31,6 +31,12 @@ class Settings(BaseSettings):
         default=None, description="name under which clients ask for it; none: the model's own"
     )
     engine: str = Field(default="auto", description="auto, embedded, vllm, openai or scripted")
+    reasoning_parser: str | None = Field(
+        default=None, description="how the model writes its thoughts; none: found from its chat template"
+    )
+    tool_parser: str | None = Field(
+        default=None, description="how the model writes tool calls; none: found from its chat template"
+    )
     strategy: str | None = Field(default=None, description="strategy of requests that name none; none: direct")
     draft: str = Field(default="none", description="none, sam, ngram, suffix, model:PATH or eagle:PATH")
     adapters: Mapping[str, str] = Field(default_factory=dict[str, str], description="adapter folders by name")
@@ -41,8 +47,8 @@ class Settings(BaseSettings):
     )
     reward_models: Mapping[str, str] = Field(
         default_factory=dict[str, str],
-        description="reward models by name: folders, or URLs of endpoints with vLLM's pooling API; embed+URL: one that "
-        "embeds",
+        description="reward models by name: folders, or URLs of endpoints with vLLM's pooling API, #format=NAME behind "
+        "them where their name does not tell the format; embed+URL: one that embeds",
     )
     reward_keys: Mapping[str, SecretStr] = Field(
         default_factory=dict[str, SecretStr],
@@ -98,7 +104,18 @@ class Settings(BaseSettings):
     context: int | None = Field(default=None, ge=16, description="tokens of prompt and answer; none: the model's own")
     max_rows: int = Field(default=64, ge=1, description="embedded: sequences decoded together; the rest waits")
     upstream_url: str | None = Field(default=None, description="openai: base URL of the remote endpoint, /v1 included")
+    upstream_tokenizer: Path | None = Field(
+        default=None,
+        description="openai: checkpoint folder whose tokenizer and chat template are the served model's; prompts are "
+        "then written here, which probabilities of given words need",
+    )
     upstream_key: SecretStr | None = Field(default=None, description="openai: the key sent to it, and to no other host")
+    upstream_prefill: Literal["auto", "no", "turn", "prefix", "flags"] = Field(
+        default="auto",
+        description="openai: how the endpoint goes on with a begun answer: by itself where the assistant's turn is the "
+        "last (turn), where that turn says `prefix` (prefix), with `continue_final_message` (flags), not at all (no); "
+        "auto: it is asked once at start",
+    )
     vllm: Mapping[str, Any] = Field(default_factory=dict[str, Any], description="further vLLM engine arguments")
 
     @field_validator("api_keys", "operator_keys", "allowed_hosts", "adapters_dir", mode="before")

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Literal, Self
 
+from reason_engine.model_info import ModelInfo as ModelInfo
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "abort", "error"]
 DraftBy = Literal["default", "none", "sam", "ngram"]  # `default`: as the engine was told at start
@@ -323,10 +325,11 @@ class CodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class CodeResult:
-    """Whether a test passed, and where not, why."""
+    """Whether a test passed, and where not, why. `output`: what a run printed, whole or up to where it was ended."""
 
     passed: bool
     detail: str = ""
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,17 +342,13 @@ class Score:
 
 
 Aggregate = Literal["last", "min", "product", "mean"]
-_AGGREGATES: Mapping[Aggregate, Callable[[Sequence[float]], float]] = {
-    "last": lambda scores: scores[-1],
-    "min": min,
-    "product": prod,
-    "mean": lambda scores: sum(scores) / len(scores),
-}
 
 
 def aggregated(scores: Sequence[float], how: Aggregate) -> float:
     """The score of a path by the scores of its steps; 0 for none."""
-    return _AGGREGATES[how](scores) if scores else 0.0
+    if not scores:
+        return 0.0
+    return {"last": scores[-1], "min": min(scores), "product": prod(scores), "mean": sum(scores) / len(scores)}[how]
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,21 +379,3 @@ class Limits:
     tokens: int | None = None
     seconds: float | None = None
     samples: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """What an engine serves. `context` is in tokens, prompt and answer together. `thinks`: it reasons by itself between
-    `think_start` and `think_end`; `think_close` ends a thought that is still open. `fingerprint` names weights and
-    engine. `specials`: texts that the tokenizer takes for control tokens, where the engine knows them."""
-
-    name: str
-    path: str
-    context: int
-    thinks: bool = False
-    think_start: str = "<think>"
-    think_end: str = "</think>"
-    think_close: str = "\n\nTime is up; the answer has to come now.\n</think>\n\n"
-    tool_start: str = "<tool_call>"
-    fingerprint: str = ""
-    specials: tuple[str, ...] = ()

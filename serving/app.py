@@ -6,6 +6,7 @@ The lifespan starts the engine in the background, so that `/health/live` answers
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ from reason_engine.serving.service import Metrics, Service
 from reason_engine.settings import Settings
 from reason_engine.verifiers.code import Sandbox
 
+log = logging.getLogger("reason_engine.serving")
 LAG_SECONDS = 1.0
 DESCRIPTION = "OpenAI-compatible chat with test-time reasoning that the caller chooses per request."
 
@@ -125,6 +127,8 @@ async def _start(service: Service, ours: bool, tasks: list[asyncio.Task[None]]) 
 
 async def _start_engine(service: Service) -> None:
     await service.engine.start()
+    if found := service.engine.info.found:
+        log.info("%s: %s", service.name, "; ".join(found))
     for name, path in service.settings.adapters.items():
         await service.adapters.load(name, Path(path), service.name)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,20 @@ TINY: dict[str, Any] = {
 KINDS = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "mistral": "Mistral"}
 
 
-def write_tokenizer(folder: Path, template: str = TEMPLATE) -> int:
-    """A byte-level tokenizer without merges: 256 bytes and three special tokens. Returns the vocabulary's size."""
+def write_tokenizer(
+    folder: Path, template: str = TEMPLATE, *, merges: Sequence[tuple[str, str]] = (), specials: Sequence[str] = ()
+) -> int:
+    """A byte-level tokenizer, without merges unless some are given: 256 bytes and three special tokens, the last of
+    them `<|im_end|>`. Returns the vocabulary's size."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     folder.mkdir(parents=True, exist_ok=True)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = [*alphabet, *(left + right for left, right in merges)]
+    made = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(words)}, merges=list(merges)))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not merges)
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(SPECIAL)
+    made.add_special_tokens([*specials, *SPECIAL])
     made.save(str(folder / "tokenizer.json"))
     config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": template}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 FLOORS = (
-    "errors types contracts answers registry settings policy profile progress jsonl",
+    "errors model_info types contracts answers registry settings policy profile progress jsonl steps",
     "engines verifiers knowledge store",
     "runtime",
     "strategies",

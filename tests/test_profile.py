@@ -55,6 +55,8 @@ def test_the_first_matching_task_wins_with_its_groups() -> None:
         ('{"tasks": [{"task": "t", "match": "(", "checker": "c"}]}', "tasks.0.match"),
         ('{"value_options": ["yes"]}', "value_options"),
         ('{"wait": ""}', "wait"),
+        ('{"certain": 0.5}', "certain"),
+        ('{"certain": 1}', "certain"),
         ('{"critique": {"accepts": "("}}', "critique.accepts"),
         ('{"critique": {"from_line": "Line [0-9]+"}}', "critique.from_line"),
     ],

@@ -32,6 +32,12 @@ Samples = Annotated[int | None, Option(min=1, help="Budget: generated sequences.
 Knowledge = Annotated[
     Path | None, Option(metavar="DIR", help="Documents to retrieve from: Markdown, text, PDF, triples.")
 ]
+ReasoningParser = Annotated[
+    str | None, Option(metavar="NAME", help="How the model writes thoughts; none: found from its template.")
+]
+ToolParser = Annotated[
+    str | None, Option(metavar="NAME", help="How the model writes tool calls; none: found from its template.")
+]
 Threads = Annotated[int | None, Option(min=1, help="Torch threads of the embedded engine.")]
 RecipeFile = Annotated[Path, Option("--config", "-c", help="The recipe, a YAML file.")]
 RecipeSets = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Laid over the recipe.")]
@@ -52,6 +58,14 @@ def parse_sets(pairs: Sequence[str] | None) -> dict[str, Any]:
         except ValueError:
             found[key] = text
     return found
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers with commas between, each once. Raises SetupError."""
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if wrong := next((part for part in parts if not (part.isascii() and part.isdigit())), None):
+        raise SetupError(f"{option} {text!r}: expected whole numbers with commas between, not {wrong!r}")
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def limits(tokens: int | None, seconds: float | None, samples: int | None) -> Limits:

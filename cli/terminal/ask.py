@@ -57,15 +57,24 @@ class Asker(Protocol):
 
 
 def asker(
-    options: AskOptions, model: str | None, url: str | None, engine: str, threads: int | None, knowledge: Path | None
+    options: AskOptions,
+    model: str | None,
+    url: str | None,
+    engine: str,
+    threads: int | None,
+    knowledge: Path | None,
+    parsers: tuple[str | None, str | None] = (None, None),
 ) -> Asker:
-    """The server at `url`, else an engine of one's own, with the documents of `knowledge`. Raises SetupError, or for
-    options that no strategy has RequestError, before anything heavy is loaded."""
+    """The server at `url`, else an engine of one's own, with the documents of `knowledge` and the named `parsers` of
+    thoughts and tool calls. Raises SetupError, or for options that no strategy has RequestError, before anything heavy
+    is loaded."""
     if model and url:
         raise SetupError("--model and --url exclude each other: a server has its own model")
     if url:
         if knowledge:
             raise SetupError("--knowledge and --url exclude each other: a server has its own documents")
+        if any(parsers):
+            raise SetupError("a parser and --url exclude each other: a server reads its own model")
         return Remote(url)
     pick_strategy(options)
 
@@ -74,7 +83,8 @@ def asker(
     from reason_engine.settings import load_settings
     from reason_engine.verifiers.code import Sandbox
 
-    settings = load_settings({"model": model, "engine": engine, "threads": threads, "knowledge": knowledge})
+    named = {"reasoning_parser": parsers[0], "tool_parser": parsers[1], "knowledge": knowledge}
+    settings = load_settings({"model": model, "engine": engine, "threads": threads, **named})
     powers = Powers(Sandbox() if settings.code_execution else None, settings.satisfaction)
     local = open_engine(settings, inline=True)
     library = None

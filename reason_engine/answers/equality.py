@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from reason_engine.answers.find import LIMIT, normalise, rational
 from reason_engine.answers.kind import AnswerKind
+from reason_engine.answers.normalise import comparable, normalise
+from reason_engine.answers.values.number import rational
+from reason_engine.answers.values.plain import LIMIT
 
 
 class Equality:
@@ -32,8 +34,11 @@ class Equality:
         self._slow = Counter[str]()
 
     async def same(self, a: str, b: str, kind: AnswerKind | None = None) -> bool:
-        """Whether `a` and `b` are the same answer of a kind. Never raises on what they hold."""
-        a, b = sorted((normalise(a), normalise(b)))
+        """Whether `a` and `b` are the same answer of a kind, of no kind by any means. Never raises on what they
+        hold."""
+        a, b = sorted((normalise(a, kind), normalise(b, kind)))
+        if a == b or kind in _BY_TEXT:
+            return a == b or comparable(a, kind) == comparable(b, kind)
         known = _same_cheaply(a, b)
         if known is None and max(self._slow[a], self._slow[b]) < 2:
             if (a, b) not in self._known:
@@ -46,8 +51,8 @@ class Equality:
         return bool(known)
 
     async def cluster(self, values: Sequence[str], kind: AnswerKind | None = None) -> list[str]:
-        """For each value the first of `values` that it equals, normalised. The order given decides."""
-        given, head_of = [normalise(value) for value in values], dict[str, str]()
+        """For each value the first of `values` that it equals, normalised by the kind. The order given decides."""
+        given, head_of = [normalise(value, kind) for value in values], dict[str, str]()
         for value in dict.fromkeys(given):
             for head in dict.fromkeys((*head_of.values(), value)):  # a value equals itself at the latest
                 if await self.same(head, value, kind):
@@ -135,6 +140,7 @@ def _prose(value: str) -> bool:
     return any(word.lower() not in _FUNCTIONS for word in _WORD.findall(value))
 
 
+_BY_TEXT = frozenset[AnswerKind | None](("choice", "yes-no", "words", "code", "json", "tool", "free"))
 _UNIT = re.compile(r"([-+]?[\d./%]+) ((?:[A-Za-z]{2,} ?)+)")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _NAMES = "sin cos tan cot sec csc log exp sqrt frac arcsin arccos arctan sinh cosh tanh min max mod"

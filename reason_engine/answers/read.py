@@ -1,20 +1,31 @@
-"""The answer in a text, read by its kind."""
+"""The answer in a text, read by its kind, with the strength of the place where it stood.
+
+First the cues, of which the last counts, then the end of the text, which is weak. What follows the last thought is
+read; marks of a thought inside a line do no harm. Hostile text is safe: cues are looked for in the last 4,000
+characters, programs and JSON in the last 100,000.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from reason_engine.answers.find import braced, normalise, rational
-from reason_engine.answers.find import find as find_text
+from reason_engine.answers.cues import REACH, as_written, find_cues
 from reason_engine.answers.kind import AnswerKind, AnswerSpec
+from reason_engine.answers.rules import of_cue, of_end, of_whole
+from reason_engine.answers.values.number import quantity, rational
+from reason_engine.answers.values.plain import LIMIT, strip
+from reason_engine.answers.values.programs import found_program
+from reason_engine.answers.values.structured import found_json, whole_object
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A value normalised by its kind, how sure its place was, and by which rule it was found."""
+    """A value in the spelling of its kind. `strong` where a cue marked it, `weak` where it only stood at the end;
+    `rule` says which cue or place."""
 
     value: str
     strength: Literal["strong", "weak"]
@@ -22,59 +33,96 @@ class Reading:
 
 
 def read(text: str, spec: AnswerSpec, *, marker: str | None = "Answer:", cut: bool = False) -> Reading | None:
-    """The answer that a text gives, or None. `cut`: a limit ended the text, so its last line is no answer."""
-    value = find_text(text, marker)
-    if value is not None:
-        value = normalise(value)
-        if spec.kind == "number":
-            value = _number(value)
-        return Reading(value, "strong", "cue") if value else None
-    lines = [line for line in text[-4000:].splitlines() if line.strip()]
-    if spec.kind == "number" and lines and not cut and (value := _number(lines[-1])):
-        return Reading(value, "weak", "last-line")
-    return None
+    """The answer of a kind that a text gives, None where it gives none. `marker`: what an answer's line opens with.
+    `cut`: a limit ended the text, so that only a cue counts.
+
+    Free text has a value only where a marker, a box or the like names one; a tool call is the parser's.
+    """
+    text = _after_thought(text[-_LONGEST:])
+    if spec.kind in ("code", "json"):
+        value = found_program(text, spec.entry_point, cut=cut) if spec.kind == "code" else found_json(text)
+        return Reading(value, "strong", "program" if spec.kind == "code" else "json") if value else None
+    if spec.kind == "tool":
+        return None
+    for cue in find_cues(text, marker):
+        for line in cue.lines:
+            if value := of_cue(line, cue, spec):
+                return Reading(value, "strong", cue.rule)
+    if cut:
+        return None
+    if value := of_whole(text, spec):
+        return Reading(value, "strong", "whole")
+    value, rule = of_end(text[-REACH:], spec)
+    return Reading(value, "weak", rule) if value else None
 
 
 def find(text: str, kind: AnswerKind | None = None, *, marker: str | None = "Answer:") -> str | None:
-    """The value of an answer of this kind; of no kind, the answer as it stands in the text."""
-    if kind is None:
-        return find_text(text, marker)
-    found = read(text, AnswerSpec(kind), marker=marker)
-    return found and found.value
+    """The value of the answer of a kind; of no kind known, any short value, as it stands in the text."""
+    if kind is not None:
+        found = read(text, AnswerSpec(kind), marker=marker)
+        return found and found.value
+    text = _after_thought(text[-_LONGEST:])
+    marked = (as_written(cue) for cue in find_cues(text, marker))
+    return next((value for value in marked if strip(value)), None) or _bare(text)
 
 
 def closed(text: str, spec: AnswerSpec, *, marker: str | None = "Answer:") -> bool:
-    """Whether the text already holds a finished answer: a closed box that is not empty, or a marker's line that has
-    ended."""
-    place = text.rfind("\\boxed{")
-    if place >= 0 and (braced(text, place + 7) or "").strip():
-        return True
-    lines = text.split("\n")[:-1]
-    return marker is not None and any(
-        line.strip(" \t>*#_-`").casefold().startswith(marker.casefold()) and line.rstrip(" *_`")[-1:] != ":"
-        for line in lines
-    )
+    """Whether a text that may go on holds a finished answer already: a closed box with a value, or a marker's line
+    with a value that has ended. A heading alone is no end."""
+    found = read(text, spec, marker=marker, cut=True)
+    if found is None or found.rule == "box":
+        return found is not None
+    ended = read(text[: text.rfind("\n") + 1], spec, marker=marker, cut=True)
+    return ended is not None and ended.rule in _MARKED
 
 
-def revise(spec: AnswerSpec, contents: Sequence[str]) -> AnswerSpec:
-    """The kind after a look at what the first paths wrote: numbers where at least half hold a marked number, free text
-    where at least half hold no value."""
-    if not contents or spec.named or spec.kind in ("tool", "json", "code", "choice"):
+def revise(spec: AnswerSpec, contents: Sequence[str], *, marker: str | None = "Answer:") -> AnswerSpec:
+    """The kind after a look at what the first paths wrote.
+
+    A number where at least half of them mark one, whatever the question said; free text where at least half hold no
+    value. Choices that were read, JSON and tool calls stay.
+    """
+    if not contents or spec.kind in ("json", "tool"):
         return spec
-    readings = [read(text, replace(spec, kind="number")) for text in contents]
-    if 2 * sum(found is not None and found.strength == "strong" for found in readings) >= len(contents):
+    readings = [read(text, spec, marker=marker) for text in contents]
+    if spec.kind in ("choice", "code") and 2 * sum(one is not None for one in readings) > len(contents):
+        return spec
+    if 2 * sum(_marks_number(text, marker) for text in contents) >= len(contents):
         return replace(spec, kind="number")
-    if 2 * sum(read(text, spec) is None for text in contents) >= len(contents):
+    if 2 * sum(one is None for one in readings) >= len(contents):
         return replace(spec, kind="free")
     return spec
 
 
-def _number(value: str) -> str | None:
-    if rational(value) is not None:
-        return value
-    after = value.rpartition("=")[2]
-    found = _NUMBERS.findall(after) or _NUMBERS.findall(value)
-    return normalise(found[0] if "=" in value and found else found[-1]) if found else None
+def settle(readings: Sequence[Reading | None]) -> list[Reading | None]:
+    """The readings of several paths for one question: weak ones abstain where at least half are strong."""
+    strong = sum(one is not None and one.strength == "strong" for one in readings)
+    if 2 * strong < len(readings):
+        return list(readings)
+    return [one if one is not None and one.strength == "strong" else None for one in readings]
 
 
-_NUMBERS = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?: ?/ ?\d+)?%?")
+def _marks_number(text: str, marker: str | None) -> bool:
+    cue = next(iter(find_cues(_after_thought(text[-_LONGEST:]), marker)), None)
+    return cue is not None and cue.rule in ("box", *_MARKED) and quantity(cue.lines[0]) is not None
+
+
+def _after_thought(text: str) -> str:
+    """What follows the last mark that ends a thought; nothing where a thought is still open."""
+    if marks := list(_THOUGHT_END.finditer(text)):
+        return text[marks[-1].end() :]
+    return "" if text.lstrip().startswith("<think>") else text
+
+
+def _bare(text: str) -> str | None:
+    """A text that is one JSON object, a number or a letter."""
+    whole = whole_object(text)
+    if whole is not None:
+        return json.dumps(whole, sort_keys=True, ensure_ascii=False)
+    value = strip(text) if len(text) <= LIMIT else ""
+    return value if rational(value) is not None or re.fullmatch("[A-J]", value) else None
+
+
+_LONGEST = 100_000
+_MARKED = ("marker", "label", "hashes", "key")
+_THOUGHT_END = re.compile(r"(?:^|\n)[ \t]*</think>|</think>[ \t]*(?:\n|$)")

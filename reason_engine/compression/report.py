@@ -24,7 +24,8 @@ from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.errors import ModelLoadError
-from reason_engine.evals.run import EvalPlan, Record, RecordFile, evaluate
+from reason_engine.evals.records import Record, RecordFile
+from reason_engine.evals.run import EvalPlan, evaluate
 from reason_engine.evals.solvers import LocalSolver
 from reason_engine.evals.spec import parse_specs
 from reason_engine.evals.statistics import bootstrap, paired_test, wilson

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from reason_engine.contracts import Engine
 from reason_engine.engines import engines
+from reason_engine.engines.chat import Parsers
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import ModelLoadError, SetupError, UnknownName
 from reason_engine.profile import Profile, read_profile
@@ -25,8 +26,10 @@ NANO = "reason-nano"
 def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
     """The engine, not started yet. `inline`: the embedded engine in this process, not in a child of its own.
 
-    Raises SetupError: an unknown engine, a missing extra, a model that cannot be used, a drafting method it lacks.
+    Raises SetupError: an unknown engine or parser, a missing extra, a model that cannot be used, a drafting method it
+    lacks.
     """
+    parsers_of(settings).check()
     kind = engine_name(settings)
     if kind == "openai":
         engine = _remote(settings)
@@ -49,6 +52,11 @@ def engine_name(settings: Settings) -> str:
             raise SetupError(f"engine: {error}") from None
         return settings.engine
     return "openai" if settings.upstream_url else "vllm" if has_gpu() and find_spec("vllm") else "embedded"
+
+
+def parsers_of(settings: Settings) -> Parsers:
+    """What the operator named of the chat format."""
+    return Parsers(settings.reasoning_parser, settings.tool_parser)
 
 
 def process_environment(name: str) -> dict[str, str]:
@@ -98,9 +106,13 @@ def _remote(settings: Settings) -> Engine:
 
     if not settings.upstream_url:
         raise SetupError("the openai engine needs the endpoint's address: --upstream-url http://host/v1")
+    tokenizer = settings.upstream_tokenizer
     asked = {"base_url": settings.upstream_url, "model": settings.model, "context": settings.context}
-    config = OpenAIConfig.model_validate(asked | {"api_key": settings.upstream_key})
-    return OpenAIEngine(config, rewards=_rewards(settings), reward_keys=settings.reward_keys)
+    asked |= {"api_key": settings.upstream_key, "tokenizer": str(tokenizer) if tokenizer else None}
+    config = OpenAIConfig.model_validate(asked | {"prefill": settings.upstream_prefill})
+    return OpenAIEngine(
+        config, rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings)
+    )
 
 
 def _rewards(settings: Settings) -> dict[str, str]:
@@ -117,7 +129,7 @@ def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
     return Embedded(
         folder, inline=inline, name=served_name(settings), context=settings.context or 0, dtype=settings.dtype,
         device=settings.device, threads=settings.threads or 0, max_rows=settings.max_rows, draft=draft,
-        rewards=_rewards(settings), reward_keys=settings.reward_keys,
+        rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings),
     )  # fmt: skip
 
 
@@ -134,7 +146,8 @@ def _vllm(settings: Settings, folder: Path) -> Engine:
     }  # fmt: skip
     try:
         made = VllmConfig.model_validate({**own, **known})
-        return VllmEngine(made, rewards=_rewards(settings), reward_keys=settings.reward_keys)
+        keys = settings.reward_keys
+        return VllmEngine(made, rewards=_rewards(settings), reward_keys=keys, parsers=parsers_of(settings))
     except ValidationError as error:
         first = error.errors()[0]
         raise SetupError(f"vllm.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -75,7 +75,9 @@ class Scripted:
             logprobs=20, token_ids=True, continuation=True, choose=True, score=reward is not None, adapters=True,
             structured=True, drafting=("none",), exact_budget=True, sample_abort=True,
         )  # fmt: skip
-        self.info = ModelInfo(name, f"scripted:{name}", context, thinks, fingerprint="scripted")
+        self.info = ModelInfo(
+            name, f"scripted:{name}", context, thinks, fingerprint="scripted", think_on_request=thinks
+        )
         self._words: list[str] = [EOS]
         self._ids: dict[str, int] = {EOS: 0}
         self._adapters: dict[str, str] = {}
@@ -189,12 +191,13 @@ class Scripted:
         """`<role>` and the text on lines of their own, then `<assistant>`."""
         turns = [f"<tools> {json.dumps(list(tools))}\n"] if tools else []
         turns += [f"<{m.role}>\n{m.content}\n" for m in messages]
-        opened = "<think>\n" if think or (think is None and self.info.thinks) else ""
+        opened = f"{self.info.think_start}\n" if think or (think is None and self.info.thinks) else ""
         return "".join(turns) + "<assistant>\n" + opened + prefill
 
     def parse(self, text: str, *, prompt: str = "") -> Parsed:
-        if text.startswith("<think>") or prompt.endswith("<think>\n"):
-            reasoning, _, content = text.removeprefix("<think>").partition("</think>")
+        start, end = self.info.think_start, self.info.think_end
+        if text.startswith(start) or prompt.endswith(f"{start}\n"):
+            reasoning, _, content = text.removeprefix(start).partition(end)
             return Parsed(content.lstrip("\n"), reasoning.strip() or None)
         return Parsed(text)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,19 +26,20 @@ def token_ids_of(prompt: str | Sequence[int], tokenize: Callable[[str], Sequence
 
 
 class Vocabulary:
-    """Token ids to text for one tokenizer. Special tokens have none."""
+    """Token ids to text for one tokenizer. Special tokens have none, but for those `shown`."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, shown: Container[str] = ()) -> None:
         self.tokenizer = tokenizer
         self._byte_level = _is_byte_level(tokenizer)
+        added = tokenizer.get_added_tokens_decoder().items()
         self._bytes: dict[int, bytes] = {
-            i: b"" if token.special else token.content.encode()
-            for i, token in tokenizer.get_added_tokens_decoder().items()
+            i: b"" if token.special and token.content not in shown else token.content.encode() for i, token in added
         }
+        self.shown = {i: token.content for i, token in added if token.special and token.content in shown}
 
     def detokenizer(self, prompt_ids: Sequence[int] = ()) -> Detokenizer:
         """A fresh one, for a text that continues these tokens."""
-        return _Bytes(self) if self._byte_level else _Stream(self.tokenizer, prompt_ids)
+        return _Bytes(self) if self._byte_level else _Stream(self.tokenizer, prompt_ids, self.shown)
 
     def bytes_of(self, token_id: int) -> bytes:
         """The bytes of a byte-level token."""
@@ -67,12 +68,16 @@ class _Bytes:
 
 
 class _Stream:
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int], shown: Mapping[int, str]) -> None:
+        self._tokenizer, self._shown = tokenizer, shown
         self._stream = DecodeStream(ids=list(prompt_ids[-8:]), skip_special_tokens=True)
         self._pending: list[int] = []
 
     def feed(self, token_id: int) -> str:
+        if token_id in self._shown:  # control tokens are left out by the stream itself
+            text, self._pending = self.finish() + self._shown[token_id], []
+            self._stream = DecodeStream(ids=[], skip_special_tokens=True)
+            return text
         text = self._stream.step(self._tokenizer, token_id)
         self._pending = [*self._pending, token_id] if text is None else []
         return text or ""

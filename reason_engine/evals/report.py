@@ -1,22 +1,25 @@
-"""What a run showed: success with its interval beside its cost, and paired comparisons. As data, Markdown, JSON and a
-plot of success against generated tokens, one panel a task."""
+"""What a run showed: success with its interval beside its cost, and paired comparisons. As data.
+
+Where problems are answered several times, success is the mean share of right answers of a problem (which is pass@1),
+its interval that of so many problems, which overstates it, and strategies are paired by their first answers: answers to
+one problem are no independent trials.
+"""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
-from pathlib import Path
 
-from reason_engine.evals.run import Record
-from reason_engine.evals.statistics import paired_test, wilson
+from reason_engine.evals.records import Record
+from reason_engine.evals.statistics import paired_test, pass_at, wilson
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyResult:
-    """One strategy on one task. Rates are proportions, costs are means a problem."""
+    """One strategy on one task. Rates are proportions, costs are means an answer. `right`: answers, of all repeats.
+    `unread` and `cut` are shares of the samples drawn; None where nobody counted. `pass_at`: k to pass@k."""
 
     task: str
     strategy: str
@@ -31,6 +34,10 @@ class StrategyResult:
     samples: float
     seconds: float
     stopped: Mapping[str, int]
+    unread: float | None = None
+    cut: float | None = None
+    repeats: int = 1
+    pass_at: Mapping[int, float] = field(default_factory=dict[int, float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,118 +65,52 @@ class EvalReport:
     pairs: tuple[Comparison, ...]
 
 
-def summarise(records: Sequence[Record], about: Mapping[str, object]) -> EvalReport:
-    """Tasks and strategies in the order of their first record, then the parts of mixed tasks as tasks of their own."""
-    groups: dict[tuple[str, str], dict[tuple[int, int], Record]] = {}
+Problems = dict[tuple[int, int], list[Record]]
+"""The answers to each problem, by index and seed."""
+
+
+def summarise(records: Sequence[Record], about: Mapping[str, object], ks: Sequence[int] = ()) -> EvalReport:
+    """Tasks and strategies in the order of their first record, then the parts of mixed tasks as tasks of their own.
+    `ks`: of pass@k where problems are answered several times; none: 1 and all."""
+    groups: dict[tuple[str, str], Problems] = {}
     mixed = [replace(record, task=f"{record.task} · {record.part}") for record in records if record.part]
     for record in [*records, *mixed]:
-        groups.setdefault((record.task, record.strategy), {})[record.index, record.seed] = record
+        group = groups.setdefault((record.task, record.strategy), {})
+        group.setdefault((record.index, record.seed), []).append(record)
     pairs: list[Comparison] = []
     for (task, first), (other, second) in combinations(groups, 2):
         if task == other:
             ones, others = groups[task, first], groups[task, second]
-            shared = [(ones[key].correct, others[key].correct) for key in ones if key in others]
+            shared = [(ones[key][0].correct, others[key][0].correct) for key in ones if key in others]
             pairs.append(Comparison(task, first, second, *paired_test(shared)))
-    rows = (_row(*key, list(group.values())) for key, group in groups.items())
+    rows = (_row(*key, list(group.values()), ks) for key, group in groups.items())
     return EvalReport(dict(about), tuple(rows), tuple(pairs))
 
 
-def markdown(report: EvalReport) -> str:
-    """Tables of rates in percent, with the commands that made them."""
-    lines = ["# Evaluation", ""]
-    for key, value in report.about.items():
-        lines += [f"- {key}: " + ", ".join(f"`{item}`" for item in (value if isinstance(value, list) else [value]))]
-    for task in dict.fromkeys(row.task for row in report.rows):
-        lines += ["", f"## {task}", "", _HEAD, "|---|---:|---:|---:|---:|---:|---:|---:|---|"]
-        lines += [_row_text(row) for row in report.rows if row.task == task]
-        if pairs := [pair for pair in report.pairs if pair.task == task]:
-            lines += ["", _PAIR_HEAD, "|---|---|---:|---:|---:|---:|"]
-            lines += [_pair_text(pair) for pair in pairs]
-    return "\n".join([*lines, "", _NOTE, ""])
-
-
-def write(report: EvalReport, out: Path) -> None:
-    """`report.md`, `report.json` and the plot `report.png` in an existing folder."""
-    (out / "report.md").write_text(markdown(report), "utf-8")
-    (out / "report.json").write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    plot(report, out / "report.png")
-
-
-def _row(task: str, strategy: str, records: Sequence[Record]) -> StrategyResult:
-    count, right = len(records), sum(record.correct for record in records)
+def _row(task: str, strategy: str, problems: Sequence[Sequence[Record]], ks: Sequence[int]) -> StrategyResult:
+    records, count = [record for answers in problems for record in answers], len(problems)
+    right = [sum(record.correct for record in answers) for answers in problems]
+    shares = sum(ok / len(answers) for ok, answers in zip(right, problems, strict=True))
     costs = ("completion_tokens", "internal_prompt_tokens", "samples", "seconds")
-    tokens, prompt, samples, seconds = (sum(getattr(record, name) for record in records) / count for name in costs)
-    missing = sum(record.answer is None for record in records)
-    stopped = dict(sorted(Counter(record.stopped for record in records).items()))
+    tokens, prompt, samples, seconds = (
+        sum(getattr(record, name) for record in records) / len(records) for name in costs
+    )
+    repeats = min(map(len, problems))
+    known = [k for k in ks or (1, repeats) if k <= repeats] if repeats > 1 else []
+    chances = {
+        k: sum(pass_at(k, ok, len(answers)) for ok, answers in zip(right, problems, strict=True)) / count for k in known
+    }
     return StrategyResult(
-        task, strategy, count, right, right / count, *wilson(right, count), missing, tokens, prompt, samples, seconds,
-        stopped,
+        task, strategy, count, sum(right), shares / count, *wilson(shares, count),
+        sum(record.answer is None for record in records), tokens, prompt, samples, seconds,
+        dict(sorted(Counter(record.stopped for record in records).items())),
+        _share([(record.unread, record.samples) for record in records]),
+        _share([(record.cut, record.samples) for record in records]), repeats, chances,
     )  # fmt: skip
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _row_text(row: StrategyResult) -> str:
-    stopped = ", ".join(f"{name} {count}" for name, count in row.stopped.items())
-    interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
-    return (
-        f"| {_cell(row.strategy)} | {row.problems} | {100 * row.success:.1f} | {interval} | "
-        f"{row.no_answer} | {row.new_tokens:,.0f} | {row.internal_prompt_tokens:,.0f} | {row.seconds:.2f} | {stopped} |"
-    )
-
-
-def _pair_text(pair: Comparison) -> str:
-    return (
-        f"| {_cell(pair.first)} | {_cell(pair.second)} | {100 * pair.difference:+.1f} | {100 * pair.low:+.1f} to "
-        f"{100 * pair.high:+.1f} | {pair.first_only} / {pair.second_only} | {pair.p:.2g} |"
-    )
-
-
-_HEAD = (
-    "| strategy | problems | success % | 95 % interval | no answer | new tokens | internal prompt tokens | seconds "
-    "| stopped |"
-)
-_PAIR_HEAD = "| first | second | difference, points | 95 % interval | only first / only second | McNemar p |"
-_NOTE = (
-    "Means a problem. New tokens: all that were generated, discarded branches included. Internal prompt tokens: those "
-    "of every call to the engine that no prefix cache held. Intervals: Wilson (rates), Bonett-Price (differences)."
-)
-
-
-def plot(report: EvalReport, path: Path) -> None:
-    """Write a PNG, without a display: tokens on a logarithmic axis, Wilson intervals as bars, `auto` as a star. The
-    grey line is what the fixed strategies reach at a price."""
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(row.task for row in report.rows))
-    figure = Figure(figsize=(7, 4.2 * len(names)), layout="constrained")
-    for place, task in enumerate(names, 1):
-        axes = figure.add_subplot(len(names), 1, place)
-        rows = [row for row in report.rows if row.task == task]
-        for row in rows:
-            low, high = 100 * max(0.0, row.success - row.low), 100 * max(0.0, row.high - row.success)
-            x, y, star = max(row.new_tokens, 1.0), 100 * row.success, _auto(row)
-            axes.errorbar([x], [y], yerr=[[low], [high]], fmt="*" if star else "o", markersize=13 if star else 6,
-                          capsize=3, label=row.strategy)  # fmt: skip
-        best = frontier([(max(row.new_tokens, 1.0), 100 * row.success) for row in rows if not _auto(row)])
-        x, y = [x for x, _ in best], [y for _, y in best]
-        axes.plot(x, y, drawstyle="steps-post", color="grey", linewidth=0.8, zorder=0)
-        axes.set(title=task, xlabel="new tokens a problem", ylabel="success %", xscale="log", ylim=(-3, 103))
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
-
-
-def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, success) those that nothing cheaper reaches, cheapest first."""
-    best: list[tuple[float, float]] = []
-    for cost, success in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or success > best[-1][1]:
-            best.append((cost, success))
-    return best
-
-
-def _auto(row: StrategyResult) -> bool:
-    return row.strategy.partition(":")[0] == "auto"
+def _share(counts: Sequence[tuple[int | None, int]]) -> float | None:
+    """Of the samples of those records that counted them."""
+    known = [(count, samples) for count, samples in counts if count is not None]
+    whole = sum(samples for _, samples in known)
+    return sum(count for count, _ in known) / whole if whole else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from reason_engine.answers import Equality, find, normalise
-from reason_engine.contracts import Engine, Retriever
+from reason_engine.contracts import Engine, Powers, Retriever
 from reason_engine.data.synthesize.teacher import api_address
 from reason_engine.errors import ContextLengthExceeded, EngineBusy, EngineDead, EngineError, RequestError, SetupError
 from reason_engine.evals.spec import Spec, build
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class EvalTarget:
     """A model in this process, or with `url` a running server. `limits` bound each problem, `max_tokens` each path;
-    `knowledge` is the folder of documents that strategies with `knowledge=true` retrieve from."""
+    `knowledge` is the folder of documents that strategies with `knowledge=true` retrieve from. `allow_code`: programs
+    that a model writes may run here, in the sandbox: those that a task tests, and those of votes and verifiers."""
 
     model: str | None = None
     url: str | None = None
@@ -35,11 +36,15 @@ class EvalTarget:
     max_tokens: int = 0
     api_key: str | None = None
     knowledge: Path | None = None
+    reasoning_parser: str | None = None
+    tool_parser: str | None = None
+    allow_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer and its cost. `prompt_tokens` are those of internal calls that no prefix cache held."""
+    """An answer and its cost. `prompt_tokens` are those of internal calls that no prefix cache held. `unread` and
+    `cut`: of its samples those without a readable answer and those that a limit ended; None where nobody counted."""
 
     answer: str | None
     text: str
@@ -48,6 +53,8 @@ class Reply:
     seconds: float
     stopped: str
     samples: int
+    unread: int | None = None
+    cut: int | None = None
 
 
 class Solver(Protocol):
@@ -65,7 +72,8 @@ class Solver(Protocol):
 
 @dataclass(frozen=True)
 class LocalSolver:
-    """Runs strategies on an engine, which starts and ends with the context. `max_tokens` bounds each path."""
+    """Runs strategies on an engine, which starts and ends with the context. `max_tokens` bounds each path; `powers`:
+    what verifiers and votes may do on this machine."""
 
     engine: Engine
     profile: Profile
@@ -74,6 +82,7 @@ class LocalSolver:
     max_tokens: int = 0
     name: str = ""
     knowledge: Retriever | None = None
+    powers: Powers = field(default_factory=Powers)
 
     async def __aenter__(self) -> Self:
         await self.engine.start()
@@ -90,11 +99,13 @@ class LocalSolver:
         began, sampling = time.monotonic(), Sampling(max_tokens=self.max_tokens)
         outcome = await solve(
             build(strategies, spec), problem, self.engine, profile=self.profile, limits=self.limits,
-            sampling=sampling, seed=seed, equality=self.equality, knowledge=self.knowledge,
+            sampling=sampling, seed=seed, equality=self.equality, knowledge=self.knowledge, powers=self.powers,
         )  # fmt: skip
-        used, seconds, answer = outcome.usage, time.monotonic() - began, outcome.answer.value
-        prompt, stopped, samples = used.prompt - used.cached, outcome.stopped, outcome.samples
-        return Reply(answer, outcome.content, used.completion, prompt, seconds, stopped, samples)
+        used, seconds = outcome.usage, time.monotonic() - began
+        return Reply(
+            outcome.answer.value, outcome.content, used.completion, used.prompt - used.cached, seconds,
+            outcome.stopped, outcome.samples, outcome.unread, outcome.cut,
+        )  # fmt: skip
 
 
 def budget_of(limits: Limits) -> dict[str, float]:
@@ -160,8 +171,8 @@ def _reply(data: Mapping[str, Any], seconds: float) -> Reply:
         prompt, completion = usage.get("prompt_tokens", 0) - cached, usage.get("completion_tokens", 0)
         return Reply(None if found is None else normalise(found), text, completion, prompt, seconds, "done", 1)
     prompt = sum(stage["prompt"] - stage["cached"] for stage in reason["usage_by_stage"].values())
-    stopped, samples = reason["stopped"], reason["samples"]
-    return Reply(reason["answer"], text, usage["completion_tokens"], prompt, seconds, stopped, samples)
+    counted = reason["stopped"], reason["samples"], reason.get("unread"), reason.get("cut")
+    return Reply(reason["answer"], text, usage["completion_tokens"], prompt, seconds, *counted)
 
 
 def _translate(error: Exception, url: str) -> Exception:

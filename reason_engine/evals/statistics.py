@@ -6,6 +6,8 @@ McNemar's exact test of a paired difference (McNemar 1947): b problems only the 
 under no difference b is binomial(b + c, 1/2). Two-sided: p = min(1, 2 P(X <= min(b, c))).
 The difference (b - c) / n with the adjusted interval of Bonett and Price 2012, with p = (b + 1) / (n + 2) and
 q = (c + 1) / (n + 2): p - q +- z sqrt((p + q - (p - q)^2) / (n + 2)).
+pass@k, unbiased (Chen et al. 2021, arXiv:2107.03374, section 2.1): of n answers to a problem c are right; the chance
+that at least one of k of them, drawn without replacement, is right: 1 - C(n - c, k) / C(n, k).
 Macro-F1: the plain mean over classes of 2 TP / (2 TP + FP + FN), so that a rare class counts as much as a common one.
 Bootstrap interval (Efron 1979): the middle 95 % of a figure over samples of the problems, drawn with replacement.
 """
@@ -23,7 +25,7 @@ T = TypeVar("T")
 Z = 1.959963984540054
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
+def wilson(right: float, count: int) -> tuple[float, float]:
     """95 % interval of right / count; (0, 1) without problems."""
     if count == 0:
         return 0.0, 1.0
@@ -70,6 +72,11 @@ def paired_test(pairs: Sequence[tuple[bool, bool]]) -> PairedTest:
     first_only, second_only = pairs.count((True, False)), pairs.count((False, True))
     difference = paired_difference(first_only, second_only, len(pairs))
     return PairedTest(len(pairs), first_only, second_only, *difference, mcnemar(first_only, second_only))
+
+
+def pass_at(k: int, right: int, count: int) -> float:
+    """Of one problem with so many right answers among `count`, at least k."""
+    return 1 - math.comb(count - right, k) / math.comb(count, k)
 
 
 def macro_f1(pairs: Sequence[tuple[str, str]]) -> float:

@@ -35,7 +35,8 @@ from reason_engine.engines.checkpoint.folder import ModelFolder, read_json
 from reason_engine.engines.open import open_engine, profile_of
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
-from reason_engine.evals.run import EvalPlan, Record, RecordFile, evaluate
+from reason_engine.evals.records import Record, RecordFile
+from reason_engine.evals.run import EvalPlan, evaluate
 from reason_engine.evals.solvers import LocalSolver
 from reason_engine.evals.spec import build, parse_specs
 from reason_engine.loop import compare

@@ -24,7 +24,7 @@ from typing import Any
 from reason_engine.answers import Equality
 from reason_engine.contracts import Engine
 from reason_engine.engines.chat import ChatTextMethods
-from reason_engine.engines.open import bundled_model, model_folder, open_engine, profile_of
+from reason_engine.engines.open import bundled_model, engine_name, model_folder, open_engine, profile_of
 from reason_engine.errors import ContextLengthExceeded, RequestError, SetupError, VerifierError, first_error
 from reason_engine.evals.run import seed_of
 from reason_engine.evals.spec import DevelopmentTask, Spec, development_task
@@ -47,7 +47,7 @@ Progress = Callable[[str, str, int, int], None]
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What is to be calibrated. `limit`: problems of each task; `only`: strategies, none for all; `within`: how much
-    success a cheaper plan may lack, in points of 1."""
+    success a cheaper plan may lack, in points of 1; `max_tokens`: of a path."""
 
     tasks: tuple[Spec, ...]
     model: str | None = None
@@ -58,6 +58,7 @@ class Calibration:
     only: tuple[str, ...] = ()
     within: float = 0.01
     concurrency: int = 4
+    max_tokens: int = 2048
     out: Path | None = None
     command: str = ""
 
@@ -88,7 +89,7 @@ async def calibrate(options: Calibration, progress: Progress) -> Policy:
     settings = load_settings({"model": options.model, "engine": options.engine, "threads": options.threads})
     profile = profile_of(settings)
     groups = grouped(_questions(options), profile, options.only)
-    out = _target(options, model_folder(settings) if settings.engine not in ("openai", "scripted") else None)
+    out = _target(options, model_folder(settings) if engine_name(settings) not in ("openai", "scripted") else None)
     engine = open_engine(settings, inline=True)
     await engine.start()
     try:
@@ -163,9 +164,10 @@ def fitted(groups: list[Group], weights: str, options: Calibration) -> Policy:
         "problems": options.limit,
         "seed": options.seed,
         "within": options.within,
+        "max_tokens": options.max_tokens,
         "left_out": {name: why for group in groups for name, why in group.left_out.items()},
     }
-    return Policy(weights=weights, cases=tuple(cases), curves=tuple(curves), made=made)
+    return Policy(weights=weights, certainty="answer", cases=tuple(cases), curves=tuple(curves), made=made)
 
 
 class Pool:
@@ -227,9 +229,10 @@ async def _measure_arm(
 ) -> None:
     question = group.questions[place]
     try:
-        strategy = strategies.get(arm.stage.strategy).model_validate(arm.stage.fields)
+        asked = {"answer_kind": question.problem.meta.get("answer_kind"), **arm.stage.fields}
+        strategy = strategies.get(arm.stage.strategy).model_validate(asked)
         outcome = await solve(
-            strategy, question.problem, engine, profile=profile, sampling=Sampling(max_tokens=0),
+            strategy, question.problem, engine, profile=profile, sampling=Sampling(max_tokens=options.max_tokens),
             seed=seed_of(options.seed, place), equality=equality,
         )  # fmt: skip
     except ContextLengthExceeded:
@@ -248,6 +251,8 @@ async def _measure_arm(
 def _questions(options: Calibration) -> list[Question]:
     if options.limit < 1:
         raise SetupError("--limit must be at least 1")
+    if options.max_tokens < 1:
+        raise SetupError("--max-tokens must be at least 1")
     tasks = [(spec.label, development_task(spec)) for spec in options.tasks]
     return [Question(task, name, p) for name, task in tasks for p in task.development(options.limit, options.seed)]
 

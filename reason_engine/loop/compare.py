@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from reason_engine.data.synthesize.teacher import Teacher
 from reason_engine.evals.datasets.rows import class_name
-from reason_engine.evals.run import Record, seed_of
+from reason_engine.evals.records import Record
+from reason_engine.evals.run import seed_of
 from reason_engine.evals.statistics import bootstrap, macro_f1, paired_test, wilson
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.solve import solve

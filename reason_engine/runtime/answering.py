@@ -81,17 +81,21 @@ def read_content(
 
 def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
     """The paths of a first wave, read again where their contents show that the run's kind of answer is another one; it
-    is that of the run then. Forced answers stay."""
+    is that of the run then. What a path was asked once more for stays: an answer, or none that it was sure of."""
     finished = [path for path in paths if path.finished and path.strength != "forced"]
     if run.checker or run.problem.structured or run.problem.tools or not finished:
         return list(paths)
-    spec = answers.revise(run.spec, [run.engine.parse(path.text, prompt=path.prompt).content for path in finished])
+
+    def content(path: Path) -> str:
+        return "" if path.weight < 1.0 else run.engine.parse(path.text, prompt=path.prompt).content
+
+    spec = answers.revise(run.spec, list(map(content, finished)))
     if spec == run.spec:
         return list(paths)
     run.spec = spec
 
     def again(path: Path) -> Path:
-        if path.strength == "forced":
+        if path.strength == "forced" or path.weight < 1.0:
             return path
         found = read_path(run, path.text, path.prompt, tools=True, cut=path.cut)
         return replace(path, answer=found and found.value, strength=found and found.strength)
@@ -129,12 +133,16 @@ class Opening:
 
 
 def forcible(run: Run) -> bool:
-    """Whether a path without an answer can be asked once more: its kind has a short value, nobody asked for the plain
-    text, and the engine can go on where a path ended."""
+    """Whether a path without an answer is asked once more: its kind has a short value, and nobody asked for the plain
+    text."""
     if run.plain or run.checker or run.problem.structured or run.problem.tools:
         return False
-    caps = run.engine.caps
-    return run.spec.kind in OPENINGS and (caps.continuation or caps.prefill)
+    return run.spec.kind in OPENINGS
+
+
+def last_turn(spec: AnswerSpec) -> str:
+    """The user's turn that asks for the answer alone to what stands above it."""
+    return f"Give only the final answer of what you worked out above. {_LAST.get(spec.kind, '')}Write nothing else."
 
 
 def opening(run: Run, text: str, prompt: str) -> Opening:
@@ -181,6 +189,13 @@ FORMS: Mapping[AnswerKind, tuple[str, str]] = {
     "words": (_STEPS, "give only the answer on a last line that starts with 'Answer:'."),
 }
 """What asks for the steps, and for the form; a model that thinks by itself is asked for the form alone."""
+_LAST: Mapping[AnswerKind, str] = {
+    "number": "Put it within \\boxed{}. ",
+    "expression": "Put it within \\boxed{}. ",
+    "choice": "Put its letter within \\boxed{}. ",
+    "yes-no": "Put yes or no within \\boxed{}. ",
+    "words": "Put it on a line that starts with 'Answer:'. ",
+}
 _BOXED = "\n\nThe final answer is \\boxed{"
 OPENINGS: Mapping[AnswerKind, Opening] = {
     "number": Opening(_BOXED, ("}",)),

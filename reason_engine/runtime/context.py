@@ -128,7 +128,7 @@ class Context:
     @property
     def thinks(self) -> bool:
         """Whether the model thinks by itself here: it can, and the request did not turn it off."""
-        return self.info.thinks and self.run.think is not False
+        return self.info.thinking(self.run.think)
 
     @property
     def form(self) -> Structured | None:
@@ -138,7 +138,7 @@ class Context:
     @property
     def opening(self) -> str:
         """What a final answer begins with: the mark of a call where one must be made."""
-        return f"{self.info.tool_start}\n" if must_call_tool(self.problem) else ""
+        return self.info.tool_opening if must_call_tool(self.problem) else ""
 
     @asynccontextmanager
     async def span(self, name: str) -> AsyncGenerator[Context]:
@@ -197,9 +197,16 @@ class Context:
         return await cached_paths(self.run, replace(self._request(sent, path.prompt, text, draw), by_ids=True))
 
     async def choice(
-        self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
+        self,
+        prompt: str,
+        options: tuple[str, ...],
+        *,
+        prefill: str = "",
+        stage: str = "choice",
+        after: Path | None = None,
     ) -> Choice:
-        """The model's probabilities over a few continuations, for the price of one forward."""
+        """The model's probabilities over a few continuations, for the price of one forward. `after`: of a path, exactly
+        where its tokens ended, `prefill` between."""
         engine, budget = self.run.engine, self.budget
         if not self.caps.choose:
             raise not_available(
@@ -210,6 +217,8 @@ class Context:
         if self.run.halted():
             raise BudgetExhausted("cancelled")
         asked = self.tokenized(prompt, prefill=prefill, plain=True)
+        if after is not None:
+            asked = Prompt(after.prompt + after.text + prefill, self.run.prompts.continued(after, prefill))
         lease = await budget.lease(1, 1)
         used = 0
         try:
@@ -281,7 +290,7 @@ class Context:
         # A checker tells texts apart: (10-4)*4 is not the vote 24. Tool calls and JSON are canonical already.
         if self.checker or problem.tools or problem.structured:
             return answers
-        return await self.run.equality.cluster(answers, self.spec.kind)
+        return await self.run.equality.cluster(answers, None if self.spec.kind == "free" else self.spec.kind)
 
     def second_look(self, paths: Sequence[Path]) -> list[Path]:
         """The paths of a first wave with their answers read again, where what they wrote shows that the question wants
@@ -323,7 +332,7 @@ class Context:
     def render(self, prompt: str | None = None, *, prefill: str = "", final: bool = False, plain: bool = False) -> str:
         """The prompt as the model's template has it. `plain`: thinking off, for a word's probability."""
         problem, run = self.problem, self.run
-        think = False if plain and self.info.thinks else run.think
+        think = False if self.thinks and (plain or (final and self.form)) else run.think
         tools = problem.tools if final else ()
         return run.prompts.render(problem.turns(prompt), tools=tools, think=think, prefill=prefill)
 

@@ -113,7 +113,9 @@ class Run:
         whole = self.plain or self.problem.structured is not None or self.spec.kind in WHOLE_TEXT
         marker = None if whole else self.profile.answer_marker
         calls = info.tool_start if self.problem.tools else None
-        if not info.thinks:
-            return Borders(marker=marker, stop=self.sampling.stop, calls=calls)
+        stop = (*self.sampling.stop, info.answer_end) if info.answer_end else self.sampling.stop
+        if not (info.thinks or info.thinking(self.think)):
+            # a thought that it begins all the same is one
+            return Borders(info.think_start, info.think_end, marker, False, stop, calls, info.answer_starts)
         thinking = prompt.rstrip().endswith(info.think_start)
-        return Borders(info.think_start, info.think_end, None, thinking, self.sampling.stop, calls)
+        return Borders(info.think_start, info.think_end, None, thinking, stop, calls, info.answer_starts)

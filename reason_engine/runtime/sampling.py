@@ -92,6 +92,7 @@ class PathSampler:
         self._reserve = self._reserve if self._reserve >= FEWEST else 0
         self._open_paths: list[OpenPath] = []
         self._done: list[Path] = []
+        self._began = run.budget.seconds
         self._decided = asyncio.Event()
 
     async def run(self) -> list[Path]:
@@ -250,7 +251,7 @@ class PathSampler:
         if left is None or most is None or not self._reserve:
             return left
         drawn = max((partial.tokens for partial in self._open_paths), default=0)
-        each = budget.seconds / drawn if drawn else 0.0
+        each = (budget.seconds - self._began) / drawn if drawn else 0.0
         return left - min(most * LATEST, 1.5 * each * self._reserve)
 
     def _dropped(self, partial: OpenPath, chunk: Chunk) -> bool:

@@ -230,6 +230,8 @@ async def _run(run: Run, strategy: Solvable, verifier: NamedVerifier | None) -> 
     ctx = Context(run, root, verifier=verifier)
     if run.problem.bare is not None:
         ctx.note(sources=numbered_sources(run.problem.sources))
+    if not run.engine.info.system_role and any(turn.role in ("system", "developer") for turn in run.problem.history):
+        ctx.note(system="the template takes no system turn: its text begins the first user turn")
     left = run.budget.seconds_left
     try:
         async with asyncio.timeout(None if left is None else max(0.0, left) + GRACE_SECONDS):

@@ -4,10 +4,10 @@ One live path is shown token by token, split where its content begins. Several p
 `[span] text`, never interleaved; the content follows the decision. The same stream makes the streamed deltas and the
 fields of an unstreamed answer, so they are equal.
 
-Content is what follows the end of thinking (`</think>`), else what starts at the answer marker (its line included),
-else all of it; what stands before a tool call that came without a marker is reasoning. White space around the border
-belongs to neither. Where a marker was waited for and never came, the whole text is the content and, since it has been
-shown by then, the reasoning as well.
+Content is what follows the end of thinking, in the model's own marks, else what starts at the answer marker (its line
+included), else all of it; what stands before a tool call that came without a marker is reasoning. White space around
+the border belongs to neither. Where a marker was waited for and never came, the whole text is the content and, since it
+has been shown by then, the reasoning as well.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ class Borders:
     thinking: bool = False
     stop: tuple[str, ...] = ()
     calls: str | None = None
+    answer_starts: tuple[str, ...] = ()
+    """Marks of which one may stand before the answer, and is not part of it."""
 
 
 class Splitter:
@@ -157,6 +159,8 @@ class Splitter:
             while self._advance(out):
                 pass
         held, self._held = self._held, ""
+        if self._state == "content" and self._fresh and self._begins_answer(held):
+            held = ""  # cut inside the mark
         if self._state == "thought":
             self._emit(out, "reasoning", held.rstrip())
         elif self._state == "steps":
@@ -175,9 +179,10 @@ class Splitter:
             if start and head.startswith(start):
                 self._held, self._state = head[len(start) :], "thought"
                 return True
-            if start and start.startswith(head):
+            if any(mark.startswith(head) for mark in (start, *borders.answer_starts) if mark):
                 return False
-            self._state = "steps" if borders.marker else "content"
+            self._fresh = any(head.startswith(mark) for mark in borders.answer_starts)
+            self._state = "steps" if borders.marker and not self._fresh else "content"
             return True
         if self._state == "thought":
             return self._until(out, rf"\s*{re.escape(borders.think_end or '')}\s*", borders.think_end or "")
@@ -215,6 +220,11 @@ class Splitter:
     def _content(self, out: list[Piece]) -> None:
         if self._fresh:
             self._held = self._held.lstrip()
+            marks = self._borders.answer_starts
+            if self._begins_answer(self._held):
+                return
+            begun = next((mark for mark in marks if self._held.startswith(mark)), "")
+            self._held = self._held.removeprefix(begun).lstrip() if begun else self._held
             self._fresh = not self._held
         calls = self._borders.calls
         if calls and calls in self._held:
@@ -233,6 +243,10 @@ class Splitter:
         keep = min([keep, *(_partial(self._held, stop) for stop in self._borders.stop)])
         self._emit(out, "content", self._held[:keep])
         self._held = self._held[keep:]
+
+    def _begins_answer(self, text: str) -> bool:
+        """Whether this is no more than the beginning of a mark that stands before an answer."""
+        return any(mark.startswith(text) and mark != text for mark in self._borders.answer_starts)
 
     def _emit(self, out: list[Piece], field: Field, text: str) -> None:
         if text:

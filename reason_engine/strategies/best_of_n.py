@@ -4,7 +4,7 @@ Cobbe et al. 2021, arXiv:2110.14168, section 4 (re-ranking by a verifier, and it
 vote is Li et al. 2023, arXiv:2206.02336, section 3.2:  argmax_a sum_i [answer_i = a] score_i. Without a verifier the
 model's own certainty ranks: the mean log-probability of the path. Ties go to the more certain path.
 Departures: scores outside [0, 1] weigh by their logistic, 1 / (1 + e^-s); `adaptive` draws in waves and ends once the
-vote is settled (`self_consistency.py`), or at a score of 1, which no path can pass.
+vote is settled (`voting/settle.py`), or at a score of 1, which no path can pass.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pydantic import Field
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.self_consistency import CERTAIN, SMALLEST_WAVE, Ballot, Certainty
+from reason_engine.strategies.voting.ballot import Ballot
+from reason_engine.strategies.voting.settle import SMALLEST_WAVE, Certainty
+from reason_engine.strategies.voting.votes import voters
 from reason_engine.types import Answer, Draw, Path, Problem
 
 
@@ -34,7 +36,7 @@ class BestOfN(Strategy):
         "best", description="the path of the highest score, or the answer with the highest sum of scores"
     )
     adaptive: bool = Field(False, description="draw in waves; stop at a full score, or when the vote is settled")
-    confidence: Certainty = CERTAIN
+    confidence: Certainty = None
 
     @property
     def width(self) -> int:
@@ -49,8 +51,8 @@ class BestOfN(Strategy):
         scores = dict[int, float]()
         ballot = Ballot(
             self.n,
-            self.confidence if self.adaptive and self.choose == "vote" else None,
-            lambda path: _weight(scores, path) if self.choose == "vote" else float(path.node in scores),
+            (self.confidence or ctx.profile.certain) if self.adaptive and self.choose == "vote" else None,
+            lambda path: score_weight(scores, path) if self.choose == "vote" else float(path.node in scores),
         )
         temperature, answer = self.sampling_temperature(ctx), Answer()
         while size := self._wave(ballot):
@@ -76,14 +78,16 @@ class BestOfN(Strategy):
         ranked = [path for path in ballot.paths if path.node in scores]
         if not ranked:
             return Answer()
-        if self.choose == "vote" and ballot.votes:
-            return await ballot.answer(ctx)
+        if self.choose == "vote" and (answer := await ballot.answer(ctx)).path:
+            return answer
+        # A path that abstains is no answer while another one gives one, however much it is liked.
+        ranked = [path for path, _ in voters(ctx, ranked)] or ranked
         best = max(ranked, key=lambda path: (scores[path.node], path.mean_logprob))
         value = scores[best.node]
         return ctx.propose(Answer(best, best.answer, value if 0 <= value <= 1 else None, ballot.votes), value)
 
 
-def _weight(scores: dict[int, float], path: Path) -> float:
+def score_weight(scores: dict[int, float], path: Path) -> float:
     """What a path's vote weighs: its score, or a logistic of it where not all scores lie in [0, 1]."""
     if path.node not in scores:
         return 0.0

@@ -68,7 +68,7 @@ class BudgetForcing(Strategy):
         forced = not path.finished and (not end or not path.text.endswith(end))
         ctx.note(waits=waits, thinking=spent, forced=forced)
         if end:
-            mark = "" if path.text.endswith(end) else f"\n{end}\n\n"
+            mark = "" if path.text.endswith(end) else ctx.info.think_exit
         elif forced and ctx.profile.answer_marker:
             mark = f"\n{ctx.profile.answer_marker}"
         else:

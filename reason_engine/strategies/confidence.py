@@ -28,7 +28,8 @@ from pydantic import Field
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.self_consistency import CERTAIN, Ballot, Certainty
+from reason_engine.strategies.voting.ballot import Ballot
+from reason_engine.strategies.voting.settle import Certainty
 from reason_engine.types import Answer, Draw, Path, Problem, TokenLogprob
 
 
@@ -48,7 +49,7 @@ class Confidence(Strategy):
     )
     k: int = Field(5, ge=2, le=20, description="likeliest tokens that a token's confidence is taken over")
     adaptive: bool = Field(True, description="draw in waves and stop when the vote is settled")
-    confidence: Certainty = CERTAIN
+    confidence: Certainty = None
 
     @property
     def width(self) -> int:
@@ -61,6 +62,7 @@ class Confidence(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Warm up, set the gate, then draw and vote until it is settled."""
         gate: Gate | None = None
+        certain = self.confidence or ctx.profile.certain
         weights = dict[int, float]()
 
         def weigh(path: Path) -> float:
@@ -68,13 +70,13 @@ class Confidence(Strategy):
                 weights[path.node] = gate.weight(path)
             return weights.get(path.node, 0.0)
 
-        ballot = Ballot(self.n, self.confidence if self.adaptive else None, weigh)
+        ballot = Ballot(self.n, certain if self.adaptive else None, weigh)
         temperature, answer = self.sampling_temperature(ctx), Answer()
         while (size := ballot.wave) and not ballot.decided:
             size = size if gate else min(self.warmup, self.n)
             draw = Draw(size, temperature=temperature, logprobs=self.k, final=True, after=len(ballot.paths))
             if gate:
-                draw = replace(draw, until=ballot.until, drop=gate.drop())
+                draw = replace(draw, until=ballot.until(ctx), drop=gate.drop())
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             gate = gate or gate_of([path for path in wave if path.finished], self.keep, self.k, self.window)
             for path in wave:
@@ -141,9 +143,9 @@ class Gate:
         return groups.confidence
 
     def weight(self, path: Path) -> float:
-        """Of its vote: its confidence, if it came to its end above the threshold, else 0."""
+        """Of its vote: its confidence, if that is not below the threshold, else 0."""
         value = self.confidence(path)
-        return value if path.finished and value >= self.threshold else 0.0
+        return value if value >= self.threshold else 0.0
 
     def drop(self) -> Callable[[int, Sequence[TokenLogprob]], bool]:
         """Ends a path of one draw as soon as a whole window of it is below the threshold."""

@@ -20,7 +20,8 @@ from reason_engine.errors import BudgetExhausted, ContextLengthExceeded, Verifie
 from reason_engine.profile import Critique, fill
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.self_consistency import Ballot, count_votes
+from reason_engine.strategies.voting.ballot import Ballot
+from reason_engine.strategies.voting.votes import count_votes
 from reason_engine.types import Answer, Draw, Path, Problem
 
 
@@ -75,9 +76,10 @@ class SelfRefine(Strategy):
         )
         final = [version for version in refined if version]
         if self.n > 1:
-            ballot = Ballot(self.n, None, lambda path: 1.0)
-            if await ballot.count(ctx, [version.path for version in final]):
-                return await ballot.answer(ctx)
+            ballot = Ballot(self.n)
+            await ballot.count(ctx, [version.path for version in final])
+            if (answer := await ballot.answer(ctx)).path:
+                return answer
         return _answer(final[0]) if final else Answer()
 
     async def _refine(self, ctx: Context, temperature: float, number: int, version: Version) -> Version:

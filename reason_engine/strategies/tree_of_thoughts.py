@@ -3,26 +3,36 @@
 Yao et al. 2023, arXiv:2305.10601: thought generation by sampling or by one proposing prompt (section 3.2), evaluation
 by value or by vote (3.3), breadth first or depth first with pruning and backtracking (3.4).
 Departures: the value is the model's probability of `value_options[0]` against the other option at one token, not a
-sampled word; equal states are merged; where the profile knows the task, its checker drops illegal lines and tells
-whether a finished answer is right (it never proposes or looks ahead), and a right one ends the search; when nothing
-promising is left, depth first samples more steps from the best state it has visited, until `visits` are spent.
+sampled word, and without a checker against what it says of nonsense; equal states are merged; where the profile knows
+the task, its checker drops illegal lines and tells whether a finished answer is right (it never proposes or looks
+ahead), and a right one ends the search; when nothing promising is left, depth first samples more steps from the best
+state it has visited, until `visits` are spent. Without a checker nothing tells that an answer is right: the search goes
+on until it has come to `candidates`, depth first each below another first step where there is one, and `choose` makes
+one answer of them; where the model's values tell it nothing, whole paths vote instead. It ends in time to take its
+furthest states to their ends.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from reason_engine.profile import Profile, fill
+from reason_engine.errors import BudgetExhausted
+from reason_engine.profile import Profile
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.strategies.search.steps import Steps, final_answer
-from reason_engine.strategies.search.tree import Thought, keep_best, merge, most_promising, push, unseen
+from reason_engine.strategies.search.choosing import Choose, final_answer, finished
+from reason_engine.strategies.search.orders import Tree
+from reason_engine.strategies.search.propose import propose
+from reason_engine.strategies.search.steps import Steps
+from reason_engine.strategies.search.tree import Thought
 from reason_engine.strategies.search.values import By, Values, verifier_for
-from reason_engine.types import Aggregate, Answer, Draw, Path, Problem
+from reason_engine.strategies.search.whole import vote_instead
+from reason_engine.types import Aggregate, Answer, Problem
+
+CHECKED, FREE = (8, 1, 16), (4, 4, 64)
+"""k, breadth and visits where nothing is asked for: with a checker, and without."""
 
 
 @strategies.register("tree-of-thoughts")
@@ -34,23 +44,32 @@ class TreeOfThoughts(Strategy):
     usual_temperature: ClassVar[float] = 1.0
 
     search: Literal["breadth", "depth"] = Field("depth", description="breadth first, or depth first with backtracking")
-    k: int = Field(8, ge=1, le=64, description="next steps to generate from each state")
-    breadth: int = Field(1, ge=1, le=64, description="breadth first: states kept at each level")
-    depth: int = Field(16, ge=1, le=64, description="most steps of a solution, its answer line included")
-    visits: int = Field(16, ge=1, le=1024, description="depth first: most states to expand")
+    k: int | None = Field(
+        None, ge=1, le=64, description="next steps to generate from each state; unset: 8 with a checker, else 4"
+    )
+    breadth: int | None = Field(
+        None, ge=1, le=64, description="breadth first: states kept at each level; unset: 1 with a checker, else 4"
+    )
+    depth: int = Field(40, ge=1, le=64, description="most steps of a solution, its answer line included")
+    visits: int | None = Field(
+        None, ge=1, le=1024, description="depth first: most states to expand; unset: 16 with a checker, else 64"
+    )
+    candidates: int = Field(4, ge=1, le=64, description="without a checker: finished solutions to choose from")
+    choose: Choose = Field("vote", description="vote weighted by value, or the solution of highest value")
     threshold: float = Field(0.05, ge=0, lt=1, description="depth first: states of lower value are pruned")
     generate: Literal["sample", "propose"] = Field("sample", description="sample steps, or ask for a list of them")
     evaluate: By | None = Field(
         None, description="what ranks states; unset: the named verifier of steps, else the model's value"
     )
     aggregate: Aggregate = Field("min", description="verifier: how the scores of several steps become one")
-    step_tokens: int = Field(128, ge=1, le=4096, description="most tokens of one step")
+    step_tokens: int = Field(256, ge=1, le=4096, description="most tokens of one step")
+    inside_thoughts: bool = Field(False, description="search inside the thought of a model that thinks by itself")
     propose_prompt: str | None = Field(None, max_length=8192, description="literal {problem} and {state}")
     value_prompt: str | None = Field(None, max_length=8192, description="literal {problem} and {state}")
 
     @property
     def width(self) -> int:
-        return self.k * (self.breadth if self.search == "breadth" else 1)
+        return max(self.candidates, *(self._beside(self._shape(checked)) for checked in (True, False)))
 
     @property
     def wants(self) -> frozenset[str]:
@@ -65,75 +84,43 @@ class TreeOfThoughts(Strategy):
         return verifier_for(self.evaluate, self.judge, profile, checked=checked)
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
-        """Search; the best finished thought is the answer."""
-        steps = Steps(ctx, temperature=self.sampling_temperature(ctx), most=self.step_tokens)
+        """Search until there are ends enough; one answer is made of them."""
+        wanted, shape = 1 if ctx.checker else self.candidates, self._shape(ctx.checker is not None)
+        steps = Steps(
+            ctx,
+            temperature=self.sampling_temperature(ctx),
+            most=self.step_tokens,
+            wanted=wanted,
+            inside_thoughts=self.inside_thoughts,
+        )
         by = self.evaluate or ("verifier" if ctx.verifier else "value")
-        values = Values(ctx, steps, by, aggregate=self.aggregate, prompt=self.value_prompt, votes=self.k)
+        values = Values(ctx, steps, by, aggregate=self.aggregate, prompt=self.value_prompt, votes=shape[0])
         ctx.note(evaluate=by, verifier=ctx.verifier_name or None)
-        ends = await (self._breadth_first if self.search == "breadth" else self._depth_first)(ctx, steps, values)
-        return await final_answer(ctx, steps, values.furthest, ends, "best")
+        k, breadth, visits = shape
 
-    async def _breadth_first(self, ctx: Context, steps: Steps, values: Values) -> list[Thought]:
-        level, ends = [Thought()], list[Thought]()
-        for depth in range(1, self.depth + 1):
-            async with ctx.span(f"level {depth}") as here:
-                grown = await here.gather_within_budget(lambda t: self._expand(here, steps, *t), list(enumerate(level)))
-                valued = await values.of(here, merge([t for children in grown for t in children or ()]))
-                done = [thought for thought in valued if thought and thought.done]
-                ends += done
-                level = keep_best([thought for thought in valued if thought and not thought.done], self.breadth)
-                here.note(kept=[thought.key for thought in level])
-            if steps.solved(done) or not level or len(ends) >= self.breadth:
-                break
-        return ends
+        async def grow(here: Context, thought: Thought) -> list[Thought]:
+            if self.generate == "propose":
+                return await propose(here, steps, thought, k, self.propose_prompt)
+            return await steps.grow(here, thought, steps.breadth(k, thought))
 
-    async def _depth_first(self, ctx: Context, steps: Steps, values: Values) -> list[Thought]:
-        stack, ends, visited = [Thought(value=1.0)], list[Thought](), dict[Thought, int]()
-        for visit in range(1, self.visits + 1):
-            thought = stack.pop() if stack else most_promising(visited)
-            visited[thought] = visited.get(thought, 0) + 1
-            async with ctx.span(f"visit {visit}") as here:
-                seen = {known.key for known in visited}
-                grown = unseen(merge(await self._grow(here, steps, thought)), seen)
-                children = [child for child in await values.of(here, grown) if child]
-                here.note(depth=thought.depth, children=[[child.key, round(child.value, 4)] for child in children])
-            done = [child for child in children if child.done]
-            ends += done
-            # Without a checker the first finished thought is the end: nothing could tell a better one.
-            if steps.solved(done) or (done and not steps.checked):
-                break
-            deeper = [child for child in children if not child.done and child.depth < self.depth]
-            stack = push(stack, deeper, self.threshold)
-        return ends
+        tree = Tree(grow, steps, values, self.depth, breadth, visits, self.threshold, self.candidates)
+        try:
+            await (tree.breadth_first if self.search == "breadth" else tree.depth_first)(ctx)
+        except BudgetExhausted:
+            if steps.checked or not tree.ends:
+                raise
+        ends = tree.ends
+        if values.fault:
+            ctx.note(fallback=f"{values.fault}: whole paths vote")
+            most = wanted * shape[0]
+            ends = await vote_instead(ctx, steps, tree.open, ends, most=most, width=self._beside(shape))
+        elif not steps.checked and len(ends) < wanted:
+            ends += await finished(ctx, steps, values, tree.open, wanted - len(ends))
+        return await final_answer(ctx, steps, values.furthest, ends, "best" if steps.checked else self.choose)
 
-    async def _expand(self, ctx: Context, steps: Steps, number: int, thought: Thought) -> list[Thought]:
-        async with ctx.span(f"state {number}") as here:
-            return await self._grow(here, steps, thought)
+    def _shape(self, checked: bool) -> tuple[int, int, int]:
+        k, breadth, visits = CHECKED if checked else FREE
+        return self.k or k, self.breadth or breadth, self.visits or visits
 
-    async def _grow(self, ctx: Context, steps: Steps, thought: Thought) -> list[Thought]:
-        """Up to k legal thoughts: sampled, or one a line of what the model lists (proposing, section 3.2)."""
-        if self.generate == "sample":
-            return await steps.grow(ctx, thought, self.k)
-        prompt = self.propose_prompt or ctx.profile.propose_prompt or PROPOSE
-        shown = {"problem": ctx.problem.question, "state": steps.state(thought)}
-        draw = Draw(max_tokens=steps.most * self.k, temperature=steps.temperature, stage="propose")
-        (path,) = await ctx.sample(fill(prompt, shown), draw)
-        lines = [re.sub(r"^\s*(?:[-*]|\d+[.)])\s+", "", line).strip() for line in path.text.split("\n")]
-        return steps.legal([_grown(ctx, steps, thought, path, line) for line in lines if line][: self.k])
-
-
-def _grown(ctx: Context, steps: Steps, thought: Thought, path: Path, line: str) -> Thought:
-    text = f"{thought.text}{line}{ctx.profile.step_end}"
-    grown = steps.step(thought, line, text)
-    if grown.done:  # the proposing path stands for the answer it proposed
-        path = replace(path, text=text, prefill=thought.text, answer=ctx.read_answer(text))
-    return replace(grown, path=path) if grown.done else grown
-
-
-PROPOSE = """{problem}
-
-Steps so far:
-{state}
-
-List several different possible next steps, one a line, nothing else. A line that gives the final answer starts with \
-'Answer:'."""
+    def _beside(self, shape: tuple[int, int, int]) -> int:
+        return shape[0] * (shape[1] if self.search == "breadth" else 1)

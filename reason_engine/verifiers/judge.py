@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -95,20 +95,7 @@ class Judge(BaseModel):
     async def _verdicts(self, prompts: Sequence[str], options: tuple[str, str], call: Call) -> list[float]:
         """For each prompt how far the verdict is the first option; not a number where the budget refused. Raises
         BudgetExhausted if it refused all."""
-        refused: list[BudgetExhausted] = []
-
-        async def verdict(prompt: str) -> float:
-            try:
-                return await self._verdict(prompt, options, call)
-            except BudgetExhausted as error:
-                refused.append(error)
-                return math.nan
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(verdict(prompt)) for prompt in prompts]
-        if prompts and len(refused) == len(prompts):
-            raise refused[0]
-        return [task.result() for task in tasks]
+        return await together([self._verdict(prompt, options, call) for prompt in prompts])
 
     async def _verdict(self, prompt: str, options: tuple[str, str], call: Call) -> float:
         if not self._writes:
@@ -116,6 +103,24 @@ class Judge(BaseModel):
         texts = await call.sample(prompt, Draw(self.samples, self.max_tokens))
         given = [verdict for verdict in (read(path.text, options) for path in texts) if verdict is not None]
         return sum(given) / len(given) if given else math.nan
+
+
+async def together(verdicts: Sequence[Awaitable[float]]) -> list[float]:
+    """Each of them; not a number where the budget refused. Raises BudgetExhausted if it refused all."""
+    refused: list[BudgetExhausted] = []
+
+    async def one(verdict: Awaitable[float]) -> float:
+        try:
+            return await verdict
+        except BudgetExhausted as error:
+            refused.append(error)
+            return math.nan
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(verdict)) for verdict in verdicts]
+    if verdicts and len(refused) == len(verdicts):
+        raise refused[0]
+    return [task.result() for task in tasks]
 
 
 def solution(path: Path) -> str:

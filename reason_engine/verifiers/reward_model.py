@@ -4,9 +4,10 @@
     process   s = aggregate over steps t of sigmoid(r(question, steps up to t))
 
 Cobbe et al. 2021, arXiv:2110.14168, section 4; Lightman et al. 2023, arXiv:2305.20050, section 2.6. The aggregate is
-the least step unless the request says otherwise; Lightman et al. multiply. A head over the served model's own states
-reads each path after the prompt that it had, a separate model after the question. The engine returns raw values: a
-reward, or with two labels the log-odds of the second; the sigmoid keeps their order and makes them comparable with
+the one that the step model's makers use (the least step, the product, the last step) unless the request says otherwise;
+Lightman et al. multiply. A path that thinks is judged by what follows its thought. A head over the served model's own
+states reads each path after the prompt that it had, a separate model after the question. The engine returns raw values:
+a reward, or with two labels the log-odds of the second; the sigmoid keeps their order and makes them comparable with
 other verifiers.
 """
 
@@ -14,16 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from reason_engine.contracts import Call, Site
 from reason_engine.errors import CapabilityMissing, RequestError
-from reason_engine.types import Message, Path, Problem, Score, ScoreRequest, Scores, aggregated
+from reason_engine.steps import BLANK_LINE, step_ends
+from reason_engine.types import Aggregate, Message, Path, Problem, Score, ScoreRequest, Scores, aggregated
 from reason_engine.verifiers import verifiers
-
-Aggregate = Literal["min", "product", "mean", "last"]
 
 
 @verifiers.register("reward-model")
@@ -33,9 +32,12 @@ class RewardModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str | None = Field(None, max_length=200, description="which reward model, where several are served")
-    aggregate: Aggregate = Field("min", description="how steps' scores make the path's, by a process model")
+    aggregate: Aggregate | None = Field(
+        None, description="how steps' scores make the path's, by a process model; none: as its makers do"
+    )
 
-    _step_end: str = PrivateAttr("\n")
+    _step_end: str = PrivateAttr(BLANK_LINE)
+    _aggregate: Aggregate = PrivateAttr("min")
 
     def bind(self, site: Site) -> RewardModel:
         """For the kind of model that is served under the name. Raises CapabilityMissing where there is none."""
@@ -54,6 +56,7 @@ class RewardModel(BaseModel):
         kind = StepRewardModel if kinds.get(name or "") == "process" else RewardModel
         bound = kind.model_construct(model=name, aggregate=self.aggregate)
         bound._step_end = site.profile.step_end
+        bound._aggregate = self.aggregate or dict(site.caps.aggregates).get(name or "", "min")
         return bound
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
@@ -63,15 +66,17 @@ class RewardModel(BaseModel):
 
     async def _rate(self, problem: Problem, paths: Sequence[Path], call: Call, *, steps: bool = False) -> Scores:
         """One value a path, or one a step."""
-        prompts = tuple(path.prompt for path in paths)
+        texts = tuple(map(solution, paths))
+        whole = all(text == path.text for text, path in zip(texts, paths, strict=True))
+        prompts = tuple(path.prompt for path in paths) if whole else ()
         request = ScoreRequest(
             "",
-            tuple(path.text for path in paths),
+            texts,
             "token_reward" if steps else "reward",
             self.model,
             (*problem.history, Message("user", problem.question)),
-            tuple(step_ends(path.text, self._step_end) for path in paths) if steps else (),
-            prompts if all(prompts) else (),  # none where one path was not asked of the served model
+            tuple(step_ends(text, self._step_end) for text in texts) if steps else (),
+            prompts if all(prompts) else (),  # none where one was not asked of the served model, or has thought
         )
         return await call.rate(request)
 
@@ -85,7 +90,7 @@ class StepRewardModel(RewardModel):
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
         """The aggregate over each path's steps; 0 for a path without any."""
         rated = await self._rate(problem, paths, call, steps=True)
-        return [self._score(aggregated([squashed(v) for v in values], self.aggregate)) for values in rated.values]
+        return [self._score(aggregated([squashed(v) for v in values], self._aggregate)) for values in rated.values]
 
     async def score_steps(self, problem: Problem, path: Path, call: Call) -> list[Score]:
         """One score a step that is not empty."""
@@ -93,14 +98,10 @@ class StepRewardModel(RewardModel):
         return [self._score(squashed(value)) for value in values]
 
 
-def step_ends(text: str, end: str) -> tuple[int, ...]:
-    """Where each step that is not empty ends, its mark not included."""
-    found, at = list[int](), 0
-    for piece in text.split(end):
-        if piece.strip():
-            found.append(at + len(piece))
-        at += len(piece) + len(end)
-    return tuple(found)
+def solution(path: Path) -> str:
+    """What follows a path's thought; all of it where it has none."""
+    thought, mark, rest = path.text.rpartition("</think>")
+    return rest.lstrip() if mark and thought.strip() else path.text
 
 
 def squashed(value: float) -> float:

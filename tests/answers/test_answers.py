@@ -9,7 +9,8 @@ from fractions import Fraction
 import pytest
 
 from reason_engine.answers import Equality, find, normalise
-from reason_engine.answers.find import LIMIT, rational
+from reason_engine.answers.values.number import rational
+from reason_engine.answers.values.plain import LIMIT
 
 TOWER = "9^{9^{9^{9}}}"
 """Takes the worker for ever."""

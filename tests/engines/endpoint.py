@@ -52,7 +52,8 @@ class Endpoint:
         return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=Events(self, answer))
 
     def engine(self, **config: Any) -> OpenAIEngine:
-        settings = OpenAIConfig(base_url="http://endpoint/v1", **{"max_retries": 0, **config})
+        known = {"max_retries": 0, "prefill": "auto" if self.models[0].get("owned_by") == "vllm" else "no"}
+        settings = OpenAIConfig(base_url="http://endpoint/v1", **{**known, **config})
         client = httpx2.AsyncClient(transport=httpx2.MockTransport(self.handle))
         return OpenAIEngine(settings, http_client=client)
 

@@ -17,7 +17,7 @@ from openai import AsyncOpenAI
 from reason_engine.contracts import Capabilities
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import open_engine
-from reason_engine.engines.reward_models import Endpoints
+from reason_engine.engines.rewards.endpoints import Endpoints
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing, EngineError, RequestError, SetupError, UnknownModel
 from reason_engine.knowledge import Library

@@ -12,8 +12,8 @@ from reason_engine.data import STEPS
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import bundled_model
 from reason_engine.recipes.words import WordProblems
+from reason_engine.steps import step_ends
 from reason_engine.types import GenerateRequest, Message, Sampling, ScoreRequest
-from reason_engine.verifiers.reward_model import step_ends
 
 NANO = bundled_model() or Path()
 

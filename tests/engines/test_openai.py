@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reason_engine.engines.openai.engine import option_shares
+from reason_engine.engines.openai.choice import option_shares
 from reason_engine.errors import CapabilityMissing
 from reason_engine.types import ChoiceRequest, Message, Structured, ToolCall
 from tests.engines.asking import HELLO, Running, read, text, tokens
 from tests.engines.endpoint import Endpoint, choice, usage
+from tests.models import write_tokenizer
 
 
 async def test_streams_text_and_counts_what_the_endpoint_counts() -> None:
@@ -168,12 +170,14 @@ async def test_logprobs_of_both_kinds() -> None:
     assert endpoint.bodies[1]["logprobs"] == 1
 
 
-async def test_choose_reads_the_alternatives_of_one_token() -> None:
-    top = [{"token": "yes", "logprob": math.log(0.6)}, {"token": " no", "logprob": math.log(0.2)}]
-    place = {"content": [{"token": "yes", "logprob": math.log(0.6), "top_logprobs": top}]}
-    chunk = {"choices": [{"index": 0, "delta": {"content": "yes"}, "logprobs": place, "finish_reason": "length"}]}
+async def test_choose_reads_the_alternatives_of_one_token(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    top = {"yes": math.log(0.6), " no": math.log(0.2)}
+    place = {"tokens": ["yes"], "token_logprobs": [math.log(0.6)], "top_logprobs": [top]}
+    chunk = {"choices": [{"index": 0, "text": "yes", "logprobs": place, "finish_reason": "length"}]}
     endpoint = Endpoint(lambda body: [chunk, usage(5, 1)])
-    async with Running(endpoint.engine()) as engine:
+    async with Running(endpoint.engine(tokenizer=str(tmp_path))) as engine:
+        assert engine.caps.choose
         chosen = await engine.choose(ChoiceRequest("c", engine.render_chat(HELLO), ("yes", "no")))
     assert chosen.probabilities == pytest.approx((0.75, 0.25))
     assert chosen.mass == pytest.approx(0.8)
@@ -186,12 +190,13 @@ def test_a_token_counts_for_the_only_option_it_begins() -> None:
     assert option_shares(("sure", "so", "impossible"), top) == pytest.approx([0.1, 0.0, 0.5])
 
 
-async def test_choose_without_logprobs_is_refused() -> None:
+async def test_choose_without_logprobs_is_refused(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
     endpoint = Endpoint(lambda body: [choice(content="yes", finish="length")])
-    async with Running(endpoint.engine(logprobs=-1)) as engine:
+    async with Running(endpoint.engine(logprobs=-1, tokenizer=str(tmp_path))) as engine:
         assert not engine.caps.choose
-        with pytest.raises(CapabilityMissing):
+        with pytest.raises(CapabilityMissing, match="reports no logprobs"):
             await engine.choose(ChoiceRequest("c", "p", ("yes", "no")))
-    async with Running(endpoint.engine()) as engine:
+    async with Running(endpoint.engine(tokenizer=str(tmp_path))) as engine:
         with pytest.raises(CapabilityMissing, match="sent none"):
             await engine.choose(ChoiceRequest("c", "p", ("yes", "no")))

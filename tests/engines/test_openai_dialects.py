@@ -64,7 +64,7 @@ async def test_a_local_tokenizer_gives_token_ids_and_continuation(tmp_path: Path
 @pytest.mark.parametrize(
     "sampling",
     [{"top_k": 5}, {"min_p": 0.1}, {"repetition_penalty": 1.1}, {"ignore_eos": True}, {"stop_token_ids": (1,)},
-     {"include_stop": True}, {"draft": "sam"}, {"structured": Structured(regex="a+")},
+     {"draft": "sam"}, {"structured": Structured(regex="a+")},
      {"structured": Structured(choice=("a", "b"))}],
 )  # fmt: skip
 async def test_what_openais_api_lacks_is_refused_before_it_is_sent(sampling: dict[str, Any]) -> None:

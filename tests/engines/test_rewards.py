@@ -1,4 +1,4 @@
-"""Reward models: heads and checkpoints on the embedded engine against transformers, and endpoints."""
+"""Reward models: heads and checkpoints on the embedded engine against transformers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from fastapi import FastAPI, Request
-from httpx2 import ASGITransport, AsyncClient
-from openai import AsyncOpenAI
-from pydantic import SecretStr
 
 from reason_engine.engines.embedded.front import Embedded
-from reason_engine.engines.open import open_engine
-from reason_engine.engines.reward_models import Endpoints, bundled_heads, logit, read_reward
-from reason_engine.errors import CapabilityMissing, EngineError, ModelLoadError, RequestError, SetupError, UnknownModel
-from reason_engine.settings import load_settings
+from reason_engine.engines.rewards.folders import bundled_heads, read_reward
+from reason_engine.errors import CapabilityMissing, ModelLoadError, RequestError, UnknownModel
 from reason_engine.types import Message, ScoreRequest
 from tests.engines.contract import prompt_of, read, request
 from tests.models import TINY
@@ -38,7 +32,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tiny_qwen3: Path) -> dict[
     return {
         "model": model,
         "outcome": write_reward(home / "outcome"),
-        "process": write_reward(home / "process", process=True, labels=2),
+        "process": write_reward(home / "process", process=True),
         "steps": write_head(home / "steps", TINY["hidden_size"], kind="process", wide=8),
     }
 
@@ -94,7 +88,7 @@ async def test_a_process_model_is_read_where_steps_end(engine: Embedded, folders
         logits = model(torch.tensor([engine.tokenize(text)])).logits[0]
     asked = ask(text, model="process", task="token_reward", ends=((3, 7, 13),))
     (values,) = (await engine.score(asked)).values
-    expected = [float(logits[end - 1, 1] - logits[end - 1, 0]) for end in (3, 7, 13)]  # a byte is a token
+    expected = [float(logits[end - 1, 0]) for end in (3, 7, 13)]  # a byte is a token
     assert values == pytest.approx(expected, abs=1e-4)
     (every,) = (await engine.score(ask(text, model="process", task="token_reward"))).values
     assert len(every) == len(text)
@@ -208,77 +202,3 @@ async def test_files_that_are_no_reward_models(tmp_path: Path, folders: dict[str
     write_head(tmp_path / "heads" / "small", 64)
     assert list(bundled_heads(tmp_path)) == ["small", "whole"]
     assert read_reward("whole", bundled_heads(tmp_path)["whole"]).kind == "process"
-
-
-def endpoint(log: list[dict[str, Any]], reply: Any = None, keys: list[str] | None = None) -> AsyncOpenAI:
-    """vLLM's pooling API: the value of a text is its length, at each token its place."""
-    app, keys = FastAPI(), [] if keys is None else keys
-
-    @app.post("/pooling")
-    async def pooling(got: Request) -> Any:
-        body = await got.json()
-        keys.append(got.headers["authorization"])
-        log.append(body)
-        text = body["messages"][-1]["content"] if "messages" in body else body["input"]
-        rows = [[0.0, float(at + 1)] for at in range(len(text))]
-        data = rows if body["task"] == "token_classify" else [float(len(text))]
-        return reply or {"data": [{"data": data}], "usage": {"prompt_tokens": len(text)}}
-
-    client = AsyncClient(transport=ASGITransport(app=app))
-    return AsyncOpenAI(base_url="http://rewards", api_key="none", http_client=client, max_retries=0)
-
-
-async def test_an_endpoint_with_vllms_pooling_api() -> None:
-    log: list[dict[str, Any]] = []
-    urls = {"whole": "http://rewards/#skywork", "prm": "process+http://rewards"}
-    made = Endpoints(urls, client=endpoint(log))
-    assert made.kinds == {"whole": "outcome", "prm": "process"}
-    scores = await made.score(ask("abc", "de", model="whole", turns=TURNS))
-    assert (scores.values, scores.prompt_tokens) == (((3.0,), (2.0,)), 5)
-    assert next(b for b in log if b["messages"][-1]["content"] == "abc") == {
-        "task": "classify", "use_activation": False, "model": "skywork", "add_generation_prompt": False,
-        "continue_final_message": False,
-        "messages": [{"role": "user", "content": "2 + 3?"}, {"role": "assistant", "content": "abc"}],
-    }  # fmt: skip
-    steps = ask("a\nbb", "c", model="prm", task="token_reward", turns=TURNS, ends=((1, 4), (1,)))
-    assert (await made.score(steps)).values == ((1.0, 4.0), (1.0,))
-    assert log[-1]["continue_final_message"]
-    await made.close()
-
-
-@pytest.mark.parametrize("reply", [{"data": []}, {"data": [{"data": ["x"]}]}, {"data": [{"data": [1, 2, 3]}]}, [1]])
-async def test_an_endpoint_that_answers_nonsense(reply: Any) -> None:
-    made = Endpoints({"r": "http://rewards"}, client=endpoint([], reply))
-    with pytest.raises(EngineError, match="not a pooling response"):
-        await made.score(ask("x"))
-
-
-async def test_a_key_goes_to_its_endpoint_alone() -> None:
-    seen: list[str] = []
-    urls = {"a": "http://rewards", "b": "http://rewards"}
-    made = Endpoints(urls, keys={"a": SecretStr("open-sesame")}, client=endpoint([], keys=seen))
-    for name in urls:
-        await made.score(ask("x", model=name))
-    assert seen == ["Bearer open-sesame", "Bearer none"]
-    with pytest.raises(SetupError, match=r"reward_keys: no endpoint .* 'c'"):
-        Endpoints(urls, keys={"c": SecretStr("k")})
-
-
-async def test_keys_come_from_the_environment_and_are_not_shown(
-    monkeypatch: pytest.MonkeyPatch, tiny_qwen3: Path
-) -> None:
-    monkeypatch.setenv("REASON_REWARD_KEYS", '{"rm": "open-sesame"}')
-    made = load_settings({"model": str(tiny_qwen3), "reward_models": {"rm": "http://rewards"}})
-    assert "open-sesame" not in f"{made!r} {made.model_dump_json()}"
-    open_engine(made)
-    with pytest.raises(SetupError, match=r"reward_keys: .* 'rm'"):
-        open_engine(load_settings({"model": str(tiny_qwen3)}))
-
-
-async def test_a_folder_is_no_endpoint() -> None:
-    with pytest.raises(SetupError, match="vllm serve /models/rm --runner pooling"):
-        Endpoints({"r": "/models/rm"})
-    with pytest.raises(CapabilityMissing, match="--runner pooling"):
-        await Endpoints({}).score(ask("x"))
-    with pytest.raises(ValueError, match="one label or two"):
-        logit([1.0, 2.0, 3.0])

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from reason_engine.engines.embedded.front import Embedded
-from reason_engine.engines.reward_models import read_reward
+from reason_engine.engines.rewards.folders import read_reward
 from reason_engine.errors import ModelLoadError, RequestError
 from reason_engine.types import Message, ScoreRequest
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 
 PUZZLES = ("1 1 4 6", "4 5 6 10", "3 3 8 8")
+FUNCTIONS = (
+    {
+        "prompt": 'from math import floor\n\n\ndef whole(x: float) -> int:\n    """The whole part of x."""\n',
+        "entry_point": "whole",
+        "test": "def check(candidate):\n    assert candidate(2.5) == 2\n    assert candidate(-0.5) == -1\n",
+    },
+    {
+        "prompt": 'def twice(x):\n    return 2 * x\n\n\ndef four_times(x):\n    """Use twice()."""\n',
+        "entry_point": "four_times",
+        "test": "def check(candidate):\n    assert candidate(3) == twice(twice(3))\n",
+    },
+)
+"""Two problems in the format of HumanEval."""
 
 
 @pytest.fixture
@@ -23,6 +37,9 @@ def data(tmp_path: Path) -> Path:
     (root / "svamp/SVAMP.json").write_text(json.dumps(svamp))
     math = [{"problem": "Half?", "answer": "\\frac{1}{2}"}]
     (root / "math500/test500.jsonl").write_text("".join(json.dumps(row) + "\n" for row in math))
+    (root / "humaneval").mkdir()
+    with gzip.open(root / "humaneval/HumanEval.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in FUNCTIONS)
     own = [{"prompt": f"{n} and {n}?", "answer": str(2 * n)} for n in range(3)]
     (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
     return root

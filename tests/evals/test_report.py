@@ -3,8 +3,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from reason_engine.evals.report import frontier, markdown, plot, summarise
-from reason_engine.evals.run import Record
+import pytest
+
+from reason_engine.evals.plot import frontier, plot
+from reason_engine.evals.records import Record
+from reason_engine.evals.report import summarise
+from reason_engine.evals.tables import markdown
 
 
 def record(strategy: str, index: int, correct: bool, *, task: str = "t", tokens: int = 10) -> Record:
@@ -34,8 +38,35 @@ def test_pairs_are_within_a_task_and_over_shared_problems() -> None:
 def test_markdown_shows_command_rates_and_costs() -> None:
     text = markdown(summarise([record("a", 0, True), record("b", 0, False)], {"commands": ["reason eval t -s a,b"]}))
     assert "`reason eval t -s a,b`" in text
-    assert "| a | 1 | 100.0 | 20.7 to 100.0 | 0 | 10 | 20 | 0.50 | done 1 |" in text
+    assert "| a | 1 | 100.0 | 20.7 to 100.0 | – | – | 0 | 10 | 20 | 0.50 | done 1 |" in text
     assert "| a | b | +100.0 |" in text
+
+
+def test_unread_and_cut_are_shares_of_the_samples_that_were_counted() -> None:
+    counted = [replace(record("vote", i, True), samples=8, unread=i, cut=2 * i) for i in range(3)]
+    (row,) = summarise([*counted, record("vote", 3, True)], {}).rows
+    assert (row.unread, row.cut) == (3 / 24, 6 / 24)
+    assert "| 12.5 | 25.0 |" in markdown(summarise(counted, {}))
+
+
+def repeated(strategy: str, *right: int, repeats: int = 4) -> list[Record]:
+    """The first of the answers to each problem are right."""
+    return [replace(record(strategy, i, r < count), repeat=r) for r in range(repeats) for i, count in enumerate(right)]
+
+
+def test_pass_at_k_over_repeats() -> None:
+    (row,) = summarise(repeated("direct", 2, 0, 4), {}, (1, 2)).rows
+    assert (row.problems, row.repeats, row.right, row.success) == (3, 4, 6, 0.5)
+    assert row.pass_at == {1: 0.5, 2: pytest.approx((5 / 6 + 0 + 1) / 3)}
+    assert row.low < 0.5 < row.high and row.high - row.low > 0.7  # of three problems, not of twelve answers
+    text = markdown(summarise(repeated("direct", 2, 0, 4), {}))
+    assert "| pass@1 % | pass@4 % |" in text and "| 50.0 | 66.7 |" in text
+    assert "pass@" not in markdown(summarise([record("a", 0, True)], {}))
+
+
+def test_repeats_are_paired_by_their_first_answers() -> None:
+    (pair,) = summarise([*repeated("a", 1, 1, 0), *repeated("b", 0, 4, 4)], {}).pairs
+    assert (pair.problems, pair.first_only, pair.second_only) == (3, 1, 1)
 
 
 def test_parts_of_a_mix_have_rows_of_their_own() -> None:

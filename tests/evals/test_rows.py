@@ -12,7 +12,7 @@ from reason_engine.answers import Equality
 from reason_engine.errors import SetupError
 from reason_engine.evals import tasks
 from reason_engine.evals.datasets.rows import class_name
-from reason_engine.evals.run import Record, RecordFile
+from reason_engine.evals.records import Record, RecordFile
 from reason_engine.evals.spec import Spec, build
 from reason_engine.evals.statistics import bootstrap, macro_f1
 

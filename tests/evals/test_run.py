@@ -15,7 +15,8 @@ from reason_engine.contracts import Engine
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import ContextLengthExceeded, EngineError, SetupError
 from reason_engine.evals.command import RunFolder
-from reason_engine.evals.run import EvalPlan, Record, RecordFile, evaluate
+from reason_engine.evals.records import Record, RecordFile
+from reason_engine.evals.run import EvalPlan, evaluate
 from reason_engine.evals.solvers import LocalSolver, Reply
 from reason_engine.evals.spec import Spec
 from reason_engine.profile import Profile

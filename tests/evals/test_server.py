@@ -11,7 +11,8 @@ from httpx2 import ASGITransport, AsyncClient
 from reason_engine.answers import Equality
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import RequestError
-from reason_engine.evals.run import EvalPlan, RecordFile, evaluate
+from reason_engine.evals.records import RecordFile
+from reason_engine.evals.run import EvalPlan, evaluate
 from reason_engine.evals.solvers import EvalTarget, LocalSolver, RemoteSolver
 from reason_engine.evals.spec import Spec
 from reason_engine.profile import Profile, TaskMatch

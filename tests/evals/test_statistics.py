@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reason_engine.evals.statistics import mcnemar, paired_difference, wilson
+from reason_engine.evals.statistics import mcnemar, paired_difference, pass_at, wilson
 
 
 def test_wilson() -> None:
@@ -28,3 +28,11 @@ def test_paired_difference() -> None:
     assert paired_difference(0, 0, 0) == (0.0, -1.0, 1.0)
     assert paired_difference(10, 0, 10) == pytest.approx((1.0, 0.5206, 1.0), abs=1e-4)
     assert paired_difference(0, 0, 3) == pytest.approx((0.0, -0.5544, 0.5544), abs=1e-4)
+
+
+def test_pass_at_k_is_the_chance_of_one_right_answer_among_k() -> None:
+    assert pass_at(1, 3, 10) == pytest.approx(0.3)
+    assert pass_at(2, 2, 4) == pytest.approx(5 / 6)  # one of the six pairs has none
+    assert pass_at(4, 1, 4) == 1.0
+    assert pass_at(5, 0, 10) == 0.0
+    assert pass_at(3, 8, 10) == 1.0  # any three hold a right one

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from reason_engine.answers import Equality
-from reason_engine.contracts import Task
+from reason_engine.contracts import CodeTask, Task
 from reason_engine.data.numbers import held_out, is_development
 from reason_engine.errors import SetupError, UnknownName
 from reason_engine.evals import tasks
@@ -18,11 +18,11 @@ from reason_engine.evals.spec import DevelopmentTask, Spec, build, development_t
 from reason_engine.recipes.mix import Mix
 from reason_engine.recipes.puzzles import CountdownTask
 from reason_engine.recipes.words import WordProblems
-from reason_engine.types import Problem
+from reason_engine.types import CodeLimits, CodeResult, CodeTest, Problem
 from reason_engine.verifiers.countdown import Countdown as Checker
 
 SMALL = {name: {"first": 0, "last": 2} for name in ("game24", "game24-tot", "mix")}
-READ = ("game24", "game24-tot", "gsm8k", "math500", "mix", "svamp")
+READ = ("game24", "game24-tot", "gsm8k", "humaneval", "math500", "mix", "svamp")
 
 
 @pytest.fixture
@@ -32,10 +32,22 @@ async def equality() -> AsyncIterator[Equality]:
     await it.close()
 
 
+class FailsAll:
+    """A sandbox in which every test fails."""
+
+    refusal = ""
+
+    async def run(
+        self, source: str, tests: Sequence[CodeTest], limits: CodeLimits, entry_point: str | None = None
+    ) -> list[CodeResult]:
+        return [CodeResult(False)] * len(tests)
+
+
 def small(name: str, data: Path) -> Task:
     """A task with what it needs: the puzzles that there are, a file for that of one's own rows."""
     given = {"file": data / "rows.jsonl"} if name == "rows" else SMALL.get(name, {})
-    return tasks.get(name)(**given)
+    made = tasks.get(name)(**given)
+    return made.graded_in(FailsAll()) if isinstance(made, CodeTask) else made
 
 
 def problems(name: str, data: Path, limit: int | None = 2, seed: int = 1) -> list[Problem]:
@@ -171,7 +183,7 @@ def test_development_puzzles_are_of_the_development_sets() -> None:
         assert is_development(state) and state not in held_out()
 
 
-@pytest.mark.parametrize("name", ["gsm8k", "math500", "svamp"])
+@pytest.mark.parametrize("name", ["gsm8k", "humaneval", "math500", "svamp"])
 def test_nothing_is_fitted_to_test_problems(name: str) -> None:
     with pytest.raises(SetupError, match=f"'{name}' has test problems only.*word-problems"):
         development_task(Spec(name))

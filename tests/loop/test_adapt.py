@@ -14,7 +14,7 @@ from reason_engine.answers import Equality
 from reason_engine.data.synthesize.teacher import Teacher
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import SetupError
-from reason_engine.evals.run import Record
+from reason_engine.evals.records import Record
 from reason_engine.loop import adapt as command
 from reason_engine.loop import compare
 from reason_engine.loop.adapt import AdaptConfig, adapt

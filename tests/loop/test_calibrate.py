@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from reason_engine.cli.main import main
+from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import ModelLoadError
-from reason_engine.evals.spec import Spec
+from reason_engine.evals.spec import Spec, development_task
 from reason_engine.loop import calibrate as command
 from reason_engine.loop.calibrate import Calibration, Pool, View
 from reason_engine.loop.fit import arms
@@ -20,9 +22,15 @@ from reason_engine.profile import FILE, Profile, read_profile
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies.auto import Auto
 from reason_engine.strategies.self_consistency import SelfConsistency
-from reason_engine.types import Problem
+from reason_engine.types import Problem, Sampling
+from tests.models import write_model
 
 FEW = ("direct", "chain-of-thought", "self-consistency")
+
+
+def asks(words: int) -> str:
+    """A question of so many words that has their number for an answer."""
+    return " ".join(["How", "many", "are", str(words), *["word"] * (words - 4)])
 
 
 def reply(prompt: str, seed: int, index: int) -> str:
@@ -31,7 +39,7 @@ def reply(prompt: str, seed: int, index: int) -> str:
     right = str(len(question.split()))
     if "step by step" in prompt:
         return f"one two three four five six seven eight\nAnswer: {right if seed % 4 else -1}"
-    return f"Answer: {right if len(question.split()) < 9 else seed % 50}"
+    return f"Answer: {right if len(question.split()) < 9 else seed % 30}"
 
 
 class Counting:
@@ -44,7 +52,7 @@ class Counting:
         raise AssertionError("a test problem was asked for")
 
     def development(self, limit: int | None, seed: int) -> list[Problem]:
-        texts = [" ".join(["word"] * (4 if i % 2 else 40)) for i in range(limit or self.count)]
+        texts = [asks(4 if i % 2 else 40) for i in range(limit or self.count)]
         return [Problem(text, reference=str(len(text.split())), meta={"index": i}) for i, text in enumerate(texts)]
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: object) -> bool:
@@ -76,10 +84,10 @@ async def test_short_questions_get_a_direct_answer_and_long_ones_a_vote() -> Non
 async def test_what_was_fitted_is_what_auto_does() -> None:
     policy, engine, _ = await calibrated()
     profile = Profile(auto=policy)
-    short = await solve(Auto(), Problem("word word word"), engine, profile=profile)
+    short = await solve(Auto(), Problem(asks(4)), engine, profile=profile)
     assert [node.name for node in short.trace.children(0)] == ["1 direct"]
-    assert short.answer.value == "3"
-    long = await solve(Auto(), Problem("word " * 40), engine, profile=profile)
+    assert short.answer.value == "4"
+    long = await solve(Auto(), Problem(asks(40)), engine, profile=profile)
     assert long.answer.value == "40"
     assert long.trace.nodes[0].notes["policy"] == "calibrated"
 
@@ -179,3 +187,68 @@ def test_a_corrupt_policy_is_one_clear_line(tmp_path: Path, auto: object, where:
     with pytest.raises(ModelLoadError) as caught:
         read_profile(tmp_path)
     assert FILE in str(caught.value) and where in str(caught.value) and "\n" not in str(caught.value)
+
+
+def rows(path: Path, count: int = 6) -> Path:
+    """Labelled problems of the user's own."""
+    made = [
+        {"prompt": f"How many are {i} and {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
+    return path
+
+
+async def test_any_model_is_calibrated_on_the_users_own_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A checkpoint without a profile: it gets one, and `auto` follows it."""
+    model, file = write_model(tmp_path / "model"), rows(tmp_path / "mine.jsonl")
+    words = [f"rows:file={file},kind=number", "--model", str(model), "--engine", "embedded", "--limit", "4"]
+    words += ["-s", "direct,chain-of-thought,self-consistency", "--max-tokens", "12", "--threads", "1", "--json"]
+    assert await asyncio.to_thread(run, monkeypatch, *words) == 0
+    *_, last = map(json.loads, capsys.readouterr().out.splitlines())
+    policy = read_profile(model).auto
+    assert policy is not None and policy.certainty == "answer"
+    assert policy.made["tasks"] == [f"rows:file={file},kind=number"] and policy.made["max_tokens"] == 12
+    assert last["policy"]["weights"] == policy.weights
+    assert {point.problems for point in policy.curves} == {4}
+    assert all(0 < point.tokens <= 16 * (12 + 32) for point in policy.curves)  # forced answers included
+    engine = Embedded(model, inline=True, threads=1)
+    await engine.start()
+    try:
+        asked = Problem("How many are 2 and 2?")
+        outcome = await solve(Auto(), asked, engine, profile=read_profile(model), sampling=Sampling(max_tokens=12))
+    finally:
+        await engine.close()
+    assert outcome.trace.nodes[0].notes["policy"] == "calibrated"
+
+
+async def test_the_kind_of_the_rows_is_what_is_measured(tmp_path: Path) -> None:
+    """A question that does not tell its kind, with answers that are to be read as numbers."""
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps({"prompt": "The parcel", "answer": "It weighs 7 kg.\nAnswer: 7 kg"}) + "\n")
+    engine = Scripted(lambda p, s, i: "It must be\nAnswer: 7.0", logprob=lambda p, t: -0.01)
+    task = development_task(Spec("rows", {"file": str(file), "kind": "number"}))
+    questions = [command.Question(task, "rows", p) for p in task.development(None, 0)]
+    groups = command.grouped(questions, Profile(), ("direct", "chain-of-thought"))
+    options = Calibration(tasks=(Spec("rows"),), only=("direct", "chain-of-thought"))
+    await command.measure(groups, engine, Profile(), options, lambda *told: None)
+    assert [sample.right for sample in groups[0].samples.values()] == [True, True]
+    assert any("boxed" in request.prompt for request in engine.log)  # the number was asked for
+
+
+def test_bad_rows_are_told_before_a_token_is_spent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"prompt": "How many?"}\n')
+    out = ["--out", str(tmp_path / FILE), "--engine", "scripted"]
+    for words, said in (
+        ([f"rows:file={bad}"], "bad.jsonl"),
+        ([f"rows:file={tmp_path / 'none.jsonl'}"], "none.jsonl"),
+        ([f"rows:file={rows(tmp_path / 'r.jsonl')},kind=prime"], "kind"),
+        ([f"rows:file={tmp_path / 'r.jsonl'}", "--max-tokens", "0"], "--max-tokens"),
+    ):
+        assert run(monkeypatch, *words, *out) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / FILE).exists()

@@ -78,11 +78,12 @@ async def test_the_first_source_that_names_a_strategy_wins(local, body, strategy
             assert got.json()["reason"]["samples"] == 3
 
 
-@pytest.mark.parametrize(("effort", "most"), [("low", 2), ("medium", 4), ("high", 16), ("xhigh", 64), ("max", 64)])
-async def test_an_effort_is_a_number_of_direct_answers(local, effort, most) -> None:
+@pytest.mark.parametrize(("effort", "most"), [("low", 1), ("medium", 4), ("high", 16), ("xhigh", 64), ("max", 64)])
+async def test_an_effort_is_a_number_of_paths(local, effort, most) -> None:
     engine = Scripted(lambda prompt, seed, index: f"Answer: {seed}", logprob=lambda p, t: -1.0)
+    asked = [{"role": "user", "content": "How much is 2 + 2?"}]
     async with local(engine) as house:
-        answer = (await house.chat(reasoning_effort=effort)).json()
+        answer = (await house.chat(reasoning_effort=effort, messages=asked)).json()
         assert answer["reason"]["strategy"] == "auto"
         assert answer["reason"]["samples"] == most, "answers that never agree use the whole allowance"
         assert answer["usage"]["completion_tokens"] == 3 * most

@@ -12,6 +12,7 @@ RIGHT = ("10 - 4 = 6 (left: 5 6 6)", "5 * 6 = 30 (left: 6 30)", "30 - 6 = 24 (le
 LOST = ("10 + 6 = 16 (left: 4 5 16)", "16 - 5 = 11 (left: 4 11)", "11 * 4 = 44 (left: 44)",
         "Answer: (10 + 6 - 5) * 4 = 44")  # fmt: skip
 PROFILE = Profile(
+    step_end="\n",
     ask=Ask(steps="Think step by step."),
     value_prompt="Can {state}?",
     tasks=(

@@ -15,7 +15,7 @@ from reason_engine.verifiers import verifiers
 QUESTION = "Ann has 3 apples, buys 4 and eats 2. How many are left?"
 RIGHT = ("3 + 4 = 7", "7 - 2 = 5", "Answer: 5")
 WRONG = ("3 + 4 = 8", "8 - 2 = 6", "Answer: 6")
-PROFILE = Profile(ask=Ask(steps="Think step by step."), verifiers=("countdown", "steps-judge"))
+PROFILE = Profile(step_end="\n", ask=Ask(steps="Think step by step."), verifiers=("countdown", "steps-judge"))
 
 
 def tell(prompt: str, seed: int, index: int) -> str:

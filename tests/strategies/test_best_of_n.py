@@ -87,7 +87,7 @@ async def test_adaptive_stops_at_a_full_score() -> None:
 async def test_adaptive_stops_once_the_weighted_vote_is_settled() -> None:
     agreed = engine(("Answer: 5",))
     outcome = await solve(by({"5": 0.3}, n=16, choose="vote", adaptive=True), Problem("?"), agreed)
-    assert (outcome.answer.value, outcome.stopped, agreed.samples) == ("5", "decided", 3)
+    assert (outcome.answer.value, outcome.stopped, agreed.samples) == ("5", "decided", 4)
 
 
 @pytest.mark.usefixtures("table")

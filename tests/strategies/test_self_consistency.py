@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reason_engine.engines.scripted import Scripted
+from reason_engine.profile import Profile
 from reason_engine.runtime.solve import solve
 from reason_engine.strategies.self_consistency import SelfConsistency
 from reason_engine.types import GenerateRequest, Problem
@@ -39,10 +40,17 @@ async def test_no_answer_is_no_vote_and_no_confidence() -> None:
     assert outcome.finish_reason == "stop"
 
 
-async def test_adaptive_stops_when_all_agree() -> None:
+@pytest.mark.parametrize(
+    ("fields", "certain", "paths"),
+    [({}, None, 4), ({}, 0.85, 3), ({"confidence": 0.85}, None, 3), ({"confidence": 0.95}, 0.85, 4)],
+    ids=["usual", "profile", "request", "request over profile"],
+)
+async def test_adaptive_stops_when_all_agree(fields: dict[str, float], certain: float | None, paths: int) -> None:
     engine = Scripted(lambda p, s, i: "Answer: 4")
-    outcome = await solve(SelfConsistency(n=16, adaptive=True), Problem("?"), engine)
-    assert engine.samples == 3
+    profile = Profile() if certain is None else Profile(certain=certain)
+    strategy = SelfConsistency.model_validate({"n": 16, "adaptive": True, **fields})
+    outcome = await solve(strategy, Problem("?"), engine, profile=profile)
+    assert engine.samples == paths
     assert outcome.stopped == "decided"
 
 

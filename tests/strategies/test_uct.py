@@ -6,9 +6,9 @@ from math import inf, log, sqrt
 
 import pytest
 
-from reason_engine.strategies.search.tree import (
+from reason_engine.strategies.search.tree import Thought
+from reason_engine.strategies.search.uct import (
     Node,
-    Thought,
     add_virtual_loss,
     backup,
     priors,

@@ -14,7 +14,6 @@ from reason_engine.errors import SetupError
 from reason_engine.training import trainers
 from reason_engine.training.common.encode import Encoded, Encoder
 from reason_engine.training.common.forward import body_of
-from reason_engine.training.common.optimisers import Consolidation
 from reason_engine.training.supervised.distill import SoftAnswers
 from reason_engine.training.supervised.dpo import Preferences
 from reason_engine.training.supervised.kto import Prospects
@@ -161,7 +160,7 @@ def test_process_reward_that_goes_on_speaking(base: Path, parts: tuple[Any, Any]
     rows = [Stepwise(ASK, ("one", "two", "six"), (1.0, 0.6, 0.0)), Stepwise(ASK, ("three",), (0.0,))]
     batch = made[0.5].encode(rows)
     said = [tokenizer.decode(item.ids[slice(*item.right)]) for item in batch]
-    assert said == ["one\ntwo", ""]
+    assert said == ["one\n\ntwo", ""]
     start, end = batch[0].right
     weights = [float(start <= at < end) for at in range(len(batch[0].ids))]
     spoken = -logp(model, Encoded(batch[0].ids, weights)) / (end - start)
@@ -174,25 +173,6 @@ def test_process_reward_that_goes_on_speaking(base: Path, parts: tuple[Any, Any]
     assert read == ["one", "\ntwo", "\nsix"] and [places[at] for at in batch[0].places] == [1, 0.6, 0]
     with pytest.raises(ValueError, match="lm: a head alone"):
         config("process-reward", lm=0.5, train="head")
-
-
-def test_consolidation() -> None:
-    weight = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
-    idle = torch.nn.Parameter(torch.tensor([5.0]))
-    rows = [torch.tensor([1.0, 0.0, 2.0]), torch.tensor([1.0, 0.0, 0.0])]
-    held = Consolidation([("weight", weight), ("idle", idle)], 10.0, [(row * weight).sum() for row in rows])
-    fisher = torch.tensor([2.0, 0.0, 4.0]) / (6 / 4)  # sums of squared gradients, of mean 1 over four weights
-    with torch.no_grad():
-        weight += torch.tensor([0.5, 0.5, -1.0])
-        idle += 1
-    weight.grad = torch.ones(3)
-    penalty = held.add_gradients()
-    step = torch.tensor([0.5, 0.5, -1.0])
-    torch.testing.assert_close(weight.grad, 1 + 10 * fisher * step)
-    assert idle.grad is not None and float(idle.grad) == 0
-    assert penalty == pytest.approx(5 * float((fisher * step**2).sum()))
-    with pytest.raises(SetupError, match="importance of 0"):
-        Consolidation([("weight", weight)], 1.0, [(0 * weight).sum()])
 
 
 def test_plain_text_is_learned_whole_in_pieces(parts: tuple[Any, Any]) -> None:

@@ -83,9 +83,9 @@ def test_problems_that_cannot_be_read_are_named(policy: Path, tmp_path: Path, ro
         (
             {
                 "rewards": [{"verifier": "reward-model", "process": True, "params": {"model": "far"}}],
-                "reward_models": {"far": "process+http://127.0.0.1:9"},
+                "reward_models": {"far": "process+http://127.0.0.1:9#format=trl"},
             },
-            "reward_models.far: process+http://127.0.0.1:9: reward model 'far': Connection error",
+            "reward_models.far: process+http://127.0.0.1:9#format=trl: reward model 'far': Connection error",
         ),
     ],
 )

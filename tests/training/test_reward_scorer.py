@@ -38,7 +38,7 @@ def said(text: str, answer: str | None = None, cut: int = 3) -> Sample:
 
 
 def judged(rewards: list[dict[str, Any]], groups: Any, done: float = 0.0) -> BatchRewards:
-    scorer = RewardScorer([Reward.model_validate(reward) for reward in rewards], Profile(), None)
+    scorer = RewardScorer([Reward.model_validate(reward) for reward in rewards], Profile(step_end="\n"), None)
     return asyncio.run(scorer.score(groups, done))
 
 

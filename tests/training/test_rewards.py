@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,25 @@ import pytest
 import pytest_asyncio
 
 from reason_engine.engines.embedded.front import Embedded
-from reason_engine.engines.reward_models import read_reward
+from reason_engine.engines.rewards.folders import read_reward
 from reason_engine.errors import SetupError
+from reason_engine.steps import step_ends
 from reason_engine.training.supervised.reward import RewardConfig
 from reason_engine.types import Message, ScoreRequest
-from reason_engine.verifiers.reward_model import step_ends
 from tests.models import write_model
 from tests.training.test_methods import PAIRS, SOLVED, lines, train
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SIDE = {"train": "side", "wide": 32, "deep": 1, "adamw_rate": 0.01}
+LINES = {"step_end": "\n"}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "outcome": ("reward", {}),
     "outcome-head": ("reward", {"train": "head", "wide": 16, "adamw_rate": 0.02}),
-    "process": ("process-reward", {}),
-    "process-speaking": ("process-reward", {"lm": 0.2}),
-    "process-head": ("process-reward", {"train": "head", "wide": 16, "adamw_rate": 0.02}),
+    "process": ("process-reward", LINES),
+    "process-speaking": ("process-reward", {"lm": 0.2, **LINES}),
+    "process-head": ("process-reward", {"train": "head", "wide": 16, "adamw_rate": 0.02, **LINES}),
     "outcome-side": ("reward", SIDE),
-    "process-side": ("process-reward", SIDE),
+    "process-side": ("process-reward", {**SIDE, **LINES}),
 }
 
 
@@ -92,14 +94,35 @@ async def test_a_step_is_read_at_its_last_token(base: Path) -> None:
     from reason_engine.data.formats.rows import Stepwise
     from reason_engine.training.supervised.process_reward import Processes, ProcessRewardConfig
 
-    config = ProcessRewardConfig.model_validate({"out": "o", "model": base, "data": "d", "tokens": 1, "train": "head"})
+    fields = {"out": "o", "model": base, "data": "d", "tokens": 1, "train": "head", "step_end": "\n"}
+    config = ProcessRewardConfig.model_validate(fields)
     tokenizer = AutoTokenizer.from_pretrained(base)
     made = Processes(config, AutoModelForCausalLM.from_pretrained(base), tokenizer)
-    steps = ("one", "two\n", "three")
+    steps = ("one", "two\n\n", "three")
     (item,) = made.encode([Stepwise((Message("user", "q"),), steps, (1.0, 0.5, 0.0))])
     assert [tokenizer.decode(item.ids[: place + 1])[-3:] for place in item.places] == ["one", "two", "ree"]
     with pytest.raises(SetupError, match="set step_end"):
-        made.encode([Stepwise((Message("user", "q"),), ("a\nb",), (1.0,))])
+        made.encode([Stepwise((Message("user", "q"),), ("a\n\nb",), (1.0,))])
+
+
+async def test_steps_end_where_the_models_profile_says(base: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from reason_engine.data.formats.rows import Stepwise
+    from reason_engine.profile import Profile
+    from reason_engine.training.supervised.process_reward import Processes, ProcessRewardConfig
+
+    shutil.copytree(base, tmp_path / "model")
+    (tmp_path / "model" / "reason.json").write_text(json.dumps({"step_end": ";"}))
+    texts: list[str] = []
+    for folder in (base, tmp_path / "model"):
+        fields = {"out": "o", "model": folder, "data": "d", "tokens": 1, "train": "head"}
+        config, tokenizer = ProcessRewardConfig.model_validate(fields), AutoTokenizer.from_pretrained(folder)
+        made = Processes(config, AutoModelForCausalLM.from_pretrained(folder), tokenizer)
+        (item,) = made.encode([Stepwise((Message("user", "q"),), ("one", "two"), (1.0, 0.0))])
+        texts.append(tokenizer.decode(item.ids))
+    assert texts[0].endswith(f"one{Profile().step_end}two")
+    assert texts[1].endswith("one;two")
 
 
 @pytest.mark.parametrize(

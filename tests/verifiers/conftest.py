@@ -53,6 +53,8 @@ def no_call() -> Call:
 
 
 Build = Callable[..., Verifier]
+LINES = Profile(step_end="\n")
+"""A model whose steps are lines."""
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def build() -> Build:
     ) -> Verifier:
         able = caps or Capabilities(logprobs=20, choose=True, continuation=True)
         return verifier_of(
-            name, params or {}, profile or Profile(), problem or Problem("?"), able, powers=powers or Powers()
+            name, params or {}, profile or LINES, problem or Problem("?"), able, powers=powers or Powers()
         )
 
     return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import pytest
 from pydantic import ValidationError
@@ -11,50 +10,15 @@ from pydantic import ValidationError
 from reason_engine.contracts import Call, ProcessVerifier
 from reason_engine.profile import Profile
 from reason_engine.types import Passage, Problem
-from reason_engine.verifiers.arithmetic import AGAIN, LOOSE, PART, UNREAD, Ledger, equations, numbers
-from reason_engine.verifiers.process_rules import REFUTED, ProcessRules, fault_of_form, steps_of, support
+from reason_engine.verifiers.process_rules import ProcessRules
+from reason_engine.verifiers.process_rules.form import fault_of_form
+from reason_engine.verifiers.process_rules.steps import steps_of
+from reason_engine.verifiers.process_rules.support import support
+from reason_engine.verifiers.process_rules.verifier import REFUTED
 from tests.verifiers.conftest import Build, Library, path
 
 STORY = Problem("Anna has 12 apples. She buys 25 more. She gives 7 to Ben. How many are left?")
 RIGHT = "12 + 25 = 37\n37 - 7 = 30\nAnswer: 30"
-
-
-@pytest.mark.parametrize(
-    ("line", "holds"),
-    [
-        ("12 + 25 = 37", [True]),
-        ("12 + 25 = 47", [False]),
-        ("She now has $1,200 + 25 = 1225 apples.", [True]),
-        ("2 + 3 = 5 * 2 = 10", [False, True]),
-        ("10 - 4 = 6 (left: 4 5 6)", [True]),
-        ("8 / 1/3 = 24 (left: 24)", [True]),
-        ("10 / 3 = 3.33", [True]),
-        ("10 / 3 = 3.34", [False]),
-        ("0.1 + 0.2 = 0.3", [True]),
-        ("20% * 50 = 10", [True]),
-        ("- 12 + 25 = 37", [True]),
-        ("2 - 9 = -7", [True]),
-        ("5 apples + 3 apples = 8 apples", [True]),
-        ("5 x 3 = 15", [True]),
-        ("so x = 5 + 3 = 8", [True]),
-        ("(3 + 4 = 7)", [True]),
-        ("2(3) = 6", [None]),
-        ("1 / (2 - 2) = 0", [None]),
-        ("Total = 12", []),
-        ("no figures = here", []),
-        ("__import__('os').system('x') = 1", []),
-        ("9" * 5000 + " = 1", []),
-        ("1+" * 900 + "1 = 901", [None]),  # more than is evaluated
-    ],
-)
-def test_equations_are_found_and_exact(line: str, holds: list[bool | None]) -> None:
-    assert [equation.holds for equation in equations(line)] == holds
-
-
-def test_numbers_of_a_text() -> None:
-    found = numbers("Twice 3,500 or 20% in room12, five of 3.5; 10 percent")
-    twentieth, tenth = Fraction(1, 5), Fraction(1, 10)
-    assert found == [2, 3500, 20, twentieth, 5, Fraction(7, 2), 10, tenth]
 
 
 @pytest.mark.parametrize(
@@ -72,49 +36,29 @@ def test_numbers_of_a_text() -> None:
         ("and then and then and then and then and then", "again and again"),
         ("x" * 10_000, "overlong"),
         ("said", "said before"),
+        ("first\nAnswer:", "no answer"),
+        ("so 3 + 4 = 7\nand 3 * =", "parse"),
+        ("\\[\nx = [0, 1)", ""),
+        ("the range [2, 5) of it", ""),
+        ("```python\nprint(", ""),
+        ("500 / 9 = 55.55555555555556", ""),
+        ("a face :)", ""),
+        ("1) one\n2) two", ""),
     ],
 )
 def test_form(text: str, fault: str) -> None:
-    found = fault_of_form(text, equations(text), {"said"}, "Answer:")
+    found = fault_of_form(text, {"said"}, "Answer:")
     assert fault in found
     assert bool(found) == bool(fault)
 
 
-def test_the_ledger_knows_where_numbers_come_from() -> None:
-    ledger = Ledger((Fraction(23), Fraction(6)), (Fraction(99),))
-    assert ledger.take([Fraction(20), Fraction(6)]) == PART
-    ledger.put(Fraction(120))
-    assert ledger.take([Fraction(3), Fraction(6)]) == PART
-    ledger.put(Fraction(18))
-    assert ledger.take([Fraction(120), Fraction(18)]) == 1
-    ledger.put(Fraction(138))
-    assert ledger.spent() == 1  # each part is half a use, and so is the six beside it
-    assert ledger.derived(Fraction(138))
-    assert not ledger.derived(Fraction(18))
-    assert ledger.take([Fraction(17)]) == 0
-    assert ledger.take([Fraction(99)]) == 1
-
-
-def test_the_ledger_counts_uses() -> None:
-    def spent(*steps: tuple[int, int, int]) -> float:
-        ledger = Ledger((Fraction(5), Fraction(8)))
-        for a, b, result in steps:
-            ledger.take([Fraction(a), Fraction(b)])
-            ledger.put(Fraction(result))
-        return ledger.spent()
-
-    assert spent((5, 8, 13)) == 1
-    assert spent((5, 5, 10)) == pytest.approx(UNREAD * AGAIN)
-    assert spent((5, 8, 40), (5, 8, 13)) == pytest.approx(LOOSE * AGAIN**2)
-
-
 def test_steps_have_the_likelihood_of_their_tokens() -> None:
     made = path("a b\n\nc", logprob=math.log(0.5), prefill="given\n")
-    assert [(step.text, step.likelihood) for step in steps_of(made)] == [
+    assert [(step.text, step.likelihood) for step in steps_of(made, "\n")] == [
         ("given", None), ("a b", pytest.approx(0.5)), ("c", pytest.approx(0.5))
     ]  # fmt: skip
     assert [step.text for step in steps_of(made, "b")] == ["given\na ", "\n\nc"]
-    assert steps_of(path("")) == []
+    assert steps_of(path(""), "\n") == []
 
 
 def test_support_is_of_wording_and_figures() -> None:
@@ -143,7 +87,7 @@ async def test_parts_without_a_say_do_not_count(no_call: Call) -> None:
     assert loud.value == pytest.approx((0.3 + 0.5 * 0.2) / 0.8)
 
 
-async def test_the_sound_path_wins_under_every_aggregate(no_call: Call) -> None:
+async def test_the_sound_path_wins_under_every_aggregate(build: Build, no_call: Call) -> None:
     bad = {
         "arithmetic": "12 + 25 = 47\n47 - 7 = 40\nAnswer: 40",
         "a number from nowhere": "12 + 25 = 37\n37 - 9 = 28\nAnswer: 28",
@@ -154,7 +98,7 @@ async def test_the_sound_path_wins_under_every_aggregate(no_call: Call) -> None:
     }
     paths = [path(text, logprob=-0.1) for text in (RIGHT, *bad.values())]
     for aggregate in ("product", "min", "mean"):
-        judge = ProcessRules.model_validate({"aggregate": aggregate})
+        judge = build("process-rules", {"aggregate": aggregate})
         right, *wrong = [score.value for score in await judge.score(STORY, paths, no_call)]
         assert all(right > value >= 0 for value in wrong), aggregate
     assert (await ProcessRules().score(STORY, [path("")], no_call))[0].value == 0
@@ -203,8 +147,8 @@ def test_bad_params(params: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("aggregate", ["product", "min"])
-async def test_sure_but_refuted_falls_behind_unsure_but_right(aggregate: str, no_call: Call) -> None:
+async def test_sure_but_refuted_falls_behind_unsure_but_right(aggregate: str, build: Build, no_call: Call) -> None:
     unsure, sure = path(RIGHT, logprob=-1.0), path("12 + 25 = 47\n47 - 7 = 40\nAnswer: 40", logprob=-0.001)
-    judge = ProcessRules.model_validate({"aggregate": aggregate})
+    judge = build("process-rules", {"aggregate": aggregate})
     right, wrong = await judge.score(STORY, [unsure, sure], no_call)
     assert right.value > 2 * wrong.value

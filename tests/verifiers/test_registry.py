@@ -8,7 +8,8 @@ from reason_engine.verifiers import verifiers
 
 def test_what_is_registered() -> None:
     named = {
-        "certainty", "code", "composite", "countdown", "exact", "judge", "process-rules", "reward-model", "satisfaction"
+        "certainty", "code", "composite", "countdown", "critique", "exact", "judge", "process-rules", "reward-model",
+        "satisfaction",
     }  # fmt: skip
     assert named <= set(verifiers)
 

@@ -13,9 +13,10 @@ from reason_engine.contracts import Capabilities, ProcessVerifier
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing, RequestError, UnknownName
 from reason_engine.runtime.solve import solve
+from reason_engine.steps import step_ends
 from reason_engine.strategies.best_of_n import BestOfN
 from reason_engine.types import Message, Problem, ScoreRequest, Scores
-from reason_engine.verifiers.reward_model import RewardModel, squashed, step_ends
+from reason_engine.verifiers.reward_model import RewardModel, squashed
 from tests.verifiers.conftest import Build, NoCall, path
 
 BOTH = Capabilities(score=True, rewards=(("orm", "outcome"), ("prm", "process")))
@@ -50,6 +51,23 @@ async def test_paths_are_read_after_the_prompts_that_they_had(build: Build, name
     await judge.score(PROBLEM, [one, other], call)
     await judge.score(PROBLEM, [one, path("de")], call)  # one that nobody asked the served model for
     assert [asked[-1] for asked in call.asked] == [("asked so", "asked otherwise"), ()]
+
+
+async def test_the_aggregate_is_the_makers_unless_the_request_says(build: Build) -> None:
+    made = replace(BOTH, aggregates=(("prm", "product"),))
+    steps = [path("a\n\nbbb")]
+    for params, value in (({}, squashed(-1) * squashed(-6)), ({"aggregate": "min"}, squashed(-6))):
+        (score,) = await build("reward-model", {"model": "prm", **params}, caps=made).score(PROBLEM, steps, Rated())
+        assert score.value == pytest.approx(value)
+
+
+async def test_a_thought_is_not_judged(build: Build) -> None:
+    call = Rated()
+    thinking = replace(path("<think>a\n\nb</think>\n\nabc\n\nde"), prompt="asked so")
+    (score,) = await build("reward-model", {"model": "orm"}, caps=BOTH).score(PROBLEM, [thinking], call)
+    assert score.value == pytest.approx(squashed(len("abc\n\nde")))
+    await build("reward-model", {"model": "prm"}, caps=BOTH).score(PROBLEM, [thinking], call)
+    assert call.asked[-1][-2:] == (((3, 7),), ())
 
 
 async def test_a_served_models_own_name_stands_for_it(build: Build) -> None:

@@ -33,8 +33,9 @@ from reason_engine.recipes.arithmetic import Equation
 from reason_engine.recipes.units import UnitsTask as Units
 from reason_engine.recipes.words import WordProblems, word_problem
 from reason_engine.runtime.sampling import collect
+from reason_engine.steps import step_ends
 from reason_engine.types import GenerateRequest, Message, Sampling, ScoreRequest
-from reason_engine.verifiers.reward_model import squashed, step_ends
+from reason_engine.verifiers.reward_model import squashed
 
 Rows = list[dict[str, Any]]
 FOLDS = {"min": min, "product": math.prod, "last": lambda values: values[-1]}

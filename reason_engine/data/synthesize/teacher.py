@@ -157,6 +157,7 @@ async def open_teacher(target: TeacherOptions) -> AsyncIterator[Teacher]:
     if target.url:
         key = os.environ.get("REASON_API_KEY")
         flags |= {"engine": "openai", "upstream_url": api_address(target.url), "upstream_key": key}
+        flags |= {"upstream_prefill": "no"}  # a teacher is asked plainly
     settings = load_settings(flags)
     if target.profile is not None and not (target.profile / FILE).is_file():
         raise SetupError(f"--profile {target.profile}: no {FILE} in this folder")

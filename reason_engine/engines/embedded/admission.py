@@ -1,4 +1,4 @@
-"""Requests on their way to the worker: what is refused, each with the field at fault, and texts to score in tokens.
+"""Requests on their way to the worker: what is refused, each with the field at fault.
 
 A prompt that comes as token ids is not tokenised again. Never loads torch.
 """
@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Container, Sequence
 
 from reason_engine.contracts import Capabilities
 from reason_engine.engines import check_counts, room_left
 from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.embedded import grammar
-from reason_engine.engines.embedded.messages import ScoreTexts
-from reason_engine.engines.embedded.model.shape import read_shape
-from reason_engine.engines.reward_models import RewardFile, RewardKind, choose_reward
 from reason_engine.engines.text import token_ids_of
-from reason_engine.errors import CapabilityMissing, RequestError
-from reason_engine.types import GenerateRequest, Message, Prompt, ScoreRequest
+from reason_engine.errors import RequestError
+from reason_engine.types import GenerateRequest, Prompt
 
 LONG = 20_000
 """Characters above which a prompt is tokenised beside the event loop."""
@@ -65,75 +60,3 @@ def check(request: GenerateRequest, vocab: int, caps: Capabilities, running: Con
         raise RequestError(f"a token of logit_bias is outside the vocabulary of {vocab}", param="logit_bias")
     if sampling.structured is not None:
         grammar.check(sampling.structured)
-
-
-@dataclass(frozen=True, slots=True)
-class _RewardModel:
-    """How a reward model reads: its format, context and vocabulary."""
-
-    file: RewardFile
-    chat: ChatFormat
-    context: int
-    vocab: int
-
-
-class ScoreInputs:
-    """Texts to score, in tokens of the model that reads them: the served one to embed, or a reward model of `files`.
-    `chat`, `context` and `vocab` are the served model's."""
-
-    def __init__(self, files: Mapping[str, RewardFile], chat: ChatFormat, context: int, vocab: int) -> None:
-        """Reads the formats of reward models with a checkpoint of their own. Raises ModelLoadError."""
-        self._chat, self._context, self._vocab = chat, context, vocab
-        self._models: dict[str, _RewardModel] = {}
-        for name, file in files.items():
-            read_by = (chat, context, vocab)
-            if not file.own:
-                shape = read_shape(Path(file.path), heads=True)
-                read_by = (ChatFormat.load(Path(file.path)), shape.context, shape.vocab)
-            self._models[name] = _RewardModel(file, *read_by)
-        self.kinds: dict[str, RewardKind] = {name: file.kind for name, file in files.items()}
-        """Of each reward model by name."""
-
-    async def message(self, identity: str, request: ScoreRequest) -> ScoreTexts:
-        """The request in tokens; texts to embed are cut to the context. Raises RequestError kinds."""
-        if request.task == "embed":
-            cut = [(await prompt_ids(self._chat, text))[: self._context] for text in request.inputs]
-            for ids in cut:
-                check_prompt(ids, self._context + 1, self._vocab)
-            return ScoreTexts(identity, None, tuple(cut), ((0,),) * len(cut), (0,) * len(cut))
-        if not self._models:
-            message = "no reward model is loaded; serve one beside the model with --reward-model NAME=PATH"
-            raise CapabilityMissing(message, param="reasoning.verifier", code="capability_missing")
-        name = choose_reward(request, self.kinds)
-        for field, given in (("ends", request.ends), ("prompts", request.prompts)):
-            if given and len(given) != len(request.inputs):
-                raise RequestError(f"{field} and inputs differ in number", param=field)
-        made = [_tokens(self._models[name], request, number) for number in range(len(request.inputs))]
-        inputs, places, begins = zip(*made, strict=True) if made else ((), (), ())
-        return ScoreTexts(identity, name, inputs, places, begins)
-
-
-def _tokens(model: _RewardModel, request: ScoreRequest, number: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Of one input: (tokens of the whole text, places to read, where the answer begins). The last token is read for
-    `reward`, else those where the ends are."""
-    chat, text = model.chat, request.inputs[number]
-    ends = request.ends[number] if request.ends else None
-    before = request.prompts[number] if request.prompts and model.file.own else ""
-    if request.turns and not before:
-        before = chat.render_chat(request.turns)
-    # A model with a format of its own has seen finished turns; a head reads what the served model writes.
-    finished = request.turns and not model.file.own and request.task == "reward"
-    turns = (*request.turns, Message("assistant", text))
-    whole = chat.render_chat(turns, closed=True) if finished else before + text
-    ids = tuple(chat.tokenize(whole))
-    check_prompt(ids, model.context + 1, model.vocab)
-    if request.task == "reward" and model.file.side is None:
-        return ids, (len(ids) - 1,), 0
-    starts = [start for start, _ in chat.tokenizer.encode(whole, add_special_tokens=False).offsets]
-    first = len(ids) - len(starts)
-    begin = first + sum(start < len(before) for start in starts)
-    if request.task == "reward" or ends is None:
-        return ids, tuple(range(len(ids) - 1 if request.task == "reward" else first, len(ids))), begin
-    # The last token that begins before an end; the first one where none does.
-    last = (max((i for i, start in enumerate(starts) if start < len(before) + end), default=0) for end in ends)
-    return ids, tuple(first + place for place in last), begin

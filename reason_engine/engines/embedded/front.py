@@ -17,15 +17,20 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import SecretStr
 
 from reason_engine.contracts import Capabilities, Health
-from reason_engine.engines import check_adapter, engines, reward_models
-from reason_engine.engines.chat import ChatFormat, ChatTextMethods
+from reason_engine.engines import check_adapter, engines
+from reason_engine.engines.chat import AS_FOUND, ChatFormat, ChatTextMethods, Parsers
 from reason_engine.engines.checkpoint.adapter_files import read_adapter
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded import admission, messages
-from reason_engine.engines.embedded.admission import ScoreInputs
 from reason_engine.engines.embedded.messages import DraftMethod, FromWorker, Ready, StepOutput, WorkerConfig
 from reason_engine.engines.embedded.model.shape import read_shape
+from reason_engine.engines.embedded.score_inputs import ScoreInputs
 from reason_engine.engines.embedded.transport import ProcessTransport, ThreadTransport, Transport
+from reason_engine.engines.rewards.embedding import SERVED, choose_embedder
+from reason_engine.engines.rewards.endpoints import Endpoints
+from reason_engine.engines.rewards.folders import bundled_heads, read_reward
+from reason_engine.engines.rewards.formats import RewardKind
+from reason_engine.engines.rewards.naming import choose_reward, is_url
 from reason_engine.errors import EngineDead, ReasonError, RequestError
 from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ScoreRequest, Scores
 
@@ -41,7 +46,7 @@ class Embedded(ChatTextMethods):
     `device` and `threads` are chosen by size and machine unless given. `max_rows` samples run at once; `cache_bytes`
     bounds their keys and values, `prefix_bytes` those kept for reuse (0: by the machine's memory). `rewards`: reward
     models by name, folders or URLs, besides the heads that ship with the model. `draft`: how requests draft that leave
-    it to the engine.
+    it to the engine. `parsers`: what the operator named of the chat format.
     """
 
     def __init__(
@@ -60,31 +65,34 @@ class Embedded(ChatTextMethods):
         rewards: Mapping[str, str] | None = None,
         reward_keys: Mapping[str, SecretStr] | None = None,
         draft: DraftMethod = "none",
+        parsers: Parsers = AS_FOUND,
     ) -> None:
         """Read and check the folder's files. Raises ModelLoadError."""
         checkpoint = ModelFolder.find(str(path))
         folder = checkpoint.path
         shape = read_shape(folder)
         checkpoint.check()
-        self._format = ChatFormat.load(folder)
+        self._format = ChatFormat.load(folder, parsers)
         self._vocab = shape.vocab
         limit = min(context, shape.context) if context else shape.context
-        given = {**reward_models.bundled_heads(folder), **(rewards or {})}
-        urls = {name: url for name, url in given.items() if reward_models.is_url(url)}
-        files = {name: reward_models.read_reward(name, path) for name, path in given.items() if name not in urls}
+        given = {**bundled_heads(folder), **(rewards or {})}
+        urls = {name: url for name, url in given.items() if is_url(url)}
+        files = {name: read_reward(name, path) for name, path in given.items() if name not in urls}
         self._score_inputs = ScoreInputs(files, self._format, limit, shape.vocab)
-        self._endpoints = reward_models.Endpoints(urls, keys=reward_keys)
-        self._rewards: dict[str, reward_models.RewardKind] = {**self._score_inputs.kinds, **self._endpoints.kinds}
+        self._endpoints = Endpoints(urls, keys=reward_keys)
+        self._rewards: dict[str, RewardKind] = {**self._score_inputs.kinds, **self._endpoints.kinds}
         self._config = WorkerConfig(
             str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
-            rewards=tuple(files.values()), draft=draft,
+            rewards=tuple(files.values()), draft=draft, shown=self._format.shown,
         )  # fmt: skip
         fingerprint = f"embedded-{checkpoint.fingerprint}"
         self.info = self._format.info(name or folder.resolve().name, str(folder), limit, fingerprint)
-        embeds = (reward_models.SERVED, self.info.name, *self._endpoints.embeds)
+        embeds = (SERVED, self.info.name, *self._endpoints.embeds)
+        aggregates = {**self._score_inputs.aggregates, **self._endpoints.aggregates}
         self.caps = Capabilities(
             logprobs=20, token_ids=True, continuation=True, choose=True, score=bool(self._rewards),
-            rewards=tuple(self._rewards.items()), embeds=embeds, adapters=True, structured=True,
+            rewards=tuple(self._rewards.items()),
+            aggregates=tuple(aggregates.items()), embeds=embeds, adapters=True, structured=True,
             drafting=("none", "sam", "ngram"), exact_budget=True, sample_abort=True,
         )  # fmt: skip
         # A search asks for the same few options at each of its states.
@@ -168,10 +176,10 @@ class Embedded(ChatTextMethods):
 
         Raises RequestError kinds, EngineError."""
         if request.task == "embed":
-            remote = reward_models.choose_embedder(request, self.caps.embeds) in self._endpoints.embeds
+            remote = choose_embedder(request, self.caps.embeds) in self._endpoints.embeds
         else:
             known = self._rewards
-            remote = bool(known) and reward_models.choose_reward(request, known) in self._endpoints.kinds
+            remote = bool(known) and choose_reward(request, known) in self._endpoints.kinds
         if remote:
             return await self._endpoints.score(request)
         made = await self._ask(await self._score_inputs.message(self._new_id("score"), request))

@@ -15,7 +15,7 @@ from itertools import chain
 from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple
 
-from reason_engine.engines.reward_models import RewardFile
+from reason_engine.engines.rewards.folders import RewardFile
 from reason_engine.types import Choice, FinishReason, Sampling, Scores, TokenLogprob
 
 DraftMethod = Literal["none", "sam", "ngram"]
@@ -38,6 +38,8 @@ class WorkerConfig:
     compile_seconds: float = 5.0
     draft: DraftMethod = "none"
     rewards: tuple[RewardFile, ...] = ()
+    shown: frozenset[str] = frozenset()
+    """Control tokens whose text is part of what is generated."""
 
 
 @dataclass(frozen=True, slots=True)

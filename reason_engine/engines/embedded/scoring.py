@@ -1,12 +1,13 @@
 """Texts read by reward models and as vectors, in the worker: one pass of a decoder, then a head over its states.
 
     linear   r(t) = W_k relu(... relu(W_1 h_t + b_1)) + b_k        h_t the normalised state after the last layer
+    tokens   r(t) = (w_good − w_bad) h_t                           two columns of a language model's own output matrix
     side     a side network, which reads all of an answer's tokens (`side_network`)
     mean     e = m / |m|,  m = 1/T sum_t h_t                       the served model's own embedding of a text
 
 The decoder is the served one, whose cached prefixes are then used again, or one of the head's own checkpoint. With two
-labels the value is the log-odds of the second. A step is one pass over the texts that fit `limit` tokens, so that a
-long batch does not hold up what is being generated for longer than a prompt would.
+labels or tokens the value is the log-odds of the second. A step is one pass over the texts that fit `limit` tokens, so
+that a long batch does not hold up what is being generated for longer than a prompt would.
 
 `mean` is pooling as in Sentence-BERT (Reimers and Gurevych 2019, section 3, MEAN), without the training for it that
 follows there: any decoder gives these vectors, but states of causal attention know only what stands before them. A
@@ -25,18 +26,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.messages import OutputBuffer, ScoreTexts
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.model.side_network import SideNetwork, surprise
-from reason_engine.engines.embedded.model.weights import load_weights
+from reason_engine.engines.embedded.model.weights import WRAPPED, load_weights
 from reason_engine.engines.embedded.prefill import PrefixCache, Segment, advance, new_segment
-from reason_engine.engines.reward_models import RewardFile
+from reason_engine.engines.rewards.folders import RewardFile
 from reason_engine.errors import ModelLoadError
 from reason_engine.types import Scores
 
-NAMES = ("score.", "classifier.")
+NAMES = ("score.", "classifier.", "v_head.")
 NOTHING = -12.0
 """Value of an empty answer by a side network, which judges tokens."""
 
@@ -171,6 +173,8 @@ def _load(file: RewardFile, served: Decoder) -> LinearHead | SideHead:
     folder, decoder = Path(file.path), served
     if file.side is not None:
         return _load_side(folder, file.side, served)
+    if file.format.head == "tokens":
+        return _load_tokens(folder, file, served)
     if not file.own:
         # A checkpoint with another head has no output embedding; none is asked for.
         shape = replace(read_shape(folder, heads=True), tied=True)
@@ -185,6 +189,16 @@ def _load(file: RewardFile, served: Decoder) -> LinearHead | SideHead:
     if width not in (1, 2):
         raise ModelLoadError(f"{folder}: a reward model has one label or two, not {width}")
     return LinearHead(decoder, layers, file.own)
+
+
+def _load_tokens(folder: Path, file: RewardFile, served: Decoder) -> LinearHead:
+    """A language model's probability of one token against another."""
+    shape = read_shape(folder)
+    decoder = Decoder(shape, load_weights(folder, shape, served.dtype, served.device), served.dtype, served.device)
+    chat = ChatFormat.load(folder)
+    bad, good = (chat.tokenize_bare(word)[-1] for word in (file.format.bad, file.format.good))
+    columns = decoder.weights.head[:, [bad, good]].t().float().contiguous()
+    return LinearHead(decoder, ((columns, None),), own=False)
 
 
 def _layers(folder: Path, decoder: Decoder) -> tuple[tuple[Tensor, Tensor | None], ...]:
@@ -211,5 +225,5 @@ def _tensors(folder: Path, device: torch.device) -> dict[str, Tensor]:
     return {
         name: tensor.to(device, torch.float32)
         for name, tensor in ModelFolder(folder).tensors()
-        if name.startswith(NAMES)
+        if name.removeprefix(WRAPPED).startswith(NAMES)
     }

@@ -59,7 +59,7 @@ class Worker:
         chat = ChatFormat.load(folder)
         decoder = load_decoder(folder, dtype=config.dtype, device=config.device, threads=config.threads)
         self.output = messages.OutputBuffer(self.send, config.coalesce_seconds)
-        self.scheduler = Scheduler(decoder, Vocabulary(chat.tokenizer), chat.eos_ids, self.output, config)
+        self.scheduler = Scheduler(decoder, Vocabulary(chat.tokenizer, config.shown), chat.eos_ids, self.output, config)
         self.grammars = Grammars(chat.tokenizer, decoder.shape.vocab, chat.eos_ids)
         heads, limit = load_heads(config.rewards, decoder), self.scheduler.prefill_tokens
         self.scorer = TextScorer(heads, self.scheduler.prefixes, self.output, limit)

@@ -11,9 +11,10 @@ Probabilities over options come from the alternatives of one token: options must
 from __future__ import annotations
 
 import asyncio
-import math
+import logging
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -22,10 +23,22 @@ from pydantic import BaseModel, Field, SecretStr
 
 from reason_engine.contracts import Capabilities, Health, Parsed
 from reason_engine.engines import check_counts, engines
-from reason_engine.engines.chat import ChatFormat
+from reason_engine.engines.chat import AS_FOUND, ChatFormat, Parsers
+from reason_engine.engines.openai.choice import choice_of
+from reason_engine.engines.openai.prefill import (
+    BEGUN,
+    PROBE_SECONDS,
+    PROBE_TOKENS,
+    QUESTION,
+    BegunTurn,
+    Prefill,
+    find_prefill,
+)
 from reason_engine.engines.openai.request import Conversation, Dialect, body, encode, lacks
-from reason_engine.engines.openai.response import THINK_END, THINK_START, ResponseReader, mapped_error, parse
-from reason_engine.engines.reward_models import Endpoints
+from reason_engine.engines.openai.response import ResponseReader, mapped_error, parse
+from reason_engine.engines.openai.stops import ended_at
+from reason_engine.engines.openai.stream import ChunkStream
+from reason_engine.engines.rewards.endpoints import Endpoints
 from reason_engine.errors import EngineDead, EngineError, UnknownModel, first_error
 from reason_engine.types import (
     Choice,
@@ -43,6 +56,8 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient
     from openai import AsyncOpenAI
 
+log = logging.getLogger("reason_engine.engines.openai")
+
 _ASSUMED_CONTEXT = 32_768
 
 
@@ -53,7 +68,8 @@ class OpenAIConfig(BaseModel, extra="forbid", frozen=True):
     own host only, so that it reaches no other. `context`: tokens, where the endpoint does not tell. `logprobs`: most
     alternatives it reports; -1 for an endpoint without any. `tokenizer`: a local checkpoint folder whose tokenizer
     and template are the served model's. `limit_field`: how the endpoint calls the length limit of a chat.
-    `extra_body`: fields added to every request.
+    `prefill`: how it takes a begun answer (`prefill.py`); `auto` finds out at start, `no`: not at all. `extra_body`:
+    fields added to every request.
     """
 
     base_url: str
@@ -64,6 +80,7 @@ class OpenAIConfig(BaseModel, extra="forbid", frozen=True):
     context: int | None = Field(None, ge=1)
     logprobs: int = Field(20, ge=-1)
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    prefill: Literal["auto", "no", "turn", "prefix", "flags"] = "auto"
     timeout: float = Field(600, gt=0)
     max_retries: int = Field(2, ge=0)
     extra_body: Mapping[str, Any] = Field(default_factory=dict[str, Any])
@@ -81,32 +98,39 @@ class OpenAIEngine:
         http_client: AsyncClient | None = None,
         rewards: Mapping[str, str] | None = None,
         reward_keys: Mapping[str, SecretStr] | None = None,
+        parsers: Parsers = AS_FOUND,
     ) -> None:
         self.config = config
         self._rewards = Endpoints(rewards or {}, keys=reward_keys)
         self._http_client = http_client
         self._client: AsyncOpenAI | None = None
         self._dialect: Dialect = "vllm" if config.dialect == "vllm" else "openai"
-        self._format = ChatFormat.load(FilePath(config.tokenizer)) if config.tokenizer else None
+        self._format = ChatFormat.load(FilePath(config.tokenizer), parsers) if config.tokenizer else None
         self._model = config.model or ""
         self._context = config.context or _ASSUMED_CONTEXT
-        self._running: dict[str, _Stream] = {}
+        self._running: dict[str, ChunkStream] = {}
         self._generated = 0
         self._honours_n = True
+        self._begun: BegunTurn | None = None
+        self._thinks = False
+        """Whether it was seen to think: the model list does not tell."""
 
     @property
     def caps(self) -> Capabilities:
         exact = self._dialect == "vllm" and self._format is not None
         served, logprobs = self._rewards, self.config.logprobs
         return Capabilities(
-            logprobs=logprobs, token_ids=exact, continuation=exact, choose=logprobs > 0, score=bool(served.kinds),
-            rewards=tuple(served.kinds.items()), embeds=served.embeds, structured=True, drafting=("none",),
+            logprobs=logprobs, token_ids=exact, continuation=exact, prefill=self._begun is not None,
+            choose=logprobs > 0, score=bool(served.kinds), rewards=tuple(served.kinds.items()),
+            aggregates=tuple(served.aggregates.items()), embeds=served.embeds, structured=True, drafting=("none",),
         )  # fmt: skip
 
     @property
     def info(self) -> ModelInfo:
-        make = self._format.info if self._format else ModelInfo
-        return make(self._model, self.config.base_url, self._context, fingerprint=f"openai:{self._model}")
+        url, fingerprint = self.config.base_url, f"openai:{self._model}"
+        if self._format:
+            return self._format.info(self._model, url, self._context, fingerprint)
+        return ModelInfo(self._model, url, self._context, self._thinks, fingerprint=fingerprint)
 
     async def start(self) -> None:
         """Connect and read the model list. Raises EngineDead, EngineError, or UnknownModel for a name not listed."""
@@ -130,6 +154,8 @@ class OpenAIEngine:
             self._context = entry.get("max_model_len") or _ASSUMED_CONTEXT
         if self.config.dialect == "auto":
             self._dialect = "vllm" if entry.get("owned_by") == "vllm" else "openai"
+        way = await self._prefill()
+        self._begun = BegunTurn(way, self.info.think_start, self.info.think_end) if way else None
 
     async def close(self) -> None:
         """End all streams and close the connection; again: no effect."""
@@ -156,12 +182,17 @@ class OpenAIEngine:
         if isinstance(request.prompt, tuple) and not self.caps.continuation:
             raise lacks("this endpoint takes no token ids")
         check_counts(request, self._running)
-        fields = body(request, self._dialect, limit_field=self.config.limit_field)
-        stream = self._running[request.id] = _Stream(request.n)
+        stops, asked = (), request.sampling
+        if asked.include_stop and self._dialect != "vllm":
+            stops, asked = asked.stop, replace(asked, stop=(), include_stop=False)
+        sent = replace(request, sampling=asked)
+        fields = body(sent, self._dialect, limit_field=self.config.limit_field, begun=self._begun)
+        stream = self._running[request.id] = ChunkStream(request.n)
         stream.task = asyncio.create_task(self._fill(stream, client, request, fields))
         try:
-            async for chunk in stream.chunks():
+            async for chunk in ended_at(stream.chunks(), stops):
                 self._generated += chunk.token_count
+                self._thinks = self._thinks or chunk.text.startswith(self.info.think_start)
                 yield chunk
         finally:
             stream.abort()
@@ -177,22 +208,15 @@ class OpenAIEngine:
     async def choose(self, request: ChoiceRequest) -> Choice:
         """One token's alternatives, each credited to the only option that it begins.
 
-        An option that is not among them gets 0. Raises CapabilityMissing where the endpoint reports no alternatives.
+        An option that is not among them gets 0. Raises CapabilityMissing where the endpoint reports no alternatives, or
+        where its model thinks first.
         """
-        if not self.caps.choose:
+        if self.config.logprobs <= 0:
             raise lacks("this endpoint reports no logprobs")
         sampling = Sampling(max_tokens=1, temperature=1.0, logprobs=self.config.logprobs)
         one = GenerateRequest(request.id, request.prompt, sampling=sampling, adapter=request.adapter)
         chunks = [chunk async for chunk in self.generate(one)]
-        places = [chunk.logprobs[0].top for chunk in chunks if chunk.logprobs]
-        top = next(filter(None, places), ())
-        if not top:
-            raise lacks("the endpoint was asked for logprobs and sent none")
-        shares = option_shares(request.options, {token: logprob for _, token, logprob in top})
-        mass = sum(shares)
-        probabilities = tuple(share / mass if mass else 1 / len(shares) for share in shares)
-        counts = zip(*((one.prompt_tokens, one.cached_tokens, one.token_count) for one in chunks), strict=True)
-        return Choice(probabilities, min(1.0, mass), *map(sum, counts))
+        return choice_of(request.options, chunks, self.info.think_start)
 
     async def score(self, request: ScoreRequest) -> Scores:
         """By an endpoint of its own: a generating one has no head that scores. Raises RequestError kinds."""
@@ -239,12 +263,36 @@ class OpenAIEngine:
     def parse(self, text: str, *, prompt: str = "") -> Parsed:
         if self._format:
             return self._format.parse(text, prompt=prompt)
-        return parse(text, opened=prompt.rfind(THINK_START) > prompt.rfind(THINK_END))
+        marks = self.info
+        return parse(text, opened=prompt.rfind(marks.think_start) > prompt.rfind(marks.think_end), info=marks)
 
     def _connected(self) -> AsyncOpenAI:
         if self._client is None:
             raise EngineDead("the engine is not started")
         return self._client
+
+    async def _prefill(self) -> Prefill | None:
+        """How the endpoint takes a begun answer, as configured, as known of its kind, or found by asking it."""
+        asked = self.config.prefill
+        if asked != "auto":
+            return None if asked == "no" else asked
+        if self._dialect == "vllm":
+            return "flags"
+        if _is_openai(self.config.base_url):
+            return None
+        way = await find_prefill(self._go_on)
+        log.info("begun answers: %s (found by asking the endpoint to go on with one)", way or "not continued")
+        return way
+
+    async def _go_on(self, way: Prefill) -> str:
+        """What the endpoint says behind a sentence that was begun for it."""
+        self._begun = BegunTurn(way, self.info.think_start, self.info.think_end)
+        sampling = Sampling(max_tokens=PROBE_TOKENS, temperature=0.0)
+        request = GenerateRequest(
+            f"begun-{way}", self.render_chat((Message("user", QUESTION),), prefill=BEGUN), 1, sampling
+        )
+        async with asyncio.timeout(PROBE_SECONDS):
+            return "".join([chunk.text async for chunk in self.generate(request)])
 
     async def _models(self) -> list[dict[str, Any]]:
         try:
@@ -254,7 +302,7 @@ class OpenAIEngine:
         return [model.to_dict() for model in page.data]
 
     async def _fill(
-        self, stream: _Stream, client: AsyncOpenAI, request: GenerateRequest, fields: dict[str, Any]
+        self, stream: ChunkStream, client: AsyncOpenAI, request: GenerateRequest, fields: dict[str, Any]
     ) -> None:
         """Put the chunks of all samples into the stream: from one call, or from one call a sample where `n` is not
         honoured. Failures go through the stream too."""
@@ -274,12 +322,12 @@ class OpenAIEngine:
             stream.put(mapped_error(cause))
 
     async def _call(
-        self, stream: _Stream, client: AsyncOpenAI, fields: dict[str, Any], model: str, first: int = 0
+        self, stream: ChunkStream, client: AsyncOpenAI, fields: dict[str, Any], model: str, first: int = 0
     ) -> int:
         """One HTTP request, its chunks put into the stream. Returns how many samples it answered."""
         from openai import AsyncStream, BadRequestError
 
-        reader = ResponseReader(first, counted=self._dialect == "vllm")
+        reader = ResponseReader(self.info, first, counted=self._dialect == "vllm")
         path = "/chat/completions" if "messages" in fields else "/completions"
         sent = {"model": model, **fields, **self.config.extra_body}
         kind = AsyncStream[Any]
@@ -298,52 +346,10 @@ class OpenAIEngine:
         return reader.seen
 
 
-class _Stream:
-    """The chunks of one request passed from the task that makes them to their reader."""
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.task: asyncio.Task[None]
-        self._items: asyncio.Queue[Chunk | Exception | None] = asyncio.Queue()
-
-    def put(self, item: Chunk | Exception) -> None:
-        """An error ends the stream."""
-        self._items.put_nowait(item)
-
-    def abort(self) -> None:
-        """Close the connection, and end what is open with `abort`."""
-        self.task.cancel()
-        self._items.put_nowait(None)
-
-    async def chunks(self) -> AsyncIterator[Chunk]:
-        unfinished = set(range(self.width))
-        while unfinished:
-            item = await self._items.get()
-            if item is None:
-                for index in sorted(unfinished):
-                    yield Chunk(index, finish_reason="abort")
-                return
-            if isinstance(item, Exception):
-                raise item
-            if item.finish_reason:
-                unfinished.discard(item.index)
-            yield item
-
-
-def option_shares(options: Sequence[str], top: Mapping[str, float]) -> list[float]:
-    """Probability of each option from the alternatives {token text: logprob} of the next token.
-
-    A token counts for an option if it begins it (leading blanks aside) and begins no other one.
-    """
-    shares = [0.0] * len(options)
-    for token, logprob in top.items():
-        start = token.strip()
-        begun = [i for i, option in enumerate(options) if start and option.strip().startswith(start)]
-        if len(begun) == 1:
-            shares[begun[0]] += math.exp(logprob)
-    return shares
+def _is_openai(url: str) -> bool:
+    """Whether it is OpenAI's own host."""
+    return urlsplit(url).hostname == "api.openai.com"
 
 
 def _key_from_environment(url: str) -> str:
-    own = urlsplit(url).hostname == "api.openai.com"
-    return (os.environ.get("OPENAI_API_KEY") if own else None) or "none"
+    return (os.environ.get("OPENAI_API_KEY") if _is_openai(url) else None) or "none"

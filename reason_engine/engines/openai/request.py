@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from reason_engine.engines.openai.prefill import BegunTurn
 from reason_engine.errors import CapabilityMissing
 from reason_engine.types import GenerateRequest, Message, Sampling, Structured, ToolCall
 
@@ -51,8 +52,11 @@ def decode(prompt: str) -> Conversation | None:
         return None
 
 
-def body(request: GenerateRequest, dialect: Dialect, *, limit_field: str) -> dict[str, Any]:
+def body(
+    request: GenerateRequest, dialect: Dialect, *, limit_field: str, begun: BegunTurn | None = None
+) -> dict[str, Any]:
     """The JSON body of one streamed request, without `model`. A chat has `messages` in it, a completion `prompt`.
+    `begun`: how the endpoint takes a begun answer; None: it does not.
 
     Raises RequestError for what no endpoint takes, CapabilityMissing for what the dialect has no field for.
     """
@@ -72,7 +76,7 @@ def body(request: GenerateRequest, dialect: Dialect, *, limit_field: str) -> dic
         fields["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
         limit_field = "max_tokens"
     else:
-        fields |= _chat(conversation, dialect)
+        fields |= _chat(conversation, dialect, begun)
     fields[limit_field] = sampling.max_tokens
     optional = {
         "stop": list(sampling.stop),
@@ -94,7 +98,7 @@ def lacks(what: str) -> CapabilityMissing:
     return CapabilityMissing(what, code="capability_missing")
 
 
-def _chat(conversation: Conversation, dialect: Dialect) -> dict[str, Any]:
+def _chat(conversation: Conversation, dialect: Dialect, begun: BegunTurn | None) -> dict[str, Any]:
     """Messages and everything that belongs to the template."""
     messages = [_fields(turn, dialect) for turn in conversation.messages]
     fields: dict[str, Any] = {"messages": messages}
@@ -106,10 +110,13 @@ def _chat(conversation: Conversation, dialect: Dialect) -> dict[str, Any]:
         elif not conversation.think:
             fields["reasoning_effort"] = "none"
     if conversation.prefill:
-        if dialect != "vllm":
-            raise lacks("this endpoint cannot continue a begun answer (prefill); a vLLM endpoint can")
-        messages.append({"role": "assistant", "content": conversation.prefill})
-        fields |= {"continue_final_message": True, "add_generation_prompt": False}
+        if begun is None:
+            raise lacks(
+                "this endpoint does not go on with a begun answer (prefill), as far as could be told at start; "
+                "where it does, say how with upstream_prefill"
+            )
+        messages.append(begun.turn(conversation.prefill))
+        fields |= begun.fields
     return fields
 
 

@@ -4,8 +4,8 @@ An endpoint counts tokens in one `usage` object at the end. Until then a delta c
 logprobs, else as one token; the finishing chunks are held back until the usage is known and settle the difference, so
 that the counts of a request add up to what the endpoint will bill.
 
-Reasoning and tool calls arrive in fields of their own. They are written back into the text, between think markers and
-as `<tool_call>` JSON, so that a path's text is whole and `parse` can split it again.
+Reasoning and tool calls arrive in fields of their own. They are written back into the text, between the marks of a
+thought and of a call, so that a path's text is whole and `parse` can split it again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from typing import Any
 
 from reason_engine import errors
 from reason_engine.contracts import Parsed
-from reason_engine.types import Chunk, FinishReason, TokenLogprob, ToolCall
+from reason_engine.types import Chunk, FinishReason, ModelInfo, TokenLogprob, ToolCall
 
-THINK_START, THINK_END = "<think>", "</think>"
-TOOL_START, TOOL_END = "<tool_call>", "</tool_call>"
 _SAME: tuple[FinishReason, ...] = ("stop", "length", "tool_calls", "content_filter", "abort")
 _FINISH: Mapping[str, FinishReason] = {**{reason: reason for reason in _SAME}, "function_call": "tool_calls"}
 
@@ -38,10 +36,10 @@ class _Sample:
 
 class ResponseReader:
     """Makes chunks of the objects of one streamed answer. `first` is the index of its first sample, `counted` says that
-    the usage inside the stream is that of the choice beside it (vLLM's continuous usage)."""
+    the usage inside the stream is that of the choice beside it (vLLM's continuous usage). `info` has the marks."""
 
-    def __init__(self, first: int = 0, *, counted: bool = False) -> None:
-        self.first, self.counted = first, counted
+    def __init__(self, info: ModelInfo, first: int = 0, *, counted: bool = False) -> None:
+        self.info, self.first, self.counted = info, first, counted
         self._samples: dict[int, _Sample] = {}
         self._usage: Mapping[str, Any] = {}
         self._prompt_counted = first != 0
@@ -84,13 +82,13 @@ class ResponseReader:
 
     def _chunk(self, choice: Mapping[str, Any], index: int, sample: _Sample, usage: Mapping[str, Any] | None) -> Chunk:
         delta = choice.get("delta")
-        text = (choice.get("text") or "") if delta is None else _text(delta, sample)
+        text = (choice.get("text") or "") if delta is None else _text(delta, sample, self.info)
         reason = choice.get("finish_reason")
         if reason is not None:
             if sample.thinking:
-                text += THINK_END
+                text += self.info.think_end
                 sample.thinking = False
-            text += "".join(_call_text(call) for _, call in sorted(sample.calls.items()))
+            text += "".join(_call_text(call, self.info) for _, call in sorted(sample.calls.items()))
         token_ids = tuple(choice.get("token_ids") or ())
         logprobs = _logprobs(choice.get("logprobs"))
         count = len(token_ids) or len(logprobs) or (1 if text and reason is None else 0)
@@ -110,22 +108,22 @@ class ResponseReader:
         )
 
 
-def parse(text: str, *, opened: bool) -> Parsed:
+def parse(text: str, *, opened: bool, info: ModelInfo) -> Parsed:
     """The inverse of `ResponseReader`. `opened`: the prompt ends inside the reasoning, so the text begins there.
 
     A tool call that is not valid JSON stays part of the content.
     """
     reasoning = None
-    if opened or text.lstrip().startswith(THINK_START):
-        inside = text if opened else text.lstrip()[len(THINK_START) :]
-        reasoning, _, text = inside.partition(THINK_END)
+    if opened or text.lstrip().startswith(info.think_start):
+        inside = text if opened else text.lstrip()[len(info.think_start) :]
+        reasoning, _, text = inside.partition(info.think_end)
     calls: list[ToolCall] = []
-    content, *rest = text.split(TOOL_START)
+    content, *rest = text.split(info.tool_start)
     for part in rest:
-        inside, end, after = part.partition(TOOL_END)
+        inside, end, after = part.partition(info.tool_end)
         call = _call(inside, len(calls)) if end else None
         if call is None:
-            content += TOOL_START + part
+            content += info.tool_start + part
         else:
             calls.append(call)
             content += after if after.strip() else ""
@@ -166,12 +164,12 @@ def _is_context(error: Any) -> bool:
     return error.code == "context_length_exceeded" or "context length" in words or "context window" in words
 
 
-def _text(delta: Mapping[str, Any], sample: _Sample) -> str:
+def _text(delta: Mapping[str, Any], sample: _Sample, info: ModelInfo) -> str:
     reasoning = delta.get("reasoning") or delta.get("reasoning_content") or ""
     content = delta.get("content") or delta.get("refusal") or ""
     text = ""
     if reasoning:
-        text = reasoning if sample.thinking else THINK_START + reasoning
+        text = reasoning if sample.thinking else info.think_start + reasoning
         sample.thinking = True
     for call in delta.get("tool_calls") or ():
         parts = sample.calls.setdefault(call.get("index") or 0, {"name": "", "arguments": ""})
@@ -179,18 +177,18 @@ def _text(delta: Mapping[str, Any], sample: _Sample) -> str:
         for key in parts:
             parts[key] += function.get(key) or ""
     if content and sample.thinking:
-        text += THINK_END
+        text += info.think_end
         sample.thinking = False
     return text + content
 
 
-def _call_text(call: Mapping[str, str]) -> str:
+def _call_text(call: Mapping[str, str], info: ModelInfo) -> str:
     try:
         arguments = json.loads(call["arguments"] or "{}")
     except ValueError:
         arguments = call["arguments"]  # kept as the model wrote it; parse gives it back unchanged
     inside = json.dumps({"name": call["name"], "arguments": arguments}, ensure_ascii=False)
-    return f"\n{TOOL_START}\n{inside}\n{TOOL_END}"
+    return f"\n{info.tool_start}\n{inside}\n{info.tool_end}"
 
 
 def _call(text: str, position: int) -> ToolCall | None:

@@ -62,6 +62,11 @@ class ProcessBackend:
     async def remove_lora(self, number: int) -> None:
         await self._llm.remove_lora(number)
 
+    @property
+    def config(self) -> Any:
+        """What vLLM resolved its arguments to."""
+        return self._llm.vllm_config
+
     def unfinished(self) -> int:
         return self._llm.output_processor.get_num_unfinished_requests() if self._llm else 0
 
@@ -131,6 +136,11 @@ class ThreadBackend:
 
     async def remove_lora(self, number: int) -> None:
         await self._call(lambda: self._llm.remove_lora(number))
+
+    @property
+    def config(self) -> Any:
+        """What vLLM resolved its arguments to."""
+        return self._llm.vllm_config
 
     def unfinished(self) -> int:
         return self._llm.get_num_unfinished_requests() if self._llm else 0

@@ -8,6 +8,10 @@ Adapters. A batch that mixes adapters marks a row of the base model with slot -1
 weights with it, so such a row silently gets the last adapter. Rows below zero get a zero activation in the first of the
 two products (shrink), so that the second (expand) adds nothing.
 
+Limited thoughts. The runner without Triton finds the end of a thought by the whole text that it would force: with a
+sentence before the mark it sees no end that the model writes itself, and forces one into the answer. It looks for the
+mark alone.
+
 Quantised matrices. Without VNNI the 8-bit product sums pairs of bytes in 16 bits and saturates: errors of a tenth and
 more, silently. Without AVX-512 the 4-bit product is missing, and the first token ends the engine. Both are then
 multiplied as the embedded engine multiplies them, with the same rounding of activations.
@@ -40,6 +44,23 @@ def repair_drafting() -> None:
 
     sampler.apply_top_k_only = top_k_if_any
     vllm_module("v1.sample.rejection_sampler").expand_batch_to_tokens = repeated
+
+
+def find_ends_of_thoughts() -> None:
+    """Look for the mark by which a thought ends by itself, in what was made and in the prompt."""
+    holder = vllm_module("v1.sample.thinking_budget_state").ThinkingBudgetStateHolder
+    init, find = holder.__init__, holder._find_last_sequence_index
+    if find.__module__ == __name__:
+        return
+
+    def remember(self: Any, reasoning_config: Any, *rest: Any) -> None:
+        init(self, reasoning_config, *rest)
+        self.natural_end = (reasoning_config and reasoning_config.natural_reasoning_end_token_ids) or []
+
+    def find_end(self: Any, target_list: list[int], token_ids: list[int]) -> int:
+        return find(target_list, self.natural_end if token_ids is self.think_end_token_ids else token_ids)
+
+    holder.__init__, holder._find_last_sequence_index = remember, find_end
 
 
 def mask_base_rows() -> None:

@@ -21,12 +21,12 @@ from pydantic import SecretStr
 
 from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import check_adapter, check_counts, engines, room_left
-from reason_engine.engines.chat import ChatFormat, ChatTextMethods
+from reason_engine.engines.chat import AS_FOUND, ChatFormat, ChatTextMethods, Parsers
 from reason_engine.engines.checkpoint.adapter_files import check_fits, only_lora, read_adapter
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.engines.reward_models import Endpoints
+from reason_engine.engines.rewards.endpoints import Endpoints
 from reason_engine.engines.text import Vocabulary, token_ids_of
-from reason_engine.engines.vllm import cpu_repairs, translation
+from reason_engine.engines.vllm import cpu_repairs, thinking, translation
 from reason_engine.engines.vllm.backend import Backend, ProcessBackend, ThreadBackend
 from reason_engine.engines.vllm.translation import VllmConfig, load_error
 from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, ModelLoadError, ReasonError, RequestError
@@ -45,19 +45,23 @@ class VllmEngine(ChatTextMethods):
         *,
         rewards: Mapping[str, str] | None = None,
         reward_keys: Mapping[str, SecretStr] | None = None,
+        parsers: Parsers = AS_FOUND,
     ) -> None:
-        """`rewards`: reward models behind endpoints, by name. Raises SetupError for one that is a folder."""
-        self.config = config
+        """`rewards`: reward models behind endpoints, by name; `parsers`: what the operator named of the chat format.
+        Raises SetupError for a reward model that is a folder."""
+        self.config, self._parsers = config, parsers
         self._rewards = served = Endpoints(rewards or {}, keys=reward_keys)
         drafter = str((config.speculative_config or {}).get("method", ""))
         self.caps = Capabilities(
             logprobs=config.max_logprobs, token_ids=True, continuation=True, choose=True, score=bool(served.kinds),
-            rewards=tuple(served.kinds.items()), embeds=served.embeds, adapters=config.enable_lora, structured=True,
+            rewards=tuple(served.kinds.items()), aggregates=tuple(served.aggregates.items()), embeds=served.embeds,
+            adapters=config.enable_lora, structured=True,
             drafting=(_DRAFTERS.get(drafter, drafter),) if drafter else ("none",), exact_budget=True, sample_abort=True,
         )  # fmt: skip
         self._backend: Backend | None = None
         self._format: ChatFormat
         self._words: Vocabulary
+        self._limits_thoughts = False
         self.info: ModelInfo
         self._loras: dict[str, Any] = {}
         self._lora_count = 0
@@ -68,7 +72,7 @@ class VllmEngine(ChatTextMethods):
         release = translation.require_vllm()
         files = ModelFolder.find(self.config.model)
         folder, _ = files.path, files.weight_files
-        self._format = ChatFormat.load(folder)
+        self._format = ChatFormat.load(folder, self._parsers)
         self._words = Vocabulary(self._format.tokenizer)
         inprocess = translation.runs_inprocess(self.config, release)
         translation.prepare_process(inprocess=inprocess)
@@ -77,6 +81,10 @@ class VllmEngine(ChatTextMethods):
             quantised = release.cpu and inprocess and files.quantization is not None
             replaced = quantised and cpu_repairs.replace_quantised_products()
             arguments = translation.engine_arguments(self.config, folder, release=release, replaced=replaced)
+            described = self._format.info("", "", 0, "")
+            arguments |= thinking.arguments_for(described, self._format.single_tokens, arguments)
+            if repaired := release.cpu and inprocess and thinking.offers_budget():
+                cpu_repairs.find_ends_of_thoughts()
             if self.config.enable_lora and release.cpu:
                 cpu_repairs.mask_base_rows()
             if self.config.speculative_config and release.cpu:
@@ -88,6 +96,7 @@ class VllmEngine(ChatTextMethods):
             raise load_error(folder, error) from error
         name, fingerprint = self.config.name or folder.resolve().name, f"vllm-{release.version}-{files.fingerprint}"
         self.info = self._format.info(name, str(folder), context, fingerprint)
+        self._limits_thoughts = thinking.holds_budget(backend.config, repaired=repaired)
         self._backend = backend
 
     async def close(self) -> None:
@@ -112,10 +121,13 @@ class VllmEngine(ChatTextMethods):
         sampling = request.sampling
         prompt = token_ids_of(request.prompt, self._format.tokenize)
         room, eos = room_left(len(prompt), self.info.context), self._format.eos_ids
+        if not self._limits_thoughts:
+            sampling = replace(sampling, thinking=None)
+        specials = bool(self._format.shown)
         # One request of vLLM's a sample, as it would make of them itself: so one sample can be aborted, and several
         # greedy ones are not refused
         parts = [
-            (prompt, translation.sampling_params(sampling, index=index, room=room, eos_ids=eos))
+            (prompt, translation.sampling_params(sampling, index=index, room=room, eos_ids=eos, specials=specials))
             for index in range(request.n)
         ]
         unfinished, prompt_counted = set(range(request.n)), False

@@ -186,14 +186,19 @@ def cache_bytes(folder: Path, context: int | None, dtype: str = "auto") -> int:
     return max(256 * _MIB, 2 * (2 * layers * kv_heads * size * width) * tokens)
 
 
-def sampling_params(sampling: Sampling, *, index: int, room: int, eos_ids: Iterable[int]) -> Any:
-    """Sample `index` of a request. `room`: tokens that the context has left. Raises RequestError naming the field that
-    vLLM refuses."""
+def sampling_params(
+    sampling: Sampling, *, index: int, room: int, eos_ids: Iterable[int], specials: bool = False
+) -> Any:
+    """Sample `index` of a request. `room`: tokens that the context has left. `specials`: control tokens stay in the
+    text. Raises RequestError naming the field that vLLM refuses."""
     vllm = vllm_module("sampling_params")
     ends = [] if sampling.ignore_eos else sorted(eos_ids)
+    limit = {} if sampling.thinking is None else {"thinking_token_budget": sampling.thinking}
     try:
         return vllm.SamplingParams(
             **{name: getattr(sampling, name) for name in _SAME},
+            **limit,
+            skip_special_tokens=not specials,
             n=1,
             seed=sampling.seed + index,
             max_tokens=min(sampling.max_tokens, room),

@@ -3,8 +3,10 @@ problems of a run, and what tasks have in common. Nothing is downloaded."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,10 +70,11 @@ def find_file(data: Path | None, name: str, task: str) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file. Raises SetupError."""
+    """The text of a file, which gzip may have compressed. Raises SetupError."""
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise SetupError(f"{path}: {error}") from None
 
 

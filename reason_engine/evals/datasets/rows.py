@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from reason_engine.answers import Equality, find
+from reason_engine.answers import AnswerKind, Equality, find
 from reason_engine.data import Options
 from reason_engine.data.formats.readers import read_rows
 from reason_engine.data.formats.rows import Conversation, Reference, question_of
@@ -22,20 +22,25 @@ from reason_engine.types import Problem
 @tasks.register("rows")
 class Rows(Options):
     """`file`: prompts with answers, or conversations whose last turn holds the right one. `format`: where it should
-    not be detected."""
+    not be detected. `kind`: of the answers, where they are to be read as such rather than as they stand."""
 
     file: Path = Field(description="Problems and their answers")
     format: str | None = None
+    kind: AnswerKind | None = None
 
     def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
         """All, or `limit` of them drawn by the seed. Raises SetupError naming the line that cannot be used."""
         rows: list[Reference | Conversation] = list(read_rows(self.file, Reference, Conversation, format=self.format))
-        return [_problem(rows[index], index) for index in choose_indices(len(rows), limit, seed)]
+        return [_problem(rows[index], index, self.kind) for index in choose_indices(len(rows), limit, seed)]
+
+    def development(self, limit: int | None, seed: int) -> list[Problem]:
+        """The same: the file is the user's, who says which problems something is fitted to."""
+        return self.problems(limit, seed, None)
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
         """By equality of values; where the text marks no answer, all of it is the answer."""
         right = problem.reference or ""
-        if answer is not None and await equality.same(answer, right):
+        if answer is not None and await equality.same(answer, right, self.kind):
             return True
         return class_name(answer, text) == class_name(None, right)
 
@@ -45,10 +50,9 @@ def class_name(answer: str | None, text: str) -> str:
     return " ".join((answer if answer is not None else text).casefold().split()).rstrip(".")
 
 
-def _problem(row: Reference | Conversation, index: int) -> Problem:
+def _problem(row: Reference | Conversation, index: int, kind: AnswerKind | None) -> Problem:
     if row.prompt[-1].role != "user":
         raise SetupError(f"row {index + 1}: a prompt must end with the user's turn")
     text = row.answer if isinstance(row, Reference) else row.answer.content
-    return Problem(
-        question_of(row), row.prompt[:-1], reference=find(text) or text.strip(), task="rows", meta={"index": index}
-    )
+    reference, meta = find(text, kind) or text.strip(), {"index": index, "answer_kind": kind}
+    return Problem(question_of(row), row.prompt[:-1], reference=reference, task="rows", meta=meta)

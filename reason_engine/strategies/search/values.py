@@ -3,8 +3,9 @@
 By a process verifier: its scores s_1..s_t of the steps so far become one value by the last, the least, the product or
 the mean of them (Snell et al. 2024, arXiv:2408.03314, section 5.1, take the last; Lightman et al. 2023,
 arXiv:2305.20050, section 2.6, product and minimum). By the model: the probability of `value_options[0]` after the value
-prompt, or votes on all states in one prompt (Yao et al. 2023, arXiv:2305.10601, section 3.3). By likelihood: the
-geometric mean probability of the last step's tokens. What a checker knows for certain is asked first.
+prompt, without a checker against what it says of nonsense (`calibration.py`), or votes on all states in one prompt (Yao
+et al. 2023, arXiv:2305.10601, section 3.3). By likelihood: the geometric mean probability of the last step's tokens.
+What a checker knows for certain is asked first.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from reason_engine.errors import VerifierError
 from reason_engine.profile import Profile, fill
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.verify import step_judge, usual_step_judge
+from reason_engine.strategies.search.calibration import Calibration
 from reason_engine.strategies.search.steps import Steps
 from reason_engine.strategies.search.tree import Thought
 from reason_engine.types import Aggregate, Draw, Path, aggregated
@@ -35,6 +37,17 @@ def verifier_for(
     if named is None and evaluate is None and not checked and (name := step_judge(profile)):
         return name, {}
     return named
+
+
+class Valuing(Protocol):
+    """What values the states of a search. `furthest`: the deepest open state valued so far, the best of those;
+    `fault`: why the values are not to be followed, empty where they are."""
+
+    @property
+    def furthest(self) -> Thought: ...
+    @property
+    def fault(self) -> str: ...
+    async def of(self, ctx: Context, thoughts: Sequence[Thought]) -> list[Thought | None]: ...
 
 
 class Values:
@@ -57,14 +70,24 @@ class Values:
         usual = ctx.profile.value_prompt or ""
         self._prompt = prompt or (usual if steps.checked or "{problem}" in usual else "") or VALUE
         self._known: dict[str, float] = {}
+        self._calibration = Calibration() if by == "value" and not steps.checked else None
+        self._measured = False
         self.furthest = Thought()
         """The deepest open thought valued so far, the best of those."""
+
+    @property
+    def fault(self) -> str:
+        """Why these values are not to be followed; empty where they are."""
+        return self._calibration.fault if self._calibration else ""
 
     async def of(self, ctx: Context, thoughts: Sequence[Thought]) -> list[Thought | None]:
         """The thoughts with their values; None for one that the verifier failed on. Finished ones are proposed.
 
         Raises VerifierError where it failed on all, BudgetExhausted where nothing could be valued.
         """
+        if self._calibration and thoughts and not self._measured:
+            self._measured = True
+            await self._calibration.measure(ctx, lambda state: self._ask(ctx, state))
         values = await (self._vote if self._by == "vote" else self._each)(ctx, thoughts)
         return [
             None if value is None else self._seen(ctx, replace(thought, value=value))
@@ -96,29 +119,32 @@ class Values:
         return values
 
     async def _value(self, ctx: Context, thought: Thought) -> float:
-        if (verdict := self._steps.verdict(thought)) is not None:
+        if (verdict := self._steps.rules.verdict(thought)) is not None:
             return float(verdict)
         if self._by == "verifier":
-            path = thought.path or Path(ctx.node, self._steps.rendered, thought.text)
+            path = thought.path or Path(ctx.node, self._steps.draws.rendered, thought.text)
             scores = await ctx.score_steps(path)
             return aggregated([score.value for score in scores], self._aggregate)
         if self._by == "likelihood":
             return thought.likelihood
         if thought.key not in self._known:
-            shown = {"problem": ctx.problem.question, "state": self._steps.state(thought)}
-            choice = await ctx.choice(fill(self._prompt, shown), self._options, stage="value")
-            self._known[thought.key] = choice.probabilities[0]
+            found = await self._ask(ctx, self._steps.state(thought))
+            self._known[thought.key] = self._calibration.value(thought.key, found) if self._calibration else found
         return self._known[thought.key]
+
+    async def _ask(self, ctx: Context, state: str) -> float:
+        shown = {"problem": ctx.problem.question, "state": state}
+        return (await ctx.choice(fill(self._prompt, shown), self._options, stage="value")).probabilities[0]
 
     async def _vote(self, ctx: Context, thoughts: Sequence[Thought]) -> list[float | None]:
         """Each state's share of the votes cast on all of them in one prompt."""
-        if self._steps.solved(thoughts):
-            return [float(self._steps.verdict(thought) is True) for thought in thoughts]
+        if self._steps.rules.solved(thoughts):
+            return [float(self._steps.rules.verdict(thought) is True) for thought in thoughts]
         if len(thoughts) < 2:
             return [1.0 for _ in thoughts]
         listed = "\n\n".join(f"Choice {i}:\n{t.text.strip()}" for i, t in enumerate(thoughts, 1))
         prompt = VOTE.replace("{problem}", ctx.problem.question).replace("{choices}", listed)
-        draw = Draw(self._votes, max_tokens=256, temperature=self._steps.temperature, stage="vote")
+        draw = Draw(self._votes, max_tokens=256, temperature=self._steps.draws.temperature, stage="vote")
         paths = await ctx.sample(prompt, draw)
         cast = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path.text)) and len(found[-1]) < 4]
         return [cast.count(i) / max(1, len(cast)) for i in range(1, len(thoughts) + 1)]

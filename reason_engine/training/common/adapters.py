@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from reason_engine.errors import SetupError
+from reason_engine.training.common.consolidation import Factor
 from reason_engine.training.common.forward import body_of
 from reason_engine.training.common.models import load_model, save_part
 from reason_engine.training.common.recipe import Peft
@@ -57,6 +58,18 @@ class Adapted:
     def module(self) -> Any:
         """What holds all parameters by name, the new ones too."""
         return self.model if self._wrapped is None else self._wrapped
+
+    def factors(self) -> list[Factor]:
+        """The inner factors of lora and dora."""
+        if self._peft.method not in ("lora", "dora"):
+            return []
+        from peft.tuners.lora import Linear
+
+        layers = [layer for layer in self._wrapped.modules() if isinstance(layer, Linear)]
+        return [
+            Factor(layer.lora_A["default"].weight, layer.base_layer.weight, layer.scaling["default"])  # type: ignore[arg-type]
+            for layer in layers
+        ]
 
     def save(self, out: Path) -> None:
         """The adapter alone."""

@@ -1,23 +1,14 @@
-"""Which weights learn, and by what: Muon or AdamW, and elastic weight consolidation, which holds what was learned.
+"""Which weights learn, and by what: Muon or AdamW.
 
 Muon: momentum orthogonalised by Newton-Schulz iterations (Jordan et al. 2024). torch's own turns every gradient into
 bf16 for them, whatever the run's precision. Where a CPU has no bf16 instructions those products took most of a step of
 a model of 3M parameters (1.5 s for three matrices, 0.07 s in fp32). Everything else of `Muon32` is torch's.
-
-Elastic weight consolidation: weights that matter to what was learned before are held where they were.
-
-    L = L_new + λ/2 Σ_i F_i (θ_i − θ*_i)²         F_i = mean over old rows of (∂ log p(row) / ∂θ_i)²
-
-Kirkpatrick et al. 2017, arXiv:1612.00796, eq. 3. Departures: F is scaled to mean 1 over the trained weights, so that λ
-means the same for every model (raw values are tiny and differ by orders of magnitude); it is taken a row at a time from
-the rows' own answers (the empirical Fisher), where the paper draws from the model.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -68,36 +59,6 @@ def set_rates(config: Supervised, optimisers: list[Any], share: float) -> None:
     for optimiser, full in zip(optimisers, (first, config.adamw_rate), strict=True):
         for group in optimiser.param_groups:
             group["lr"] = full * share
-
-
-class Consolidation:
-    """Holds F and θ* of the trained weights: two more copies of them."""
-
-    def __init__(self, trained: Named, strength: float, losses: Iterable[Any]) -> None:
-        """`losses`: -log p of one old row each. Raises SetupError where they say nothing about the weights."""
-        self._weights, self._strength = [p for _, p in trained], strength
-        self._start = [p.detach().clone() for p in self._weights]
-        self._fisher = [torch.zeros_like(p) for p in self._weights]
-        for loss in losses:
-            found = torch.autograd.grad(loss, self._weights, allow_unused=True)
-            for fisher, gradient in zip(self._fisher, found, strict=True):
-                if gradient is not None:
-                    fisher += gradient.float() ** 2
-        mean = sum(f.sum() for f in self._fisher).item() / sum(f.numel() for f in self._fisher)  # type: ignore[union-attr]
-        if not 0 < mean < float("inf"):
-            raise SetupError(f"ewc: the old rows give the weights an importance of {mean}; use other rows")
-        for fisher in self._fisher:
-            fisher /= mean
-
-    def add_gradients(self) -> float:
-        """Add λ F (θ − θ*) to the gradients; the penalty itself."""
-        penalty = 0.0
-        with torch.no_grad():
-            for weight, start, fisher in zip(self._weights, self._start, self._fisher, strict=True):
-                pull = self._strength * fisher * (weight - start)
-                weight.grad = pull if weight.grad is None else weight.grad.add_(pull)
-                penalty += 0.5 * (pull * (weight - start)).sum().item()
-        return penalty
 
 
 class Muon32(optim.Muon):

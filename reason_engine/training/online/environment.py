@@ -27,7 +27,8 @@ from reason_engine.contracts import Capabilities, Engine, Powers, ProcessVerifie
 from reason_engine.data import Example
 from reason_engine.data.formats.rows import Reference, question_of
 from reason_engine.data.mixture import Stream
-from reason_engine.engines.reward_models import Endpoints, is_url
+from reason_engine.engines.rewards.endpoints import Endpoints
+from reason_engine.engines.rewards.naming import is_url
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import CapabilityMissing, EngineError, ReasonError, RequestError, SetupError, first_error
 from reason_engine.profile import Profile
@@ -39,6 +40,7 @@ from reason_engine.runtime.run import Run
 from reason_engine.runtime.trace import Opened
 from reason_engine.runtime.verify import NONE, checker_of, verifier_of
 from reason_engine.settings import load_settings
+from reason_engine.steps import step_pieces
 from reason_engine.training.common.encode import FileSource
 from reason_engine.training.online.recipe import Online, Reward
 from reason_engine.types import Limits, Message, Path, Problem, Sampling, ScoreRequest
@@ -262,8 +264,9 @@ def check_endpoints(reward_models: Mapping[str, str]) -> list[str]:
         try:
             for name, kind in endpoints.kinds.items():
                 task = "token_reward" if kind == "process" else "reward"
+                turns = (Message("user", "1?"),)
                 try:
-                    await endpoints.score(ScoreRequest("preflight", ("1",), task, name, (), ((1,),)))
+                    await endpoints.score(ScoreRequest("preflight", ("1",), task, name, turns, ((1,),)))
                 except EngineError as error:
                     raise SetupError(f"reward_models.{name}: {urls[name]}: {error}") from None
         finally:
@@ -289,7 +292,7 @@ def step_places(path: Path, end: str) -> list[int]:
         at += len(token.token)
         borders.append(at)
     places, at, token = list[int](), 0, 0
-    for piece in path.text.split(end):
+    for piece in step_pieces(path.text, end):
         if piece.strip() and borders:
             while token < len(borders) - 1 and borders[token] < at + len(piece):
                 token += 1

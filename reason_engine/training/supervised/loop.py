@@ -75,8 +75,9 @@ def supervise(
     import torch
 
     from reason_engine.training.common.adapters import Adapted
+    from reason_engine.training.common.consolidation import Consolidation
     from reason_engine.training.common.forward import body_of, fast_precision
-    from reason_engine.training.common.optimisers import Consolidation, freeze, make_optimisers, set_rates
+    from reason_engine.training.common.optimisers import freeze, make_optimisers, set_rates
 
     torch.set_num_threads(config.threads or torch.get_num_threads())
     torch.manual_seed(config.seed)
@@ -96,8 +97,8 @@ def supervise(
         old = objective if memory is None else memory(config, model, tokenizer)
         rows = read_rows(config.old, *(config.kinds if memory is None else Supervised.kinds))
         items = old.encode(list(islice(rows, config.fisher_rows)))
-        losses = (old.loss([item], body)[0] / old.total([item], body) for item in items)
-        consolidation = Consolidation(trained, config.ewc, losses)
+        losses = (old.loss([item], body)[0] for item in items if old.total([item], body))
+        consolidation = Consolidation(trained, config.ewc, losses, adapted.factors() if adapted else ())
     weights = Weights(trained, processes)
     states = [Gathered(optimiser, processes) for optimiser in optimisers]
     checkpoint = Checkpoint(out, given, weights, states, source)

@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 
 from reason_engine.data.formats.rows import Row, Stepwise
 from reason_engine.errors import SetupError
+from reason_engine.profile import read_profile
 from reason_engine.training import trainers
 from reason_engine.training.supervised.reward import HeadObjective, HeadRecipe, ScoredText, head_values
 
@@ -35,7 +36,9 @@ class ProcessRewardConfig(HeadRecipe):
 
     kinds: ClassVar[tuple[type[Row], ...]] = (Stepwise,)
 
-    step_end: str = Field("\n", min_length=1, description="What stands between steps: the served profile's step_end")
+    step_end: str | None = Field(
+        None, min_length=1, description="What stands between steps; none: as the profile beside the model says"
+    )
     each: Literal["step", "token"] = Field(
         "step", description="What is judged in training: the end of a step, or each of its tokens by its label"
     )
@@ -65,6 +68,10 @@ class Processes(HeadObjective[ProcessRewardConfig]):
     config: ClassVar[type[ProcessRewardConfig]] = ProcessRewardConfig
     summary: ClassVar[str] = "a process reward model from solutions whose steps are labelled"
     kind = "process"
+
+    def __init__(self, config: ProcessRewardConfig, model: Any, tokenizer: Any) -> None:
+        super().__init__(config, model, tokenizer)
+        self._step_end = config.step_end or read_profile(config.model).step_end
 
     def encode(self, rows: Sequence[Stepwise]) -> list[LabelledSteps]:
         return list(map(self._steps, rows))
@@ -118,7 +125,7 @@ class Processes(HeadObjective[ProcessRewardConfig]):
         return loss, float(sum(mean.detach() for mean in means))
 
     def _steps(self, row: Stepwise) -> LabelledSteps:
-        mark, text = self._config.step_end, self._encoder.prompt(row.prompt)
+        mark, text = self._step_end, self._encoder.prompt(row.prompt)
         asked, ends = len(text), list[int]()
         for step in row.steps:
             body = step.removesuffix(mark)

@@ -26,7 +26,8 @@ from pydantic import Field, model_validator
 
 from reason_engine.data.formats.rows import Preference, Row, Turns
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.engines.reward_models import HEAD, HEAD_DIM, RewardKind
+from reason_engine.engines.rewards.folders import HEAD, HEAD_DIM
+from reason_engine.engines.rewards.formats import RewardKind
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training import trainers

@@ -165,11 +165,12 @@ def _message(test: CodeTest, kind: str) -> dict[str, Any]:
 def _result(test: CodeTest, found: dict[str, Any]) -> CodeResult:
     if "output" not in found:
         return CodeResult(found["passed"] is True, str(found["detail"]))
+    output = str(found["output"])
     if found["detail"]:
-        return CodeResult(False, str(found["detail"]))
-    if _lines(found["output"]) == _lines(test.output):
-        return CodeResult(True)
-    return CodeResult(False, f"printed {found['output']!r:.80}, not {test.output!r:.80}")
+        return CodeResult(False, str(found["detail"]), output)
+    if _lines(output) == _lines(test.output):
+        return CodeResult(True, output=output)
+    return CodeResult(False, f"printed {output!r:.80}, not {test.output!r:.80}", output)
 
 
 def _lines(text: str) -> list[str]:

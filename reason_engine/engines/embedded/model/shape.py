@@ -16,7 +16,7 @@ from typing import Any, cast
 from reason_engine.engines.checkpoint.folder import CONFIG, SERVED, ModelFolder, Scheme
 from reason_engine.errors import ModelLoadError
 
-HEADS = re.compile(r"For(SequenceClassification|TokenClassification|ProcessRewardModel)$")
+HEADS = re.compile(r"For(SequenceClassification|TokenClassification|ProcessRewardModel|PrmModel)$")
 
 
 @dataclass(frozen=True, slots=True)

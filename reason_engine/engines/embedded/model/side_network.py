@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reason_engine.engines.reward_models import HEAD_DIM
+from reason_engine.engines.rewards.folders import HEAD_DIM
 
 LEAST = -12.0
 """Log-likelihoods below count as this."""

@@ -23,6 +23,8 @@ from reason_engine.engines.embedded.model.quantised import Codes, Quantised, is_
 from reason_engine.engines.embedded.model.shape import Shape
 from reason_engine.errors import ModelLoadError
 
+WRAPPED = "pretrained_model."
+"""Before every name, where a model was saved inside a wrapper that added a value head."""
 Matrix = Tensor | Quantised
 """(in, out)."""
 
@@ -56,7 +58,8 @@ class Weights:
 def load_weights(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device) -> Weights:
     """Read the folder's safetensors. Raises ModelLoadError naming the file or the missing tensor."""
     tensors = {
-        name.removeprefix("model."): _read(tensor, name, dtype) for name, tensor in ModelFolder(folder).tensors()
+        name.removeprefix(WRAPPED).removeprefix("model."): _read(tensor, name, dtype)
+        for name, tensor in ModelFolder(folder).tensors()
     }
     made = build_weights(tensors, shape, dtype, device, str(folder))
     tensors.clear()

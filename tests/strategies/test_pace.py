@@ -1,0 +1,144 @@
+"""Searches end within what they have: on a slow machine they draw less, and hand in what they came to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reason_engine.runtime.budget import Budget
+from reason_engine.runtime.solve import Outcome, solve
+from reason_engine.strategies import strategies
+from reason_engine.strategies.search.pace import SHORTEST, SPARE, TYPICAL, Pace
+from reason_engine.types import Limits, TokenLogprob
+from tests.strategies.chat import ASKED, Clock, chatter
+from tests.strategies.puzzle import PROFILE, play, problem
+
+SEARCHES: list[tuple[str, dict[str, Any]]] = [
+    ("tree-of-thoughts", {}),
+    ("tree-of-thoughts", {"search": "breadth"}),
+    ("beam-search", {}),
+    ("mcts", {}),
+    ("mcts", {"evaluate": "verifier"}),
+]
+every_search = pytest.mark.parametrize(("name", "fields"), SEARCHES)
+TOKEN = (TokenLogprob(0, "x", -1.0),)
+
+
+async def timed(clock: Clock, name: str, fields: dict[str, Any], seconds: float | None) -> tuple[Outcome, float, int]:
+    engine, began = chatter(clock), clock.now
+    limits = Limits(seconds=seconds)
+    outcome = await solve(strategies.get(name).model_validate(fields), ASKED, engine, limits=limits)
+    return outcome, clock.now - began, engine.generated
+
+
+@every_search
+@pytest.mark.parametrize("each", [0.001, 0.02, 0.1, 0.3])
+async def test_a_search_ends_within_its_seconds(
+    name: str, fields: dict[str, Any], each: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path has about 50 tokens: at 0.3 seconds a token of each row there is time for four paths and no more."""
+    outcome, took, _ = await timed(Clock(monkeypatch, each), name, fields, 60.0)
+    assert outcome.stopped == "done"
+    assert took < 60
+    assert outcome.answer.value == "5"
+    assert outcome.finish_reason == "stop"
+
+
+@every_search
+async def test_a_slow_machine_draws_less(name: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, fast = await timed(Clock(monkeypatch, 0.001), name, fields, 60.0)
+    _, _, slow = await timed(Clock(monkeypatch, 0.1), name, fields, 60.0)
+    _, _, free = await timed(Clock(monkeypatch, 0.1), name, fields, None)
+    assert slow < fast <= free
+
+
+@every_search
+async def test_an_end_that_time_is_too_short_for_is_asked_for_its_answer(
+    name: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome, took, _ = await timed(Clock(monkeypatch, 0.4), name, fields, 60.0)
+    assert outcome.stopped == "done"
+    assert took < 60
+    assert outcome.answer.path is not None and outcome.answer.value is not None
+
+
+async def test_with_a_checker_the_clock_changes_nothing_while_it_suffices(monkeypatch: pytest.MonkeyPatch) -> None:
+    from reason_engine.engines.scripted import Scripted
+    from tests.strategies.puzzle import hope
+
+    def texts(outcome: Outcome) -> list[str]:
+        return [node.text for node in outcome.trace.nodes]
+
+    clock = Clock(monkeypatch, 0.1)
+    free = await solve(strategies.get("mcts")(), problem(), Scripted(play, choose=hope), profile=PROFILE)
+    engine = Scripted(play, choose=hope, gate=clock.gate)
+    limited = await solve(strategies.get("mcts")(), problem(), engine, profile=PROFILE, limits=Limits(seconds=300))
+    assert texts(limited) == texts(free)
+
+
+def pace(monkeypatch: pytest.MonkeyPatch, seconds: float | None, tokens: int | None = None) -> tuple[Clock, Pace]:
+    clock = Clock(monkeypatch, 0.0)
+    return clock, Pace(Budget(Limits(seconds=seconds, tokens=tokens)), 1)
+
+
+def test_lengths_are_learned_from_what_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, made = pace(monkeypatch, None)
+    assert made.left(0) == TYPICAL
+    made.came_to_end(100)
+    made.came_to_end(200)
+    assert made.left(0) == int(SPARE * 150)
+    assert made.left(10_000) == SHORTEST
+
+
+def test_speed_says_how_many_rows_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, made = pace(monkeypatch, 100.0)
+    assert made.rows(64, 1000) == 64  # nothing is known yet
+    stint = made.begin(4)
+    clock.now += 10
+    made.end(stint, 4, 100)  # a tenth of a second a token, four rows
+    assert made.fits(4, 90 / 0.1 / SPARE) and not made.fits(5, 90 / 0.1 / SPARE)
+    assert made.rows(64, 850) == 3
+    assert made.rows(64, 10) == 64
+    assert made.rows(64, 100_000) == 1
+    assert made.room(4) is not None
+
+
+def test_it_is_late_when_the_rest_is_needed_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, made = pace(monkeypatch, 100.0)
+    stint = made.begin(1)
+    clock.now += 10
+    made.end(stint, 1, 100)
+    made.came_to_end(200)
+    assert not made.late()
+    clock.now += 57
+    assert made.late()
+    assert not made.late(200)  # a state that is nearly at its end needs less
+
+
+def test_without_a_deadline_nothing_is_late_and_nothing_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, made = pace(monkeypatch, None)
+    stint = made.begin(1)
+    clock.now += 10_000
+    made.end(stint, 1, 100)
+    assert not made.late()
+    assert made.watch(made.begin(1), 0) is None
+    assert made.room(1) is None
+
+
+def test_a_draw_gives_way_by_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, made = pace(monkeypatch, 100.0)
+    watch = made.watch(made.begin(2), 0)
+    assert watch is not None
+    clock.now += 1
+    assert not any(watch(0, TOKEN) for _ in range(3))  # too few tokens to say
+    clock.now += 3
+    assert watch(0, TOKEN)  # a second a token: the 400 of a whole path cannot be had
+    assert made.gave_way and made.late()
+
+
+def test_too_few_tokens_end_a_search_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, made = pace(monkeypatch, None, tokens=TYPICAL)
+    assert made.late()
+    assert not made.late(TYPICAL)
+    assert made.rows(4, 150) == 2
