@@ -148,7 +148,7 @@ def last_turn(spec: AnswerSpec) -> str:
 def opening(run: Run, text: str, prompt: str) -> Opening:
     """What goes on from this text of a path: out of its thought, if it is in one, to the beginning of an answer."""
     info, close = run.engine.info, ""
-    if info.thinks and not run.engine.parse(text, prompt=prompt).content and info.think_end not in text:
+    if info.thinking(run.think) and not run.engine.parse(text, prompt=prompt).content and info.think_end not in text:
         close = info.think_close
     marker = run.profile.answer_marker
     if run.profile.ask.steps is not None and marker:
