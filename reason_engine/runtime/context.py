@@ -346,7 +346,6 @@ class Context:
         return len(self.run.prompts.prompt(text).ids)
 
     def parse(self, path: Path) -> Parsed:
-        """A finished path as its template means it."""
         return self.run.engine.parse(path.text, prompt=path.prompt)
 
     def read_answer(self, text: str, *, prompt: str = "", tools: bool = False) -> str | None:
