@@ -14,15 +14,11 @@ def named_kind(question: str) -> AnswerKind | None:
     return next((kind for kind, pattern in _NAMED if pattern.search(question)), None)
 
 
-FORM = re.compile(
-    r"(?:please )?(?:(?:think|reason) step by step,? (?:and|then) )?[^.\n]{0,60}?\b(?:in|within|inside) (?:an? )?"
-    r"\$?\\boxed(?:\{[^}]*\})?\$?\.?|"
-    r"[^.\n]*\b(?:starts?|begins?|ends?|form|format)(?: with| of| in)? ?:? ?['\"\u201c`]*"
-    r"(?:the )?(?:final )?answer ?:[^\n]*|"
-    r"[^.\n]*\bafter (?:a )?['\"`]?####[^\n]*",
-    re.IGNORECASE,
-)
-"""A sentence that asks for a box, an answer's line or hashes: a form, of any kind."""
+def without_form(question: str) -> str:
+    """The question without the sentences that ask for a box, an answer's line or hashes: forms of any kind."""
+    parts = _SENTENCE.split(question)
+    return "".join(part if not _FORM.search(part) else _BOX.sub(" ", part) if "?" in part else " " for part in parts)
+
 
 BARE = re.compile(
     r"\b(?:only|just) (?:(?:give|state|output|return|write|print|reply with|respond with|answer with) )?"
@@ -32,6 +28,14 @@ BARE = re.compile(
 )
 """A wish for the value and nothing else."""
 
+_SENTENCE = re.compile(r"(?<=[.?!] )|(?<=\n)")
+_BOX = re.compile(r"\$?\\boxed(?:\{[^{}]*\})?\$?")
+_FORM = re.compile(
+    r"\b(?:in|within|inside|using|with) (?:an? |the )?[\"'`$]?\\boxed|"
+    r"\b(?:starts?|begins?|ends?|form|format)(?: with| of| in)? ?:? ?['\"\u201c`]*(?:the )?(?:final )?answer ?:|"
+    r"\bafter (?:an? )?['\"`]?####",
+    re.IGNORECASE,
+)
 _GIVE = r"\b(?:answer|reply|respond|output|return|give|state|write|choose|select|print)(?:ing)?"
 _ONLY = r"(?: only| just)?(?: with| as| in)?(?: only| just)?"
 _COUNTED = r"(?:one|two|three|four|five|six|seven|eight|[1-8])"
