@@ -45,7 +45,8 @@ class EvalTarget:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer and its cost. `prompt_tokens` are those of internal calls that no prefix cache held. `unread` and
-    `cut`: of its samples those without a readable answer and those that a limit ended; None where nobody counted."""
+    `cut`: of its paths those without a readable answer and those that a limit ended; None where nobody counted.
+    `paths`: the answer and the content of each, where they can be told."""
 
     answer: str | None
     text: str
@@ -56,6 +57,7 @@ class Reply:
     samples: int
     unread: int | None = None
     cut: int | None = None
+    paths: tuple[tuple[str | None, str], ...] | None = None
 
 
 class Solver(Protocol):
@@ -102,10 +104,11 @@ class LocalSolver:
             build(strategies, spec), problem, self.engine, profile=self.profile, limits=self.limits,
             sampling=sampling, seed=seed, equality=self.equality, knowledge=self.knowledge, powers=self.powers,
         )  # fmt: skip
-        used, seconds = outcome.usage, time.monotonic() - began
+        used, seconds, parse = outcome.usage, time.monotonic() - began, self.engine.parse
         return Reply(
             outcome.answer.value, outcome.content, used.completion, used.prompt - used.cached, seconds,
             outcome.stopped, outcome.samples, outcome.unread, outcome.cut,
+            tuple((path.answer, parse(path.text, prompt=path.prompt).content) for path in outcome.paths),
         )  # fmt: skip
 
 

@@ -83,7 +83,8 @@ def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
     """The paths of a first wave, read again where their contents show that the run's kind of answer is another one; it
     is that of the run then. What a path was asked once more for stays: an answer, or none that it was sure of."""
     finished = [path for path in paths if path.finished and path.strength != "forced"]
-    if run.checker or run.problem.structured or run.problem.tools or not finished:
+    settled = run.given or run.checker or run.problem.structured or run.problem.tools
+    if settled or not finished:
         return list(paths)
 
     def content(path: Path) -> str:
@@ -148,7 +149,7 @@ def last_turn(spec: AnswerSpec) -> str:
 def opening(run: Run, text: str, prompt: str) -> Opening:
     """What goes on from this text of a path: out of its thought, if it is in one, to the beginning of an answer."""
     info, close = run.engine.info, ""
-    if info.thinks and not run.engine.parse(text, prompt=prompt).content and info.think_end not in text:
+    if info.thinking(run.think) and not run.engine.parse(text, prompt=prompt).content and info.think_end not in text:
         close = info.think_close
     marker = run.profile.answer_marker
     if run.profile.ask.steps is not None and marker:
