@@ -109,7 +109,7 @@ def test_it_is_late_when_the_rest_is_needed_for_the_end(monkeypatch: pytest.Monk
     made.end(stint, 1, 100)
     made.came_to_end(200)
     assert not made.late()
-    clock.now += 57
+    clock.now += 60
     assert made.late()
     assert not made.late(200)  # a state that is nearly at its end needs less
 

@@ -24,7 +24,7 @@ TYPICAL = 400
 """Tokens of a whole solution before one is known."""
 SHORTEST = 64
 """Tokens that a state is given to come to its end, however much is written already."""
-ANSWER = 40
+ANSWER = 32
 """Tokens that an end which time is short for may still have, those of the answer that it is asked for included."""
 SPARE = 1.2
 """What plans are multiplied by."""
@@ -124,7 +124,7 @@ class Pace:
             drawn = max(stint.tokens.values())
             each = stint.each(self._budget.seconds, drawn)
             if written is None:
-                short = self._less(int(1.5 * ANSWER), each, stint.rows, stint.rows)
+                short = self._less(2 * ANSWER, each, stint.rows, stint.rows)
             else:
                 short = self.gave_way or self._short(each, stint.rows, written + drawn)
             self.gave_way = self.gave_way or short
