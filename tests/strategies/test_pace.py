@@ -131,7 +131,7 @@ def test_a_draw_gives_way_by_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> N
     clock.now += 5  # the prompt is read: no speed
     assert not any(watch(0, TOKEN) for _ in range(WARM - 1))  # too few tokens to say
     clock.now += WARM - 1
-    assert watch(0, TOKEN)  # a second a token: the 400 of a whole path cannot be had
+    assert watch(0, TOKEN)  # a second a token: the 300 of a whole path cannot be had
     assert made.gave_way and made.late()
 
 

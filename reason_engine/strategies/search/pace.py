@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from reason_engine.runtime.budget import Budget
 from reason_engine.types import TokenLogprob
 
-TYPICAL = 400
+TYPICAL = 300
 """Tokens of a whole solution before one is known."""
 SHORTEST = 64
 """Tokens that a state is given to come to its end, however much is written already."""
