@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     upstream_tokenizer: Path | None = Field(
         default=None,
         description="openai: checkpoint folder whose tokenizer and chat template are the served model's; prompts are "
-        "then written here, which probabilities of given words need",
+        "then written here",
     )
     upstream_key: SecretStr | None = Field(default=None, description="openai: the key sent to it, and to no other host")
     upstream_prefill: Literal["auto", "no", "turn", "prefix", "flags"] = Field(

@@ -46,6 +46,14 @@ class PathRequest:
     """Whether a path without an answer is asked for one once more."""
 
 
+def alternatives(most: int, *read: int | None) -> int | None:
+    """Alternatives to record at each token: the most that anybody reads, as far as an engine that tells `most` can."""
+    wanted = max((k for k in read if k is not None), default=None)
+    if wanted is None:
+        return 0 if most >= 0 else None
+    return min(wanted, max(most, 0))
+
+
 async def cached_paths(run: Run, request: PathRequest, cache: PathCache[Path] | None = None) -> list[Path]:
     """The paths of a request, those in the cache first. Raises BudgetExhausted if there is not one."""
     if cache is None:
@@ -105,20 +113,27 @@ class PathSampler:
             raise BudgetExhausted("cancelled")
         granted = self._run.budget.admit(self._draw.n)
         self._run.samples += granted
-        async with asyncio.TaskGroup() as group:
-            while len(self._open_paths) < granted and not self._decided.is_set():
-                try:
-                    lease = await self._run.budget.lease(granted - len(self._open_paths), self._limit)
-                except BudgetExhausted as error:
-                    refused = error
-                    break
-                reserve = min(self._reserve, lease.tokens // 4)
-                group.create_task(self._run_batch([self._open(reserve) for _ in range(lease.paths)], lease))
+        try:
+            async with asyncio.TaskGroup() as group:
+                while len(self._open_paths) < granted and not self._decided.is_set():
+                    try:
+                        lease = await self._run.budget.lease(granted - len(self._open_paths), self._limit)
+                    except BudgetExhausted as error:
+                        refused = error
+                        break
+                    reserve = min(self._reserve, lease.tokens // 4)
+                    group.create_task(self._run_batch([self._open(reserve) for _ in range(lease.paths)], lease))
+        finally:
+            # A run that is ended after its deadline has what its paths had by then, though the draw is not over.
+            if self._run.budget.overdue:
+                self._decided.set()
+                for partial in self._open_paths:
+                    self._close(partial)
+            paths = [partial.path for partial in self._open_paths if partial.path]
+            if self._request.candidate:
+                self._run.keep(paths, final=self._draw.final)
         if refused and not self._open_paths:
             raise refused
-        paths = [partial.path for partial in self._open_paths if partial.path]
-        if self._request.candidate:
-            self._run.keep(paths, final=self._draw.final)
         return paths
 
     async def _run_batch(self, partials: list[OpenPath], lease: Lease) -> None:

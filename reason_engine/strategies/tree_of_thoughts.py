@@ -101,7 +101,8 @@ class TreeOfThoughts(Strategy):
         async def grow(here: Context, thought: Thought) -> list[Thought]:
             if self.generate == "propose":
                 return await propose(here, steps, thought, k, self.propose_prompt)
-            return await steps.grow(here, thought, steps.breadth(k, thought))
+            beside = tree.open if self.search == "breadth" else [thought]
+            return await steps.grow(here, thought, steps.breadth(k, *beside))
 
         tree = Tree(grow, steps, values, self.depth, breadth, visits, self.threshold, self.candidates)
         try:

@@ -19,7 +19,13 @@ class NoCall:
         raise AssertionError("this verifier must not sample")
 
     async def choice(
-        self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
+        self,
+        prompt: str,
+        options: tuple[str, ...],
+        *,
+        prefill: str = "",
+        stage: str = "choice",
+        after: Path | None = None,
     ) -> Choice:
         raise AssertionError("this verifier must not ask")
 

@@ -29,7 +29,13 @@ class Asked(NoCall):
         self.prompts: list[tuple[str, tuple[str, ...]]] = []
 
     async def choice(
-        self, prompt: str, options: tuple[str, ...], *, prefill: str = "", stage: str = "choice"
+        self,
+        prompt: str,
+        options: tuple[str, ...],
+        *,
+        prefill: str = "",
+        stage: str = "choice",
+        after: Path | None = None,
     ) -> Choice:
         assert self.judge is not None
         self.prompts.append((prompt, options))

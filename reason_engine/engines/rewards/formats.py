@@ -82,8 +82,8 @@ TABLE = (
     ),
     RewardFormat("plain-steps", "process", ("ForTokenClassification",), labels=1, read="step"),
     RewardFormat(
-        "trl-newline", "process", ("ForTokenClassification",), r"\btrl\b|math-shep+h?erd-prm|reward-math-shep", layout="text",
-        opening="\n", mark="\n", apart=True, aggregate="last",
+        "trl-newline", "process", ("ForTokenClassification",), r"\btrl\b|math-shep+h?erd-prm|reward-math-shep",
+        layout="text", opening="\n", mark="\n", apart=True, aggregate="last",
     ),
     RewardFormat(
         "trl", "process", ("ForTokenClassification",), r"instruct-prm", layout="text", opening="\n\n", mark="\n\n",
