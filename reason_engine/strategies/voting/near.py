@@ -24,7 +24,7 @@ def near(given: list[Example]) -> list[Example]:
     layer = [example.given for example in given if not example.whole]
     for _ in range(ROUNDS):
         rounds = [_changed_calls(ast.literal_eval(one)) for one in layer]
-        layer = []
+        layer = list[str]()
         for one in itertools.chain.from_iterable(itertools.zip_longest(*rounds)):
             if len(made) == NEAR:
                 break
