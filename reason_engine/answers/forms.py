@@ -39,32 +39,32 @@ _FORM = re.compile(
 _GIVE = r"\b(?:answer|reply|respond|output|return|give|state|write|choose|select|print)(?:ing)?"
 _ONLY = r"(?: only| just)?(?: with| as| in)?(?: only| just)?"
 _COUNTED = r"(?:one|two|three|four|five|six|seven|eight|[1-8])"
+_WORDINGS: tuple[tuple[AnswerKind, str], ...] = (
+    (
+        "json",
+        rf"(?:\b(?:as|in)|{_GIVE}{_ONLY}) (?:an? )?(?:valid |single |one |raw )*json\b(?! (?:file|web|api|parser))|"
+        r"\bjson (?:object|schema|format) (?:with|of|that|containing)\b|\bin json format\b",
+    ),
+    (
+        "choice",
+        r"\b(?:only|just) (?:with )?(?:the|an?|one) (?:single )?(?:correct |right )?(?:option'?s? )?letter\b|"
+        rf"\b(?:enter |{_GIVE}{_ONLY} )?the letter (?:of|for) the (?:correct|right|best)|"
+        rf"{_GIVE}{_ONLY} (?:the|an?|one) (?:single )?letter\b",
+    ),
+    ("yes-no", rf"{_GIVE}{_ONLY}(?: either)? ['\"\u201c]?(?:yes|true)['\"\u201d]? or ['\"\u201c]?(?:no|false)\b"),
+    (
+        "number",
+        rf"{_GIVE}{_ONLY} (?:the|an?|one) (?:single )?(?:number|integer|whole number)\b(?! of\b)|"
+        r"\b(?:only|just) (?:the|an?|one) (?:number|integer)\b(?! of\b)",
+    ),
+    (
+        "words",
+        r"\b(?:in|with|using|as) (?:only |just |exactly )?"
+        r"(?:a single|one|(?:one|1) (?:or|to) (?:two|three|2|3)) words?\b|"
+        rf"\bin (?:at most|no more than|up to|under) {_COUNTED} words\b|"
+        r"\b(?:only|just) (?:the|an?) (?:name|date|word)\b",
+    ),
+)
 _NAMED: tuple[tuple[AnswerKind, re.Pattern[str]], ...] = tuple(
-    (kind, re.compile(pattern, re.IGNORECASE))
-    for kind, pattern in (
-        (
-            "json",
-            rf"(?:\b(?:as|in)|{_GIVE}{_ONLY}) (?:an? )?(?:valid |single |one |raw )*json\b(?! (?:file|web|api|parser))|"
-            r"\bjson (?:object|schema|format) (?:with|of|that|containing)\b|\bin json format\b",
-        ),
-        (
-            "choice",
-            r"\b(?:only|just) (?:with )?(?:the|an?|one) (?:single )?(?:correct |right )?(?:option'?s? )?letter\b|"
-            rf"\b(?:enter |{_GIVE}{_ONLY} )?the letter (?:of|for) the (?:correct|right|best)|"
-            rf"{_GIVE}{_ONLY} (?:the|an?|one) (?:single )?letter\b",
-        ),
-        ("yes-no", rf"{_GIVE}{_ONLY}(?: either)? ['\"\u201c]?(?:yes|true)['\"\u201d]? or ['\"\u201c]?(?:no|false)\b"),
-        (
-            "number",
-            rf"{_GIVE}{_ONLY} (?:the|an?|one) (?:single )?(?:number|integer|whole number)\b(?! of\b)|"
-            r"\b(?:only|just) (?:the|an?|one) (?:number|integer)\b(?! of\b)",
-        ),
-        (
-            "words",
-            r"\b(?:in|with|using|as) (?:only |just |exactly )?"
-            r"(?:a single|one|(?:one|1) (?:or|to) (?:two|three|2|3)) words?\b|"
-            rf"\bin (?:at most|no more than|up to|under) {_COUNTED} words\b|"
-            r"\b(?:only|just) (?:the|an?) (?:name|date|word)\b",
-        ),
-    )
+    (kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _WORDINGS
 )

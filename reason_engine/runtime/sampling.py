@@ -46,6 +46,14 @@ class PathRequest:
     """Whether a path without an answer is asked for one once more."""
 
 
+def alternatives(most: int, *read: int | None) -> int | None:
+    """Alternatives to record at each token: the most that anybody reads, as far as an engine that tells `most` can."""
+    wanted = max((k for k in read if k is not None), default=None)
+    if wanted is None:
+        return 0 if most >= 0 else None
+    return min(wanted, max(most, 0))
+
+
 async def cached_paths(run: Run, request: PathRequest, cache: PathCache[Path] | None = None) -> list[Path]:
     """The paths of a request, those in the cache first. Raises BudgetExhausted if there is not one."""
     if cache is None:
