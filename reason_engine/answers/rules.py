@@ -131,7 +131,7 @@ def _sentences(line: str) -> list[str]:
 
 _ABOVE, _FEW = 3, 4
 _DENIED = re.compile(r"\b(?:is|are|was) not \$?\d|\bnot (?:sure|possible|known|enough)\b|\bcannot be\b", re.IGNORECASE)
-_SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=[A-Z(*])")
+_SENTENCE = re.compile(r"(?<=[.!?;])(?<!\bM[rs]\.)(?<!\bMrs\.)(?<!\bDr\.)\s+(?=[A-Z(*])")
 _ASIDE = re.compile(r", (?=(?:which|where|since|because|so|as|with|for|when|if)\b)| (?:because|since) ")
 _EMPTY = re.compile(r"\s*(?:```\w*|\\\[|\\\]|\$\$|-{3,}|\*{3,}|_{3,})?\s*")
 _STEP = re.compile(r"^\s*[*#>-]*\s*(?:step \d+\b|\d{1,2}[.)](?=\s))[:.*]*", re.IGNORECASE)

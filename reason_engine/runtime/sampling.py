@@ -219,29 +219,22 @@ class PathSampler:
     async def _stream(self, request: GenerateRequest, partials: list[OpenPath]) -> None:
         """Take chunks until every sample has ended, the deadline passes or the draw is decided."""
         chunks = self._run.engine.generate(request)
-        limit = asyncio.timeout(None)
-        try:
-            async with aclosing(chunks), limit:  # pyright: ignore[reportArgumentType]
-                stop = asyncio.create_task(self._watch(request.id, limit))
-                try:
-                    async for chunk in chunks:
-                        self._take(partials[chunk.index], chunk, counted=request)
-                        if self._dropped(partials[chunk.index], chunk):
-                            await self._run.engine.abort(request.id, chunk.index)
-                finally:
-                    stop.cancel()
-        except TimeoutError:
-            if not limit.expired():
-                raise
+        async with aclosing(chunks):  # pyright: ignore[reportArgumentType]
+            stop = asyncio.create_task(self._watch(request.id))
+            try:
+                async for chunk in chunks:
+                    self._take(partials[chunk.index], chunk, counted=request)
+                    if self._dropped(partials[chunk.index], chunk):
+                        await self._run.engine.abort(request.id, chunk.index)
+            finally:
+                stop.cancel()
 
-    async def _watch(self, request_id: str, limit: asyncio.Timeout) -> None:
-        """Abort the request at the deadline or once the draw is decided; the stream then ends by itself. One that is
-        slow to end at the deadline is left, so that the strategy can still answer from what there is."""
+    async def _watch(self, request_id: str) -> None:
+        """Abort the request at the deadline or once the draw is decided; the stream then ends by itself."""
         while not self._decided.is_set():
             left = self._seconds()
             if left is not None and left <= 0:
                 self._run.budget.note("budget-seconds")
-                limit.reschedule(asyncio.get_running_loop().time() + HAND_IN)
                 break
             # How long forced answers take is known better later on.
             pause = left if left is None or not self._reserve else max(left / 2, SHORTEST_WAIT)
@@ -337,8 +330,6 @@ class PathSampler:
             self._decided.set()
 
 
-HAND_IN = 0.5
-"""Seconds after the deadline that an engine has to end what was aborted; half of what the run itself has."""
 LATEST = 0.2
 """Of the seconds of a run, the most that are kept for forced answers."""
 SHORTEST_WAIT = 0.05

@@ -27,6 +27,7 @@ CITIES = AnswerSpec("choice", (("A", "Paris"), ("B", "Rome"), ("C", "London"), (
         ("> **Answer**: 72", "72", "strong"),
         ("**Answer: 72**", "72", "strong"),
         ("Answer: -5", "-5", "strong"),
+        ("Answer: .5", "0.5", "strong"),
         ("Answer: \u2212\u20ac5", "-5", "strong"),
         ("The temperature was -10 degrees.", "-10", "weak"),
         ("#### 1,234", "1234", "strong"),

@@ -24,7 +24,7 @@ from typing import Any
 from reason_engine.answers import AnswerKind, AnswerSpec, Equality, infer, read
 
 LABELS = Path(__file__).parent.parent / "answers" / "labels.jsonl"
-FREE = ("mt_bench", "translation", "summarization", "qa", "rag", "writing", "roleplay", "humanities", "stem")
+FREE = ("translation", "summarization", "qa", "rag", "writing", "roleplay", "humanities", "stem")
 CALCULATOR = re.compile(r"<<[^>]*>>")
 """GSM8K's notes to a calculator, which are no part of what people read."""
 NUMBERS = frozenset[AnswerKind](("number", "expression"))

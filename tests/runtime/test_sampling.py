@@ -126,20 +126,7 @@ class SlowToAbort(Scripted):
         pass
 
 
-async def test_an_engine_that_is_slow_to_abort_costs_no_answer_that_is_there() -> None:
-    """The vote is that of the paths that had ended; the one that had not is a path that was cut."""
-    made = SlowToAbort()
-    vote = strategies.get("self-consistency")(n=4)
-    outcome = await solve(vote, Problem("How many are 2 + 2?"), made, limits=Limits(seconds=0.2))
-    assert outcome.stopped == "budget-seconds"
-    assert [(one.answer, one.count) for one in outcome.answer.votes] == [("4", 3)]
-    assert (outcome.answer.value, outcome.cut) == ("4", 1)
-    assert outcome.usage.completion == made.generated
-    assert made.running == 0
-
-
 async def test_what_a_run_had_when_its_grace_ended_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reason_engine.runtime.sampling.HAND_IN", 60.0)
     monkeypatch.setattr("reason_engine.runtime.solve.GRACE_SECONDS", 0.1)
     made = SlowToAbort()
     vote = strategies.get("self-consistency")(n=4)

@@ -14,21 +14,25 @@ from typing import Any, cast
 
 from reason_engine.strategies.voting.examples import LONGEST, Example
 
-NEAR = 12
-"""Inputs that are made, at most."""
+NEAR, ROUNDS = 12, 3
+"""Inputs that are made, at most; changes that lie between one of them and its example."""
 
 
 def near(given: list[Example]) -> list[Example]:
-    """Inputs near those of calls, without outputs; an input of each in turn."""
-    seen, made = {example.given for example in given}, list[Example]()
-    rounds = [_changed_calls(ast.literal_eval(example.given)) for example in given if not example.whole]
-    for one in itertools.chain.from_iterable(itertools.zip_longest(*rounds)):
-        if len(made) == NEAR:
-            break
-        if one is not None and one not in seen and len(one) <= LONGEST:
-            seen.add(one)
-            made.append(Example(one))
-    return made
+    """Inputs near those of calls, without outputs: a change of each in turn, then changes of the changed ones."""
+    seen, made = {example.given for example in given}, list[str]()
+    layer = [example.given for example in given if not example.whole]
+    for _ in range(ROUNDS):
+        rounds = [_changed_calls(ast.literal_eval(one)) for one in layer]
+        layer = list[str]()
+        for one in itertools.chain.from_iterable(itertools.zip_longest(*rounds)):
+            if len(made) == NEAR:
+                break
+            if one is not None and one not in seen and len(one) <= LONGEST:
+                seen.add(one)
+                made.append(one)
+                layer.append(one)
+    return [Example(one) for one in made]
 
 
 def _changed_calls(arguments: list[Any]) -> Iterator[str]:
