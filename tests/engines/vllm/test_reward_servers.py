@@ -24,8 +24,8 @@ POOLING = ("--runner", "pooling")
 MARK = 256 + len(MERGES)
 """Of `<extra_0>` in the tokenizer made here; vLLM takes Qwen's own for granted."""
 STEPS = ("--pooler-config", json.dumps({"tok_pooling_type": "STEP", "step_tag_id": MARK}))
-SERVED = {"trl-newline": POOLING, "qwen-prm": (*POOLING, *STEPS), "versa-prm": ()}
-"""A head at each token, a head at each mark, and two tokens of a model that generates."""
+SERVED = {"trl-newline": POOLING, "qwen-prm": (*POOLING, *STEPS)}
+"""A row at each token, and a row at each mark."""
 
 
 def serve(folder: Path, arguments: tuple[str, ...]) -> Iterator[str]:
