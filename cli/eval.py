@@ -46,8 +46,10 @@ def eval_(
     reasoning_parser: terminal.ReasoningParser = None,
     tool_parser: terminal.ToolParser = None,
     repeats: Annotated[int, Option(min=1, help="Answer each problem so often, each time with another seed.")] = 1,
+    grade_paths: Annotated[bool, Option("--grade-paths", help="Grade the paths behind each answer as well.")] = False,
     pass_at: Annotated[
-        str, Option(metavar="K,K", help="Report pass@k, of so many answers at least one right; default: 1,REPEATS.")
+        str,
+        Option(metavar="K,K", help="Report pass@k, of so many answers or paths at least one right; default: 1, all."),
     ] = "",
     allow_code: Annotated[
         bool, Option("--allow-code", help="Let tasks, votes and verifiers run the model's programs, in a sandbox.")
@@ -71,7 +73,8 @@ def eval_(
     tried = tuple(parse_specs(task, "task")), tuple(parse_specs(strategies, "strategy"))
     ks = terminal.numbers(pass_at, "--pass-at")
     plan = EvalPlan(
-        *tried, limit=limit, seed=seed, data=data, concurrency=concurrency, repeats=repeats, pass_at=ks
+        *tried, limit=limit, seed=seed, data=data, concurrency=concurrency, repeats=repeats, pass_at=ks,
+        grade_paths=grade_paths,
     )  # fmt: skip
     key = os.environ.get("REASON_API_KEY")
     budget = terminal.limits(tokens, seconds, samples)

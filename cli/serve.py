@@ -72,7 +72,7 @@ def serve(
     tool_parser: ToolParser = None,
     context: Annotated[int | None, Option(min=16, help="Tokens of prompt and answer together.")] = None,
     code_execution: Annotated[
-        bool, Option("--allow-code", help="Let the verifier `code` run programs, in a sandbox.")
+        bool, Option("--allow-code", help="Let votes and the verifier `code` run the model's programs, in a sandbox.")
     ] = False,
     threads: Threads = None,
     config: Annotated[Path | None, Option(help="YAML file with any setting: reason_engine.settings.")] = None,

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     )
 
     code_execution: bool = Field(
-        default=False, description="the verifier `code` may run programs that models write, in a sandbox"
+        default=False, description="votes and the verifier `code` may run programs that models write, in a sandbox"
     )
 
     max_tokens: int = Field(default=131_072, ge=1, description="most generated tokens of one request")
@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     upstream_tokenizer: Path | None = Field(
         default=None,
         description="openai: checkpoint folder whose tokenizer and chat template are the served model's; prompts are "
-        "then written here, which probabilities of given words need",
+        "then written here",
     )
     upstream_key: SecretStr | None = Field(default=None, description="openai: the key sent to it, and to no other host")
     upstream_prefill: Literal["auto", "no", "turn", "prefix", "flags"] = Field(

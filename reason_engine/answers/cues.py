@@ -121,6 +121,9 @@ def _keys(text: str) -> Iterator[Cue]:
 
 def _phrases(text: str, marker: str | None) -> Iterator[Cue]:
     for match in PHRASE.finditer(text):
+        before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+        if not before.strip(DECORATION) and match[0].casefold().startswith("answer"):
+            continue  # a label
         line, *below = text[match.end() :].split("\n", 8)
         if not DOUBT.search(text[max(0, match.start() - 40) : match.start()]) and not NO_VALUE.match(line):
             open_ended = match[0].rstrip().endswith(":") or not line.strip(EDGE + ":")
@@ -139,4 +142,4 @@ def _values(rest: str, below: list[str]) -> tuple[str, ...]:
     return tuple(without_cue(line) for line in filled[:4] if not OPENERS.fullmatch(line))
 
 
-_REPEATS, _LATE = 32, 5
+_REPEATS, _LATE = 32, 4

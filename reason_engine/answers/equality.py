@@ -15,6 +15,7 @@ from reason_engine.answers.kind import AnswerKind
 from reason_engine.answers.normalise import comparable, normalise
 from reason_engine.answers.values.number import rational
 from reason_engine.answers.values.plain import LIMIT
+from reason_engine.answers.values.words import words
 
 
 class Equality:
@@ -123,7 +124,7 @@ def _same_cheaply(a: str, b: str) -> bool | None:
     if x is not None and y is not None:  # "18 apples" is "18", and is not "18 pears"
         return x == y and (not unit_x or not unit_y or unit_x == unit_y)
     if _prose(a) or _prose(b):
-        return a.casefold() == b.casefold()
+        return words(a) == words(b)
     if len(a) == len(b) == 1 and (a + b).isalpha():  # choices, or the names of two unknowns
         return False
     named = (len(a) == 1 and a.isalpha() and y is not None) or (len(b) == 1 and b.isalpha() and x is not None)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from reason_engine.answers.forms import BARE, FORM, named_kind
+from reason_engine.answers.forms import BARE, named_kind, without_form
 from reason_engine.answers.kind import AnswerKind, AnswerSpec
 
 
 def infer(question: str) -> AnswerSpec:
     """The answer that a question wants, from its words alone."""
-    asked = FORM.sub(" ", question)
+    asked = without_form(question)
     options, form = listed_options(asked), named_kind(question)
     named = form is not None or asked != question or bool(BARE.search(question))
     kind: AnswerKind = "code" if _CODE.search(asked) else form or _kind(asked, bool(options))

@@ -17,6 +17,24 @@ def normalise(value: str, kind: AnswerKind | None = None) -> str:
 
     A number with a unit is the number. A value that is not of the kind is spelt as one of no kind.
     """
+    for _ in range(_PASSES):
+        before, value = value, _once(value, kind)
+        if value == before:
+            break
+    return value
+
+
+def comparable(value: str, kind: AnswerKind | None) -> str:
+    """What two values of a kind are compared by before anything else: equal ones are the same."""
+    if kind == "code":
+        return canonical_program(value)
+    if kind == "yes-no":
+        spelt = normalise(value, kind)
+        return {"true": "yes", "false": "no"}.get(spelt, spelt)
+    return normalise(value, kind)
+
+
+def _once(value: str, kind: AnswerKind | None) -> str:
     match kind:
         case "number":
             known = quantity(value)
@@ -37,11 +55,4 @@ def normalise(value: str, kind: AnswerKind | None = None) -> str:
             return strip(value)
 
 
-def comparable(value: str, kind: AnswerKind | None) -> str:
-    """What two values of a kind are compared by before anything else: equal ones are the same."""
-    if kind == "code":
-        return canonical_program(value)
-    if kind == "yes-no":
-        spelt = normalise(value, kind)
-        return {"true": "yes", "false": "no"}.get(spelt, spelt)
-    return normalise(value, kind)
+_PASSES = 8

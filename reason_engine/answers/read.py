@@ -17,7 +17,7 @@ from reason_engine.answers.cues import REACH, as_written, find_cues
 from reason_engine.answers.kind import AnswerKind, AnswerSpec
 from reason_engine.answers.rules import of_cue, of_end, of_whole
 from reason_engine.answers.values.number import quantity, rational
-from reason_engine.answers.values.plain import LIMIT, strip
+from reason_engine.answers.values.plain import LIMIT, braced, strip
 from reason_engine.answers.values.programs import found_program
 from reason_engine.answers.values.structured import found_json, whole_object
 
@@ -44,11 +44,11 @@ def read(text: str, spec: AnswerSpec, *, marker: str | None = "Answer:", cut: bo
         return Reading(value, "strong", "program" if spec.kind == "code" else "json") if value else None
     if spec.kind == "tool":
         return None
-    for cue in find_cues(text, marker):
+    for cue in find_cues(_ended(text) if cut else text, marker):
         for line in cue.lines:
             if value := of_cue(line, cue, spec):
                 return Reading(value, "strong", cue.rule)
-    if cut:
+    if cut or _ends_in_a_box(text):
         return None
     if value := of_whole(text, spec):
         return Reading(value, "strong", "whole")
@@ -105,6 +105,17 @@ def settle(readings: Sequence[Reading | None]) -> list[Reading | None]:
 def _marks_number(text: str, marker: str | None) -> bool:
     cue = next(iter(find_cues(_after_thought(text[-_LONGEST:]), marker)), None)
     return cue is not None and cue.rule in ("box", *_MARKED) and quantity(cue.lines[0]) is not None
+
+
+def _ended(text: str) -> str:
+    """A text that was cut without its last line or sentence, unless a box is closed in it."""
+    end = max(text.rfind("\n"), text.rfind(". ")) + 1
+    return text if any(cue.rule == "box" for cue in find_cues(text[end:], None)) else text[:end]
+
+
+def _ends_in_a_box(text: str) -> bool:
+    place = text.rfind("\\boxed{")
+    return place >= 0 and braced(text, place + len("\\boxed{")) is None
 
 
 def _after_thought(text: str) -> str:

@@ -86,7 +86,10 @@ def _number(line: str, *, percent: bool) -> str | None:
         body = right
         if quantity(body) is None and (is_list(line) or is_symbolic(body)):
             return expression(line)
-        return next((found for part in _sentences(line) if (found := reduce_number(part, percent=percent))), None)
+        for part in (*_bold_numbers(line), *_sentences(line)):
+            if found := reduce_number(part, percent=percent):
+                return found
+        return None
     return show(known[0])
 
 
@@ -108,10 +111,18 @@ def _last_number(lines: list[str], *, percent: bool) -> str | None:
         for place in range(len(sentences) - 1, -1, -1):
             if _DENIED.search(sentences[place]):
                 continue
+            if bold := _bold_numbers(sentences[place]):
+                return reduce_number(bold[0], percent=percent)
             before = "\n".join([*lines[max(0, number - _ABOVE) : number], *sentences[:place]])
             if found := reduce_number(sentences[place], percent=percent, before=before):
                 return found
     return None
+
+
+def _bold_numbers(line: str) -> list[str]:
+    """The number in bold, where a line has one alone."""
+    found = [span for span in re.findall(r"\*\*([^*\n]+)\*\*", line) if quantity(span) is not None]
+    return found if len(found) == 1 else []
 
 
 def _sentences(line: str) -> list[str]:
@@ -120,7 +131,7 @@ def _sentences(line: str) -> list[str]:
 
 _ABOVE, _FEW = 3, 4
 _DENIED = re.compile(r"\b(?:is|are|was) not \$?\d|\bnot (?:sure|possible|known|enough)\b|\bcannot be\b", re.IGNORECASE)
-_SENTENCE = re.compile(r"(?<=[.!?;])\s+(?=[A-Z(*])")
+_SENTENCE = re.compile(r"(?<=[.!?;])(?<!\bM[rs]\.)(?<!\bMrs\.)(?<!\bDr\.)\s+(?=[A-Z(*])")
 _ASIDE = re.compile(r", (?=(?:which|where|since|because|so|as|with|for|when|if)\b)| (?:because|since) ")
 _EMPTY = re.compile(r"\s*(?:```\w*|\\\[|\\\]|\$\$|-{3,}|\*{3,}|_{3,})?\s*")
 _STEP = re.compile(r"^\s*[*#>-]*\s*(?:step \d+\b|\d{1,2}[.)](?=\s))[:.*]*", re.IGNORECASE)

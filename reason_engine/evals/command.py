@@ -33,6 +33,8 @@ async def run(
     plan: EvalPlan, target: EvalTarget, out: Path | None, command: str, progress: Callable[[Record, int, int], None]
 ) -> EvalReport:
     """Raises SetupError or RequestError before a token is spent where plan, target or folder are wrong."""
+    if plan.grade_paths and target.url:
+        raise SetupError("--grade-paths and --url exclude each other: a server does not tell every path")
     sandbox = await _sandbox(target)
     trials(plan, sandbox)
     if not target.url:  # a server checks what it is asked itself, and may know more strategies

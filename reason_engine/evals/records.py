@@ -15,9 +15,9 @@ Key = tuple[str, str, int, int, int]
 class Record:
     """`completion_tokens`: every generated token of the problem. `internal_prompt_tokens`: prompt tokens of its calls
     to the engine that no prefix cache held. `error`: why there is no answer, where the problem was refused. `part`: of
-    a mixed task; `text`: the whole text, where a run keeps it. `unread` and `cut`: of its samples those without a
-    readable answer and those that a limit ended; None where nobody counted. `repeat`: which answer to the problem it
-    is, where each is answered several times."""
+    a mixed task; `text`: the whole text, where a run keeps it. `repeat`: which answer to the problem it is, where each
+    is answered several times. `paths`: how many were drawn to be answers; of these `unread` hold no readable one, `cut`
+    were ended by a limit, `paths_right` are right. None where nobody counted."""
 
     task: str
     strategy: str
@@ -37,6 +37,8 @@ class Record:
     unread: int | None = None
     cut: int | None = None
     repeat: int = 0
+    paths: int | None = None
+    paths_right: int | None = None
 
     @property
     def key(self) -> Key:
@@ -44,7 +46,7 @@ class Record:
         return self.task, self.strategy, self.index, self.seed, self.repeat
 
 
-LATER = frozenset({"part", "text", "unread", "cut", "repeat"})
+LATER = frozenset({"part", "text", "unread", "cut", "repeat", "paths", "paths_right"})
 """Fields that older files lack."""
 NAMES = tuple(field.name for field in fields(Record))
 

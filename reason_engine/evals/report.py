@@ -19,7 +19,7 @@ from reason_engine.evals.statistics import paired_test, pass_at, wilson
 @dataclass(frozen=True, slots=True)
 class StrategyResult:
     """One strategy on one task. Rates are proportions, costs are means an answer. `right`: answers, of all repeats.
-    `unread` and `cut` are shares of the samples drawn; None where nobody counted. `pass_at`: k to pass@k."""
+    `unread` and `cut` are shares of the paths drawn; None where nobody counted. `pass_at`: k to pass@k."""
 
     task: str
     strategy: str
@@ -71,7 +71,7 @@ Problems = dict[tuple[int, int], list[Record]]
 
 def summarise(records: Sequence[Record], about: Mapping[str, object], ks: Sequence[int] = ()) -> EvalReport:
     """Tasks and strategies in the order of their first record, then the parts of mixed tasks as tasks of their own.
-    `ks`: of pass@k where problems are answered several times; none: 1 and all."""
+    `ks`: of pass@k where problems are answered several times, or paths are graded; none: 1 and all."""
     groups: dict[tuple[str, str], Problems] = {}
     mixed = [replace(record, task=f"{record.task} · {record.part}") for record in records if record.part]
     for record in [*records, *mixed]:
@@ -95,22 +95,32 @@ def _row(task: str, strategy: str, problems: Sequence[Sequence[Record]], ks: Seq
     tokens, prompt, samples, seconds = (
         sum(getattr(record, name) for record in records) / len(records) for name in costs
     )
-    repeats = min(map(len, problems))
-    known = [k for k in ks or (1, repeats) if k <= repeats] if repeats > 1 else []
-    chances = {
-        k: sum(pass_at(k, ok, len(answers)) for ok, answers in zip(right, problems, strict=True)) / count for k in known
-    }
+    tried = _tried(problems)
+    fewest = min(drawn for _, drawn in tried)
+    known = [k for k in ks or (1, fewest) if k <= fewest] if fewest > 1 else []
     return StrategyResult(
         task, strategy, count, sum(right), shares / count, *wilson(shares, count),
         sum(record.answer is None for record in records), tokens, prompt, samples, seconds,
         dict(sorted(Counter(record.stopped for record in records).items())),
-        _share([(record.unread, record.samples) for record in records]),
-        _share([(record.cut, record.samples) for record in records]), repeats, chances,
+        _share([(record.unread, _paths(record)) for record in records]),
+        _share([(record.cut, _paths(record)) for record in records]), min(map(len, problems)),
+        {k: sum(pass_at(k, ok, drawn) for ok, drawn in tried) / count for k in known},
     )  # fmt: skip
 
 
+def _tried(problems: Sequence[Sequence[Record]]) -> list[tuple[int, int]]:
+    """Of each problem how many were right, and of how many: of its paths where all were graded, else of its answers."""
+    if all(record.paths_right is not None for answers in problems for record in answers):
+        return [(sum(one.paths_right or 0 for one in some), sum(one.paths or 0 for one in some)) for some in problems]
+    return [(sum(one.correct for one in some), len(some)) for some in problems]
+
+
+def _paths(record: Record) -> int:
+    return record.samples if record.paths is None else record.paths
+
+
 def _share(counts: Sequence[tuple[int | None, int]]) -> float | None:
-    """Of the samples of those records that counted them."""
-    known = [(count, samples) for count, samples in counts if count is not None]
-    whole = sum(samples for _, samples in known)
+    """Of the paths of those records that counted them."""
+    known = [(count, paths) for count, paths in counts if count is not None]
+    whole = sum(paths for _, paths in known)
     return sum(count for count, _ in known) / whole if whole else None

@@ -24,8 +24,8 @@ from reason_engine.types import Problem
 @dataclass(frozen=True, slots=True)
 class EvalPlan:
     """What is evaluated. `limit`: problems of each task; `data`: the folder of public sets; `texts`: whether records
-    keep the whole text; `repeats`: how often each problem is answered; `pass_at`: the k of the pass@k to report, none:
-    1 and all repeats."""
+    keep the whole text; `repeats`: how often each problem is answered; `grade_paths`: the paths behind an answer are
+    graded too; `pass_at`: the k of the pass@k to report, of repeats or of paths, none: 1 and all."""
 
     tasks: tuple[Spec, ...]
     strategies: tuple[Spec, ...]
@@ -36,6 +36,7 @@ class EvalPlan:
     texts: bool = False
     repeats: int = 1
     pass_at: tuple[int, ...] = ()
+    grade_paths: bool = False
 
     def __post_init__(self) -> None:
         for name in ("limit", "concurrency", "repeats"):
@@ -44,7 +45,7 @@ class EvalPlan:
         for k in self.pass_at:
             if k < 1:
                 raise SetupError(f"pass@{k}: k must be at least 1")
-            if k > self.repeats:
+            if k > self.repeats and not self.grade_paths:
                 raise SetupError(f"pass@{k} needs at least {k} answers a problem; repeats is {self.repeats}")
 
 
@@ -140,10 +141,17 @@ async def _answered(trial: Trial, key: Key, plan: EvalPlan, solver: Solver) -> R
         reply = await solver.answer(trial.problem, trial.strategy, seed_of(plan.seed, trial.index, trial.repeat))
     except ContextLengthExceeded as refused:
         reply, error = Reply(None, "", 0, 0, 0.0, "done", 0), refused.message
-    correct = error is None and await trial.task.grade(trial.problem, reply.answer, reply.text, solver.equality)
+
+    async def right(answer: str | None, text: str) -> bool:
+        return await trial.task.grade(trial.problem, answer, text, solver.equality)
+
+    correct, passed = error is None and await right(reply.answer, reply.text), None
+    if plan.grade_paths and reply.paths is not None:
+        passed = sum([await right(answer, text) for answer, text in reply.paths])
     task, strategy, index, seed, repeat = key
     return Record(
         task, strategy, index, seed, trial.problem.question, reply.answer, correct, reply.completion_tokens,
         reply.prompt_tokens, round(reply.seconds, 4), reply.stopped, reply.samples, error,
         trial.problem.meta.get("part"), reply.text if plan.texts else None, reply.unread, reply.cut, repeat,
+        None if reply.paths is None else len(reply.paths), passed,
     )  # fmt: skip

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from reason_engine.answers import Equality, find, normalise
+from reason_engine.answers import Equality, find, infer, normalise, read
 from reason_engine.contracts import Engine, Powers, Retriever
 from reason_engine.data.synthesize.teacher import api_address
 from reason_engine.errors import ContextLengthExceeded, EngineBusy, EngineDead, EngineError, RequestError, SetupError
+from reason_engine.evals.datasets import kind_of
 from reason_engine.evals.spec import Spec, build
 from reason_engine.profile import Profile
 from reason_engine.runtime.solve import solve
@@ -44,7 +45,8 @@ class EvalTarget:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer and its cost. `prompt_tokens` are those of internal calls that no prefix cache held. `unread` and
-    `cut`: of its samples those without a readable answer and those that a limit ended; None where nobody counted."""
+    `cut`: of its paths those without a readable answer and those that a limit ended; None where nobody counted.
+    `paths`: the answer and the content of each, where they can be told."""
 
     answer: str | None
     text: str
@@ -55,6 +57,7 @@ class Reply:
     samples: int
     unread: int | None = None
     cut: int | None = None
+    paths: tuple[tuple[str | None, str], ...] | None = None
 
 
 class Solver(Protocol):
@@ -101,10 +104,11 @@ class LocalSolver:
             build(strategies, spec), problem, self.engine, profile=self.profile, limits=self.limits,
             sampling=sampling, seed=seed, equality=self.equality, knowledge=self.knowledge, powers=self.powers,
         )  # fmt: skip
-        used, seconds = outcome.usage, time.monotonic() - began
+        used, seconds, parse = outcome.usage, time.monotonic() - began, self.engine.parse
         return Reply(
             outcome.answer.value, outcome.content, used.completion, used.prompt - used.cached, seconds,
             outcome.stopped, outcome.samples, outcome.unread, outcome.cut,
+            tuple((path.answer, parse(path.text, prompt=path.prompt).content) for path in outcome.paths),
         )  # fmt: skip
 
 
@@ -158,21 +162,32 @@ class RemoteSolver:
             )  # fmt: skip
         except APIError as error:
             raise _translate(error, self.url) from None
-        return _reply(completion.to_dict(), time.monotonic() - began)
+        return _reply(problem, completion.to_dict(), time.monotonic() - began)
 
 
-def _reply(data: Mapping[str, Any], seconds: float) -> Reply:
+def _reply(problem: Problem, data: Mapping[str, Any], seconds: float) -> Reply:
     usage: Mapping[str, Any] = data.get("usage") or {}
     text: str = data["choices"][0]["message"].get("content") or ""
     reason: Mapping[str, Any] | None = data.get("reason")
     if reason is None:
-        found = find(text)
+        answer = _answer(problem, text, cut=data["choices"][0].get("finish_reason") == "length")
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         prompt, completion = usage.get("prompt_tokens", 0) - cached, usage.get("completion_tokens", 0)
-        return Reply(None if found is None else normalise(found), text, completion, prompt, seconds, "done", 1)
+        return Reply(answer, text, completion, prompt, seconds, "done", 1)
     prompt = sum(stage["prompt"] - stage["cached"] for stage in reason["usage_by_stage"].values())
     counted = reason["stopped"], reason["samples"], reason.get("unread"), reason.get("cut")
     return Reply(reason["answer"], text, usage["completion_tokens"], prompt, seconds, *counted)
+
+
+def _answer(problem: Problem, text: str, *, cut: bool) -> str | None:
+    """The answer in a plain reply: of the kind that the task knows; else as it is marked, else as the question wants
+    it."""
+    spec, kind = infer(problem.question), kind_of(problem)
+    marked = find(text) if kind is None else None
+    if marked is not None:
+        return normalise(marked)
+    found = read(text, spec if kind is None else replace(spec, kind=kind), cut=cut)
+    return found and found.value
 
 
 def _translate(error: Exception, url: str) -> Exception:

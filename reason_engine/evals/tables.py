@@ -71,7 +71,8 @@ _AFTER = 7
 _PAIR_HEAD = "| first | second | difference, points | 95 % interval | only first / only second | McNemar p |"
 _NOTE = (
     "Means an answer. New tokens: all that were generated, discarded branches included. Internal prompt tokens: those "
-    "of every call to the engine that no prefix cache held. Unread, cut: of the samples drawn those without a readable "
+    "of every call to the engine that no prefix cache held. Unread, cut: of the paths drawn those without a readable "
     "answer, and those that a limit ended. Intervals: Wilson (rates, over problems), Bonett-Price (differences). Where "
-    "problems are answered several times, pairs are of the first answers."
+    "problems are answered several times, pairs are of the first answers. pass@k: of k answers to a problem, or of k "
+    "paths where those were graded, one or more are right."
 )

@@ -35,6 +35,10 @@ CREDIBLE = 0.5
 """A forced answer of lower probability is no vote."""
 
 
+MARKED = "marker, of another kind"
+"""The rule by which a marked answer is read that is not of the kind that the question seemed to want."""
+
+
 def spec_of(problem: Problem, kind: AnswerKind | None) -> AnswerSpec:
     """What the request wants: `kind` where it names one, else tools, a schema, else what the question says."""
     if kind is None and (problem.structured or problem.tools):
@@ -66,24 +70,29 @@ def read_path(run: Run, text: str, prompt: str, *, tools: bool, cut: bool = Fals
     if run.problem.structured is not None:
         value = canonical(parsed.content.strip())
         return Reading(value, "strong", "json") if value else None
-    return read_content(parsed.content, run.spec, run.profile.answer_marker, exact=run.checker is not None, cut=cut)
+    found = read_content(parsed.content, run.spec, run.profile, exact=run.checker is not None, cut=cut)
+    return None if run.given and found and found.rule == MARKED else found
 
 
-def read_content(
-    content: str, spec: AnswerSpec, marker: str | None, *, exact: bool, cut: bool = False
-) -> Reading | None:
-    """The answer in what follows a thought. `exact`: the text of the marked line, which a checker reads."""
-    if exact:
+def read_content(content: str, spec: AnswerSpec, profile: Profile, *, exact: bool, cut: bool = False) -> Reading | None:
+    """The answer in what follows a thought. `exact`: the text of the marked line, which a checker reads. A model whose
+    profile says how it marks its answers means what it marks, of whatever kind (`MARKED`)."""
+    marker = profile.answer_marker
+    if not exact and (found := answers.read(content, spec, marker=marker, cut=cut)):
+        return found
+    if exact or (marker and profile.ask.steps is not None):
         value = answers.find(content, marker=marker)
-        return Reading(" ".join(value.split()), "strong", "marker") if value else None
-    return answers.read(content, spec, marker=marker, cut=cut)
+        kept = value and (" ".join(value.split()) if exact else answers.normalise(value))
+        return Reading(kept, "strong", "marker" if exact else MARKED) if kept else None
+    return None
 
 
 def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
     """The paths of a first wave, read again where their contents show that the run's kind of answer is another one; it
     is that of the run then. What a path was asked once more for stays: an answer, or none that it was sure of."""
     finished = [path for path in paths if path.finished and path.strength != "forced"]
-    if run.checker or run.problem.structured or run.problem.tools or not finished:
+    settled = run.given or run.checker or run.problem.structured or run.problem.tools
+    if settled or not finished:
         return list(paths)
 
     def content(path: Path) -> str:
@@ -148,7 +157,7 @@ def last_turn(spec: AnswerSpec) -> str:
 def opening(run: Run, text: str, prompt: str) -> Opening:
     """What goes on from this text of a path: out of its thought, if it is in one, to the beginning of an answer."""
     info, close = run.engine.info, ""
-    if info.thinks and not run.engine.parse(text, prompt=prompt).content and info.think_end not in text:
+    if info.thinking(run.think) and not run.engine.parse(text, prompt=prompt).content and info.think_end not in text:
         close = info.think_close
     marker = run.profile.answer_marker
     if run.profile.ask.steps is not None and marker:

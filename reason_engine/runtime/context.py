@@ -24,7 +24,7 @@ from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.calls import answer_form, must_call_tool
 from reason_engine.runtime.drawn import PathCache
 from reason_engine.runtime.run import Run
-from reason_engine.runtime.sampling import PathRequest, cached_paths
+from reason_engine.runtime.sampling import PathRequest, alternatives, cached_paths
 from reason_engine.runtime.trace import Closed, Opened, Proposed, Scored
 from reason_engine.runtime.verify import (
     NamedVerifier,
@@ -324,7 +324,7 @@ class Context:
     def format_prompt(self, mode: Literal["steps", "direct"], text: str | None = None) -> str:
         """The question (or `text`), with what asks for `steps`, in the profile's words or those that suit the kind of
         answer, or for a `direct` answer. A model that thinks by itself is not asked for steps, only for the form."""
-        steps = answering.asking(self.spec, self.profile, thinks=self.info.thinks)
+        steps = answering.asking(self.spec, self.profile, thinks=self.thinks)
         suffix = self.profile.ask.direct if mode == "direct" else steps
         asked = self.problem.question if text is None else text
         return f"{asked}\n{suffix}" if suffix else asked
@@ -346,7 +346,6 @@ class Context:
         return len(self.run.prompts.prompt(text).ids)
 
     def parse(self, path: Path) -> Parsed:
-        """A finished path as its template means it."""
         return self.run.engine.parse(path.text, prompt=path.prompt)
 
     def read_answer(self, text: str, *, prompt: str = "", tools: bool = False) -> str | None:
@@ -377,11 +376,12 @@ class Context:
             self.span_state.latest, self.span_state.calls = self.span_state.calls, self.span_state.calls + 1
         seed = zlib.crc32(repr((run.seed, self.names, self.span_state.latest)).encode()) + draw.after
         # A step's own stop, else the request's where the whole text of the path is content.
-        whole, force = draw.final and run.plain and not self.info.thinks, draw.final and answering.forcible(run)
+        whole, force = draw.final and run.plain and not self.thinks, draw.final and answering.forcible(run)
         if force and room > 4 * answering.OPENING_ROOM:
             room -= answering.OPENING_ROOM
         most = min(room, draw.max_tokens or room, asked.max_tokens or room)
         thinking = most - answering.ANSWER_ROOM if draw.final and self.thinks else 0
+        judged = self.verifier and self.verifier.alternatives
         sampling = replace(
             asked,
             temperature=asked.temperature if draw.temperature is None else draw.temperature,
@@ -389,7 +389,7 @@ class Context:
             stop=draw.stop or (asked.stop if whole else ()),
             include_stop=bool(draw.stop),
             structured=self.form if draw.final else None,
-            logprobs=self._logprobs(draw),
+            logprobs=alternatives(self.caps.logprobs, draw.logprobs, asked.logprobs, judged),
             # The request's own limit bounds each path; a step's limit bounds the step.
             max_tokens=most,
             thinking=thinking if thinking > answering.ANSWER_ROOM else None,
@@ -398,12 +398,3 @@ class Context:
         return PathRequest(
             prompt, base, prefill, accounted, sampling, self.node, candidate=self.stage is None, force=force
         )  # fmt: skip
-
-    def _logprobs(self, draw: Draw) -> int | None:
-        """Alternatives to record at each token: the most that anybody reads, as far as the engine can tell them."""
-        most = self.caps.logprobs
-        read = (draw.logprobs, self.run.sampling.logprobs, self.verifier and self.verifier.alternatives)
-        wanted = max((k for k in read if k is not None), default=None)
-        if wanted is None:
-            return 0 if most >= 0 else None
-        return min(wanted, max(most, 0))

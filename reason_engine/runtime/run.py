@@ -36,7 +36,8 @@ class Run:
     equality: Equality
     prompts: PromptCache
     spec: AnswerSpec = field(default_factory=AnswerSpec)
-    """The kind of answer that the question wants; the first wave of paths may correct it."""
+    """The kind of answer that the question wants; the first wave of paths may correct it, unless it is `given`."""
+    given: bool = False
     checker: Checker | None = None
     knowledge: Retriever | None = None
     halted: Callable[[], bool] = lambda: False

@@ -46,6 +46,14 @@ class PathRequest:
     """Whether a path without an answer is asked for one once more."""
 
 
+def alternatives(most: int, *read: int | None) -> int | None:
+    """Alternatives to record at each token: the most that anybody reads, as far as an engine that tells `most` can."""
+    wanted = max((k for k in read if k is not None), default=None)
+    if wanted is None:
+        return 0 if most >= 0 else None
+    return min(wanted, max(most, 0))
+
+
 async def cached_paths(run: Run, request: PathRequest, cache: PathCache[Path] | None = None) -> list[Path]:
     """The paths of a request, those in the cache first. Raises BudgetExhausted if there is not one."""
     if cache is None:
@@ -105,20 +113,27 @@ class PathSampler:
             raise BudgetExhausted("cancelled")
         granted = self._run.budget.admit(self._draw.n)
         self._run.samples += granted
-        async with asyncio.TaskGroup() as group:
-            while len(self._open_paths) < granted and not self._decided.is_set():
-                try:
-                    lease = await self._run.budget.lease(granted - len(self._open_paths), self._limit)
-                except BudgetExhausted as error:
-                    refused = error
-                    break
-                reserve = min(self._reserve, lease.tokens // 4)
-                group.create_task(self._run_batch([self._open(reserve) for _ in range(lease.paths)], lease))
+        try:
+            async with asyncio.TaskGroup() as group:
+                while len(self._open_paths) < granted and not self._decided.is_set():
+                    try:
+                        lease = await self._run.budget.lease(granted - len(self._open_paths), self._limit)
+                    except BudgetExhausted as error:
+                        refused = error
+                        break
+                    reserve = min(self._reserve, lease.tokens // 4)
+                    group.create_task(self._run_batch([self._open(reserve) for _ in range(lease.paths)], lease))
+        finally:
+            # A run that is ended after its deadline has what its paths had by then, though the draw is not over.
+            if self._run.budget.overdue:
+                self._decided.set()
+                for partial in self._open_paths:
+                    self._close(partial)
+            paths = [partial.path for partial in self._open_paths if partial.path]
+            if self._request.candidate:
+                self._run.keep(paths, final=self._draw.final)
         if refused and not self._open_paths:
             raise refused
-        paths = [partial.path for partial in self._open_paths if partial.path]
-        if self._request.candidate:
-            self._run.keep(paths, final=self._draw.final)
         return paths
 
     async def _run_batch(self, partials: list[OpenPath], lease: Lease) -> None:
@@ -204,29 +219,22 @@ class PathSampler:
     async def _stream(self, request: GenerateRequest, partials: list[OpenPath]) -> None:
         """Take chunks until every sample has ended, the deadline passes or the draw is decided."""
         chunks = self._run.engine.generate(request)
-        limit = asyncio.timeout(None)
-        try:
-            async with aclosing(chunks), limit:  # pyright: ignore[reportArgumentType]
-                stop = asyncio.create_task(self._watch(request.id, limit))
-                try:
-                    async for chunk in chunks:
-                        self._take(partials[chunk.index], chunk, counted=request)
-                        if self._dropped(partials[chunk.index], chunk):
-                            await self._run.engine.abort(request.id, chunk.index)
-                finally:
-                    stop.cancel()
-        except TimeoutError:
-            if not limit.expired():
-                raise
+        async with aclosing(chunks):  # pyright: ignore[reportArgumentType]
+            stop = asyncio.create_task(self._watch(request.id))
+            try:
+                async for chunk in chunks:
+                    self._take(partials[chunk.index], chunk, counted=request)
+                    if self._dropped(partials[chunk.index], chunk):
+                        await self._run.engine.abort(request.id, chunk.index)
+            finally:
+                stop.cancel()
 
-    async def _watch(self, request_id: str, limit: asyncio.Timeout) -> None:
-        """Abort the request at the deadline or once the draw is decided; the stream then ends by itself. One that is
-        slow to end at the deadline is left, so that the strategy can still answer from what there is."""
+    async def _watch(self, request_id: str) -> None:
+        """Abort the request at the deadline or once the draw is decided; the stream then ends by itself."""
         while not self._decided.is_set():
             left = self._seconds()
             if left is not None and left <= 0:
                 self._run.budget.note("budget-seconds")
-                limit.reschedule(asyncio.get_running_loop().time() + HAND_IN)
                 break
             # How long forced answers take is known better later on.
             pause = left if left is None or not self._reserve else max(left / 2, SHORTEST_WAIT)
@@ -322,8 +330,6 @@ class PathSampler:
             self._decided.set()
 
 
-HAND_IN = 0.5
-"""Seconds after the deadline that an engine has to end what was aborted; half of what the run itself has."""
 LATEST = 0.2
 """Of the seconds of a run, the most that are kept for forced answers."""
 SHORTEST_WAIT = 0.05

@@ -91,6 +91,8 @@ class Outcome:
     """Finished paths that hold no answer of the kind that was asked for, also after they were asked once more."""
     cut: int = 0
     """Paths that a limit ended before they had answered."""
+    paths: tuple[Path, ...] = ()
+    """The paths that were to be answers, in the order of drawing."""
     filtered: str = ""
     """The operator's rule that stopped the answer."""
 
@@ -138,7 +140,7 @@ async def solve(
         id=run_id or f"run-{uuid.uuid4().hex}", engine=engine, problem=problem, profile=profile or Profile(),
         budget=budget, sampling=asked if strategy.drafter == "default" else replace(asked, draft=strategy.drafter),
         strategy=strategy.title, seed=seed, publish=ignore, equality=own, prompts=prompts or PromptCache(engine),
-        spec=spec_of(problem, strategy.answer_kind), temperature=temperature, adapter=adapter, think=think,
+        spec=spec_of(problem, strategy.answer_kind), given=strategy.answer_kind is not None, temperature=temperature, adapter=adapter, think=think,
         thought=thought, powers=powers or Powers(), knowledge=knowledge, halted=halted,
     )  # fmt: skip
     texts = TextStream(run.borders, say)
@@ -288,7 +290,8 @@ def conclude(run: Run, answer: Answer, texts: TextStream, prompt_tokens: int) ->
         id=run.id, content=content, reasoning=texts.reasoning, tool_calls=calls, finish_reason=finish, answer=answer,
         stopped=stopped, usage=sum(run.usage.values(), Usage()), usage_by_stage=dict(run.usage),
         content_tokens=_content_tokens(run, path, content), prompt_tokens=prompt_tokens, samples=run.samples,
-        unread=run.unread, cut=run.cut, seconds=seconds, trace=Trace.from_events(run.log, meta),
+        unread=run.unread, cut=run.cut, paths=tuple(run.finals.values()), seconds=seconds,
+        trace=Trace.from_events(run.log, meta),
         logprobs=_content_logprobs(path, content) if run.sampling.logprobs is not None else (),
         sources=None if run.problem.bare is None else run.problem.sources,
     )  # fmt: skip

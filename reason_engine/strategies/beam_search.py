@@ -113,8 +113,8 @@ class BeamSearch(Strategy):
 
         async def grow(beam: tuple[int, Thought]) -> list[Thought]:
             async with ctx.span(f"beam {beam[0]}") as here:
-                k = steps.breadth(self.n if root else self.m, *beams)
-                return merge(await (self._first(here, steps, beam[1]) if root else steps.grow(here, beam[1], k)))
+                first, k = self._first(here, steps, beam[1]) if root else None, steps.breadth(self.m, *beams)
+                return merge(await (first or steps.grow(here, beam[1], k)))
 
         grown = [children or [] for children in await ctx.gather_within_budget(grow, list(enumerate(beams)))]
         if not self.diverse:
@@ -126,7 +126,8 @@ class BeamSearch(Strategy):
         if steps.checked or ctx.budget.seconds_left is None or self.n <= self.m:
             return await steps.grow(ctx, beginning, self.n)
         grown = await steps.grow(ctx, beginning, self.m)
-        if steps.late(*grown) or not (more := steps.breadth(self.n, beginning) - self.m) > 0:
+        kept = self._kept
+        if steps.late(*grown) or not (more := steps.breadth(self.m, *[beginning] * kept) * kept - self.m) > 0:
             return grown
         return [*grown, *await steps.grow(ctx, beginning, more)]
 

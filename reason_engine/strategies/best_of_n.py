@@ -58,6 +58,7 @@ class BestOfN(Strategy):
         while size := self._wave(ballot):
             draw = Draw(size, temperature=temperature, final=True, after=len(ballot.paths))
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
+            wave = wave if ballot.paths else ctx.second_look(wave)
             finished = [path for path in wave if path.finished]
             judged = await ctx.score(finished) if finished else []
             scores |= {p.node: s.value for p, s in zip(finished, judged, strict=True) if s is not None}

@@ -33,6 +33,8 @@ from reason_engine.types import Aggregate, Answer, Problem
 
 CHECKED, FREE = (8, 1, 16), (4, 4, 64)
 """k, breadth and visits where nothing is asked for: with a checker, and without."""
+JUDGED = 8
+"""k where a verifier of steps ranks them: its choice among many is what a search gains by."""
 
 
 @strategies.register("tree-of-thoughts")
@@ -45,7 +47,7 @@ class TreeOfThoughts(Strategy):
 
     search: Literal["breadth", "depth"] = Field("depth", description="breadth first, or depth first with backtracking")
     k: int | None = Field(
-        None, ge=1, le=64, description="next steps to generate from each state; unset: 8 with a checker, else 4"
+        None, ge=1, le=64, description="next steps from each state; unset: 8 with a checker or a verifier, else 4"
     )
     breadth: int | None = Field(
         None, ge=1, le=64, description="breadth first: states kept at each level; unset: 1 with a checker, else 4"
@@ -55,7 +57,10 @@ class TreeOfThoughts(Strategy):
         None, ge=1, le=1024, description="depth first: most states to expand; unset: 16 with a checker, else 64"
     )
     candidates: int = Field(4, ge=1, le=64, description="without a checker: finished solutions to choose from")
-    choose: Choose = Field("vote", description="vote weighted by value, or the solution of highest value")
+    choose: Choose | None = Field(
+        None,
+        description="vote weighted by value, or the solution of highest value; unset: best by a verifier, else vote",
+    )
     threshold: float = Field(0.05, ge=0, lt=1, description="depth first: states of lower value are pruned")
     generate: Literal["sample", "propose"] = Field("sample", description="sample steps, or ask for a list of them")
     evaluate: By | None = Field(
@@ -69,7 +74,8 @@ class TreeOfThoughts(Strategy):
 
     @property
     def width(self) -> int:
-        return max(self.candidates, *(self._beside(self._shape(checked)) for checked in (True, False)))
+        shapes = self._shape(True, judged=False), self._shape(False, judged=True)
+        return max(self.candidates, *map(self._beside, shapes))
 
     @property
     def wants(self) -> frozenset[str]:
@@ -85,7 +91,8 @@ class TreeOfThoughts(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Search until there are ends enough; one answer is made of them."""
-        wanted, shape = 1 if ctx.checker else self.candidates, self._shape(ctx.checker is not None)
+        wanted = 1 if ctx.checker else self.candidates
+        shape = self._shape(ctx.checker is not None, judged=ctx.verifier is not None)
         steps = Steps(
             ctx,
             temperature=self.sampling_temperature(ctx),
@@ -101,7 +108,8 @@ class TreeOfThoughts(Strategy):
         async def grow(here: Context, thought: Thought) -> list[Thought]:
             if self.generate == "propose":
                 return await propose(here, steps, thought, k, self.propose_prompt)
-            return await steps.grow(here, thought, steps.breadth(k, thought))
+            beside = tree.open if self.search == "breadth" else [thought]
+            return await steps.grow(here, thought, steps.breadth(k, *beside))
 
         tree = Tree(grow, steps, values, self.depth, breadth, visits, self.threshold, self.candidates)
         try:
@@ -116,11 +124,13 @@ class TreeOfThoughts(Strategy):
             ends = await vote_instead(ctx, steps, tree.open, ends, most=most, width=self._beside(shape))
         elif not steps.checked and len(ends) < wanted:
             ends += await finished(ctx, steps, values, tree.open, wanted - len(ends))
-        return await final_answer(ctx, steps, values.furthest, ends, "best" if steps.checked else self.choose)
+        usual: Choose = "best" if by == "verifier" else "vote"
+        choose = "best" if steps.checked else self.choose or usual
+        return await final_answer(ctx, steps, values.furthest, ends, choose)
 
-    def _shape(self, checked: bool) -> tuple[int, int, int]:
+    def _shape(self, checked: bool, *, judged: bool) -> tuple[int, int, int]:
         k, breadth, visits = CHECKED if checked else FREE
-        return self.k or k, self.breadth or breadth, self.visits or visits
+        return self.k or (JUDGED if judged else k), self.breadth or breadth, self.visits or visits
 
     def _beside(self, shape: tuple[int, int, int]) -> int:
         return shape[0] * (shape[1] if self.search == "breadth" else 1)

@@ -14,6 +14,8 @@ import asyncio
 import gzip
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,9 @@ from typing import Any
 from reason_engine.answers import AnswerKind, AnswerSpec, Equality, infer, read
 
 LABELS = Path(__file__).parent.parent / "answers" / "labels.jsonl"
-FREE = ("mt_bench", "translation", "summarization", "qa", "rag", "writing", "roleplay", "humanities", "stem")
+FREE = ("translation", "summarization", "qa", "rag", "writing", "roleplay", "humanities", "stem")
+CALCULATOR = re.compile(r"<<[^>]*>>")
+"""GSM8K's notes to a calculator, which are no part of what people read."""
 NUMBERS = frozenset[AnswerKind](("number", "expression"))
 
 
@@ -44,8 +48,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 async def labelled(records: Path, aside: bool, equality: Equality) -> Iterator[Row]:
     """The labelled outputs, finished and cut: the kind is inferred, the value compared by it."""
-    rows, counts = lines_of(records), {True: [0, 0], False: [0, 0]}
-    wrong: list[str] = []
+    rows, right, count, wrong = lines_of(records), Counter[bool](), Counter[bool](), list[str]()
     for label in lines_of(LABELS):
         row = rows[label["row"]]
         output = row["outputs"][label["output"]]
@@ -56,15 +59,15 @@ async def labelled(records: Path, aside: bool, equality: Equality) -> Iterator[R
         found = read(output["text"], spec, cut=cut)
         value, wanted = found and found.value, label["read"]
         same = value is wanted if value is None or wanted is None else await equality.same(value, wanted, spec.kind)
-        counts[cut][0] += same
-        counts[cut][1] += 1
+        right[cut] += same
+        count[cut] += 1
         if not same:
             wrong.append(f"row {label['row']} output {label['output']} {spec.kind}: {value!r}, by hand {wanted!r}")
     half = "set aside" if aside else "seen"
     return iter(
         (
-            Row(f"labelled, {half}, finished", *counts[False], ">= 98 %", tuple(wrong)),
-            Row(f"labelled, {half}, cut off", *counts[True], ""),
+            Row(f"labelled, {half}, finished", right[False], count[False], ">= 98 %", tuple(wrong)),
+            Row(f"labelled, {half}, cut off", right[True], count[True], ""),
         )
     )
 
@@ -75,7 +78,7 @@ async def solutions(data: Path, split: str, equality: Equality) -> Row:
     for row in rows:
         solution, _, answer = row["answer"].rpartition("\n####")
         spec = AnswerSpec("number", percent=infer(row["question"]).percent)
-        found = read(_CALCULATOR(solution), spec)
+        found = read(CALCULATOR.sub("", solution), spec)
         if found is None or not await equality.same(found.value, answer.strip(), "number"):
             wrong.append(f"{found and found.value!r}, is {answer.strip()}: {solution[-200:]!r}")
     return Row(f"GSM8K {split}, human solutions", len(rows) - len(wrong), len(rows), ">= 99 %", tuple(wrong))
@@ -139,13 +142,6 @@ def main() -> None:
         print(f"| {row.name} | {row.right:,} | {row.of:,} | {100 * row.right / row.of:.1f} % | {row.wanted} |")
     for row in rows if asked.errors else ():
         print(f"\n{row.name}", *row.wrong, sep="\n  ")
-
-
-def _CALCULATOR(solution: str) -> str:
-    """GSM8K's notes to a calculator are no part of what people read."""
-    import re
-
-    return re.sub(r"<<[^>]*>>", "", solution)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Does `process-rules` refute human solutions, and does it find a corrupted number?
 
-    python -m tests.bench.refutations --data DIR [--seed 0]
+    python -m tests.bench.refutations --data DIR [--seed 0] [--records FILE]
 
 DIR holds `gsm8k/train.jsonl` and `math500/test500.jsonl`. GSM8K's calculator marks (`<<48/2=24>>`) are taken out of the
 text. Every refuted equation is printed; those that the writers of the solutions got wrong themselves stand in ERRORS,
@@ -9,6 +9,9 @@ checked by hand, and any other counts as a false refutation (exit status 1).
 Corrupted: in each solution of GSM8K one of its marked calculations, drawn by the seed, whether `process-rules` can read
 it or not, has one digit changed, of its result or of a number before it; found is a solution with a refuted equation
 more than before. The last table: questions that the word-problem ledger fits, paragraphs with a fault of form.
+
+FILE holds a model's own solutions, JSON Lines of {set, question, gold, outputs: [{text}]}, of which those to GSM8K are
+taken: how many with and without a refuted equation are right, and a vote over all or over those without.
 """
 
 from __future__ import annotations
@@ -18,9 +21,11 @@ import json
 import random
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from reason_engine.answers import infer, read
 from reason_engine.types import Problem
 from reason_engine.verifiers.process_rules.equations import Equation, equations
 from reason_engine.verifiers.process_rules.form import fault_of_form
@@ -77,6 +82,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--records", type=Path)
     asked = parser.parse_args(given)
     false = 0
     print("| set | solutions | equations | right | not judged | refuted | of them the writer's errors | false |")
@@ -113,7 +119,45 @@ def main(given: Sequence[str] | None = None) -> int:
         steps = [step for _, solution in rows for step in MARK.sub("", solution).split("\n\n") if step.strip()]
         faults = sum(bool(fault_of_form(step, (), "Answer:")) for step in steps)
         print(f"| {name} | {len(rows):,} | {fitting:,} | {len(steps):,} | {faults:,} |")
+    if asked.records is not None:
+        _tell_paths(asked.records)
     return int(false > 0)
+
+
+def _tell_paths(file: Path) -> None:
+    """The tables of a model's own solutions."""
+    texts: dict[str, list[tuple[str, str]]] = {}
+    for row in map(json.loads, file.read_text("utf-8").splitlines()):
+        if row["set"] == "gsm8k":
+            texts.setdefault(row["question"], []).extend((output["text"], row["gold"]) for output in row["outputs"])
+    counts = {"with": [0, 0], "without": [0, 0]}
+    votes = [0, 0]
+    several = 0
+    for question, found in texts.items():
+        spec, gold = infer(question), found[0][1].replace(",", "")
+        paths = [(reading.value if (reading := read(text, spec)) else None, bool(refuted(text))) for text, _ in found]
+        for value, wrong in paths:
+            count = counts["with" if wrong else "without"]
+            count[0] += 1
+            count[1] += value == gold
+        if len(paths) >= LEAST:
+            several += 1
+            whole = [value for value, _ in paths if value is not None]
+            kept = [value for value, wrong in paths if value is not None and not wrong] or whole
+            votes = [
+                right + (bool(voters) and Counter(voters).most_common(1)[0][0] == gold)
+                for right, voters in zip(votes, (whole, kept), strict=True)
+            ]
+    print("\n| solutions of the model | number | right |\n|---|---:|---:|")
+    for name, (number, right) in counts.items():
+        print(f"| {name} a refuted equation | {number} | {right} |")
+    print("\n| vote of | questions | right |\n|---|---:|---:|")
+    for name, right in zip(("all", "those without a refuted equation"), votes, strict=True):
+        print(f"| {name} | {several} | {right} |")
+
+
+LEAST = 4
+"""Solutions of a question beyond which they vote."""
 
 
 ERRORS = frozenset(

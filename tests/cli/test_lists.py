@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from reason_engine.strategies import strategies
+from tests.models import write_tokenizer
 
 
 def test_strategies_lists_every_one(reason) -> None:
@@ -64,3 +65,49 @@ def test_doctor_exits_1_where_something_needed_is_missing(reason, monkeypatch: p
     ran = reason("doctor")
     assert ran.code == 1
     assert "FAIL reason-nano" in ran.out
+
+
+def test_doctor_tells_how_a_model_is_spoken_to(reason, tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        "{{ m.content }}{% endfor %}"
+        "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}<tool_call>{{ tools }}"
+    )
+    write_tokenizer(tmp_path, template)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3", "max_position_embeddings": 4096}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    ran = reason("doctor", str(tmp_path), "--json")
+    found = {check["name"]: check for check in json.loads(ran.out)["checks"]}
+    assert "switched by enable_thinking" in found["thoughts"]["detail"]
+    assert found["tool calls"]["detail"].startswith("hermes (<tool_call> in the template); the template renders tools")
+    assert not found["system turn"]["ok"] and "first user turn" in found["system turn"]["detail"]
+    assert found["chat template"]["ok"] and "<|im_end|>" in found["end of text"]["detail"]
+    assert found["context"]["detail"] == "4096 tokens"
+    named = reason("doctor", str(tmp_path), "--reasoning-parser", "mistral", "--tool-parser", "pythonic").out
+    assert "[THINK]" in named and "pythonic (named)" in named
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--reasoning-parser", "qwen4"), "--reasoning-parser qwen4: no such parser; one of: "),
+        (("--tool-parser", "hermes2"), "--tool-parser hermes2: no such parser; one of: "),
+    ],
+)
+@pytest.mark.parametrize("command", [("serve",), ("solve", "1 + 1?"), ("chat",), ("eval", "word-problems")])
+def test_an_unknown_parser_is_refused_before_anything_is_loaded(reason, command, words, said) -> None:
+    ran = reason(*command, "--engine", "scripted", *words)
+    assert ran.code == 2
+    assert said in ran.err
+
+
+def test_doctor_of_a_model_that_is_none(reason, tmp_path: Path) -> None:
+    ran = reason("doctor", str(tmp_path))
+    assert ran.code == 2
+    assert "\n" not in ran.err.strip()
+
+
+def test_a_server_reads_its_own_model(reason) -> None:
+    ran = reason("solve", "1 + 1?", "--url", "http://127.0.0.1:1", "--tool-parser", "hermes")
+    assert ran.code == 2
+    assert "exclude each other" in ran.err

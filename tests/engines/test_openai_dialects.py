@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from reason_engine.engines.openai.engine import OpenAIConfig
+from reason_engine.engines.chat import Parsers
+from reason_engine.engines.openai.engine import OpenAIConfig, OpenAIEngine
 from reason_engine.errors import CapabilityMissing, RequestError, UnknownModel
 from reason_engine.types import Message, ScoreRequest, Structured
 from tests.engines.asking import HELLO, Running, read, tokens
@@ -131,3 +132,10 @@ async def test_keys_stay_with_their_host(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_wrong_configuration_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         OpenAIConfig.model_validate({"base_url": "http://x/v1", **bad})
+
+
+def test_a_named_parser_gives_the_marks_of_an_endpoint_that_parses_nothing() -> None:
+    made = OpenAIEngine(OpenAIConfig(base_url="http://endpoint/v1"), parsers=Parsers("mistral"))
+    assert (made.info.think_start, made.info.think_end) == ("[THINK]", "[/THINK]")
+    parsed = made.parse("[THINK]so[/THINK]42", prompt=made.render_chat(HELLO))
+    assert (parsed.reasoning, parsed.content) == ("so", "42")

@@ -97,3 +97,15 @@ def test_a_tokenizer_that_marks_word_starts_keeps_the_space_of_a_continuation() 
     fresh, after = vocabulary.detokenizer(), vocabulary.detokenizer([0])
     assert fresh.feed(0) + fresh.feed(1) == "one two"
     assert after.feed(1) == " two"
+
+
+def test_control_tokens_that_are_shown_stay_in_the_text(byte_level: Tokenizer) -> None:
+    end = byte_level.token_to_id("<|im_end|>")
+    assert Vocabulary(byte_level).detokenizer().feed(end) == ""
+    assert Vocabulary(byte_level, {"<|im_end|>"}).detokenizer().feed(end) == "<|im_end|>"
+    tokenizer = Tokenizer(models.WordLevel({"▁one": 0, "▁two": 1, "<unk>": 2}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens(["[THINK]", "[END]"])
+    out = Vocabulary(tokenizer, {"[THINK]"}).detokenizer()
+    assert "".join(out.feed(token) for token in (0, 3, 1, 4)) + out.finish() == "one[THINK]two"

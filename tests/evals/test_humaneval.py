@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,24 @@ async def test_repeats_are_answered_with_seeds_of_their_own_and_go_on(data: Path
     assert [record.repeat for record in file.load().values()] == [0, 0, 1, 1, 2, 2]
 
 
+async def test_paths_are_graded_if_it_is_asked_for(data: Path) -> None:
+    class Right(Says):
+        async def run(
+            self, source: str, tests: Sequence[CodeTest], limits: CodeLimits, entry_point: str | None = None
+        ) -> list[CodeResult]:
+            return [CodeResult("floor(x)\n" in source)] * len(tests)
+
+    def reply(prompt: str, seed: int, index: int) -> str:
+        return fenced(WHOLE) if index < 3 else fenced("def whole(x):\n    return int(x)\n")
+
+    plan = EvalPlan((Spec("humaneval"),), (Spec("self-consistency", {"n": 4}),), limit=1, data=data)
+    async with LocalSolver(Scripted(reply), Profile()) as solver:
+        (plain,) = await evaluate(plan, solver, RecordFile(None), sandbox=Right())
+        (graded,) = await evaluate(replace(plan, grade_paths=True), solver, RecordFile(None), sandbox=Right())
+    assert (plain.paths, plain.paths_right, plain.unread, plain.cut) == (4, None, 0, 0)
+    assert (graded.correct, graded.paths, graded.paths_right) == (True, 4, 3)
+
+
 def test_an_older_file_has_one_answer_a_problem_and_no_counts(tmp_path: Path) -> None:
     row = {
         "task": "t", "strategy": "s", "index": 3, "seed": 0, "question": "?", "answer": None, "correct": False,
@@ -141,7 +160,7 @@ def test_an_older_file_has_one_answer_a_problem_and_no_counts(tmp_path: Path) ->
     }  # fmt: skip
     (tmp_path / "answers.jsonl").write_text(json.dumps(row) + "\n")
     (record,) = RecordFile(tmp_path / "answers.jsonl").load().values()
-    assert (record.repeat, record.unread, record.cut) == (0, None, None)
+    assert (record.repeat, record.unread, record.cut, record.paths) == (0, None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +220,7 @@ def test_the_command_reports_pass_at_k(
         (["--pass-at", "many"], "--pass-at 'many'"),
         (["--pass-at", "-1"], "--pass-at '-1'"),
         (["--repeats", "0"], "--repeats"),
+        (["--grade-paths", "--url", "http://127.0.0.1:1"], "--grade-paths and --url"),
     ],
 )
 def test_what_the_command_refuses(

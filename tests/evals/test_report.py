@@ -61,7 +61,17 @@ def test_pass_at_k_over_repeats() -> None:
     assert row.low < 0.5 < row.high and row.high - row.low > 0.7  # of three problems, not of twelve answers
     text = markdown(summarise(repeated("direct", 2, 0, 4), {}))
     assert "| pass@1 % | pass@4 % |" in text and "| 50.0 | 66.7 |" in text
-    assert "pass@" not in markdown(summarise([record("a", 0, True)], {}))
+    assert "| pass@" not in markdown(summarise([record("a", 0, True)], {}))
+
+
+def test_pass_at_k_over_the_paths_that_were_graded() -> None:
+    graded = [replace(record("vote", i, i > 0), paths=4, paths_right=i, unread=1, samples=9) for i in range(3)]
+    (row,) = summarise(graded, {}).rows
+    assert row.pass_at == {1: pytest.approx(3 / 12), 4: pytest.approx(2 / 3)}
+    assert row.unread == 3 / 12  # of paths, not of whatever else was sampled
+    assert summarise([*graded, record("vote", 3, True)], {}).rows[0].pass_at == {}
+    fewer = [*graded, replace(record("vote", 3, True), paths=2, paths_right=2)]
+    assert list(summarise(fewer, {}, (2, 4)).rows[0].pass_at) == [2]
 
 
 def test_repeats_are_paired_by_their_first_answers() -> None:

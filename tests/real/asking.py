@@ -14,7 +14,7 @@ TURNS = [
     {"role": "assistant", "content": "2 + 3 = 5."},
     {"role": "user", "content": QUESTION},
 ]
-TOKENS, PATH = 320, 48
+TOKENS, PATH = 240, 40
 """Most tokens of a request and of one of its paths."""
 
 SMALL: dict[str, Any] = {

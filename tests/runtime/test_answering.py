@@ -162,3 +162,14 @@ async def test_a_model_that_thinks_gets_fewer_paths_before_shorter_thoughts() ->
     assert outcome.samples == 2
     outcome = await solve(SelfConsistency(n=16), Problem(QUESTION), engine, limits=limits, thought=1024)
     assert outcome.samples == 6
+
+
+async def test_a_model_that_marks_its_answers_means_what_it_marks() -> None:
+    """The question seems to want a number; the model's own marked line says something else."""
+    question = "Convert 49 hours into minutes. What kind of amount is it?"
+    engine = Scripted(lambda prompt, seed, index: "Hours are time.\nAnswer: time")
+    own = Profile(ask=Ask(steps="Think."), answer_marker="Answer:")
+    strategy = ChainOfThought()
+    assert (await solve(strategy, Problem(question), engine, profile=own)).answer.value == "time"
+    named = ChainOfThought(answer_kind="number")
+    assert (await solve(named, Problem(question), engine, profile=own)).answer.value is None

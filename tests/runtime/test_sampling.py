@@ -112,22 +112,25 @@ def test_what_a_continuation_begins_with() -> None:
     assert continued(inside, "!") == tuple(engine.tokenize("ppreabc</!"))
 
 
-async def test_an_engine_that_is_slow_to_abort_costs_no_answer_that_is_there() -> None:
-    """The vote is that of the paths that had ended; the one that had not is a path that was cut."""
+class SlowToAbort(Scripted):
+    """Its last path never ends by itself, and it hears of no abort."""
 
-    class Slow(Scripted):
-        async def abort(self, request_id: str, index: int | None = None) -> None:
-            pass
+    def __init__(self) -> None:
+        super().__init__(lambda p, s, i: "So it is \\boxed{4}", gate=self._stuck)
 
-    async def stuck(request: GenerateRequest, index: int, position: int) -> None:
+    async def _stuck(self, request: GenerateRequest, index: int, position: int) -> None:
         if index == 3 and position == 2:
             await asyncio.Event().wait()
 
-    made = Slow(lambda p, s, i: "So it is \\boxed{4}", gate=stuck)
+    async def abort(self, request_id: str, index: int | None = None) -> None:
+        pass
+
+
+async def test_what_a_run_had_when_its_grace_ended_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reason_engine.runtime.solve.GRACE_SECONDS", 0.1)
+    made = SlowToAbort()
     vote = strategies.get("self-consistency")(n=4)
     outcome = await solve(vote, Problem("How many are 2 + 2?"), made, limits=Limits(seconds=0.2))
-    assert outcome.stopped == "budget-seconds"
-    assert [(one.answer, one.count) for one in outcome.answer.votes] == [("4", 3)]
-    assert (outcome.answer.value, outcome.cut) == ("4", 1)
-    assert outcome.usage.completion == made.generated
+    assert (outcome.stopped, outcome.cut, outcome.answer.value) == ("budget-seconds", 1, "4")
+    assert outcome.content and outcome.finish_reason == "stop"
     assert made.running == 0

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import logging
 import signal
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -121,3 +123,17 @@ async def test_what_outlives_the_drain_is_told_so(eventually) -> None:
         assert (await whole).status_code == 503
         await task
     assert engine.running == 0
+
+
+async def test_one_line_says_what_was_found_of_the_models_format(eventually, caplog) -> None:
+    engine = Scripted()
+    engine.info = replace(engine.info, found=("thoughts: qwen3 (a rule)", "tool calls: hermes (another)"))
+    server = server_of(engine)
+    with caplog.at_level(logging.INFO, "reason_engine.serving"):
+        task = asyncio.create_task(server.serve_until_stopped())
+        await base_of(server)
+        await eventually(lambda: not server._service.gate.loading)
+        server.handle_exit(signal.SIGTERM, None)
+        await task
+    (line,) = (record.getMessage() for record in caplog.records if "thoughts" in record.getMessage())
+    assert line.endswith(": thoughts: qwen3 (a rule); tool calls: hermes (another)")

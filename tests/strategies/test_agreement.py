@@ -12,8 +12,10 @@ from reason_engine.contracts import Call, Capabilities
 from reason_engine.engines.scripted import Scripted
 from reason_engine.policy import Case, Plan, Policy, Stage
 from reason_engine.profile import Profile
+from reason_engine.runtime import budget
 from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies.auto import Auto
+from reason_engine.strategies.auto.waves import holds
 from reason_engine.types import Limits, Path, Problem, Score, Structured
 from reason_engine.verifiers import verifiers
 
@@ -80,6 +82,30 @@ async def test_a_split_is_voted_on_until_the_lead_is_certain() -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "second", "left", "chance"),
+    [
+        (3, 0, 1, 1.0),
+        (2, 1, 1, 0.6),  # 3 of 5: a tie is no lead
+        (2, 0, 2, 0.9),  # both to come for the other: 1/4 * 2/5
+        (2, 2, 0, 0.0),
+        (2.0, 0.4, 1, 0.6),  # rounded as two to one
+    ],
+)
+def test_a_lead_lasts_with_the_chance_that_the_rest_leaves_it(
+    first: float, second: float, left: int, chance: float
+) -> None:
+    assert holds(first, second, left) == pytest.approx(chance)
+
+
+async def test_a_lead_that_will_last_is_enough() -> None:
+    """7 to 3 is one with a posterior of 0.89 only, but 6 paths overturn it with a chance of 0.04."""
+    engine = answers(4, 4, 5, 4, 5, 4, 4, 5, 4, 4, 5, 5, 5)
+    outcome = await auto(engine)
+    assert (outcome.answer.value, outcome.stopped) == ("4", "decided")
+    assert 10 <= engine.samples < 16
+
+
+@pytest.mark.parametrize(
     ("effort", "paths"), [(None, 16), ("medium", 4), ("high", 16), ("xhigh", 64)], ids=["none", "4", "16", "64"]
 )
 async def test_a_split_for_good_ends_with_what_the_effort_pays_for(effort: str | None, paths: int) -> None:
@@ -136,6 +162,14 @@ async def test_a_question_that_no_path_answers_is_an_open_one() -> None:
     assert outcome.content.startswith("Well, that depends")
 
 
+async def test_one_value_among_open_answers_starts_no_vote() -> None:
+    texts = ["Well, that depends on the tree.", "Well, that depends on the year.", "so\nAnswer: 4"]
+    engine = Scripted(lambda p, s, i: texts[i], logprob=lambda p, t: -2.0)
+    outcome = await auto(engine)
+    assert outcome.samples == 3
+    assert outcome.content.startswith("Well, that depends")
+
+
 async def test_no_whole_text_is_judged_by_its_probability() -> None:
     engine = Scripted(lambda p, s, i: "so\nAnswer: 4", caps=Capabilities(logprobs=-1, structured=True))
     outcome = await auto(engine)
@@ -157,6 +191,19 @@ async def test_no_wave_is_begun_that_the_budget_cannot_pay(limits: Limits, paths
     assert (engine.samples, outcome.stopped) == (paths, stopped)
     assert outcome.answer.value == "0"
     assert outcome.usage.completion == engine.generated <= (limits.tokens or 10_000)
+
+
+async def test_no_wave_is_begun_that_the_time_is_too_short_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    drawn = iter(range(200))
+
+    def reply(prompt: str, seed: int, index: int) -> str:
+        now[0] += 10
+        return f"so\nAnswer: {next(drawn)}"
+
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+    outcome = await auto(Scripted(reply), limits=Limits(seconds=75))
+    assert (outcome.samples, outcome.stopped, outcome.cut) == (7, "budget-seconds", 0)
 
 
 async def test_the_profile_says_when_a_lead_is_certain() -> None:

@@ -20,12 +20,12 @@ SCORES = {"4": 0.9, "5": 0.5, "0.5": 0.6, "1/2": 0.7}
 
 
 class Table(BaseModel):
-    """Scores by answer, as given."""
+    """Scores by answer, as it is written."""
 
     scores: dict[str, float]
 
     async def score(self, problem: Problem, paths: Sequence[Path], call: Call) -> list[Score]:
-        return [Score(self.scores[path.answer or ""], "table") for path in paths]
+        return [Score(self.scores[path.text.removeprefix("Answer: ")], "table") for path in paths]
 
 
 @pytest.fixture

@@ -65,6 +65,21 @@ async def test_the_best_is_the_end_of_highest_value() -> None:
     assert outcome.answer.value == "6"
 
 
+async def test_a_verifier_chooses_the_best_and_without_one_they_vote() -> None:
+    by_verifier = await search("tree-of-thoughts", {"verifier": "process-rules"}, chatter())
+    assert by_verifier.answer.votes == ()
+    assert max(node.n for node in (await drawn_by({"verifier": "process-rules"})).log) == 8
+    by_value = await search("tree-of-thoughts", {}, chatter())
+    assert by_value.answer.votes
+    assert max(node.n for node in (await drawn_by({})).log) == 4
+
+
+async def drawn_by(fields: dict[str, Any]) -> Scripted:
+    engine = chatter()
+    await search("tree-of-thoughts", fields, engine)
+    return engine
+
+
 async def test_an_end_without_an_answer_has_no_vote_but_counts() -> None:
     def reply(prompt: str, seed: int, index: int) -> str:
         if "\\boxed{" in prompt.rpartition("<assistant>\n")[2]:

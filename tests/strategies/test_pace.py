@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from reason_engine.engines.scripted import Scripted
 from reason_engine.runtime.budget import Budget
 from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies import strategies
-from reason_engine.strategies.search.pace import SHORTEST, SPARE, TYPICAL, Pace
+from reason_engine.strategies.search.pace import SHORTEST, SPARE, TYPICAL, WARM, Pace
 from reason_engine.types import Limits, TokenLogprob
 from tests.strategies.chat import ASKED, Clock, chatter
-from tests.strategies.puzzle import PROFILE, play, problem
+from tests.strategies.puzzle import PROFILE, hope, play, problem
 
 SEARCHES: list[tuple[str, dict[str, Any]]] = [
     ("tree-of-thoughts", {}),
@@ -64,9 +65,6 @@ async def test_an_end_that_time_is_too_short_for_is_asked_for_its_answer(
 
 
 async def test_with_a_checker_the_clock_changes_nothing_while_it_suffices(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reason_engine.engines.scripted import Scripted
-    from tests.strategies.puzzle import hope
-
     def texts(outcome: Outcome) -> list[str]:
         return [node.text for node in outcome.trace.nodes]
 
@@ -96,7 +94,7 @@ def test_speed_says_how_many_rows_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.rows(64, 1000) == 64  # nothing is known yet
     stint = made.begin(4)
     clock.now += 10
-    made.end(stint, 4, 100)  # a tenth of a second a token, four rows
+    made.end(stint, 4, 101)  # a tenth of a second a token, four rows
     assert made.fits(4, 90 / 0.1 / SPARE) and not made.fits(5, 90 / 0.1 / SPARE)
     assert made.rows(64, 850) == 3
     assert made.rows(64, 10) == 64
@@ -130,9 +128,9 @@ def test_a_draw_gives_way_by_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> N
     clock, made = pace(monkeypatch, 100.0)
     watch = made.watch(made.begin(2), 0)
     assert watch is not None
-    clock.now += 1
-    assert not any(watch(0, TOKEN) for _ in range(3))  # too few tokens to say
-    clock.now += 3
+    clock.now += 5  # the prompt is read: no speed
+    assert not any(watch(0, TOKEN) for _ in range(WARM - 1))  # too few tokens to say
+    clock.now += WARM - 1
     assert watch(0, TOKEN)  # a second a token: the 400 of a whole path cannot be had
     assert made.gave_way and made.late()
 

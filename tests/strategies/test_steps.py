@@ -50,7 +50,7 @@ async def test_empty_lines_are_no_steps() -> None:
 
 async def test_a_model_that_only_breaks_lines_is_left_alone() -> None:
     outcome, engine = await search("\n" * 200)
-    assert engine.requests < 10
+    assert engine.requests <= 10
     assert outcome.answer.value is None
 
 
@@ -150,7 +150,9 @@ async def test_tree_of_thoughts_needs_neither_profile_nor_checker(fields: dict[s
     engine = Scripted(reply, choose=model.choose)
     outcome = await solve(TreeOfThoughts.model_validate(fields), ASKED, engine, profile=Profile())
     assert outcome.answer.value == "5"
-    assert 0.5 < outcome.answer.confidence < 1  # its share of the weighted vote
+    assert (
+        outcome.answer.confidence is not None and 0.5 < outcome.answer.confidence < 1
+    )  # its share of the weighted vote
     assert outcome.trace.nodes[0].notes["evaluate"] == "value"
     assert any(QUESTION in prompt and RIGHT[0] in prompt for prompt in model.asked)
 

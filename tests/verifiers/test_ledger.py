@@ -60,6 +60,14 @@ def test_it_fits_the_stories_it_is_made_for() -> None:
     assert sum(fits(Problem(question)) for question in asked) >= 295
 
 
+async def test_a_step_that_ends_in_the_answer(no_call: Call) -> None:
+    asked = Problem("Anna has 12 apples. She buys 25 more. How many apples does Anna have now?")
+    right, wrong = (path(f"12 + 25 = 37 apples.\n\nAnswer: {said}") for said in (37, 25))
+    scores = await ProcessRules().score(asked, [right, wrong], no_call)
+    assert scores[0].value == 1 and scores[1].value < 0.1
+    assert "not what the steps come to" in scores[1].detail
+
+
 @pytest.mark.parametrize(
     "question",
     [
@@ -82,5 +90,5 @@ def test_it_fits_the_stories_it_is_made_for() -> None:
 )
 async def test_elsewhere_nothing_is_measured(question: str, no_call: Call) -> None:
     assert not fits(Problem(question))
-    made = path("99 + 1 = 100\n\nAnswer: 7")
+    made = path("So they are 99 + 1 = 100 in all.\n\nAnswer: 7, which nothing came to")
     assert [step.value for step in await ProcessRules().score_steps(Problem(question), made, no_call)] == [1, 1]

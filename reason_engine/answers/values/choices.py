@@ -100,7 +100,7 @@ def _same(value: str, text: str) -> bool:
 _LONE = re.compile(r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer) )?\(?([A-Ja-j])\)?[.:]?")
 _OPENING = re.compile(
     r"(?:[Oo]ption |[Cc]hoice )?(?:\(([A-Ja-j])\)|([A-Ja-j])[).:](?=[\s*]|$)|([B-J])(?= |,|;|\*)(?! (?:and|or|&) )"
-    r"(?!, [A-J]\b)|(A) ?(?=[(,;*\u2013\u2014-]|because|since|is\b))(?! ?(?:and|or|&) )"
+    r"(?!, [A-J]\b)|(A)(?!, [A-J]\b) ?(?=[(,;*\u2013\u2014-]|because|since|is\b))(?! ?(?:and|or|&) )"
 )
 _NAMED = re.compile(
     r"\b(?:[Oo]ption|[Cc]hoice) \**\(?([A-J])\b\)?|"

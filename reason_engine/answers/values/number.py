@@ -26,7 +26,7 @@ def quantity(value: str) -> tuple[Fraction, str] | None:
     """A number and the unit after it, in lower case, where a value is nothing more: `18 apples`, `$5`, `3 km/h`."""
     if len(value) > LIMIT:
         return None
-    body = prepare(value).strip(" .")
+    body = prepare(value).strip().rstrip(" .")
     match = NUMERAL.match(body)
     if match is None or (number := value_of(match)) is None:
         return None

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from jinja2 import TemplateSyntaxError
 from tokenizers import Tokenizer
@@ -21,11 +21,12 @@ from reason_engine.engines.chat.detection import Evidence, find_thought
 from reason_engine.engines.chat.harmony import read_messages
 from reason_engine.engines.chat.parsers import AS_FOUND, Parsers
 from reason_engine.engines.chat.prompting import ASKED, Prompting
+from reason_engine.engines.chat.special_tokens import end_ids, token_text
 from reason_engine.engines.chat.switches import find_switch
 from reason_engine.engines.chat.template import PLAIN, Template, stored_template
 from reason_engine.engines.chat.thoughts import HARMONY, Thought, tags
 from reason_engine.engines.chat.tool_detection import find_format
-from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
+from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import ModelLoadError
 from reason_engine.types import Message, ModelInfo, ToolCall
 
@@ -46,7 +47,7 @@ class ChatFormat:
         parsers: Parsers = AS_FOUND,
     ) -> None:
         self.tokenizer, self.eos_ids = tokenizer, eos_ids
-        tokens = {key: _text(config.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        tokens = {key: token_text(config.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
         self.specials = tuple(t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special)
         self._bos_ids = tuple(tokenizer.encode("", add_special_tokens=True).ids)
         self.templated = source is not None
@@ -81,7 +82,7 @@ class ChatFormat:
             raise ModelLoadError(f"{path}: {error}") from None
         config = ModelFolder(folder).read_json("tokenizer_config.json", missing={})
         try:
-            return cls(tokenizer, stored_template(folder, config), config, _eos_ids(folder, tokenizer, config), parsers)
+            return cls(tokenizer, stored_template(folder, config), config, end_ids(folder, tokenizer, config), parsers)
         except TemplateSyntaxError as error:
             raise ModelLoadError(f"{folder}: chat template, line {error.lineno}: {error.message}") from None
 
@@ -256,19 +257,3 @@ def _before_marks(head: str, thought: Thought | None) -> str:
     marks = (thought.start, thought.end, thought.omitted) if thought else ()
     places = [at for mark in marks if mark and (at := head.find(mark)) >= 0]
     return head[: min(places, default=len(head))].rstrip()
-
-
-def _eos_ids(folder: Path, tokenizer: Tokenizer, config: Mapping[str, Any]) -> frozenset[int]:
-    files = ModelFolder(folder)
-    model = files.read_json(CONFIG, missing={})
-    stored: Any = files.read_json("generation_config.json", missing={}).get("eos_token_id", model.get("eos_token_id"))
-    ids: list[Any] = cast("list[Any]", stored) if isinstance(stored, list) else [stored]
-    ids.append(tokenizer.token_to_id(_text(config.get("eos_token"))))
-    return frozenset(i for i in ids if isinstance(i, int))
-
-
-def _text(token: Any) -> str:
-    """A special token is stored as its text or as a description of it."""
-    if isinstance(token, Mapping):
-        return str(cast("Mapping[str, Any]", token).get("content", ""))
-    return token if isinstance(token, str) else ""

@@ -9,19 +9,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reason_engine.engines.chat.call_readers import (
-    Call,
-    Reader,
-    named_json,
-    pythonic,
-    read_functions,
-    read_invocations,
-    read_json,
-    read_objects,
-    read_pairs,
-    read_quoted,
-    read_wrapped_pairs,
-)
+from reason_engine.engines.chat.call_readers import Call, Reader, named_json, read_json, read_objects, read_quoted
+from reason_engine.engines.chat.pythonic import pythonic
+from reason_engine.engines.chat.tagged_calls import read_functions, read_invocations, read_pairs, read_wrapped_pairs
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class OpenAIEngine:
         reward_keys: Mapping[str, SecretStr] | None = None,
         parsers: Parsers = AS_FOUND,
     ) -> None:
-        self.config = config
+        self.config, self._parsers = config, parsers
         self._rewards = Endpoints(rewards or {}, keys=reward_keys)
         self._http_client = http_client
         self._client: AsyncOpenAI | None = None
@@ -130,7 +130,8 @@ class OpenAIEngine:
         url, fingerprint = self.config.base_url, f"openai:{self._model}"
         if self._format:
             return self._format.info(self._model, url, self._context, fingerprint)
-        return ModelInfo(self._model, url, self._context, self._thinks, fingerprint=fingerprint)
+        info = ModelInfo(self._model, url, self._context, self._thinks, fingerprint=fingerprint)
+        return self._parsers.marked(info)
 
     async def start(self) -> None:
         """Connect and read the model list. Raises EngineDead, EngineError, or UnknownModel for a name not listed."""

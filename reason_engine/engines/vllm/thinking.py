@@ -48,7 +48,12 @@ def offers_budget() -> bool:
 def arguments_for(info: ModelInfo, tokens: frozenset[str], given: Mapping[str, Any]) -> dict[str, Any]:
     """What EngineArgs get besides those `given`: nothing where the operator set it himself or there is none to set."""
     own = None if {"reasoning_config", "reasoning_parser"} & set(given) else reasoning_config(info, tokens)
-    return {"reasoning_config": vllm_module("config").ReasoningConfig(**own)} if own and offers_budget() else {}
+    if own is None or not offers_budget():
+        return {}
+    try:
+        return {"reasoning_config": vllm_module("config").ReasoningConfig(**own)}
+    except (TypeError, ValueError):  # a release that calls its fields otherwise
+        return {}
 
 
 def holds_budget(config: Any, *, repaired: bool) -> bool:
@@ -57,5 +62,8 @@ def holds_budget(config: Any, *, repaired: bool) -> bool:
     if not offers_budget() or config.reasoning_config is None or not config.reasoning_config.enabled:
         return False
     forced = config.reasoning_config
-    alone = forced.reasoning_end_token_ids == forced.natural_reasoning_end_token_ids
-    return alone or repaired or bool(config.use_v2_model_runner)
+    try:
+        alone = forced.reasoning_end_token_ids == forced.natural_reasoning_end_token_ids
+        return alone or repaired or bool(config.use_v2_model_runner)
+    except AttributeError:  # a release that does not tell the two ends apart
+        return False

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from reason_engine.answers import Equality
+from reason_engine.answers import AnswerKind, Equality
 from reason_engine.data import Options
 from reason_engine.errors import SetupError
 from reason_engine.types import Problem
@@ -37,11 +37,17 @@ Range = Annotated[tuple[int, int], BeforeValidator(_range)]
 
 
 class EqualityTask(Options):
-    """A task that grades by equality of values."""
+    """A task that grades by equality of values, of the kind that its problems name."""
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
         """By algebra, not by text."""
-        return answer is not None and await equality.same(answer, problem.reference or "")
+        kind = kind_of(problem)
+        return answer is not None and await equality.same(answer, problem.reference or "", kind)
+
+
+def kind_of(problem: Problem) -> AnswerKind | None:
+    """The kind of answer that a problem's task knows, if it does."""
+    return problem.meta.get("answer_kind")
 
 
 def choose_indices(count: int, limit: int | None, seed: int) -> list[int]:
@@ -51,10 +57,12 @@ def choose_indices(count: int, limit: int | None, seed: int) -> list[int]:
     return sorted(random.Random(f"eval-{seed}").sample(range(count), limit))
 
 
-def choose_problems(task: str, known: Sequence[tuple[str, str]], limit: int | None, seed: int) -> list[Problem]:
-    """Of all questions with their references those that a run takes."""
+def choose_problems(
+    task: str, known: Sequence[tuple[str, str]], limit: int | None, seed: int, kind: AnswerKind
+) -> list[Problem]:
+    """Of all questions with their references those that a run takes; their answers are of one kind."""
     return [
-        Problem(known[index][0], reference=known[index][1], task=task, meta={"index": index})
+        Problem(known[index][0], reference=known[index][1], task=task, meta={"index": index, "answer_kind": kind})
         for index in choose_indices(len(known), limit, seed)
     ]
 

@@ -34,7 +34,7 @@ class Gsm8k(NumberTask):
     def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
         rows = read_lines(find_file(data, "gsm8k/test.jsonl", "gsm8k"), ("question", "answer"))
         known = [(row["question"], row["answer"].rpartition("####")[2].strip()) for row in rows]
-        return choose_problems("gsm8k", known, limit, seed)
+        return choose_problems("gsm8k", known, limit, seed, "number")
 
 
 @tasks.register("svamp")
@@ -50,7 +50,7 @@ class Svamp(NumberTask):
             ]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise SetupError(f"{path}: not the SVAMP file: {type(error).__name__}: {error}") from None
-        return choose_problems("svamp", known, limit, seed)
+        return choose_problems("svamp", known, limit, seed, "number")
 
 
 @tasks.register("math500")
@@ -59,4 +59,4 @@ class Math500(EqualityTask):
 
     def problems(self, limit: int | None, seed: int, data: Path | None) -> list[Problem]:
         rows = read_lines(find_file(data, "math500/test500.jsonl", "math500"), ("problem", "answer"))
-        return choose_problems("math500", [(row["problem"], row["answer"]) for row in rows], limit, seed)
+        return choose_problems("math500", [(row["problem"], row["answer"]) for row in rows], limit, seed, "expression")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from reason_engine.answers import AnswerKind, Equality, find
+from reason_engine.answers import AnswerKind, Equality, find, infer
 from reason_engine.data import Options
 from reason_engine.data.formats.readers import read_rows
 from reason_engine.data.formats.rows import Conversation, Reference, question_of
@@ -38,10 +38,11 @@ class Rows(Options):
         return self.problems(limit, seed, None)
 
     async def grade(self, problem: Problem, answer: str | None, text: str, equality: Equality) -> bool:
-        """By equality of values; where the text marks no answer, all of it is the answer."""
+        """By equality of values, of the question's kind too; a text that marks no answer is one."""
         right = problem.reference or ""
-        if answer is not None and await equality.same(answer, right, self.kind):
-            return True
+        for kind in dict.fromkeys((self.kind, infer(problem.question).kind)):
+            if answer is not None and await equality.same(answer, right, kind):
+                return True
         return class_name(answer, text) == class_name(None, right)
 
 

@@ -25,8 +25,9 @@ from reason_engine.runtime.drawn import PathCache
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.auto.agreement import by_agreement
 from reason_engine.strategies.auto.certainty import certainty
+from reason_engine.strategies.auto.choice import PlanChoice, RunnablePlan
 from reason_engine.strategies.auto.features import EFFORT_PRICES
-from reason_engine.strategies.auto.plans import TYPICAL_DIRECT, PlanChoice, RunnablePlan, plan_choice
+from reason_engine.strategies.auto.plans import TYPICAL_DIRECT, plan_choice
 from reason_engine.types import Answer, Path, Problem
 
 

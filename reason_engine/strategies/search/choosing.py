@@ -115,26 +115,32 @@ async def _in_requested_form(ctx: Context, steps: Steps, answer: Answer, worked:
 
 
 async def _read(ctx: Context, steps: Steps, ends: Sequence[Thought]) -> list[Thought]:
-    """The ends with their answers, read by what they show of the kind that is wanted; those without one are asked."""
-    paths = [end.path for end in ends if end.path]
-    if steps.checked or len(paths) < len(ends):
+    """The ends with their answers: those without one are asked for it, and what they show of the kind of answer that is
+    wanted counts."""
+    if steps.checked or any(end.path is None for end in ends):
         return list(ends)
-    read = [replace(end, path=path) for end, path in zip(ends, ctx.second_look(paths), strict=True)]
-    mute = any(end.path and end.path.answer is None for end in read)
-    if not mute or not forcible(ctx.run) or steps.pace.gave_way:
-        return read
+    found = await _asked(ctx, steps, ends)
+    paths = ctx.second_look([end.path for end in found if end.path])
+    return [replace(end, path=path) for end, path in zip(found, paths, strict=True)]
 
-    async def asked(end: Thought) -> Thought:
-        if end.path and end.path.answer is None:
-            return replace(await steps.finish(ctx, end) or end, value=end.value, draws=end.draws)
-        return end
+
+async def _asked(ctx: Context, steps: Steps, ends: Sequence[Thought]) -> list[Thought]:
+    mute = [end for end in ends if end.path and end.path.answer is None]
+    if not mute or not forcible(ctx.run) or steps.pace.gave_way:
+        return list(ends)
+
+    async def ask(end: Thought) -> Thought:
+        if end not in mute:
+            return end
+        told = await steps.finish(here, end)
+        return replace(told, value=end.value, draws=end.draws) if told and told.path else end
 
     try:
         async with ctx.span("ask") as here:
-            found = await here.gather_within_budget(asked, read)
+            found = await here.gather_within_budget(ask, ends)
     except BudgetExhausted:
-        return read
-    return [new or old for new, old in zip(found, read, strict=True)]
+        return list(ends)
+    return [new or old for new, old in zip(found, ends, strict=True)]
 
 
 def _weight(end: Thought) -> float:

@@ -5,8 +5,8 @@ where its values tell nothing.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from reason_engine.runtime.context import Context
 from reason_engine.strategies.search.steps import Steps
@@ -37,9 +37,13 @@ class Tree:
             if self.steps.late(*self.open):
                 break
             async with ctx.span(f"level {depth}") as here:
-                states = list(enumerate(self.open))
-                grown = await here.gather_within_budget(lambda state: self._expand(here, *state), states)
-                valued = await self.values.of(here, merge([t for children in grown for t in children or ()]))
+                level = list(enumerate(self.open))
+                grown = await here.gather_within_budget(lambda state: self._expand(here, *state), level)
+                states = merge([t for children in grown for t in children or ()])
+                if self.steps.pace.gave_way:
+                    self._unvalued(states, min(thought.value for thought in self.open))
+                    break
+                valued = await self.values.of(here, states)
                 done = [thought for thought in valued if thought and thought.done]
                 self.ends += done
                 deeper = [thought for thought in valued if thought and not thought.done]
@@ -63,6 +67,9 @@ class Tree:
             async with ctx.span(f"visit {visit}") as here:
                 seen = {known.key for known in visited}
                 grown = unseen(merge(await self.grow(here, thought)), seen)
+                if self.steps.pace.gave_way:
+                    self._unvalued(grown, thought.value)
+                    break
                 children = [child for child in await self.values.of(here, grown) if child]
                 here.note(depth=thought.depth, children=[[child.key, round(child.value, 4)] for child in children])
             done = [child for child in children if child.done]
@@ -78,6 +85,12 @@ class Tree:
                 if found >= self.candidates:
                     break
                 self.open = elsewhere(self.open, self.ends)
+
+    def _unvalued(self, states: Sequence[Thought], value: float) -> None:
+        """Takes states in that there is no time to value: each is worth what it follows."""
+        worth = [replace(state, value=value) for state in states]
+        self.ends += [state for state in worth if state.done]
+        self.open += [state for state in worth if not state.done]
 
     async def _expand(self, ctx: Context, number: int, thought: Thought) -> list[Thought]:
         async with ctx.span(f"state {number}") as here:

@@ -30,17 +30,21 @@ SPARE = 1.2
 """What plans are multiplied by."""
 UNKNOWN = 0.5
 """Share of the seconds that is kept for the end while no speed is known."""
-WARM = 4
-"""Tokens of a draw after which its speed says something."""
+WARM = 8
+"""Tokens of a draw after which its speed says something; the first of them waits for the prompt to be read."""
 
 
 @dataclass(slots=True)
 class Stint:
-    """One draw while it runs: when it began, its rows and those beside it, tokens of each of its paths."""
+    """One draw while it runs: when its first token came, its rows and those beside it, tokens of each of its paths."""
 
     began: float
     rows: int
     tokens: dict[int, int] = field(default_factory=dict[int, int])
+
+    def each(self, now: float, drawn: int) -> float | None:
+        """Seconds a token, once so many tokens of the longest path say something."""
+        return (now - self.began) / (drawn - 1) if drawn >= WARM else None
 
 
 class Pace:
@@ -62,8 +66,7 @@ class Pace:
     def end(self, stint: Stint, rows: int, longest: int) -> None:
         """It is over, after the tokens of its longest path."""
         self._running -= rows
-        if longest >= WARM:
-            each = (self._budget.seconds - stint.began) / longest
+        if (each := stint.each(self._budget.seconds, longest)) is not None:
             self._each = each if self._each is None else (self._each + each) / 2
             self._rows = stint.rows
 
@@ -115,9 +118,11 @@ class Pace:
             return None
 
         def late(path: int, gained: Sequence[TokenLogprob]) -> bool:
+            if not stint.tokens:
+                stint.began = self._budget.seconds
             stint.tokens[path] = stint.tokens.get(path, 0) + len(gained)
             drawn = max(stint.tokens.values())
-            each = (self._budget.seconds - stint.began) / drawn if drawn >= WARM else None
+            each = stint.each(self._budget.seconds, drawn)
             if written is None:
                 short = self._less(int(1.5 * ANSWER), each, stint.rows, stint.rows)
             else:

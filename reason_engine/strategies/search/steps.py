@@ -67,11 +67,12 @@ class Steps:
 
     def breadth(self, k: int, *states: Thought) -> int:
         """How many of k steps from each of these states to draw at once, so that the ends that are wanted can still be
-        come to in time; at least two."""
+        come to in time, as many of them together as there are states; at least two."""
         if self.checked:
             return k
         beside = max(1, len(states))
-        return min(k, max(2, self.pace.rows(k * beside, self.left(*states) * self.pace.missing) // beside))
+        turns = -(-self.pace.missing // beside)
+        return min(k, max(2, self.pace.rows(k * beside, self.left(*states) * turns) // beside))
 
     async def grow(self, ctx: Context, thought: Thought, k: int) -> list[Thought]:
         """Up to k legal thoughts one step further. Raises BudgetExhausted if not one could be drawn."""

@@ -56,7 +56,8 @@ class Ballot:
         """Ends a wave once the paths that are open cannot change the vote.
 
         Inside a wave certainty does not count: the first to finish are the shortest, not a fair sample. Answers are
-        told apart by their text there; those that are equal in other words are joined after the wave.
+        told apart by their text there; those that are equal in other words are joined after the wave. While it is open
+        whether weak readings vote, so is the vote.
         """
         if self.confidence is None:
             return None
@@ -64,6 +65,9 @@ class Ballot:
 
         def over(new: list[Path]) -> bool:
             seen = [*before, *new]
+            strengths = [path.strength for path in seen]
+            if "weak" in strengths and 2 * strengths.count("strong") < self.n:
+                return False
             cast = [Cast(path, path.answer or "", weight) for path, weight in voters(ctx, seen, self.weigh)]
             mean = sum(one.weight for one in cast) / len(cast) if cast else 1.0
             heaviest = max((one.weight for one in cast), default=mean) / mean

@@ -1,12 +1,8 @@
-"""Inputs on which programs can be compared: those of the question, with the outputs that it states, and inputs near
-them.
+"""The examples of a question on which programs can be compared, with the outputs that it states.
 
-    >>> double(2)    double(2) == 4    double(2) should return 4    for x = 2 the output should be 4    Input: 2
-    4                                                                                                Output: 4
-
-Inputs near an example change one of its values by its type, as EvalPlus makes its tests (Liu et al. 2023,
-arXiv:2305.01210, section 2.1). Departures: each change once and in a fixed order, instead of drawn ones; no contracts
-tell whether an input is meant, so that whoever compares leaves out inputs on which most programs fail.
+They stand as calls with literal arguments, after the prompt of an interpreter or in a sentence (`double(2) == 4`,
+`double(2) should return 4`), as arguments and output (`for x = 2 the output should be 4`), or as input and output below
+headings of these names.
 """
 
 from __future__ import annotations
@@ -20,8 +16,8 @@ from typing import Any
 
 from reason_engine.strategies.voting.harness import shown
 
-MOST, NEAR = 8, 12
-"""Examples that are read from a question; inputs near them."""
+MOST = 8
+"""Examples that are read from a question."""
 LONGEST, CALLS = 500, 64
 """Characters of a call or of what follows it; calls that are looked at."""
 
@@ -45,19 +41,6 @@ def examples(question: str, name: str | None) -> list[Example]:
         if known is None or known.output is None:
             found[one.given] = one
     return list(found.values())[:MOST]
-
-
-def near(given: list[Example]) -> list[Example]:
-    """Inputs near those of calls, without outputs; an input of each in turn."""
-    seen, made = {example.given for example in given}, list[Example]()
-    rounds = [_changed_calls(ast.literal_eval(example.given)) for example in given if not example.whole]
-    for one in itertools.chain.from_iterable(itertools.zip_longest(*rounds)):
-        if len(made) == NEAR:
-            break
-        if one is not None and one not in seen and len(one) <= LONGEST:
-            seen.add(one)
-            made.append(Example(one))
-    return made
 
 
 def _calls(question: str, name: str) -> Iterator[Example]:
@@ -124,36 +107,6 @@ def _literal(text: str) -> str | None:
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
     return None
-
-
-def _changed_calls(arguments: list[Any]) -> Iterator[str]:
-    """The arguments with one of them changed; every argument's first change comes before any second one."""
-    changes = [[(place, value) for value in _changed(argument)] for place, argument in enumerate(arguments)]
-    for change in itertools.chain.from_iterable(itertools.zip_longest(*changes)):
-        if change is not None:
-            yield repr([*arguments[: change[0]], change[1], *arguments[change[0] + 1 :]])
-
-
-def _changed(value: Any) -> list[Any]:
-    if isinstance(value, bool):
-        return [not value]
-    if isinstance(value, int):
-        return [value + 1, value - 1, 2 * value, -value, 0]
-    if isinstance(value, float):
-        return [value + 1, value / 2, -value, 0.0]
-    if isinstance(value, str):
-        return [value[::-1], value[1:], value + value, value.swapcase(), ""]
-    if isinstance(value, list | tuple):
-        inner = [
-            type(value)([*value[:1], *[one], *value[2:]]) for one in (_changed(value[1]) if len(value) > 1 else [])
-        ]
-        return [value[::-1], value[1:], *inner[:2], value + value, value[:0]]
-    if isinstance(value, dict):
-        keys = list(value)
-        return [{key: value[key] for key in keys[1:]}, {key: value[key] for key in keys[::-1]}, {}]
-    if isinstance(value, set | frozenset):
-        return [value - set(itertools.islice(value, 1)), type(value)()]
-    return []
 
 
 _SAYS = re.compile(

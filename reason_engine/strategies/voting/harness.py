@@ -12,7 +12,8 @@ import itertools
 import sys
 import types
 import zlib
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 MARK, END, BESIDE = "\n\x02", "\x03", "\x04"
 """Around what came out, since a program may print as well; before what a function that returns nothing did to its
@@ -40,7 +41,7 @@ def tell(source: str, name: str) -> None:
 
 def shown(value: Any, depth: int = 0) -> str:
     """A value as text: numbers that are equal alike, sets and keys in order, iterators as what they give."""
-    kind = type(value)
+    kind = cast(Any, type(value))
     if depth > DEEPEST:
         return "..."
     if kind is float:
@@ -53,8 +54,10 @@ def shown(value: Any, depth: int = 0) -> str:
     if kind in (set, frozenset):
         return "{" + ", ".join(sorted(shown(item, depth + 1) for item in value)) + "}"
     if isinstance(value, dict):
-        items = sorted(f"{shown(key, depth + 1)}: {shown(item, depth + 1)}" for key, item in value.items())
+        known = cast("dict[Any, Any]", value)
+        items = sorted(f"{shown(key, depth + 1)}: {shown(item, depth + 1)}" for key, item in known.items())
         return "{" + ", ".join(items) + "}"
     if hasattr(value, "__next__") or kind is range:
-        return f"{kind.__name__} {shown(list(itertools.islice(value, MOST_ITEMS)), depth + 1)}"
+        given = list(itertools.islice(cast("Iterable[Any]", value), MOST_ITEMS))
+        return f"{kind.__name__} {shown(given, depth + 1)}"
     return kind.__name__

@@ -22,8 +22,9 @@ from pathlib import Path as FilePath
 
 from reason_engine.contracts import CodeSandbox
 from reason_engine.errors import VerifierError, first_error
-from reason_engine.strategies.voting.examples import Example, examples, near
+from reason_engine.strategies.voting.examples import Example, examples
 from reason_engine.strategies.voting.harness import BESIDE, END, MARK
+from reason_engine.strategies.voting.near import near
 from reason_engine.types import CodeLimits, CodeResult, CodeTest
 
 HARNESS = FilePath(__file__).with_name("harness.py").read_text("utf-8")

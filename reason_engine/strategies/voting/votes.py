@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from reason_engine.answers import closed
 from reason_engine.runtime.context import Context
@@ -52,12 +53,14 @@ class Cast:
 
 
 def tallied(cast: Sequence[Cast]) -> tuple[Vote, ...]:
-    """The votes by answer, heaviest first; of equal ones the one that was given first."""
+    """The votes by answer, heaviest first; of equal ones that of the most certain path, then the one given first."""
     counted: dict[str, Vote] = {}
+    certain: dict[str, float] = {}
     for one in cast:
         vote = counted.get(one.answer, Vote(one.answer, 0))
         counted[one.answer] = Vote(one.answer, vote.count + 1, vote.weight + one.weight)
-    return tuple(sorted(counted.values(), key=lambda vote: -vote.weight))
+        certain[one.answer] = max(certain.get(one.answer, -inf), one.path.mean_logprob)
+    return tuple(sorted(counted.values(), key=lambda vote: (-vote.weight, -certain[vote.answer])))
 
 
 async def count_votes(ctx: Context, paths: Sequence[Path], weights: Sequence[float] | None = None) -> tuple[Vote, ...]:

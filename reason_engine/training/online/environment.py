@@ -279,7 +279,7 @@ def check_endpoints(reward_models: Mapping[str, str]) -> list[str]:
 def answer_of(profile: Profile, problem: TrainingProblem, content: str) -> str | None:
     """The answer in what a sample says, as a vote would read it; None where there is none."""
     exact = checker_of(profile, problem.problem) is not None
-    found = read_content(content, answers.infer(problem.problem.asked), profile.answer_marker, exact=exact)
+    found = read_content(content, answers.infer(problem.problem.asked), profile, exact=exact)
     if found is None or (problem.bare and found.strength == "weak"):
         return (content.strip() or None) if problem.bare else None
     return found.value

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from reason_engine.engines.vllm import cpu_repairs, thinking
+from reason_engine.engines.vllm import cpu_repairs, thinking, translation
 from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
 from reason_engine.engines.vllm.translation import vllm_module
 from reason_engine.types import Message
@@ -84,6 +84,11 @@ def test_a_natural_end_is_seen_by_its_mark_alone() -> None:
         assert not made._state[0]["in_end"], output
     assert not made._init_state_entry([1, 6, 2, 6], 1)["in_think"]
     assert made._init_state_entry([1, 6, 6, 6], 1)["in_end"]
+
+
+def test_marks_that_are_control_tokens_stay_in_the_text() -> None:
+    made = [translation.sampling_params(GREEDY, index=0, room=9, eos_ids=(), specials=kept) for kept in (False, True)]
+    assert [params.skip_special_tokens for params in made] == [True, False]
 
 
 def test_the_release_offers_it() -> None:

@@ -10,7 +10,7 @@ from reason_engine.strategies.best_of_n import BestOfN
 from reason_engine.strategies.self_consistency import SelfConsistency
 from reason_engine.strategies.voting.ballot import Ballot
 from reason_engine.strategies.voting.votes import best_voter, count_votes
-from reason_engine.types import Path, Problem, Vote
+from reason_engine.types import Path, Problem, TokenLogprob, Vote
 from tests.strategies.voting.run import context, notes, path
 
 WEAK = {"strength": "weak"}
@@ -85,6 +85,15 @@ async def test_of_equal_answers_the_heaviest_then_the_most_certain_path_is_shown
     assert answer.path and answer.path.node == 1 and answer.votes[0].count == 2
 
 
+async def test_answers_with_as_many_votes_are_ranked_by_their_most_certain_path() -> None:
+    def told(node: int, answer: str, logprob: float) -> Path:
+        return path(node, answer, logprobs=(TokenLogprob(0, answer, logprob),))
+
+    split = [told(0, "4", -2.0), told(1, "5", -0.5), told(2, "6", -1.0), told(3, "6", -9.0)]
+    assert [vote.answer for vote in (await counted(*split)).votes] == ["6", "5", "4"]
+    assert [vote.answer for vote in (await counted(path(0, "4"), path(1, "5"))).votes] == ["4", "5"]
+
+
 async def test_a_wave_is_closed_only_where_no_path_to_come_can_turn_the_vote() -> None:
     ctx, three = context(), [path(0, "a"), path(1, "a"), path(2, "b"), path(3, "a")]
     even = Ballot(5, 0.8).until(ctx)
@@ -98,6 +107,12 @@ async def test_a_wave_is_closed_only_where_no_path_to_come_can_turn_the_vote() -
     # Three that abstain leave two that can still turn it.
     assert not even([path(0, "a"), path(1), path(2)])
     assert Ballot(5).until(ctx) is None
+    # Two weak ones more and the weak readings would vote, and win.
+    weak = [path(i, "b", **WEAK) for i in (4, 5, 6)]
+    of_eight = Ballot(8, 0.8).until(ctx)
+    assert of_eight is not None
+    assert not of_eight([*three[:2], three[3], *weak])
+    assert of_eight([*[path(i, "a") for i in range(5)], *weak[:1]])
 
 
 async def test_a_ballot_is_decided_only_where_no_path_to_come_can_turn_it_or_the_lead_is_certain() -> None:

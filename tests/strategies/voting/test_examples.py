@@ -6,7 +6,8 @@ import ast
 
 import pytest
 
-from reason_engine.strategies.voting.examples import MOST, NEAR, Example, examples, near
+from reason_engine.strategies.voting.examples import MOST, Example, examples
+from reason_engine.strategies.voting.near import NEAR, near
 
 
 @pytest.mark.parametrize(
