@@ -186,7 +186,9 @@ async def test_an_outcome_model_with_an_ending_is_read_there() -> None:
     assert (body["task"], value) == ("token_classify", len(body["input"]) - 1)
 
 
-@pytest.mark.parametrize("reply", [{"data": []}, {"data": [{"data": ["x"]}]}, {"data": [{"data": [1, 2, 3]}]}, [1]])
+@pytest.mark.parametrize(
+    "reply", [{"data": []}, {"data": [{"data": []}]}, {"data": [{"data": ["x"]}]}, {"data": [{"data": [1, 2, 3]}]}, [1]]
+)
 @pytest.mark.asyncio
 async def test_a_pooling_server_that_answers_nonsense(reply: Any) -> None:
     with pytest.raises(EngineError, match="not a pooling response"):
@@ -197,6 +199,7 @@ async def test_a_pooling_server_that_answers_nonsense(reply: Any) -> None:
     ("format", "replies", "match"),
     [
         ("qwen-prm", {"pooling": {"data": [{"data": [[0, 1]] * 5}]}}, "5 values for 2 steps.*STEP pooling"),
+        ("qwen-prm", {"pooling": {"data": [{"data": []}]}}, "0 values for 2 steps"),
         ("trl", {"pooling": {"data": [{"data": [[0, 1]] * 5}]}}, "5 values for 20 tokens"),
         ("trl", {"tokenize": {"count": 3}}, "holds no tokens"),
         ("plain-steps", {"tokenize": {"tokens": ["a"]}}, "holds no tokens"),

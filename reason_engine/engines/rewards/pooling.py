@@ -43,9 +43,9 @@ class RewardServer:
             spoken = _messages(said, opened=False) if turns else {"prompt": text}
             ids = [*await self._tokens(spoken), *await self._tokens({"prompt": ending, "add_special_tokens": False})]
             rows, tokens = await self._pool("token_classify", {"input": ids})
-            return self._values(rows[-1:])[0], tokens
+            return self._only(rows), tokens
         rows, tokens = await self._pool("classify", _messages(said, opened=False) if turns else {"input": text})
-        return self._values(rows[-1:])[0], tokens
+        return self._only(rows), tokens
 
     async def steps(self, shown: Shown, format: RewardFormat) -> tuple[tuple[float, ...], int]:
         """(a value for each step, tokens read)."""
@@ -138,11 +138,17 @@ class RewardServer:
         reply = await self._post("/pooling", {"task": task, "use_activation": False, **body})
         try:
             data: Any = reply["data"][0]["data"]
-            rows = data if data and isinstance(data[0], list) else [data]
+            rows = data if not data or isinstance(data[0], list) else [data]
             made = [[float(value) for value in row] for row in rows]
             return made, int((reply.get("usage") or {}).get("prompt_tokens") or 0)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise self._nonsense(error) from None
+
+    def _only(self, rows: Sequence[Sequence[float]]) -> float:
+        """Of the last row."""
+        if not rows:
+            raise self._nonsense(ValueError("it holds no values"))
+        return self._values(rows[-1:])[0]
 
     def _values(self, rows: Sequence[Sequence[float]]) -> tuple[float, ...]:
         try:
