@@ -48,7 +48,9 @@ def _kind(question: str, options: bool) -> AnswerKind:
     mathematics = bool(_LATEX.search(question))
     if not mathematics and _FREE.search(question[:200]):
         return "free"
-    if mathematics or _ALGEBRA.search(question):
+    if _SUM.search(question):
+        return "number"
+    if mathematics or _ALGEBRA.search(question) or (_EQUATION.search(question) and _UNKNOWN.search(question)):
         return "expression"
     end = question if len(question) <= _WHOLE else question[-_END:]
     if _SURE.search(end) or (_AMOUNT.search(question) and _COUNT.search(end)):
@@ -100,6 +102,17 @@ _ALGEBRA = re.compile(
     r"\bsolve (?:for|the equation)\b",
     re.IGNORECASE,
 )
+_SIGNED = r"(?:\d[\d,.]*[!%]?|[)(])"
+_SUM = re.compile(
+    # digits and signs alone, as after "What is": 3 + 4, (2 + 5) * 7, 12 % of 80, the square root of 144
+    rf"(?:^|[.!?:\n]\s*|\bwhat(?:'s| is)|\bhow much is|\bcompute|\bcalculate)\s*[-\u2212]?\s*(?:{_SIGNED}\s*"
+    rf"(?:[-+*/x\u00d7\u00f7\u2212^]|times|plus|minus|divided by|mod)\s*)+{_SIGNED}[\s\d.)(+*/^-]*(?:=\s*)?\??\s*$|"
+    r"\bwhat(?:'s| is) (?:\d[\d.,]*\s*(?:%|percent) of|(?:the )?(?:square|cube|\d+th) root of|\d+ (?:squared|cubed)\b)"
+    r"[^.?!]*\??\s*$",
+    re.IGNORECASE,
+)
+_EQUATION = re.compile(r"(?<![A-Za-z])\d*[a-z]\s*(?:[-+*/^]\s*\d+\s*)?=\s*-?\d")
+_UNKNOWN = re.compile(r"\b(?:solve\b|what is [a-z]\s*\?|find [a-z]\b(?! ?\w))", re.IGNORECASE)
 _NUMBER_WORDS = "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred"
 _NUMBER_WORDS += " thousand million half twice double triple dozen third quarter"
 _AMOUNT = re.compile(r"\d|\b(?:" + "|".join(_NUMBER_WORDS.split()) + r")\b", re.IGNORECASE)

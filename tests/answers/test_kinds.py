@@ -43,7 +43,7 @@ def test_kinds(question: str, kind: AnswerKind) -> None:
     ("question", "kind"),
     [
         ("How many legs have 3 cats? Put your final answer within \\boxed{}.", "number"),
-        ("What is 3 + 4? Give the answer on a last line that starts with 'Answer:'.", "free"),
+        ("What is 3 + 4? Give the answer on a last line that starts with 'Answer:'.", "number"),
         ("List the largest cities as JSON.", "json"),
         ("Return a JSON object with the keys a and b for 3 cats.", "json"),
         (OPTIONS + "\nAnswer with only the letter.", "choice"),

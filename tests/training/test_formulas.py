@@ -170,7 +170,7 @@ def test_process_reward_that_goes_on_speaking(base: Path, parts: tuple[Any, Any]
     (each, _) = Processes(config("process-reward", model=base, each="token"), model, tokenizer).encode(rows)
     places = dict(zip(each.places, each.labels, strict=True))
     read = [tokenizer.decode([each.ids[place] for place in places if places[place] == x]) for x in (1, 0.6, 0)]
-    assert read == ["one", "\ntwo", "\nsix"] and [places[at] for at in batch[0].places] == [1, 0.6, 0]
+    assert read == ["one", "\n\ntwo", "\n\nsix"] and [places[at] for at in batch[0].places] == [1, 0.6, 0]
     with pytest.raises(ValueError, match="lm: a head alone"):
         config("process-reward", lm=0.5, train="head")
 

@@ -98,7 +98,7 @@ async def test_a_step_is_read_at_its_last_token(base: Path) -> None:
     config = ProcessRewardConfig.model_validate(fields)
     tokenizer = AutoTokenizer.from_pretrained(base)
     made = Processes(config, AutoModelForCausalLM.from_pretrained(base), tokenizer)
-    steps = ("one", "two\n\n", "three")
+    steps = ("one", "two", "three")
     (item,) = made.encode([Stepwise((Message("user", "q"),), steps, (1.0, 0.5, 0.0))])
     assert [tokenizer.decode(item.ids[: place + 1])[-3:] for place in item.places] == ["one", "two", "ree"]
     with pytest.raises(SetupError, match="set step_end"):
