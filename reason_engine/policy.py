@@ -67,8 +67,8 @@ class Curve(Frozen):
 
 
 class Policy(Frozen):
-    """`weights`: the hash of the weights that were measured. `certainty`: what the thresholds of single paths were fitted
-    to. `made`: by what. Cases are tried in order."""
+    """`weights`: the hash of the weights that were measured. `certainty`: what the thresholds of single paths were
+    fitted to. `made`: by what. Cases are tried in order."""
 
     weights: str
     certainty: Measure = "text"

@@ -140,8 +140,8 @@ async def solve(
         id=run_id or f"run-{uuid.uuid4().hex}", engine=engine, problem=problem, profile=profile or Profile(),
         budget=budget, sampling=asked if strategy.drafter == "default" else replace(asked, draft=strategy.drafter),
         strategy=strategy.title, seed=seed, publish=ignore, equality=own, prompts=prompts or PromptCache(engine),
-        spec=spec_of(problem, strategy.answer_kind), given=strategy.answer_kind is not None, temperature=temperature, adapter=adapter, think=think,
-        thought=thought, powers=powers or Powers(), knowledge=knowledge, halted=halted,
+        spec=spec_of(problem, strategy.answer_kind), given=strategy.answer_kind is not None, temperature=temperature,
+        adapter=adapter, think=think, thought=thought, powers=powers or Powers(), knowledge=knowledge, halted=halted,
     )  # fmt: skip
     texts = TextStream(run.borders, say)
 

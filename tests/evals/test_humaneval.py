@@ -181,10 +181,13 @@ def test_repeats_and_k_that_cannot_be(fields: dict[str, object], said: str) -> N
     ("content", "said"),
     [
         (b"no gzip", "HumanEval.jsonl.gz"),
-        (gzip.compress(b'{"prompt": "def f():\\n"}\n')[:-9], "HumanEval.jsonl.gz"),
-        (gzip.compress(b"{"), "HumanEval.jsonl.gz:1: not JSON"),
-        (gzip.compress(b'{"prompt": "", "entry_point": "f"}'), "HumanEval.jsonl.gz:1: the text field 'test'"),
-        (gzip.compress(b'{"prompt": "def g(): 0", "entry_point": "f", "test": ""}'), "problem 0 does not define.*'f'"),
+        (gzip.compress(b'{"prompt": "def f():\\n"}\n', mtime=0)[:-9], "HumanEval.jsonl.gz"),
+        (gzip.compress(b"{", mtime=0), "HumanEval.jsonl.gz:1: not JSON"),
+        (gzip.compress(b'{"prompt": "", "entry_point": "f"}', mtime=0), "HumanEval.jsonl.gz:1: the text field 'test'"),
+        (
+            gzip.compress(b'{"prompt": "def g(): 0", "entry_point": "f", "test": ""}', mtime=0),
+            "problem 0 does not define.*'f'",
+        ),
     ],
 )
 def test_a_damaged_file_is_named(content: bytes, said: str, data: Path) -> None:

@@ -166,7 +166,9 @@ def test_chosen_takes_a_reproducible_sample() -> None:
     assert sample != choose_indices(1000, 10, 4)
 
 
-@pytest.mark.parametrize("name", [name for name in tasks if name != "rows" and issubclass(tasks.get(name), DevelopmentTask)])
+@pytest.mark.parametrize(
+    "name", [name for name in tasks if name != "rows" and issubclass(tasks.get(name), DevelopmentTask)]
+)
 def test_development_problems_are_no_test_problems(name: str, data: Path) -> None:
     task = development_task(Spec(name))
     found = task.development(30, 0)

@@ -17,7 +17,7 @@ ROWS: list[tuple[dict[str, object], int, str | None, str]] = [
     ({"reasoning": {"strategy": "tree-of-thought"}}, 400, "reasoning.strategy", "did you mean 'tree-of-thoughts'"),
     ({"reasoning": {"strategy": ""}}, 400, "reasoning.strategy", "one of"),
     ({"reasoning": {"strategy": 3}}, 400, "reasoning.strategy", "string"),
-    ({"reasoning": {"strategy": "self-consistency", "m": 4}}, 400, "reasoning.m", "one of: adaptive, answer_kind, confidence"),
+    ({"reasoning": {"strategy": "self-consistency", "m": 4}}, 400, "reasoning.m", "one of: adaptive, answer_kind"),
     ({"reasoning": {"strategy": "self-consistency", "adaptiv": True}}, 400, "reasoning.adaptiv", "'adaptive'"),
     ({"reasoning": {"strategy": "self-consistency", "n": 257}}, 400, "reasoning.n", "<= 256"),
     ({"reasoning": {"strategy": "self-consistency", "n": 0}}, 400, "reasoning.n", "nearest valid value is 1"),
