@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from reason_engine.answers.values.numerals import NUMERAL, numerals, prepare, value_of
 from reason_engine.answers.values.plain import LIMIT
+from reason_engine.answers.values.sums import sum_value
 
 
 def rational(value: str) -> Fraction | None:
@@ -40,6 +41,8 @@ def reduce_number(text: str, *, percent: bool = False, before: str = "") -> str 
     `percent`: the question asks for a percentage, so the sign is dropped; else `50%` is 0.5. `before`: the work above
     the text; of several numbers in a sentence the one that an equation has just given is meant.
     """
+    if (worth := sum_value(text)) is not None:
+        return show(worth)
     body = _REMARK.sub(" ", prepare(text[: 4 * LIMIT]))
     left, equals, right = body.rpartition("=")
     after = numerals(right)
