@@ -144,7 +144,7 @@ class Opening:
 def forcible(run: Run) -> bool:
     """Whether a path without an answer is asked once more: its kind has a short value, and nobody asked for the plain
     text."""
-    if run.plain or run.checker or run.problem.structured or run.problem.tools:
+    if not run.force or run.plain or run.checker or run.problem.structured or run.problem.tools:
         return False
     return run.spec.kind in OPENINGS
 

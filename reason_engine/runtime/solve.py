@@ -114,6 +114,7 @@ async def solve(
     adapter: str | None = None,
     think: bool | None = None,
     thought: int | None = None,
+    force: bool = True,
     equality: Equality | None = None,
     run_id: str | None = None,
     powers: Powers | None = None,
@@ -128,6 +129,7 @@ async def solve(
     `sampling` carries the request's own parameters (`max_tokens` 0: the rest of the context), `temperature` the
     request's own where it named one. `powers`: what verifiers may do on this machine; none given: nothing. `knowledge`:
     the operator's documents. `thought`: tokens that a thought may take before fewer paths are drawn instead.
+    `force`: whether paths without an answer are asked for one once more.
     `prompts`: the request's, where some are rendered already or several runs share them.
     `publish` gets every event, `say` every piece of `reasoning` and `content` as it becomes certain; joined they equal
     the outcome's fields. Once `halted` is true, whatever runs is aborted and nothing new begins. A `Budget` in place of
@@ -141,7 +143,8 @@ async def solve(
         budget=budget, sampling=asked if strategy.drafter == "default" else replace(asked, draft=strategy.drafter),
         strategy=strategy.title, seed=seed, publish=ignore, equality=own, prompts=prompts or PromptCache(engine),
         spec=spec_of(problem, strategy.answer_kind), given=strategy.answer_kind is not None, temperature=temperature,
-        adapter=adapter, think=think, thought=thought, powers=powers or Powers(), knowledge=knowledge, halted=halted,
+        adapter=adapter, think=think, thought=thought, force=force, powers=powers or Powers(), knowledge=knowledge,
+        halted=halted,
     )  # fmt: skip
     texts = TextStream(run.borders, say)
 

@@ -83,8 +83,8 @@ class BestOfN(Strategy):
             return answer
         # A path that abstains is no answer while another one gives one, however much it is liked.
         ranked = [path for path, _ in voters(ctx, ranked)] or ranked
-        # Nor is one that a limit cut, whose answer was forced, while a whole one stands beside it.
-        ranked = [path for path in ranked if not path.cut] or ranked
+        # Nor is one whose answer was forced, while one stands beside it that answered by itself.
+        ranked = [path for path in ranked if path.strength != "forced"] or ranked
         best = max(ranked, key=lambda path: (scores[path.node], path.mean_logprob))
         value = scores[best.node]
         return ctx.propose(Answer(best, best.answer, value if 0 <= value <= 1 else None, ballot.votes), value)

@@ -24,7 +24,7 @@ def test_reads_standard_input(reason, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_json_has_the_objects_of_the_api(reason) -> None:
     ran = reason(
-        "solve", QUESTION, "--engine", "scripted", "-s", "self-consistency", "--set", "n=3", "--json", "--trace"
+        "solve", "Say: seven", "--engine", "scripted", "-s", "self-consistency", "--set", "n=3", "--json", "--trace"
     )
     found = json.loads(ran.out)
     assert set(found) == {"content", "reasoning", "reason", "usage", "trace"}

@@ -92,7 +92,7 @@ async def test_right_solutions_are_messages_with_provenance(tmp_path: Path, equa
     ]
     assert second["provenance"].items() >= {
         ("method", "rejection-sampling"), ("file", str(bench.source)), ("line", 2), ("attempt", "2/0"),
-        ("model", "m"), ("strategy", "chain-of-thought"), ("judged_by", "reference"), ("answer", "20.0"),
+        ("model", "m"), ("strategy", "chain-of-thought"), ("judged_by", "reference"), ("answer", "20"),
     }  # fmt: skip
     assert engine.requests == 2, "no attempt is made beyond the first right one"
     assert found.tokens == engine.generated

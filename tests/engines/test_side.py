@@ -30,6 +30,7 @@ def write_side(folder: Path, base: Path, *, trained: bool) -> Any:
     from reason_engine.training.supervised.reward import head_saver
 
     fields = {"out": folder, "model": base, "data": "d", "tokens": 1, "train": "side", "wide": 32, "deep": 2}
+    fields["step_end"] = "\n"
     config = ProcessRewardConfig.model_validate(fields)
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(base)

@@ -131,9 +131,9 @@ async def test_what_is_missing_is_said_before_a_token_is_spent(
 
 
 async def test_the_only_one_needs_no_name_and_its_tokens_are_a_stage() -> None:
-    engine = Scripted(lambda p, seed, i: f"Answer: {'x' * (seed % 5)}", reward=lambda text: float(len(text)))
+    engine = Scripted(lambda p, seed, i: f"Answer: {'7' * (seed % 5)}", reward=lambda text: float(len(text)))
     outcome = await solve(BestOfN.model_validate({"n": 5, "verifier": "reward-model"}), PROBLEM, engine)
-    assert outcome.answer.value == "xxxx"
+    assert outcome.answer.value == "7777"
     assert outcome.usage_by_stage["reward-model"].prompt > 0
     assert outcome.usage_by_stage["reward-model"].completion == 0
 

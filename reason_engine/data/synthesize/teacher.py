@@ -124,7 +124,7 @@ class Teacher:
         limits = self.budget.share() if self.budget else None
         return await solve(
             strategy, problem, self.engine, profile=self.profile, limits=limits, sampling=sampling, seed=seed,
-            equality=self.equality,
+            equality=self.equality, force=False,  # what is learned from is what the model says by itself
         )  # fmt: skip
 
 
