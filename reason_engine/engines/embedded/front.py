@@ -32,7 +32,7 @@ from reason_engine.engines.rewards.folders import bundled_heads, read_reward
 from reason_engine.engines.rewards.formats import RewardKind
 from reason_engine.engines.rewards.naming import choose_reward, is_url
 from reason_engine.errors import EngineDead, ReasonError, RequestError
-from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ScoreRequest, Scores
+from reason_engine.types import Aggregate, Choice, ChoiceRequest, Chunk, GenerateRequest, ScoreRequest, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,7 @@ class Embedded(ChatTextMethods):
         fingerprint = f"embedded-{checkpoint.fingerprint}"
         self.info = self._format.info(name or folder.resolve().name, str(folder), limit, fingerprint)
         embeds = (SERVED, self.info.name, *self._endpoints.embeds)
-        aggregates = {**self._score_inputs.aggregates, **self._endpoints.aggregates}
+        aggregates: dict[str, Aggregate] = {**self._score_inputs.aggregates, **self._endpoints.aggregates}
         self.caps = Capabilities(
             logprobs=20, token_ids=True, continuation=True, choose=True, score=bool(self._rewards),
             rewards=tuple(self._rewards.items()),
