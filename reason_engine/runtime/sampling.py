@@ -181,8 +181,8 @@ class PathSampler:
             if self._run.engine.caps.continuation:
                 return "more"
             self._run.budget.note("budget-tokens")
-        unread = partial.finish == "stop" and partial.reserve and self._answer(partial) is None
-        return "ask" if partial.reserve and (unread or partial.finish in ("length", "abort", None)) else None
+        ended = partial.finish in ("stop", "length", "abort", None)
+        return "ask" if ended and partial.reserve and self._answer(partial) is None else None
 
     async def _continue(self, partial: OpenPath) -> None:
         try:

@@ -173,3 +173,10 @@ async def test_a_model_that_marks_its_answers_means_what_it_marks() -> None:
     assert (await solve(strategy, Problem(question), engine, profile=own)).answer.value == "time"
     named = ChainOfThought(answer_kind="number")
     assert (await solve(named, Problem(question), engine, profile=own)).answer.value is None
+
+
+async def test_a_path_that_answered_before_it_was_cut_is_not_asked_again() -> None:
+    engine = Scripted(lambda prompt, seed, index: "It is \\boxed{7} and now " + "some more " * 200)
+    outcome = await solve(ChainOfThought(), Problem(QUESTION), engine, sampling=Sampling(max_tokens=100))
+    assert (outcome.answer.value, outcome.cut, engine.requests) == ("7", 0, 1)
+    assert outcome.finish_reason == "length"
