@@ -250,7 +250,8 @@ class Path:
     """One generated continuation. `prompt` is the rendered prompt it continues; `prefill` the part of `text` that was
     given rather than generated. `node` is its place in the trace. `answer` is the normalised answer or None; it was
     read at a place made for it (`strong`), at the end of the text (`weak`), or after it was asked for once more
-    (`forced`), and its vote then weighs its probability (`weight`). `cut`: a limit ended it before it had answered."""
+    (`forced`), and its vote then weighs its probability (`weight`). `cut`: a limit ended it before it had answered.
+    `think_end` ends the model's thoughts."""
 
     node: int
     prompt: str
@@ -266,6 +267,13 @@ class Path:
     strength: Literal["strong", "weak", "forced"] | None = None
     weight: float = 1.0
     cut: bool = False
+    think_end: str = "</think>"
+
+    @property
+    def solution(self) -> str:
+        """What follows its thought; all of it where it has none."""
+        _, ended, rest = self.text.rpartition(self.think_end)
+        return rest.lstrip() if ended else self.text
 
     @property
     def finished(self) -> bool:

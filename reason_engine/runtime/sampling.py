@@ -319,7 +319,7 @@ class PathSampler:
         partial.path = path = Path(
             partial.node, asked.base, asked.prefill + text, tuple(partial.ids), asked.prompt.ids,
             tuple(partial.logprobs), finish, partial.stop_reason, asked.prefill, partial.tokens, answer, strength,
-            1.0 if weight is None else weight, cut,
+            1.0 if weight is None else weight, cut, run.engine.info.think_end,
         )  # fmt: skip
         mean = path.mean_logprob if partial.logprobs else None
         read = answer, mean, path.strength, path.weight, cut

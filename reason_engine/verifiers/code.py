@@ -111,7 +111,7 @@ class Bound:
         return [task.result() for task in tasks]
 
     async def _one(self, path: Path) -> Score:
-        if not (program := program_of(path.text)).strip():
+        if not (program := program_of(path.solution)).strip():
             return Score(0.0, "code", "no program")
         results = await self.sandbox.run(program[:MOST_PROGRAM], self.tests, self.limits, self.entry_point)
         passed = sum(result.passed for result in results)
@@ -122,11 +122,10 @@ class Bound:
 
 
 def program_of(text: str) -> str:
-    """The last fenced block after the thinking, or all of the answer where none is fenced; an open fence runs to the
-    end. Blocks of another language are no program."""
-    answer = text.rpartition("</think>")[2]
-    blocks = [found[2] for found in _FENCE.finditer(answer) if found[1].lower() in _PYTHON]
-    return blocks[-1] if blocks else "" if _FENCE.search(answer) else answer
+    """The last fenced block of an answer, or all of it where none is fenced; an open fence runs to the end. Blocks of
+    another language are no program."""
+    blocks = [found[2] for found in _FENCE.finditer(text) if found[1].lower() in _PYTHON]
+    return blocks[-1] if blocks else "" if _FENCE.search(text) else text
 
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)

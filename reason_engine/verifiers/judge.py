@@ -125,7 +125,7 @@ async def together(verdicts: Sequence[Awaitable[float]]) -> list[float]:
 
 def solution(path: Path) -> str:
     """What of a path the judge sees: what follows its thinking, else all of it."""
-    return path.text.rpartition("</think>")[2].strip()
+    return path.solution.strip()
 
 
 def read(text: str, options: tuple[str, str]) -> float | None:

@@ -66,7 +66,7 @@ class RewardModel(BaseModel):
 
     async def _rate(self, problem: Problem, paths: Sequence[Path], call: Call, *, steps: bool = False) -> Scores:
         """One value a path, or one a step."""
-        texts = tuple(map(solution, paths))
+        texts = tuple(path.solution for path in paths)
         whole = all(text == path.text for text, path in zip(texts, paths, strict=True))
         prompts = tuple(path.prompt for path in paths) if whole else ()
         request = ScoreRequest(
@@ -96,12 +96,6 @@ class StepRewardModel(RewardModel):
         """One score a step that is not empty."""
         (values,) = (await self._rate(problem, [path], call, steps=True)).values
         return [self._score(squashed(value)) for value in values]
-
-
-def solution(path: Path) -> str:
-    """What follows a path's thought; all of it where it has none."""
-    thought, mark, rest = path.text.rpartition("</think>")
-    return rest.lstrip() if mark and thought.strip() else path.text
 
 
 def squashed(value: float) -> float:
