@@ -101,7 +101,7 @@ def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
     spec = answers.revise(run.spec, list(map(content, finished)))
     if spec == run.spec:
         return list(paths)
-    run.spec = spec
+    run.spec, run.asked = spec, run.asked or run.spec
 
     def again(path: Path) -> Path:
         if path.strength == "forced" or path.weight < 1.0:

@@ -324,7 +324,7 @@ class Context:
     def format_prompt(self, mode: Literal["steps", "direct"], text: str | None = None) -> str:
         """The question (or `text`), with what asks for `steps`, in the profile's words or those that suit the kind of
         answer, or for a `direct` answer. A model that thinks by itself is not asked for steps, only for the form."""
-        steps = answering.asking(self.spec, self.profile, thinks=self.thinks)
+        steps = answering.asking(self.run.asked or self.spec, self.profile, thinks=self.thinks)
         suffix = self.profile.ask.direct if mode == "direct" else steps
         asked = self.problem.question if text is None else text
         return f"{asked}\n{suffix}" if suffix else asked

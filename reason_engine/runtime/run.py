@@ -38,6 +38,8 @@ class Run:
     spec: AnswerSpec = field(default_factory=AnswerSpec)
     """The kind of answer that the question wants; the first wave of paths may correct it, unless it is `given`."""
     given: bool = False
+    asked: AnswerSpec | None = None
+    """What the prompts ask for where a first wave corrected `spec`: later waves are asked as the first one was."""
     force: bool = True
     """Whether paths without an answer are asked once more."""
     checker: Checker | None = None

@@ -180,3 +180,13 @@ async def test_a_path_that_answered_before_it_was_cut_is_not_asked_again() -> No
     outcome = await solve(ChainOfThought(), Problem(QUESTION), engine, sampling=Sampling(max_tokens=100))
     assert (outcome.answer.value, outcome.cut, engine.requests) == ("7", 0, 1)
     assert outcome.finish_reason == "length"
+
+
+async def test_later_waves_are_asked_as_the_first_one_was() -> None:
+    """The first wave shows that a number is wanted; another prompt now would be another question."""
+    values = iter("12345678")
+    engine = Scripted(lambda prompt, seed, index: f"It is \\boxed{{{next(values)}}}.")
+    outcome = await solve(SelfConsistency(n=6, adaptive=True), Problem("Tell me about whales."), engine)
+    assert engine.requests > 1
+    assert len({str(request.prompt) for request in engine.log}) == 1
+    assert outcome.answer.value is not None
