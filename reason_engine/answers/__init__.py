@@ -6,7 +6,7 @@ from reason_engine.answers.equality import Equality
 from reason_engine.answers.infer import infer
 from reason_engine.answers.kind import AnswerKind, AnswerSpec
 from reason_engine.answers.normalise import normalise
-from reason_engine.answers.read import Reading, closed, find, read, revise, settle
+from reason_engine.answers.read import Reading, closed, find, read, revise
 from reason_engine.answers.values.structured import canonical_json
 
 __all__ = [
@@ -21,5 +21,4 @@ __all__ = [
     "normalise",
     "read",
     "revise",
-    "settle",
 ]

@@ -94,14 +94,6 @@ def revise(spec: AnswerSpec, contents: Sequence[str], *, marker: str | None = "A
     return spec
 
 
-def settle(readings: Sequence[Reading | None]) -> list[Reading | None]:
-    """The readings of several paths for one question: weak ones abstain where at least half are strong."""
-    strong = sum(one is not None and one.strength == "strong" for one in readings)
-    if 2 * strong < len(readings):
-        return list(readings)
-    return [one if one is not None and one.strength == "strong" else None for one in readings]
-
-
 def _marks_number(text: str, marker: str | None) -> bool:
     cue = next(iter(find_cues(_after_thought(text[-_LONGEST:]), marker)), None)
     return cue is not None and cue.rule in ("box", *_MARKED) and quantity(cue.lines[0]) is not None

@@ -65,10 +65,11 @@ def read_path(run: Run, text: str, prompt: str, *, tools: bool, cut: bool = Fals
     """
     parsed = run.engine.parse(text, prompt=prompt)
     if tools and parsed.tool_calls:
-        calls = [[call.name, canonical(call.arguments)] for call in parsed.tool_calls]
+        calls = [[call.name, answers.canonical_json(call.arguments) or call.arguments] for call in parsed.tool_calls]
         return Reading(json.dumps(calls, sort_keys=True), "strong", "tool")
     if run.problem.structured is not None:
-        value = canonical(parsed.content.strip())
+        content = parsed.content.strip()
+        value = answers.canonical_json(content) or content
         return Reading(value, "strong", "json") if value else None
     found = read_content(parsed.content, run.spec, run.profile, exact=run.checker is not None, cut=cut)
     return None if run.given and found and found.rule == MARKED else found
@@ -123,14 +124,6 @@ def whole_thoughts(run: Run, draw: Draw) -> Draw:
     n = max(1, min(draw.n, free // ((run.thought or THOUGHT) + ANSWER_ROOM)))
     most = max(1, free // n)
     return replace(draw, n=n, max_tokens=min(draw.max_tokens or most, most))
-
-
-def canonical(text: str) -> str:
-    """JSON in one spelling; any other text as it is."""
-    try:
-        return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
-    except ValueError:
-        return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reason_engine.answers import AnswerKind, AnswerSpec, Reading, closed, find, read, revise, settle
+from reason_engine.answers import AnswerKind, AnswerSpec, Reading, closed, find, read, revise
 
 NUMBER = AnswerSpec("number")
 CITIES = AnswerSpec("choice", (("A", "Paris"), ("B", "Rome"), ("C", "London"), ("D", "12 km")))
@@ -219,13 +219,6 @@ def test_the_second_look() -> None:
     assert revise(CITIES, ["\\boxed{12}", "Answer: B", "Answer: C"]).kind == "choice"
     assert revise(AnswerSpec("json"), ["a", "b"]).kind == "json"
     assert revise(NUMBER, []) == NUMBER
-
-
-def test_weak_readings_abstain_where_half_are_strong() -> None:
-    strong, weak = Reading("5", "strong", "box"), Reading("6", "weak", "last-line")
-    assert settle([strong, weak]) == [strong, None]
-    assert settle([strong, weak, None]) == [strong, weak, None]
-    assert settle([]) == []
 
 
 def test_a_line_that_was_cut_may_go_on() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from reason_engine.contracts import Capabilities, Engine, Health
 from reason_engine.engines.chat import ChatFormat, ChatTextMethods
 from reason_engine.engines.text import Vocabulary
+from reason_engine.errors import CapabilityMissing
 from reason_engine.runtime.drawn import PartialPath
 from reason_engine.types import (
     Choice,
@@ -100,10 +101,10 @@ class Recorded(ChatTextMethods):
         return await (await self._engine()).score(request)
 
     async def load_adapter(self, name: str, path: str) -> None:
-        raise NotImplementedError
+        raise CapabilityMissing("recorded paths are those of the base model")
 
     async def unload_adapter(self, name: str) -> None:
-        raise NotImplementedError
+        raise CapabilityMissing("recorded paths are those of the base model")
 
     async def draft_from(self, texts: Sequence[Sequence[int]]) -> None:
         """No drafts."""
