@@ -59,6 +59,18 @@ class Capabilities:
     """Token counts are the engine's own and max_tokens is kept exactly."""
     sample_abort: bool = False
     """One sample of a request can be aborted while the others go on."""
+    seeds: bool = True
+    """The same seed draws the same text; as far as is known, for a remote endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One of several endpoints behind an engine. `running`: samples under way there; `detail`: why it is left out."""
+
+    name: str
+    up: bool
+    running: int = 0
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +85,8 @@ class Health:
     detail: str = ""
     draft_failures: int = 0
     """Requests that went on without drafts since their drafter failed."""
+    replicas: tuple[Replica, ...] = ()
+    """The endpoints behind an engine that has several."""
 
 
 @dataclass(frozen=True, slots=True)

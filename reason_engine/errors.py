@@ -65,7 +65,11 @@ class EngineDead(EngineError):
 
 
 class EngineBusy(EngineError):
-    """The engine's queue is full; 429."""
+    """The engine's queue is full; 429. `pause`: seconds after which it said to come again, where it did."""
+
+    def __init__(self, message: str = "", *, pause: float | None = None) -> None:
+        super().__init__(message)
+        self.pause = pause
 
 
 class VerifierError(ReasonError):

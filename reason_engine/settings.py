@@ -103,7 +103,11 @@ class Settings(BaseSettings):
     threads: int | None = Field(default=None, ge=1, description="embedded: torch threads; none: as many as pay")
     context: int | None = Field(default=None, ge=16, description="tokens of prompt and answer; none: the model's own")
     max_rows: int = Field(default=64, ge=1, description="embedded: sequences decoded together; the rest waits")
-    upstream_url: str | None = Field(default=None, description="openai: base URL of the remote endpoint, /v1 included")
+    upstream_url: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="openai: base URL of the remote endpoint, /v1 included; several with the same model share the "
+        "requests, comma-separated in the environment",
+    )
     upstream_tokenizer: Path | None = Field(
         default=None,
         description="openai: checkpoint folder whose tokenizer and chat template are the served model's; prompts are "
@@ -118,10 +122,12 @@ class Settings(BaseSettings):
     )
     vllm: Mapping[str, Any] = Field(default_factory=dict[str, Any], description="further vLLM engine arguments")
 
-    @field_validator("api_keys", "operator_keys", "allowed_hosts", "adapters_dir", mode="before")
+    @field_validator("api_keys", "operator_keys", "allowed_hosts", "adapters_dir", "upstream_url", mode="before")
     @classmethod
     def split(cls, value: object) -> object:
-        """Commas separate values where one text stands for several."""
+        """Commas separate values where one text stands for several; None is no value."""
+        if value is None:
+            return ()
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("adapters")

@@ -102,14 +102,19 @@ def has_gpu() -> bool:
 
 
 def _remote(settings: Settings) -> Engine:
-    from reason_engine.engines.openai.engine import OpenAIConfig, OpenAIEngine
+    from reason_engine.engines.openai.config import OpenAIConfig
+    from reason_engine.engines.openai.engine import OpenAIEngine
 
     if not settings.upstream_url:
         raise SetupError("the openai engine needs the endpoint's address: --upstream-url http://host/v1")
+    first, *others = settings.upstream_url
     tokenizer = settings.upstream_tokenizer
-    asked = {"base_url": settings.upstream_url, "model": settings.model, "context": settings.context}
+    asked = {"base_url": first, "replicas": tuple(others), "model": settings.model, "context": settings.context}
     asked |= {"api_key": settings.upstream_key, "tokenizer": str(tokenizer) if tokenizer else None}
-    config = OpenAIConfig.model_validate(asked | {"prefill": settings.upstream_prefill})
+    try:
+        config = OpenAIConfig.model_validate(asked | {"prefill": settings.upstream_prefill})
+    except ValidationError as error:
+        raise SetupError(f"upstream_url: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     return OpenAIEngine(
         config, rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings)
     )

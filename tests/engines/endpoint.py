@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx2
 
-from reason_engine.engines.openai.engine import OpenAIConfig, OpenAIEngine
+from reason_engine.engines.openai.config import OpenAIConfig
+from reason_engine.engines.openai.engine import OpenAIEngine
 
 Event = Mapping[str, Any]
 
@@ -52,7 +53,8 @@ class Endpoint:
         return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=Events(self, answer))
 
     def engine(self, **config: Any) -> OpenAIEngine:
-        known = {"max_retries": 0, "prefill": "auto" if self.models[0].get("owned_by") == "vllm" else "no"}
+        vllm = self.models[0].get("owned_by") == "vllm"
+        known = {"max_retries": 0, "max_wait": 0, "probe": False, "prefill": "auto" if vllm else "no"}
         settings = OpenAIConfig(base_url="http://endpoint/v1", **{**known, **config})
         client = httpx2.AsyncClient(transport=httpx2.MockTransport(self.handle))
         return OpenAIEngine(settings, http_client=client)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reason_engine.engines.openai.choice import option_shares
+from reason_engine.engines.openai.wire.choice import option_shares
 from reason_engine.errors import CapabilityMissing
 from reason_engine.types import ChoiceRequest, Message, Structured, ToolCall
 from tests.engines.asking import HELLO, Running, read, text, tokens

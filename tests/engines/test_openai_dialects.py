@@ -9,7 +9,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from reason_engine.engines.chat import Parsers
-from reason_engine.engines.openai.engine import OpenAIConfig, OpenAIEngine
+from reason_engine.engines.openai.config import OpenAIConfig
+from reason_engine.engines.openai.engine import OpenAIEngine
 from reason_engine.errors import CapabilityMissing, RequestError, UnknownModel
 from reason_engine.types import Message, ScoreRequest, Structured
 from tests.engines.asking import HELLO, Running, read, tokens

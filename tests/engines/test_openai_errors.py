@@ -9,7 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from reason_engine.engines.openai.engine import OpenAIConfig, OpenAIEngine
+from reason_engine.engines.openai.config import OpenAIConfig
+from reason_engine.engines.openai.engine import OpenAIEngine
 from reason_engine.errors import ContextLengthExceeded, EngineBusy, EngineDead, EngineError, RequestError, UnknownModel
 from reason_engine.types import GenerateRequest
 from tests.engines.asking import HELLO, Running, read, text, tokens

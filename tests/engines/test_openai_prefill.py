@@ -8,8 +8,9 @@ import httpx2
 import pytest
 from pydantic import ValidationError
 
-from reason_engine.engines.openai.engine import OpenAIConfig, OpenAIEngine
-from reason_engine.engines.openai.prefill import BEGUN, PROBE_TOKENS, BegunTurn
+from reason_engine.engines.openai.config import OpenAIConfig
+from reason_engine.engines.openai.engine import OpenAIEngine
+from reason_engine.engines.openai.wire.prefill import BEGUN, PROBE_TOKENS, BegunTurn
 from reason_engine.errors import CapabilityMissing
 from reason_engine.types import ChoiceRequest
 from tests.engines.asking import HELLO, Running, read, text, tokens

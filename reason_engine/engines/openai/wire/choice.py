@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from reason_engine.engines.openai.request import lacks
+from reason_engine.engines.openai.wire.request import lacks
 from reason_engine.types import Choice, Chunk
 
 

@@ -6,8 +6,8 @@ them this one knows.
     flags     the same, with `continue_final_message` (vLLM, SGLang)
 
 No field of the API tells. So the endpoint is asked once at start, greedily and for a few tokens, to go on with a
-sentence that ends inside a word: only one that continues the turn begins with the rest of that word. An endpoint of
-vLLM's dialect is known to have `flags`, OpenAI's own host to have nothing.
+sentence that ends inside a word: only one that continues the turn begins with the rest of that word. vLLM and SGLang
+are known to have `flags`, OpenAI's own host to have nothing.
 
 A thought stands in the begun turn as plain text, without its marks: templates drop, move or empty a marked thought of
 the assistant's last turn, and none of them changes plain text.
@@ -15,7 +15,7 @@ the assistant's last turn, and none of them changes plain text.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -25,21 +25,22 @@ Prefill = Literal["turn", "prefix", "flags"]
 WAYS: tuple[Prefill, ...] = get_args(Prefill)
 BEGUN, REST = "The weather in Lisbon is wonder", "ful"
 QUESTION = "Repeat this sentence and nothing else: The weather in Lisbon is wonderful today."
-PROBE_TOKENS = 8
+PROBE_TOKENS = 4
 PROBE_SECONDS = 20.0
 """Longest that the start waits for an answer to one question."""
 
 
-async def find_prefill(ask: Callable[[Prefill], Awaitable[str]]) -> Prefill | None:
-    """The first way in which the endpoint goes on with BEGUN; None where it does in no way, or cannot be asked.
+async def find_prefill(ask: Callable[[Prefill], Awaitable[str]], ways: Sequence[Prefill] = WAYS) -> Prefill | None:
+    """The first way in which the endpoint goes on with BEGUN; None where it does in no way.
 
-    `ask` returns what the endpoint says to QUESTION with BEGUN as its own begun turn.
+    `ask` returns what the endpoint says to QUESTION with BEGUN as its own begun turn. Raises EngineBusy, EngineDead or
+    TimeoutError where it cannot be asked now.
     """
-    for way in WAYS:
+    for way in ways:
         try:
             said = await ask(way)
-        except (EngineBusy, EngineDead, TimeoutError):
-            return None
+        except (EngineBusy, EngineDead):
+            raise
         except (EngineError, RequestError):  # it refuses this way; the next one may do
             continue
         if said.lstrip().startswith(REST):

@@ -1,0 +1,205 @@
+"""The endpoints of one engine: that they serve the same model, what they can do, and how they are doing.
+
+The first one that answers decides the model, where none is named, and the kind of server; one that has neither is left
+out with a note, and looked at again later. They are asked once for all what they can do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from reason_engine.contracts import Health
+from reason_engine.engines.openai.abilities import Abilities
+from reason_engine.engines.openai.asking import answers, assumed
+from reason_engine.engines.openai.balance import Balance
+from reason_engine.engines.openai.config import OpenAIConfig, is_openai
+from reason_engine.engines.openai.kinds import Document, Found, recognise
+from reason_engine.engines.openai.upstream import Upstream
+from reason_engine.errors import EngineDead, EngineError, UnknownModel
+from reason_engine.model_info import ModelInfo
+
+if TYPE_CHECKING:
+    from httpx2 import AsyncClient
+
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
+"""Seconds after which a question that was not answered is asked again."""
+
+log = logging.getLogger("reason_engine.engines.openai")
+
+
+class Fleet:
+    """`model`, `found` and `abilities` are known after `start`."""
+
+    def __init__(self, config: OpenAIConfig, now: Callable[[], float], http_client: AsyncClient | None = None) -> None:
+        self.config = config
+        self.upstreams = tuple(Upstream(url, config, now, http_client) for url in config.urls)
+        self.balance = Balance(self.upstreams)
+        self.model, self.found, self.abilities = config.model or "", Found(), Abilities()
+        self.started = False
+        self._now, self._ask_at, self._asked = now, 0.0, 0
+        self._asking: asyncio.Task[None] | None = None
+
+    async def start(self, info: ModelInfo) -> None:
+        """Connect, agree on the model, ask what can be done; `info` has the marks of the model.
+
+        Raises EngineError kinds where no endpoint answers, UnknownModel where none has the model.
+        """
+        for upstream in self.upstreams:
+            upstream.connect()
+        async with asyncio.TaskGroup() as group:
+            tasks = {one: group.create_task(_outcome(one)) for one in self.upstreams}
+        lists = {one: told for one, task in tasks.items() if not isinstance(told := task.result(), EngineError)}
+        errors = [told for task in tasks.values() if isinstance(told := task.result(), EngineError)]
+        if not lists:
+            raise errors[0]
+        fitting = {one: entry for one, listed in lists.items() if (entry := self._entry(listed))}
+        if not fitting:
+            names = ", ".join(str(model["id"]) for model in next(iter(lists.values()))[:8])
+            raise UnknownModel(f"the endpoint has no model {self.model!r}; it has: {names}", param="model")
+        leader = next(iter(fitting))
+        self.model = str(fitting[leader]["id"])
+        self.found = await self._recognised(leader, fitting[leader])
+        for one in self.upstreams:
+            if isinstance(error := tasks[one].result(), EngineError):
+                one.failed(error)
+            elif one is leader:
+                one.checked = True
+            elif error := await self._admit(one, lists[one]):
+                one.failed(error)
+            if one.error:
+                log.warning("%s is left out for now: %s", one.name, one.error)
+        self.abilities, self._info = assumed(self.config, self.found), info
+        await self._ask(leader)
+        self.started = True
+
+    async def close(self) -> None:
+        self.started = False
+        if self._asking:
+            self._asking.cancel()
+            await asyncio.wait([self._asking])
+        for upstream in self.upstreams:
+            await upstream.close()
+
+    async def check(self, upstream: Upstream) -> None:
+        """See that an endpoint which failed before serves the model now. Raises EngineError where it does not."""
+        if upstream.checked or len(self.upstreams) == 1:
+            return
+        if error := await self._admit(upstream, await upstream.models()):
+            raise error
+
+    def ask_again(self) -> None:
+        """Put the questions that are still open once more, from time to time, beside what runs."""
+        if self.abilities.open and self._now() >= self._ask_at and (self._asking is None or self._asking.done()):
+            upstream = next((one for one in self.upstreams if one.usable and one.checked), None)
+            if upstream:
+                self._asking = asyncio.create_task(self._ask(upstream))
+
+    async def health(self) -> Health:
+        """Asks every endpoint that does not rest."""
+        if not self.started:
+            return Health(ready=False, live=False, detail="not started")
+        self.ask_again()
+        alone = len(self.upstreams) == 1
+        async with asyncio.TaskGroup() as group:
+            for one in self.upstreams:
+                if alone or (one.usable and one.running == 0):
+                    group.create_task(self._look(one))
+        up = [one for one in self.upstreams if one.error is None or one.busy]
+        first = next((one.error for one in self.upstreams if one.error), None)
+        live = bool(up) or not isinstance(first, EngineDead)
+        replicas = () if alone else tuple(one.state for one in self.upstreams)
+        detail = (
+            str(first or "") if alone else "; ".join(f"{one.name}: {one.error}" for one in self.upstreams if one.error)
+        )
+        return Health(bool(up), live, detail=detail, replicas=replicas)
+
+    def report(self, context: int) -> dict[str, tuple[bool, str]]:
+        """Everything known, by subject: whether it is there, and in words."""
+        found, told = self.found, self.config.context or self.found.context
+        kind = (
+            f"{found.kind} {found.version}".strip() if found.kind != "openai" else "not recognised: OpenAI's API only"
+        )
+        said = f"{context} tokens" if told else f"not told; {context} tokens are assumed"
+        out = {one.name: (False, str(one.error)) for one in self.upstreams if one.error}
+        up = {one.name: (True, "answers") for one in self.upstreams if not one.error}
+        subjects = {
+            "server": (found.kind != "openai", kind),
+            "model": (True, self.model),
+            "context": (bool(told), said),
+        }
+        return up | out | subjects | self.abilities.report()
+
+    def lines(self, context: int | None) -> tuple[str, ...]:
+        """The same for a log, once it is known."""
+        if not self.started:
+            return ()
+        told = self.report(context or 0)
+        return tuple(f"{subject}: {detail}" for subject, (_, detail) in told.items())
+
+    def learn(self, *, most_samples: int) -> None:
+        """What came out while it worked."""
+        self.abilities = replace(self.abilities, most_samples=most_samples)
+
+    @contextmanager
+    def occupied(self, upstream: Upstream, samples: int) -> Iterator[None]:
+        """So many samples are under way there."""
+        upstream.running += samples
+        try:
+            yield
+        finally:
+            upstream.running -= samples
+
+    async def _ask(self, upstream: Upstream) -> None:
+        before = self.abilities.open
+        if not before:
+            return
+        self.abilities = await answers(upstream, self.config, self.found, self.model, self._info, self.abilities)
+        if left := self.abilities.open:
+            self._ask_at = self._now() + min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._asked)
+            self._asked += 1
+            log.info("%s could not be asked yet about: %s", upstream.name, ", ".join(sorted(left)))
+
+    async def _look(self, upstream: Upstream) -> None:
+        try:
+            listed = await upstream.models()
+            if not upstream.checked and (error := await self._admit(upstream, listed)):
+                raise error
+        except EngineError as error:
+            upstream.failed(error)
+        else:
+            upstream.answered()
+
+    async def _admit(self, upstream: Upstream, listed: list[Document]) -> EngineError | None:
+        """Let it take requests, if it serves the same as the others; what is wrong with it."""
+        entry = self._entry(listed)
+        if entry is None:
+            names = ", ".join(str(model["id"]) for model in listed[:8]) or "none"
+            error = EngineError(f"it has no model {self.model!r}; it has: {names}")
+        elif (kind := (await self._recognised(upstream, entry)).kind) != self.found.kind:
+            error = EngineError(f"it is of kind {kind}, the others are of kind {self.found.kind}")
+        else:
+            upstream.checked = True
+            upstream.answered()
+            return None
+        return error
+
+    def _entry(self, listed: list[Document]) -> Document | None:
+        return next((model for model in listed if model["id"] == self.model or not self.model), None)
+
+    async def _recognised(self, upstream: Upstream, entry: Document) -> Found:
+        if is_openai(upstream.url):
+            return Found()
+        found = await recognise(entry, upstream.look)
+        return found if self.config.dialect == "auto" else replace(found, kind=self.config.dialect)
+
+
+async def _outcome(upstream: Upstream) -> list[Document] | EngineError:
+    try:
+        return await upstream.models()
+    except EngineError as error:
+        return error
