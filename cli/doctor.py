@@ -18,14 +18,20 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    model: Annotated[str | None, Argument(help="A checkpoint folder or hub name, to be looked at too.")] = None,
+    model: Annotated[
+        str | None, Argument(help="A checkpoint folder, hub name or URL of an endpoint, to be looked at too.")
+    ] = None,
     port: int = Option(8000, min=1, max=65535, help="The port that should be free."),
     reasoning_parser: ReasoningParser = None,
     tool_parser: ToolParser = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the machine, and a model's files; exits 1 where not even the bundled model can be served."""
-    found = [*(examine_model(model, reasoning_parser, tool_parser) if model else ()), *examine(port)]
+    """Check the machine, and a model's files or an endpoint; exits 1 where not even the bundled model can be served."""
+    looked: list[Check] = []
+    if model:
+        remote = model.startswith(("http://", "https://"))
+        looked = examine_endpoint(model) if remote else examine_model(model, reasoning_parser, tool_parser)
+    found = [*looked, *examine(port)]
     usable = all(check.ok for check in found if check.needed)
     if as_json:
         show({"ok": usable, "checks": [asdict(check) for check in found]})
@@ -90,6 +96,29 @@ def examine_model(model: str, reasoning: str | None, tools: str | None) -> list[
         *(Check(subject, subject not in lacking, detail) for subject, detail in chat.report.items()),
         Check("context", context is not None, f"{context} tokens" if context else "not in its config.json"),
     ]
+
+
+def examine_endpoint(url: str) -> list[Check]:
+    """What an endpoint can do, found by asking it; with the settings of the environment (REASON_UPSTREAM_KEY, …).
+    Raises SetupError for no URL."""
+    import asyncio
+
+    from reason_engine.engines.open import open_remote
+    from reason_engine.errors import ReasonError
+    from reason_engine.settings import load_settings
+
+    engine = open_remote(load_settings({"engine": "openai", "upstream_url": url}))
+
+    async def ask() -> list[Check]:
+        try:
+            await engine.start()
+            return [Check(subject, ok, detail) for subject, (ok, detail) in engine.report.items()]
+        except ReasonError as error:
+            return [Check("endpoint", False, f"{url}: {error}", True)]
+        finally:
+            await engine.close()
+
+    return asyncio.run(ask())
 
 
 def _version(package: str) -> str | None:

@@ -64,7 +64,10 @@ def serve(
     ] = None,
     open: Annotated[bool, Option("--open", help="Serve beyond this machine without a key.")] = False,
     served_name: Annotated[str | None, Option(help="Name that clients ask for.")] = None,
-    upstream_url: Annotated[str | None, Option(help="The endpoint behind --engine openai.")] = None,
+    upstream_url: Annotated[
+        list[str] | None,
+        Option(metavar="URL", help="The endpoint behind --engine openai; repeatable, with the same model behind each."),
+    ] = None,
     upstream_tokenizer: Annotated[
         Path | None, Option(metavar="DIR", help="A folder with the endpoint's tokenizer and chat template.")
     ] = None,
@@ -159,7 +162,8 @@ def start(settings: Settings) -> None:
         while not (server.started and gate.open and (await engine.health()).ready):
             await asyncio.sleep(READY_CHECK_SECONDS)
         bound = server.servers[0].sockets[0].getsockname()[1]
-        print(banner(settings, kind, profile.description, bound), flush=True)
+        found = engine.info.found if kind == "openai" else ()
+        print(banner(settings, kind, profile.description, bound, found), flush=True)
 
     async def run() -> None:
         announcing = asyncio.create_task(announce())
@@ -172,8 +176,8 @@ def start(settings: Settings) -> None:
     asyncio.run(run())
 
 
-def banner(settings: Settings, kind: str, description: str, port: int) -> str:
-    """What is served, where, and a line to paste."""
+def banner(settings: Settings, kind: str, description: str, port: int, found: Sequence[str] = ()) -> str:
+    """What is served, where, what was found of the endpoint behind it, and a line to paste."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     body = {
@@ -190,6 +194,8 @@ def banner(settings: Settings, kind: str, description: str, port: int) -> str:
         )
     elif description:
         lines.append(description)
+    if found:
+        lines.append(f"upstream: {'; '.join(found)}")
     curl = f"  curl {base}/v1/chat/completions -H 'content-type: application/json'{key} -d '{json.dumps(body)}'"
     lines += ["Try:", curl, ""]
     return "\n".join(lines)

@@ -92,6 +92,12 @@ class Metrics:
         self.waiting = gauge("sequences_waiting", "sequences waiting in the engine")
         self.held = gauge("sequences_admitted", "sequences of admitted requests")
         self.generated = gauge("engine_generated_tokens", "the engine's own counter")
+        self.upstream_up = Gauge(
+            "reason_upstream_up", "whether an endpoint takes requests", ("upstream",), registry=own
+        )
+        self.upstream_running = Gauge(
+            "reason_upstream_sequences_running", "sequences running at an endpoint", ("upstream",), registry=own
+        )
         self.lag = gauge("event_loop_lag_seconds", "how late the event loop wakes")
 
     def answered(self, strategy: str, outcomes: list[Outcome], seconds: float) -> None:
@@ -131,6 +137,9 @@ class Metrics:
         self.waiting.set(health.waiting)
         self.generated.set(health.generated_tokens)
         self.draft_failures.set(health.draft_failures)
+        for one in health.replicas:
+            self.upstream_up.labels(one.name).set(one.up)
+            self.upstream_running.labels(one.name).set(one.running)
         self.held.set(held)
         self.trace_dropped.set(traces.dropped)
         return generate_latest(self.registry) + generate_latest(REGISTRY)

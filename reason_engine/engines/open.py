@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -19,6 +20,9 @@ from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import ModelLoadError, SetupError, UnknownName
 from reason_engine.profile import Profile, read_profile
 from reason_engine.settings import Settings
+
+if TYPE_CHECKING:
+    from reason_engine.engines.openai.engine import OpenAIEngine
 
 NANO = "reason-nano"
 
@@ -32,7 +36,7 @@ def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
     parsers_of(settings).check()
     kind = engine_name(settings)
     if kind == "openai":
-        engine = _remote(settings)
+        engine = open_remote(settings)
     elif kind == "embedded":
         engine = _embedded(settings, model_folder(settings), inline)
     else:
@@ -41,6 +45,26 @@ def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
     if settings.draft.partition(":")[0] not in offered:
         raise SetupError(f"--draft {settings.draft}: this engine drafts by one of: {', '.join(sorted(set(offered)))}")
     return engine
+
+
+def open_remote(settings: Settings) -> OpenAIEngine:
+    """The remote engine, not started yet. Raises SetupError for addresses that are none."""
+    from reason_engine.engines.openai.config import OpenAIConfig
+    from reason_engine.engines.openai.engine import OpenAIEngine
+
+    if not settings.upstream_url:
+        raise SetupError("the openai engine needs the endpoint's address: --upstream-url http://host/v1")
+    first, *others = settings.upstream_url
+    tokenizer = settings.upstream_tokenizer
+    asked = {"base_url": first, "replicas": tuple(others), "model": settings.model, "context": settings.context}
+    asked |= {"api_key": settings.upstream_key, "tokenizer": str(tokenizer) if tokenizer else None}
+    try:
+        config = OpenAIConfig.model_validate(asked | {"prefill": settings.upstream_prefill})
+    except ValidationError as error:
+        raise SetupError(f"upstream_url: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    return OpenAIEngine(
+        config, rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings)
+    )
 
 
 def engine_name(settings: Settings) -> str:
@@ -99,25 +123,6 @@ def has_gpu() -> bool:
         return False
     devices = ("/dev/nvidia0", "/proc/driver/nvidia/gpus", "/dev/kfd", "/dev/dxg")
     return any(Path(device).exists() for device in devices)
-
-
-def _remote(settings: Settings) -> Engine:
-    from reason_engine.engines.openai.config import OpenAIConfig
-    from reason_engine.engines.openai.engine import OpenAIEngine
-
-    if not settings.upstream_url:
-        raise SetupError("the openai engine needs the endpoint's address: --upstream-url http://host/v1")
-    first, *others = settings.upstream_url
-    tokenizer = settings.upstream_tokenizer
-    asked = {"base_url": first, "replicas": tuple(others), "model": settings.model, "context": settings.context}
-    asked |= {"api_key": settings.upstream_key, "tokenizer": str(tokenizer) if tokenizer else None}
-    try:
-        config = OpenAIConfig.model_validate(asked | {"prefill": settings.upstream_prefill})
-    except ValidationError as error:
-        raise SetupError(f"upstream_url: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-    return OpenAIEngine(
-        config, rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings)
-    )
 
 
 def _rewards(settings: Settings) -> dict[str, str]:

@@ -142,7 +142,9 @@ def state_routes(router: APIRouter, service: Service) -> None:
     async def ready() -> Response:
         gate, found = service.gate, await service.health()
         if gate.open and found.ready:
-            return JSONResponse({"status": "ready"})
+            # Whoever asks without a key learns how many there are, not where.
+            up = {"up": sum(one.up for one in found.replicas), "all": len(found.replicas)}
+            return JSONResponse({"status": "ready"} | ({"upstreams": up} if found.replicas else {}))
         status = "dead" if gate.dead or not found.live else "draining" if gate.draining else "loading"
         return JSONResponse({"status": status, "detail": gate.dead or found.detail}, 503, {"retry-after": "1"})
 

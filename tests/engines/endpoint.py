@@ -36,9 +36,20 @@ class Endpoint:
     paths: list[str] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     open: int = 0
+    headers: Mapping[str, str] = field(default_factory=lambda: {"retry-after-ms": "1"})
+    """Of a refusal."""
+    listing: tuple[int, Any] | None = None
+    """What the model list is refused with."""
+    routes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What other paths answer a GET with."""
 
     async def handle(self, request: httpx2.Request) -> httpx2.Response:
         self.keys.add(request.headers["authorization"])
+        if request.method == "GET" and request.url.path != "/v1/models":
+            found = self.routes.get(request.url.path)
+            return httpx2.Response(404 if found is None else 200, json=found or {"detail": "Not Found"})
+        if request.method == "GET" and self.listing:
+            return httpx2.Response(self.listing[0], json={"error": self.listing[1]})
         if request.method == "GET":
             return httpx2.Response(200, json={"object": "list", "data": list(self.models)})
         body = json.loads(await request.aread())
@@ -49,7 +60,7 @@ class Endpoint:
             answer = await answer
         if isinstance(answer, tuple):
             status, error = answer
-            return httpx2.Response(status, json={"error": error}, headers={"retry-after-ms": "1"})
+            return httpx2.Response(status, json={"error": error}, headers=dict(self.headers))
         return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=Events(self, answer))
 
     def engine(self, **config: Any) -> OpenAIEngine:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -24,7 +23,6 @@ from reason_engine.errors import EngineBusy, EngineError, RequestError, first_er
 from reason_engine.types import Chunk, GenerateRequest
 
 log = logging.getLogger("reason_engine.engines.openai")
-Sleep = Callable[[float], Awaitable[None]]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
 
@@ -41,11 +39,9 @@ class Attempts:
 class Delivery:
     """Puts the chunks of all samples of one request into its stream. Failures go through the stream too."""
 
-    def __init__(
-        self, request: GenerateRequest, stream: ChunkStream, fleet: Fleet, exchange: Exchange, sleep: Sleep
-    ) -> None:
+    def __init__(self, request: GenerateRequest, stream: ChunkStream, fleet: Fleet, exchange: Exchange) -> None:
         self._request, self._stream, self._fleet = request, stream, fleet
-        self._exchange, self._sleep, self._config = exchange, sleep, fleet.config
+        self._exchange, self._config = exchange, fleet.config
         self._samples = [Sample() for _ in range(request.n)]
         self._prompt_told = False
         self._lost = 0
@@ -108,7 +104,7 @@ class Delivery:
                 tried.avoid.clear()
             if not pause:
                 return upstream
-            await self._sleep(pause)
+            await self._fleet.sleep(pause)
             tried.waited += pause
             if not upstream.busy:
                 return upstream

@@ -79,8 +79,7 @@ class OpenAIEngine:
         self.config, self._parsers = config, parsers
         self._rewards = Endpoints(rewards or {}, keys=reward_keys)
         self._format = ChatFormat.load(FilePath(config.tokenizer), parsers) if config.tokenizer else None
-        self._fleet = Fleet(config, now, http_client)
-        self._sleep = sleep
+        self._fleet = Fleet(config, now, sleep, http_client)
         self._running: dict[str, ChunkStream] = {}
         self._generated = 0
         self._thinks = False
@@ -143,7 +142,7 @@ class OpenAIEngine:
         exchange.body(sent)  # refuses what cannot be sent
         self._fleet.ask_again()
         stream = self._running[request.id] = ChunkStream(request.n)
-        stream.task = asyncio.create_task(Delivery(sent, stream, self._fleet, exchange, self._sleep).run())
+        stream.task = asyncio.create_task(Delivery(sent, stream, self._fleet, exchange).run())
         try:
             async for chunk in ended_at(stream.chunks(), stops):
                 self._generated += chunk.token_count

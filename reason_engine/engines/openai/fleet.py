@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,14 +20,18 @@ from reason_engine.engines.openai.balance import Balance
 from reason_engine.engines.openai.config import OpenAIConfig, is_openai
 from reason_engine.engines.openai.kinds import Document, Found, recognise
 from reason_engine.engines.openai.upstream import Upstream
-from reason_engine.errors import EngineDead, EngineError, UnknownModel
+from reason_engine.errors import EngineBusy, EngineDead, EngineError, UnknownModel
 from reason_engine.model_info import ModelInfo
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient
 
+LOADING_PAUSE = 1.0
+"""Seconds between two looks at an endpoint that is not ready."""
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 """Seconds after which a question that was not answered is asked again."""
+
+Sleep = Callable[[float], Awaitable[None]]
 
 log = logging.getLogger("reason_engine.engines.openai")
 
@@ -35,8 +39,10 @@ log = logging.getLogger("reason_engine.engines.openai")
 class Fleet:
     """`model`, `found` and `abilities` are known after `start`."""
 
-    def __init__(self, config: OpenAIConfig, now: Callable[[], float], http_client: AsyncClient | None = None) -> None:
-        self.config = config
+    def __init__(
+        self, config: OpenAIConfig, now: Callable[[], float], sleep: Sleep, http_client: AsyncClient | None = None
+    ) -> None:
+        self.config, self.sleep = config, sleep
         self.upstreams = tuple(Upstream(url, config, now, http_client) for url in config.urls)
         self.balance = Balance(self.upstreams)
         self.model, self.found, self.abilities = config.model or "", Found(), Abilities()
@@ -52,7 +58,7 @@ class Fleet:
         for upstream in self.upstreams:
             upstream.connect()
         async with asyncio.TaskGroup() as group:
-            tasks = {one: group.create_task(_outcome(one)) for one in self.upstreams}
+            tasks = {one: group.create_task(self._listed(one)) for one in self.upstreams}
         lists = {one: told for one, task in tasks.items() if not isinstance(told := task.result(), EngineError)}
         errors = [told for task in tasks.values() if isinstance(told := task.result(), EngineError)]
         if not lists:
@@ -188,6 +194,21 @@ class Fleet:
             return None
         return error
 
+    async def _listed(self, upstream: Upstream) -> list[Document] | EngineError:
+        """Its model list, waited for while it says that it is still loading; or why there is none."""
+        began = self._now()
+        while True:
+            try:
+                return await upstream.models()
+            except EngineBusy as error:
+                pause = LOADING_PAUSE if error.pause is None else error.pause
+                if self._now() + pause - began > self.config.max_wait:
+                    return error
+                log.info("%s: %s; it is waited for", upstream.name, error)
+                await self.sleep(pause)
+            except EngineError as error:
+                return error
+
     def _entry(self, listed: list[Document]) -> Document | None:
         return next((model for model in listed if model["id"] == self.model or not self.model), None)
 
@@ -196,10 +217,3 @@ class Fleet:
             return Found()
         found = await recognise(entry, upstream.look)
         return found if self.config.dialect == "auto" else replace(found, kind=self.config.dialect)
-
-
-async def _outcome(upstream: Upstream) -> list[Document] | EngineError:
-    try:
-        return await upstream.models()
-    except EngineError as error:
-        return error
