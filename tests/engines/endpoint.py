@@ -52,6 +52,8 @@ class Endpoint:
             return httpx2.Response(self.listing[0], json={"error": self.listing[1]})
         if request.method == "GET":
             return httpx2.Response(200, json={"object": "list", "data": list(self.models)})
+        if not request.url.path.endswith("/completions"):
+            return httpx2.Response(404, json={"detail": "Not Found"})
         body = json.loads(await request.aread())
         self.bodies.append(body)
         self.paths.append(request.url.path)

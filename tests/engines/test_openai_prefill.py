@@ -55,14 +55,6 @@ async def test_the_way_is_found_by_asking(way: str, questions: int) -> None:
     assert {body["temperature"] for body in endpoint.bodies[:questions]} == {0.0}
 
 
-@pytest.mark.parametrize("failure", [(429, {"message": "full"}), (503, {"message": "loading"})])
-async def test_an_endpoint_that_cannot_be_asked_now_is_not_asked_again(failure: tuple[int, Any]) -> None:
-    endpoint = Endpoint(lambda body: failure)
-    async with Running(endpoint.engine(prefill="auto")) as engine:
-        assert not engine.caps.prefill
-    assert len(endpoint.bodies) == 1
-
-
 async def test_an_endpoint_that_refuses_begun_answers_is_not_broken_by_the_question() -> None:
     endpoint = Endpoint(lambda body: (400, {"message": "the last turn must be the user's"}))
     async with Running(endpoint.engine(prefill="auto")) as engine:

@@ -62,8 +62,7 @@ async def answers(
 
     found_here = await find_abilities(known, ask, go_on, WAYS, known.open)
     if "ids" in known.open and known.open != found_here.open:
-        tokenizes = [
-            await upstream.counts("/tokenize", body) for body in ({"model": model, "prompt": "a"}, {"content": "a"})
-        ]
-        found_here = replace(found_here, tokenizes=any(tokenizes))
+        # vLLM and SGLang read `prompt`, llama.cpp's server `content`.
+        tokenizes = await upstream.counts("/tokenize", {"model": model, "prompt": "a", "content": "a"})
+        found_here = replace(found_here, tokenizes=tokenizes)
     return found_here

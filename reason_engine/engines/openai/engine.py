@@ -117,6 +117,11 @@ class OpenAIEngine:
         name not listed."""
         await self._fleet.start(self.info)
 
+    async def asked(self) -> None:
+        """Wait for the questions that are out, where any are: what was not answered at start is asked again beside
+        the requests."""
+        await self._fleet.asked()
+
     async def close(self) -> None:
         """End all streams and close the connections; again: no effect."""
         for stream in tuple(self._running.values()):

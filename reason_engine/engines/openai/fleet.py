@@ -105,6 +105,11 @@ class Fleet:
             if upstream:
                 self._asking = asyncio.create_task(self._ask(upstream))
 
+    async def asked(self) -> None:
+        """Wait until the questions that are out have been answered."""
+        if self._asking:
+            await asyncio.wait([self._asking])
+
     async def health(self) -> Health:
         """Asks every endpoint that does not rest."""
         if not self.started:
