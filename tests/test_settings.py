@@ -41,6 +41,17 @@ def test_keys_come_comma_separated_and_stay_secret(monkeypatch: pytest.MonkeyPat
     assert "alpha" not in repr(settings) + settings.model_dump_json()
 
 
+def test_upstreams_come_as_one_text_or_as_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().upstream_url == load_settings({"upstream_url": None}).upstream_url == ()
+    assert load_settings({"upstream_url": "http://a/v1"}).upstream_url == ("http://a/v1",)
+    assert load_settings({"upstream_url": ["http://a/v1", "http://b/v1"]}).upstream_url == (
+        "http://a/v1",
+        "http://b/v1",
+    )
+    monkeypatch.setenv("REASON_UPSTREAM_URL", "http://a/v1, http://b/v1")
+    assert load_settings().upstream_url == ("http://a/v1", "http://b/v1")
+
+
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REASON_PORT", "")
     assert load_settings().port == 8000

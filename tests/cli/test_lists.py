@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,22 @@ def test_doctor_tells_how_a_model_is_spoken_to(reason, tmp_path: Path) -> None:
     assert found["context"]["detail"] == "4096 tokens"
     named = reason("doctor", str(tmp_path), "--reasoning-parser", "mistral", "--tool-parser", "pythonic").out
     assert "[THINK]" in named and "pythonic (named)" in named
+
+
+def test_doctor_tells_what_an_endpoint_can_do(reason, server) -> None:
+    ran = reason("doctor", f"{server.url}/v1", "--json")
+    found = {check["name"]: check for check in json.loads(ran.out)["checks"]}
+    assert found["model"]["detail"] == "reason-nano" and found["context"]["ok"]
+    assert {"server", "n", "seeds", "logprobs", "token ids", "structured", "begun answers"} <= set(found)
+
+
+def test_doctor_exits_1_where_the_endpoint_is_none(reason) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        ran = reason("doctor", f"http://127.0.0.1:{free.getsockname()[1]}/v1")
+    assert ran.code == 1 and "FAIL endpoint" in ran.out and "cannot be reached" in ran.out
+    ran = reason("doctor", "http://")
+    assert ran.code == 2 and "is not the address of an endpoint" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,14 @@ def test_nothing_named_serves_the_bundled_model_on_the_embedded_engine() -> None
         assert stop(running) == 0
 
 
+def test_the_banner_tells_of_the_endpoint_behind_it(server) -> None:
+    running = serve("--upstream-url", f"{server.url}/v1")
+    try:
+        assert "upstream: 127.0.0.1:" in running.banner and "begun answers: " in running.banner
+    finally:
+        assert stop(running) == 0
+
+
 def test_the_banner_is_honest_about_the_bundled_model() -> None:
     said = banner(Settings(served_name="reason-nano"), "embedded", "", 8000)
     assert "demonstration model" in said

@@ -163,3 +163,22 @@ def test_without_the_bundled_model_one_must_be_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(opening, "bundled_model", lambda: None)
     with pytest.raises(ModelLoadError, match="name one"):
         open_engine(settings())
+
+
+def test_several_endpoints_are_one_engine() -> None:
+    made = open_engine(settings(engine="openai", upstream_url=["http://a/v1", "http://b:8000/v1"]))
+    assert isinstance(made, OpenAIEngine)
+    assert made.config.urls == ("http://a/v1", "http://b:8000/v1")
+
+
+@pytest.mark.parametrize(
+    ("urls", "said"),
+    [
+        ("host:8000/v1", "is not the address"),
+        ("http://a/v1,ftp://b", "'ftp://b' is not"),
+        ("http://a,http://a/", "twice"),
+    ],
+)
+def test_a_wrong_address_is_named_before_anything_is_sent(urls: str, said: str) -> None:
+    with pytest.raises(SetupError, match=f"upstream_url: .*{said}"):
+        open_engine(settings(engine="openai", upstream_url=urls))

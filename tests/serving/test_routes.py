@@ -1,10 +1,12 @@
 """Models, strategies, traces, tokens, health, metrics, pages."""
 
 import re
+from dataclasses import replace
 
 import jsonschema
 import pytest
 
+from reason_engine.contracts import Health, Replica
 from reason_engine.engines.scripted import Scripted
 from reason_engine.settings import Settings
 from reason_engine.strategies import strategies
@@ -70,6 +72,29 @@ async def test_health(local) -> None:
         house.engine.die()
         for path in ("/health", "/health/ready", "/health/live"):
             assert (await house.http.get(path)).status_code == 503
+
+
+class Several(Scripted):
+    """An engine with two endpoints behind it, one of them gone."""
+
+    async def health(self) -> Health:
+        replicas = (Replica("10.0.0.1:8000", True, 3), Replica("10.0.0.2:8000", False, 0, "cannot be reached"))
+        return replace(await super().health(), replicas=replicas)
+
+
+async def test_endpoints_are_counted_for_everybody_and_named_to_those_with_a_key(local) -> None:
+    async with local(Several(lambda prompt, seed, index: "4")) as house:
+        health = await house.http.get("/health")
+        assert health.json() == {"status": "ready", "upstreams": {"up": 1, "all": 2}}
+        text = (await house.http.get("/metrics")).text
+        for line in (
+            'reason_upstream_up{upstream="10.0.0.1:8000"} 1.0', 'reason_upstream_up{upstream="10.0.0.2:8000"} 0.0',
+            'reason_upstream_sequences_running{upstream="10.0.0.1:8000"} 3.0',
+        ):  # fmt: skip
+            assert line in text
+    async with local() as house:
+        assert (await house.http.get("/health")).json() == {"status": "ready"}
+        assert "reason_upstream_up{" not in (await house.http.get("/metrics")).text
 
 
 async def test_metrics_follow_requests(local) -> None:
