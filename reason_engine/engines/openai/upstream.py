@@ -44,8 +44,7 @@ class Upstream:
 
     def connect(self) -> None:
         """Make the connection's client; nothing is sent yet."""
-        from httpx2 import Timeout
-        from openai import AsyncOpenAI
+        from openai import AsyncOpenAI, Timeout
 
         config = self._config
         key = config.api_key.get_secret_value() if config.api_key else None
