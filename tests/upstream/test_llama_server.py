@@ -12,6 +12,7 @@ import pytest
 
 from reason_engine.engines.openai.config import OpenAIConfig
 from reason_engine.engines.openai.engine import OpenAIEngine
+from reason_engine.engines.openai.wire.prefill import BEGUN, QUESTION, REST
 from reason_engine.errors import CapabilityMissing, ContextLengthExceeded
 from reason_engine.runtime.solve import solve
 from reason_engine.runtime.trace import Delta, Event
@@ -84,13 +85,12 @@ async def test_constraints_and_choices(engine: OpenAIEngine) -> None:
 
 
 async def test_a_begun_answer_and_a_forced_stop(engine: OpenAIEngine) -> None:
-    ask = engine.render_chat((Message("user", "Count from one to five in words."),))
-    [rest] = await draw(engine, ask + "one, two, thr", Sampling(max_tokens=8, temperature=0.0))
-    assert rest.text.startswith("ee")
-    [cut] = await draw(
-        engine, ask + "one, two, thr", Sampling(max_tokens=8, temperature=0.0, stop=(",",), include_stop=True)
-    )
-    assert cut.text == "ee," and cut.finish == "stop"
+    begun = engine.render_chat((Message("user", QUESTION),)) + BEGUN
+    greedy = Sampling(max_tokens=8, temperature=0.0)
+    [rest] = await draw(engine, begun, greedy)
+    assert rest.text.startswith(REST)
+    [cut] = await draw(engine, begun, replace(greedy, stop=("od", "day"), include_stop=True))
+    assert cut.text == rest.text[: rest.text.index("od") + 2] and (cut.finish, cut.stop_reason) == ("stop", "od")
 
 
 async def test_a_prompt_over_the_context_is_refused(engine: OpenAIEngine) -> None:

@@ -129,7 +129,9 @@ class ResponseReader:
         if self.counts == "choice" and usage:
             count = max(0, usage["completion_tokens"] - sample.tokens)
         finish = None if reason is None else _FINISH.get(reason, "stop")
-        return Chunk(self.first + index, text, token_ids, count, logprobs, finish, choice.get("stop_reason"))
+        met = choice.get("matched_stop")  # SGLang's word, which names the end of the text as well
+        stop = choice.get("stop_reason", met if isinstance(met, str) else None)
+        return Chunk(self.first + index, text, token_ids, count, logprobs, finish, stop)
 
     def _with_prompt(self, chunk: Chunk) -> Chunk:
         """With the prompt's counts, the first time."""
