@@ -352,3 +352,36 @@ async def test_requests_of_a_search_stay_together_and_others_are_spread() -> Non
         for number in range(5):
             await ask(engine, number, search="s")
     assert len(set(made.seen)) == 1 and len(made.seen) == 5
+
+
+async def test_one_that_lost_the_model_is_left_out_and_alone_it_is_a_404() -> None:
+    gone = (404, {"message": "no model 'm'"})
+    made = Replicas(Endpoint(lambda body: gone), says("b"))
+    async with Running(made.engine()) as engine:
+        assert text(await read(engine)) == "b"
+        assert "no longer has the model" in (await engine.health()).replicas[0].detail
+    made = Replicas(Endpoint(lambda body: gone))
+    async with Running(made.engine()) as engine:
+        with pytest.raises(UnknownModel, match="no model 'm'"):
+            await read(engine)
+
+
+async def test_one_that_answers_another_sample_has_failed() -> None:
+    stray = [choice(7, content="x"), choice(7, finish="stop")]
+    made = Replicas(Endpoint(lambda body: stray))
+    async with Running(made.engine(max_retries=1)) as engine:
+        with pytest.raises(EngineError, match="other samples"):
+            await read(engine)
+    assert made.seen == ["a", "a"] and made.clock.pauses == [0.5]
+
+
+async def test_one_that_loads_anew_is_not_ready_and_not_dead() -> None:
+    made = Replicas(says())
+    async with Running(made.engine(max_wait=10)) as engine:
+        made.hosts["a"].listing = (503, {"message": "loading"})
+        for _ in range(9):
+            health = await engine.health()
+            assert (health.ready, health.live) == (False, True) and "loading" in health.detail
+        made.hosts["a"].listing = None
+        assert text(await read(engine)) == "x"  # after one short rest, however often it was looked at
+    assert sum(made.clock.pauses) <= 1

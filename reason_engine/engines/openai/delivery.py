@@ -19,7 +19,7 @@ from reason_engine.engines.openai.resume import Diverged, Sample, remaining
 from reason_engine.engines.openai.upstream import Upstream
 from reason_engine.engines.openai.wire.refusals import refused_key
 from reason_engine.engines.openai.wire.stream import ChunkStream
-from reason_engine.errors import EngineBusy, EngineError, RequestError, first_error
+from reason_engine.errors import EngineBusy, EngineError, RequestError, UnknownModel, first_error
 from reason_engine.types import Chunk, GenerateRequest
 
 log = logging.getLogger("reason_engine.engines.openai")
@@ -47,7 +47,7 @@ class Delivery:
         self._lost = 0
 
     async def run(self) -> None:
-        n, most = self._request.n, self._fleet.abilities.most_samples or self._request.n
+        n, most = self._request.n, self._fleet.findings.abilities.most_samples or self._request.n
         try:
             async with asyncio.TaskGroup() as group:
                 for first in range(0, n, most):
@@ -68,6 +68,10 @@ class Delivery:
             except Diverged:
                 self._lose(first)
                 return
+            except UnknownModel as error:
+                if self._request.adapter or len(self._fleet.upstreams) == 1:
+                    raise
+                self._note(upstream, EngineError(f"it no longer has the model: {error}"), tried)
             except RequestError as error:
                 if count == 1 or not _about_n(error):
                     raise
@@ -82,7 +86,7 @@ class Delivery:
         if not left:
             return
         if answered:
-            self._fleet.learn(most_samples=1)
+            self._fleet.findings.learn(most_samples=1)
         async with asyncio.TaskGroup() as group:
             for index in left:
                 group.create_task(self._draw(index, 1))
@@ -125,6 +129,8 @@ class Delivery:
             async with aclosing(self._exchange.chunks(upstream, asked, first, carried=carried)) as chunks:
                 async for chunk in chunks:
                     self._take(chunk)
+        if not any(one.done for one in self._of(first, count)):
+            raise EngineError("the endpoint answered other samples than it was asked for")
         upstream.answered()
 
     def _take(self, chunk: Chunk) -> None:

@@ -87,7 +87,7 @@ class OpenAIEngine:
 
     @property
     def caps(self) -> Capabilities:
-        abilities, served = self._fleet.abilities, self._rewards
+        abilities, served = self._fleet.findings.abilities, self._rewards
         exact = self._format is not None and abilities.takes_ids and abilities.sends_ids
         return Capabilities(
             logprobs=abilities.logprobs, token_ids=exact, continuation=exact, prefill=abilities.prefill is not None,
@@ -99,18 +99,20 @@ class OpenAIEngine:
     @property
     def info(self) -> ModelInfo:
         fleet, url = self._fleet, self.config.base_url
-        context, fingerprint = self.config.context or fleet.found.context, f"openai:{fleet.model}"
+        context = self.config.context or fleet.findings.found.context or _ASSUMED_CONTEXT
+        fingerprint = f"openai:{fleet.model}"
         if self._format:
-            info = self._format.info(fleet.model, url, context or _ASSUMED_CONTEXT, fingerprint)
+            info = self._format.info(fleet.model, url, context, fingerprint)
         else:
-            made = ModelInfo(fleet.model, url, context or _ASSUMED_CONTEXT, self._thinks, fingerprint=fingerprint)
+            made = ModelInfo(fleet.model, url, context, self._thinks, fingerprint=fingerprint)
             info = self._parsers.marked(made)
-        return replace(info, found=(*info.found, *fleet.lines(context)))
+        told = fleet.findings.report(fleet.upstreams, context) if fleet.started else {}
+        return replace(info, found=(*info.found, *(f"{subject}: {detail}" for subject, (_, detail) in told.items())))
 
     @property
     def report(self) -> dict[str, tuple[bool, str]]:
         """What is known of the endpoints, by subject: whether it is there, and in words."""
-        return self._fleet.report(self.info.context)
+        return self._fleet.findings.report(self._fleet.upstreams, self.info.context)
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -125,7 +127,7 @@ class OpenAIEngine:
     async def asked(self) -> None:
         """Wait for the questions that are out, where any are: what was not answered at start is asked again beside
         the requests."""
-        await self._fleet.asked()
+        await self._fleet.findings.asked()
 
     async def close(self) -> None:
         """End all streams and close the connections; again: no effect."""
@@ -226,7 +228,7 @@ class OpenAIEngine:
 
     def _exchange(self) -> Exchange:
         fleet, info, config = self._fleet, self.info, self.config
-        way = fleet.abilities.prefill
+        way = fleet.findings.abilities.prefill
         begun = BegunTurn(way, info.think_start, info.think_end) if way else None
-        dialect = DIALECTS[fleet.found.kind]
+        dialect = DIALECTS[fleet.findings.found.kind]
         return Exchange(fleet.model, dialect, info, begun, self.caps.token_ids, config.limit_field, config.extra_body)

@@ -14,10 +14,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reason_engine.contracts import Health
-from reason_engine.engines.openai.abilities import Abilities
-from reason_engine.engines.openai.asking import answers, assumed
 from reason_engine.engines.openai.balance import Balance
 from reason_engine.engines.openai.config import OpenAIConfig, is_openai
+from reason_engine.engines.openai.findings import Findings
 from reason_engine.engines.openai.kinds import Document, Found, recognise
 from reason_engine.engines.openai.upstream import Upstream
 from reason_engine.errors import EngineBusy, EngineDead, EngineError, UnknownModel
@@ -28,16 +27,13 @@ if TYPE_CHECKING:
 
 LOADING_PAUSE = 1.0
 """Seconds between two looks at an endpoint that is not ready."""
-FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
-"""Seconds after which a question that was not answered is asked again."""
-
 Sleep = Callable[[float], Awaitable[None]]
 
 log = logging.getLogger("reason_engine.engines.openai")
 
 
 class Fleet:
-    """`model`, `found` and `abilities` are known after `start`."""
+    """`model` and `findings` are known after `start`."""
 
     def __init__(
         self, config: OpenAIConfig, now: Callable[[], float], sleep: Sleep, http_client: AsyncClient | None = None
@@ -45,10 +41,9 @@ class Fleet:
         self.config, self.sleep = config, sleep
         self.upstreams = tuple(Upstream(url, config, now, http_client) for url in config.urls)
         self.balance = Balance(self.upstreams)
-        self.model, self.found, self.abilities = config.model or "", Found(), Abilities()
-        self.started = False
-        self._now, self._ask_at, self._asked = now, 0.0, 0
-        self._asking: asyncio.Task[None] | None = None
+        self.model, self.started = config.model or "", False
+        self.findings = Findings(config, now)
+        self._now = now
 
     async def start(self, info: ModelInfo) -> None:
         """Connect, agree on the model, ask what can be done; `info` has the marks of the model.
@@ -69,7 +64,8 @@ class Fleet:
             raise UnknownModel(f"the endpoint has no model {self.model!r}; it has: {names}", param="model")
         leader = next(iter(fitting))
         self.model = str(fitting[leader]["id"])
-        self.found = await self._recognised(leader, fitting[leader])
+        found = await self._recognised(leader, fitting[leader])
+        await self.findings.begin(leader, found, self.model, info)
         for one in self.upstreams:
             if isinstance(error := tasks[one].result(), EngineError):
                 one.failed(error)
@@ -79,15 +75,11 @@ class Fleet:
                 one.failed(error)
             if one.error:
                 log.warning("%s is left out for now: %s", one.name, one.error)
-        self.abilities, self._info = assumed(self.config, self.found), info
-        await self._ask(leader)
         self.started = True
 
     async def close(self) -> None:
         self.started = False
-        if self._asking:
-            self._asking.cancel()
-            await asyncio.wait([self._asking])
+        await self.findings.close()
         for upstream in self.upstreams:
             await upstream.close()
 
@@ -98,63 +90,28 @@ class Fleet:
         if error := await self._admit(upstream, await upstream.models()):
             raise error
 
-    def ask_again(self) -> None:
-        """Put the questions that are still open once more, from time to time, beside what runs."""
-        if self.abilities.open and self._now() >= self._ask_at and (self._asking is None or self._asking.done()):
-            upstream = next((one for one in self.upstreams if one.usable and one.checked), None)
-            if upstream:
-                self._asking = asyncio.create_task(self._ask(upstream))
-
-    async def asked(self) -> None:
-        """Wait until the questions that are out have been answered."""
-        if self._asking:
-            await asyncio.wait([self._asking])
-
     async def health(self) -> Health:
         """Asks every endpoint that does not rest."""
         if not self.started:
             return Health(ready=False, live=False, detail="not started")
         self.ask_again()
         alone = len(self.upstreams) == 1
+        asked = [one for one in self.upstreams if alone or (one.usable and one.running == 0)]
         async with asyncio.TaskGroup() as group:
-            for one in self.upstreams:
-                if alone or (one.usable and one.running == 0):
-                    group.create_task(self._look(one))
-        up = [one for one in self.upstreams if one.error is None or one.busy]
-        first = next((one.error for one in self.upstreams if one.error), None)
-        live = bool(up) or not isinstance(first, EngineDead)
-        replicas = () if alone else tuple(one.state for one in self.upstreams)
-        detail = (
-            str(first or "") if alone else "; ".join(f"{one.name}: {one.error}" for one in self.upstreams if one.error)
-        )
-        return Health(bool(up), live, detail=detail, replicas=replicas)
+            looks = {one: group.create_task(self._look(one)) for one in asked}
+        up = [one for one, look in looks.items() if look.result()]
+        up += [one for one in self.upstreams if one not in looks and (one.error is None or one.busy)]
+        failed = [one for one in self.upstreams if one.error]
+        live = bool(up) or not failed or not isinstance(failed[0].error, EngineDead)
+        if alone:
+            return Health(bool(up), live, detail=str(failed[0].error) if failed else "")
+        detail = "; ".join(f"{one.name}: {one.error}" for one in failed)
+        return Health(bool(up), live, detail=detail, replicas=tuple(one.state for one in self.upstreams))
 
-    def report(self, context: int) -> dict[str, tuple[bool, str]]:
-        """Everything known, by subject: whether it is there, and in words."""
-        found, told = self.found, self.config.context or self.found.context
-        kind = (
-            f"{found.kind} {found.version}".strip() if found.kind != "openai" else "not recognised: OpenAI's API only"
-        )
-        said = f"{context} tokens" if told else f"not told; {context} tokens are assumed"
-        out = {one.name: (False, str(one.error)) for one in self.upstreams if one.error}
-        up = {one.name: (True, "answers") for one in self.upstreams if not one.error}
-        subjects = {
-            "server": (found.kind != "openai", kind),
-            "model": (True, self.model),
-            "context": (bool(told), said),
-        }
-        return up | out | subjects | self.abilities.report()
-
-    def lines(self, context: int | None) -> tuple[str, ...]:
-        """The same for a log, once it is known."""
-        if not self.started:
-            return ()
-        told = self.report(context or 0)
-        return tuple(f"{subject}: {detail}" for subject, (_, detail) in told.items())
-
-    def learn(self, *, most_samples: int) -> None:
-        """What came out while it worked."""
-        self.abilities = replace(self.abilities, most_samples=most_samples)
+    def ask_again(self) -> None:
+        """Have the questions that are still open put once more, where it is time."""
+        if upstream := next((one for one in self.upstreams if one.usable and one.checked), None):
+            self.findings.ask_again(upstream)
 
     @contextmanager
     def occupied(self, upstream: Upstream, samples: int) -> Iterator[None]:
@@ -165,25 +122,20 @@ class Fleet:
         finally:
             upstream.running -= samples
 
-    async def _ask(self, upstream: Upstream) -> None:
-        before = self.abilities.open
-        if not before:
-            return
-        self.abilities = await answers(upstream, self.config, self.found, self.model, self._info, self.abilities)
-        if left := self.abilities.open:
-            self._ask_at = self._now() + min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._asked)
-            self._asked += 1
-            log.info("%s could not be asked yet about: %s", upstream.name, ", ".join(sorted(left)))
-
-    async def _look(self, upstream: Upstream) -> None:
+    async def _look(self, upstream: Upstream) -> bool:
+        """Whether it answers and serves the model."""
         try:
             listed = await upstream.models()
             if not upstream.checked and (error := await self._admit(upstream, listed)):
                 raise error
+        except EngineBusy as error:
+            upstream.full(error)
         except EngineError as error:
             upstream.failed(error)
         else:
             upstream.answered()
+            return True
+        return False
 
     async def _admit(self, upstream: Upstream, listed: list[Document]) -> EngineError | None:
         """Let it take requests, if it serves the same as the others; what is wrong with it."""
@@ -191,8 +143,8 @@ class Fleet:
         if entry is None:
             names = ", ".join(str(model["id"]) for model in listed[:8]) or "none"
             error = EngineError(f"it has no model {self.model!r}; it has: {names}")
-        elif (kind := (await self._recognised(upstream, entry)).kind) != self.found.kind:
-            error = EngineError(f"it is of kind {kind}, the others are of kind {self.found.kind}")
+        elif (kind := (await self._recognised(upstream, entry)).kind) != self.findings.found.kind:
+            error = EngineError(f"it is of kind {kind}, the others are of kind {self.findings.found.kind}")
         else:
             upstream.checked = True
             upstream.answered()

@@ -1,9 +1,9 @@
 """How servers that speak OpenAI's API call what that API lacks, one value a kind of server.
 
 Read in the sources of vLLM 0.32, llama.cpp's server (of llama-cpp-python 0.3.36) and SGLang (its request classes), in
-the documentation of Ollama. Whatever a dialect has a name for is sent with every request, also where it is neutral: vLLM
-and SGLang take defaults from the model's generation_config, llama.cpp's server cuts by top_k 40 and min_p 0.05 unless
-told not to.
+the documentation of Ollama. Whatever a dialect has a name for is sent with every request, also where it is neutral:
+vLLM and SGLang take defaults from the model's generation_config, and llama.cpp's server cuts by top_k 40 and min_p 0.05
+unless told not to.
 """
 
 from __future__ import annotations
