@@ -70,7 +70,7 @@ async def _measure(options: argparse.Namespace) -> None:
         pass_at=tuple(map(int, options.pass_at.split(","))),
     )  # fmt: skip
     limits, profile = Limits(seconds=options.seconds), Profile.model_validate_json(options.profile)
-    engine = Recorded(options.model, options.pool, below, CONTEXT)
+    engine = Recorded(options.model, options.pool, below, CONTEXT, tuple(settings.reward_models))
     solver = _Suffixed(
         engine, profile, Equality(), limits, options.max_tokens, options.model.name, powers=Powers(code=sandbox),
         suffix=options.suffix,
