@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +35,7 @@ class Exchange:
 
     async def chunks(
         self, upstream: Upstream, request: GenerateRequest, first: int = 0, *, carried: bool = False
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk]:
         """The samples of one call, from index `first` on. `carried`: they go on with an open thought.
 
         Where the stream breaks, the samples that had ended are ended first. Raises EngineError kinds and RequestError
@@ -56,7 +56,7 @@ class Exchange:
         first: int = 0,
         carried: bool = False,
         alternatives: int = 1 << 30,
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk]:
         """The chunks that answer a body."""
         reader = ResponseReader(self.info, first, usage=self.dialect.usage, alternatives=alternatives, carried=carried)
         path = "/chat/completions" if "messages" in fields else "/completions"

@@ -11,14 +11,14 @@ A route that does not answer, or not with this, tells nothing. Anything else is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from reason_engine.engines.openai.wire.dialects import Kind
 
 Document = Mapping[str, Any]
-Get = Callable[[str], Awaitable[Document]]
+Get = Callable[[str], Coroutine[Any, Any, Document]]
 """The JSON object that a path of the server's root answers with; empty where it does not."""
 
 

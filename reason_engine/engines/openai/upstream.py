@@ -7,8 +7,7 @@ is back. One that says it is at capacity rests as long as it says.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reason_engine.contracts import Replica
@@ -129,15 +128,15 @@ class Upstream:
             return False
         return True
 
-    async def events(self, path: str, fields: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
+    async def events(self, path: str, fields: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any]]:
         """The objects of one streamed answer. Raises the package's own errors."""
         from openai import AsyncStream
 
         kind = AsyncStream[Any]
         try:  # the SDK's raw method: its typed `create` knows OpenAI's own fields only
             answer = await self.connection.post(path, body=fields, cast_to=object, stream=True, stream_cls=kind)
-            async with answer, aclosing(aiter(answer)) as events:
-                async for event in events:
+            async with answer:
+                async for event in answer:
                     if not isinstance(event, dict):
                         raise EngineError("the endpoint sent something else than JSON objects")
                     yield event

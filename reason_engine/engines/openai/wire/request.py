@@ -36,7 +36,7 @@ def body(
     }
     if dialect.usage == "choice":
         fields["stream_options"]["continuous_usage_stats"] = True
-    fields |= dialect.always | (dialect.ids if ids else {})
+    fields |= {**dialect.always, **(dialect.ids if ids else {})}
     if conversation is None:
         fields["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
         limit_field = "max_tokens"
