@@ -19,7 +19,7 @@ from tests.engines.endpoint import Endpoint, Event, choice, usage
 from tests.engines.replicas import Replicas
 
 OTHER = ({"id": "other", "object": "model", "owned_by": "someone"},)
-LLAMA = ({"id": "m", "object": "model", "owned_by": "vllm"},)
+VLLM = ({"id": "m", "object": "model", "owned_by": "vllm"},)
 BROKEN = (500, {"message": "oops"})
 
 
@@ -230,7 +230,7 @@ async def test_one_that_comes_back_with_another_model_stays_out() -> None:
 
 async def test_at_start_those_that_do_not_fit_are_left_out_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
     made = Replicas(says("a"), says("b"), says("c"), says("d"))
-    made.hosts["b"].models, made.hosts["c"].models = OTHER, LLAMA
+    made.hosts["b"].models, made.hosts["c"].models = OTHER, VLLM
     made.down.add("d")
     async with Running(made.engine()) as engine:
         health = await engine.health()
@@ -385,3 +385,19 @@ async def test_one_that_loads_anew_is_not_ready_and_not_dead() -> None:
         made.hosts["a"].listing = None
         assert text(await read(engine)) == "x"  # after one short rest, however often it was looked at
     assert sum(made.clock.pauses) <= 1
+
+
+async def test_the_prompt_is_told_once_though_two_have_read_it() -> None:
+    def told(made: int, **delta: Any) -> Event:
+        return {**choice(**delta), "usage": {"prompt_tokens": 6, "completion_tokens": made}}
+
+    async def events() -> AsyncIterator[Event]:
+        yield told(1, content="a")
+        raise httpx2.ReadError("torn")
+
+    rest = [told(1, content="b"), told(1, finish="stop"), usage(7, 1)]
+    made = Replicas(Endpoint(lambda body: events(), models=VLLM), Endpoint(lambda body: rest, models=VLLM))
+    async with Running(made.engine(prefill="flags")) as engine:
+        chunks = await read(engine)
+    assert (text(chunks), tokens(chunks)) == ("ab", 2)
+    assert [chunk.prompt_tokens for chunk in chunks if chunk.prompt_tokens] == [6]

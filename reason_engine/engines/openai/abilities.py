@@ -48,8 +48,3 @@ class Abilities:
         if self.open:
             told["not asked yet"] = (False, ", ".join(sorted(self.open)))
         return told
-
-    @property
-    def line(self) -> str:
-        """All of it on one line."""
-        return "; ".join(f"{name}: {detail}" for name, (_, detail) in self.report().items())
