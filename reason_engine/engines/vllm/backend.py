@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from reason_engine.engines.vllm.translation import vllm_module
+from reason_engine.engines.vllm.release import vllm_module
 from reason_engine.errors import EngineDead
 
 R = TypeVar("R")
@@ -89,6 +89,8 @@ class ThreadBackend:
         self._llm: Any = None
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[Any]]] = {}
+        self._held: set[str] = set()
+        """Requests whose tokens may wait in vLLM for others of the same sample."""
         self._error: BaseException | None = None
         self._closing = False
 
@@ -104,6 +106,8 @@ class ThreadBackend:
         self._streams[id] = (asyncio.get_running_loop(), stream)
         tokens = vllm_module("inputs").TokensPrompt(prompt_token_ids=prompt)
         finished = False
+        if _interval(params) > 1:
+            self._held.add(id)
         try:
             await self._call(lambda: self._llm.add_request(id, tokens, params, lora_request=lora, priority=priority))
             while not finished:
@@ -117,6 +121,7 @@ class ThreadBackend:
                 yield output
         finally:
             self._streams.pop(id, None)
+            self._held.discard(id)
             if not finished:
                 aborted = self._post(lambda: self._llm.abort_request([id]))
                 with contextlib.suppress(EngineDead):
@@ -126,8 +131,9 @@ class ThreadBackend:
         """The engine sends no last output for it, so the stream is ended here, after all that was made before."""
 
         def end() -> None:
+            held = self._rest(id)
             self._llm.abort_request([id])
-            self._send([(id, None)])
+            self._send([*held, (id, None)])
 
         await self._call(end)
 
@@ -204,6 +210,19 @@ class ThreadBackend:
         while True:
             self._make_calls(wait=True)
 
+    def _rest(self, id: str) -> list[tuple[str, Any]]:
+        """What vLLM holds back of a request, as its last output."""
+        if id not in self._held:
+            return []
+        states = self._llm.output_processor.request_states.values()
+        state = next((state for state in states if state.external_req_id == id), None)
+        aborted = vllm_module("v1.engine").FinishReason.ABORT
+        output = state and state.make_request_output([], None, aborted, None)
+        if output is None:
+            return []
+        self.generated += sum(len(sample.token_ids) for sample in output.outputs)
+        return [(id, output)]
+
     def _make_calls(self, *, wait: bool) -> None:
         """All waiting calls; with `wait` at least one."""
         try:
@@ -234,6 +253,11 @@ def _engine_args(kind: str, arguments: dict[str, Any]) -> Any:
     structured = vllm_module("config").StructuredOutputsConfig(**arguments["structured_outputs_config"])
     typed = arguments | {"structured_outputs_config": structured}
     return getattr(vllm_module("engine.arg_utils"), kind)(**typed)
+
+
+def _interval(params: Any) -> int:
+    """Tokens that may come together; 1 in a release that knows no such thing."""
+    return (params.stream_interval or 1) if "stream_interval" in type(params).__annotations__ else 1
 
 
 def _deliver(due: list[tuple[asyncio.Queue[Any], Any]]) -> None:

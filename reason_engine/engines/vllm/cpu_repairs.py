@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reason_engine.engines.vllm.translation import vllm_module
+from reason_engine.engines.vllm.release import vllm_module
 
 KERNELS = "model_executor.kernels.linear."
 

@@ -1,0 +1,95 @@
+"""Tokens that come together where nobody reads them one by one: fewer chunks, the same text and counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reason_engine.engines.vllm import requests
+from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
+from reason_engine.types import Chunk, GenerateRequest, Sampling
+from tests.engines.vllm.tiny import GREEDY, MARKS, idle, ids, read, text
+
+pytestmark = MARKS
+
+
+def asked(interval: int, n: int = 2, **changed: Any) -> GenerateRequest:
+    sampling = replace(GREEDY, temperature=1.0, seed=4, max_tokens=20, **changed)
+    return GenerateRequest("r", "hello", n, sampling, interval=interval)
+
+
+def counts(chunks: list[Chunk], index: int) -> list[int]:
+    return [chunk.token_count for chunk in chunks if chunk.index == index]
+
+
+async def test_they_are_the_same_tokens_in_fewer_chunks(engine: VllmEngine) -> None:
+    for logprobs in (None, 0, 3):
+        single, together = [await read(engine, asked(interval, logprobs=logprobs)) for interval in (1, 8)]
+        for index in range(2):
+            assert counts(single, index) == [1] * 20
+            assert counts(together, index) == [1, 8, 8, 3]
+            assert ids(together, index) == ids(single, index)
+            assert text(together, index) == text(single, index)
+            places = [
+                [p for chunk in some if chunk.index == index for p in chunk.logprobs] for some in (single, together)
+            ]
+            assert [(p.token_id, len(p.top)) for p in places[1]] == [(p.token_id, len(p.top)) for p in places[0]]
+            assert [p.logprob for p in places[1]] == pytest.approx([p.logprob for p in places[0]], abs=1e-4)
+        assert [chunk.finish_reason for chunk in together if chunk.finish_reason] == ["length"] * 2
+
+
+async def test_a_stop_ends_a_sample_at_once(engine: VllmEngine) -> None:
+    whole = ids(await read(engine, asked(1, n=1)))
+    place = next(at for at in range(3, 20) if whole[at] not in whole[:at])
+    chunks = await read(engine, asked(8, n=1, stop_token_ids=(whole[place],)))
+    assert ids(chunks) == whole[: place + 1]
+    assert chunks[-1].stop_reason == whole[place]
+
+
+async def aborted_in_the_middle(engine: VllmEngine) -> None:
+    """Three tokens of a thousand have come one by one, so of those that come eight at a time some are held."""
+    endless = Sampling(temperature=1.0, seed=4, max_tokens=1500, ignore_eos=True)
+    before = (await engine.health()).generated_tokens
+    held = engine.generate(GenerateRequest("held", "hello", 2, endless, interval=1000))
+    chunks = [await anext(held), await anext(held)]
+    single = engine.generate(GenerateRequest("single", "other", 1, endless))
+    for _ in range(20):
+        await anext(single)
+    await engine.abort("held", 0)
+    await engine.abort("held")
+    chunks += [chunk async for chunk in held]
+    await single.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["abort"] * 2
+    for index in range(2):
+        first, *rest = counts(chunks, index)
+        assert first == 1
+        assert sum(rest) >= 15
+    assert (await engine.health()).generated_tokens - before >= sum(chunk.token_count for chunk in chunks) + 20
+
+
+async def test_an_abort_brings_what_was_held(engine: VllmEngine) -> None:
+    await aborted_in_the_middle(engine)
+    assert await idle(engine)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # AsyncLLM leaves a ZeroMQ context to the collector
+async def test_so_it_does_from_a_process_of_its_own(folder: Any) -> None:
+    apart = VllmEngine(VllmConfig(model=str(folder), dtype="float32", mode="async"))
+    await apart.start()
+    try:
+        await aborted_in_the_middle(apart)
+        assert counts(await read(apart, asked(8, logprobs=2)), 1)[0] == 1
+    finally:
+        await apart.close()
+
+
+def test_what_is_asked_of_vllm_costs_nothing_that_is_not_wanted() -> None:
+    plain = requests.sampling_params(Sampling(), index=0, room=9, eos_ids=())
+    made = (plain.top_p, plain.top_k, plain.temperature, plain.logprobs, plain.flat_logprobs, plain.stream_interval)
+    assert made == (1.0, 0, 1.0, None, False, None)
+    wanted = Sampling(logprobs=0, top_p=0.9, top_k=5)
+    told = requests.sampling_params(wanted, index=2, room=9, eos_ids=(), interval=8)
+    assert (told.logprobs, told.flat_logprobs, told.stream_interval, told.seed) == (0, True, 8, 2)
+    assert (told.top_p, told.top_k, told.max_tokens) == (0.9, 5, 9)
