@@ -88,6 +88,8 @@ class VllmEngine(ChatTextMethods):
             arguments |= thinking.arguments_for(described, self._format.single_tokens, arguments)
             if repaired := release.cpu and inprocess and thinking.offers_budget():
                 cpu_repairs.find_ends_of_thoughts()
+            if release.cpu and inprocess:
+                cpu_repairs.leave_out_ranks()
             if self.config.enable_lora and release.cpu:
                 cpu_repairs.mask_base_rows()
             if self.config.speculative_config and release.cpu:

@@ -9,6 +9,7 @@ import pytest
 
 from reason_engine.engines.vllm import requests
 from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
+from reason_engine.engines.vllm.release import vllm_module
 from reason_engine.types import Chunk, GenerateRequest, Sampling
 from tests.engines.vllm.tiny import GREEDY, MARKS, idle, ids, read, text
 
@@ -93,3 +94,19 @@ def test_what_is_asked_of_vllm_costs_nothing_that_is_not_wanted() -> None:
     told = requests.sampling_params(wanted, index=2, room=9, eos_ids=(), interval=8)
     assert (told.logprobs, told.flat_logprobs, told.stream_interval, told.seed) == (0, True, 8, 2)
     assert (told.top_p, told.top_k, told.max_tokens) == (0.9, 5, 9)
+
+
+def test_a_rank_that_nobody_asked_for_is_not_counted(engine: VllmEngine) -> None:
+    import torch
+
+    gather = vllm_module("v1.sample.sampler").Sampler.gather_logprobs
+    logprobs = torch.randn(3, 50).log_softmax(-1)
+    tokens = torch.tensor([4, 0, 49])
+    alone, with_two = gather(logprobs, 0, tokens), gather(logprobs, 2, tokens)
+    assert alone.logprob_token_ids.tolist() == [[4], [0], [49]]
+    assert torch.equal(alone.logprobs, with_two.logprobs[:, :1])
+    assert alone.logprobs.tolist() == [[logprobs[row, token].item()] for row, token in enumerate((4, 0, 49))]
+    assert alone.selected_token_ranks.tolist() == [1, 1, 1]
+    assert with_two.selected_token_ranks.tolist() == [
+        int((logprobs[row] >= logprobs[row, token]).sum()) for row, token in enumerate((4, 0, 49))
+    ]
