@@ -134,8 +134,8 @@ def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
 
 
 def _vllm(settings: Settings, folder: Path) -> Engine:
-    from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
     from reason_engine.engines.vllm.drafts import speculation
+    from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
 
     known = {key: value for key, value in settings.vllm.items() if key in VllmConfig.model_fields}
     extra = {key: value for key, value in settings.vllm.items() if key not in known}

@@ -30,7 +30,7 @@ from statistics import median
 from typing import Any
 
 from reason_engine.engines.vllm.arguments import engine_arguments
-from reason_engine.engines.vllm.configuration import VllmConfig
+from reason_engine.engines.vllm.configuration import VllmConfig, runs_inprocess
 from reason_engine.engines.vllm.drafts import speculation
 from reason_engine.engines.vllm.release import preload_environment, require_vllm
 from tests.bench._measure import client, machine, paired
@@ -84,7 +84,12 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
                 compare_paths(engine, options)
             if "vote" in parts:
                 pairs = [engine.ask({"vote": number}) for number in range(-1, options.rounds)][1:]
-                tell("vote of 16 through our server / n = 16, counted", *zip(*pairs, strict=True), most=1.02)
+                tell(
+                    "vote of 16 through our server / n = 16, counted",
+                    *zip(*pairs, strict=True),
+                    engine.inside,
+                    most=1.02,
+                )
     if "drafts" in parts:
         with ExitStack() as stack:
             compare_drafts({name: Child(name, options, stack) for name in DRAFTS}, options)
@@ -106,14 +111,17 @@ def compare_paths(engine: Child, options: argparse.Namespace) -> None:
             spent = engine.ask({"arm": arm, "number": number})[0]
             if number >= 0:
                 rounds[arm].append(spent)
-    tell("16 paths / raw n = 16", rounds["ours 16"], rounds["raw 16"], most=1.02)
-    tell(f"{many} seeded paths / raw, seeded", rounds[f"ours {many}"], rounds[f"raw {many}"], most=1.02)
-    tell(f"raw {many} seeded / raw without seeds", rounds[f"raw {many}"], rounds[plain])
+    inside = engine.inside
+    tell("16 paths / raw n = 16", rounds["ours 16"], rounds["raw 16"], inside, most=1.02)
+    tell(f"{many} seeded paths / raw, seeded", rounds[f"ours {many}"], rounds[f"raw {many}"], inside, most=1.02)
+    tell(f"raw {many} seeded / raw without seeds", rounds[f"raw {many}"], rounds[plain], inside)
     for k in (0, 5):
         said = f"with log-probabilities of {k}"
         ours, raw = rounds[f"ours {many} logprobs={k}"], rounds[f"raw {many} logprobs={k}"]
-        tell(f"{many} seeded paths {said} / raw, the same", ours, raw, most=1.02)
-        tell(f"{many} seeded paths {said} / raw without both", ours, rounds[plain], most=None if k else 1 / 0.95)
+        tell(f"{many} seeded paths {said} / raw, the same", ours, raw, inside, most=1.02)
+        tell(
+            f"{many} seeded paths {said} / raw without both", ours, rounds[plain], inside, most=None if k else 1 / 0.95
+        )
 
 
 def compare_drafts(engines: dict[str, Child], options: argparse.Namespace) -> None:
@@ -132,7 +140,13 @@ def compare_drafts(engines: dict[str, Child], options: argparse.Namespace) -> No
                 taken = sum(spent.accepted for spent in rounds[name]) / sum(spent.tokens for spent in rounds[name])
                 what = f"{name}, text that {'repeats' if text == 'repeats' else 'does not repeat'}, {paths} paths"
                 most = 1 / 0.97 if text == "fresh" else None
-                tell(f"{what} (accepted {taken:.0%}) / none", rounds[name], rounds["none"], most=most)
+                tell(
+                    f"{what} (accepted {taken:.0%}) / none",
+                    rounds[name],
+                    rounds["none"],
+                    engines[name].inside,
+                    most=most,
+                )
 
 
 async def compare_streams(options: argparse.Namespace, arguments: dict[str, Any], scratch: Path) -> None:
@@ -158,15 +172,16 @@ async def compare_streams(options: argparse.Namespace, arguments: dict[str, Any]
     told(f"first token of {options.streams} streams, median / vLLM's server", *firsts, most=1.1)
 
 
-def tell(what: str, ours: Any, base: Any, *, most: float | None = None) -> None:
-    """A line: the rates of both, and how often as long ours takes for a token (`most`: at most so often)."""
+def tell(what: str, ours: Any, base: Any, inside: bool, *, most: float | None = None) -> None:
+    """A line: the rates of both, and how often as long ours takes for a token (`most`: at most so often). `inside`: the
+    model runs in the process whose time was taken, which then is what is judged: it knows no neighbours."""
     cost, cpu = [
         [(getattr(o, clock) / o.tokens) / (getattr(b, clock) / b.tokens) for o, b in zip(ours, base, strict=True)]
         for clock in ("seconds", "cpu")
     ]
-    rates = [median(spent.tokens / spent.seconds for spent in side) for side in (ours, base)]
-    held = cpu if ours[0].cpu > 0.5 * ours[0].seconds else cost
-    _line(what, *rates, str(paired(cost)), str(paired(cpu)) if held is cpu else "", _judged(what, held, most=most))
+    here, there = [median(spent.tokens / spent.seconds for spent in side) for side in (ours, base)]
+    held = cpu if inside else cost
+    _line(what, here, there, str(paired(cost)), str(paired(cpu)) if inside else "", _judged(what, held, most=most))
 
 
 def told(what: str, ours: list[float], base: list[float], *, least: float = 0.0, most: float | None = None) -> None:
@@ -205,9 +220,10 @@ def _said(arguments: dict[str, Any]) -> str:
 
 
 class Child:
-    """An engine in a process of its own, started as `reason serve` starts it."""
+    """An engine in a process of its own, started as `reason serve` starts it. `inside`: the model runs in it."""
 
     def __init__(self, draft: str, options: argparse.Namespace, stack: ExitStack) -> None:
+        self.inside = runs_inprocess(configuration(options, draft), require_vllm())
         command = [sys.executable, "-m", __spec__.name, "--child", draft, "--model", str(options.model)]
         for name in ("tokens", "prompt", "memory", "vote_tokens"):
             command += [f"--{name.replace('_', '-')}", str(vars(options)[name])]
