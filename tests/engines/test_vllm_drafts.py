@@ -68,7 +68,12 @@ def test_the_cpu_drafts_as_it_is_told() -> None:
 def test_n_grams_on_a_gpu_keep_asynchronous_scheduling(version: str, method: str) -> None:
     asked = speculation("ngram")
     assert asked
-    assert drafting(asked, gpu(version)) == {"speculative_config": {**asked, "method": method}}
+    made = drafting(asked, gpu(version))["speculative_config"]
+    schedule = made.pop("num_speculative_tokens_per_batch_size", [])
+    assert made == {**asked, "method": method}
+    assert [most for _, _, most in schedule] == ([5, 4, 2, 0] if version >= "0.32" else [])
+    own = {**asked, "num_speculative_tokens": 3}
+    assert drafting(own, gpu(version)) == {"speculative_config": {**own, "method": method}}
     assert drafting({"method": "mtp"}, gpu(version)) == {"speculative_config": {"method": "mtp"}}
     own = {"method": "custom_class", "model": "my.Drafter"}
     assert drafting(own, gpu(version)) == {"speculative_config": own}

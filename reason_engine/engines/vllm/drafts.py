@@ -35,7 +35,8 @@ DRAFT_MODELS = {"model": "draft_model", "eagle": "eagle"}
 BY_WIDTH = ((1, 4, 8), (5, 16, 4), (17, 32, 2), (33, 2**20, 0))
 """Most drafted tokens of a row in a batch of so many to so many rows; none in a wide one, whose steps are bound by
 arithmetic: there each draft costs what a token costs."""
-SAM_SINCE, V2_ALWAYS_ASYNC = (0, 32), (0, 33)
+V2_SINCE, ALWAYS_ASYNC_SINCE = (0, 32), (0, 33)
+"""The newer runner as we know it; asynchronous scheduling for whatever that runner drafts with."""
 _NAMES = {"custom_class": "sam", "draft_model": "model", "ngram_gpu": "ngram"}
 
 
@@ -65,24 +66,25 @@ def drafting(config: Mapping[str, Any] | None, release: Release) -> dict[str, An
     if config is None:
         return {}
     fields, method = dict(config), config.get("method")
-    if release.cpu:
+    if release.cpu or not (method == "ngram" or config.get("model") == DRAFTER_CLASS):
         return {"speculative_config": fields}
-    if method == "ngram" and release.number < V2_ALWAYS_ASYNC:
-        return {"speculative_config": fields | {"method": "ngram_gpu"}}
-    if fields.get("model") != DRAFTER_CLASS:
-        return {"speculative_config": fields}
-    if release.number < SAM_SINCE:
+    if method == "ngram":
+        if fields == DRAFTS["ngram"] and release.number >= V2_SINCE:
+            fields |= _by_width(fields)
+        method = "ngram" if release.number >= ALWAYS_ASYNC_SINCE else "ngram_gpu"
+        return {"speculative_config": fields | {"method": method}}
+    if release.number < V2_SINCE:
         log.warning(
             "--draft sam is off: vLLM %s would leave its newer runner and asynchronous scheduling for it, which costs "
             "more than drafts give; vLLM 0.32 or later drafts by sam, --draft ngram does here too",
             release.version,
         )
         return {}
-    most = int(fields["num_speculative_tokens"])
-    spans = [(first, last, min(k, most)) for first, last, k in BY_WIDTH]
-    fields = {"method": "ngram_gpu", "num_speculative_tokens": most, **_LOOKUP}
-    fields["num_speculative_tokens_per_batch_size"] = spans
-    return {"speculative_config": fields, "worker_cls": WORKER_CLASS}
+    most = {"num_speculative_tokens": fields["num_speculative_tokens"]}
+    return {
+        "speculative_config": {"method": "ngram_gpu", **most, **_LOOKUP, **_by_width(fields)},
+        "worker_cls": WORKER_CLASS,
+    }
 
 
 def drafts_with(asked: Mapping[str, Any] | None, given: Mapping[str, Any], resolved: Any) -> str:
@@ -97,3 +99,8 @@ def drafts_with(asked: Mapping[str, Any] | None, given: Mapping[str, Any], resol
         return name
     log.warning("--draft sam drafts by n-grams here: vLLM chose its older runner, or another worker class was named")
     return "ngram"
+
+
+def _by_width(fields: Mapping[str, Any]) -> dict[str, Any]:
+    most = int(fields["num_speculative_tokens"])
+    return {"num_speculative_tokens_per_batch_size": [(first, last, min(k, most)) for first, last, k in BY_WIDTH]}
