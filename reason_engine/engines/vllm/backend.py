@@ -88,6 +88,8 @@ class ThreadBackend:
         self.generated = 0
         self._llm: Any = None
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._together: list[Callable[[], None]] = []
+        """Requests that come in one turn of the event loop: they begin in one step."""
         self._streams: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[Any]]] = {}
         self._held: set[str] = set()
         """Requests whose tokens may wait in vLLM for others of the same sample."""
@@ -106,10 +108,14 @@ class ThreadBackend:
         self._streams[id] = (asyncio.get_running_loop(), stream)
         tokens = vllm_module("inputs").TokensPrompt(prompt_token_ids=prompt)
         finished = False
+
+        def add() -> None:
+            self._llm.add_request(id, tokens, params, lora_request=lora, priority=priority)
+
         if _interval(params) > 1:
             self._held.add(id)
         try:
-            await self._call(lambda: self._llm.add_request(id, tokens, params, lora_request=lora, priority=priority))
+            await asyncio.wrap_future(self._post(add, together=True))
             while not finished:
                 output = await stream.get()
                 if output is None:
@@ -167,7 +173,9 @@ class ThreadBackend:
         """Call it on the engine's thread, between two steps. Raises EngineDead where there are no more steps."""
         return await asyncio.wrap_future(self._post(function))
 
-    def _post(self, function: Callable[[], R]) -> Future[R]:
+    def _post(self, function: Callable[[], R], *, together: bool = False) -> Future[R]:
+        """`together`: with others of this turn of the event loop, as one call; whatever is posted meanwhile is after
+        them."""
         done: Future[R] = Future()
 
         def on_thread() -> None:
@@ -181,8 +189,23 @@ class ThreadBackend:
                 if done.set_running_or_notify_cancel():
                     done.set_result(result)
 
-        self._calls.put(on_thread)
+        if together:
+            self._together.append(on_thread)
+            asyncio.get_running_loop().call_soon(self._post_together)
+        else:
+            self._post_together()
+            self._calls.put(on_thread)
         return done
+
+    def _post_together(self) -> None:
+        calls, self._together = self._together, []
+
+        def on_thread() -> None:
+            for call in calls:
+                call()
+
+        if calls:
+            self._calls.put(on_thread)
 
     def _run(self, arguments: dict[str, Any], ready: Future[int]) -> None:
         try:

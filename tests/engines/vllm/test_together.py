@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import aclosing
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from reason_engine.engines.vllm import requests
+from reason_engine.engines.vllm.backend import ThreadBackend
 from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
 from reason_engine.engines.vllm.release import vllm_module
 from reason_engine.types import Chunk, GenerateRequest, Sampling
@@ -94,6 +98,41 @@ def test_what_is_asked_of_vllm_costs_nothing_that_is_not_wanted() -> None:
     told = requests.sampling_params(wanted, index=2, room=9, eos_ids=(), interval=8)
     assert (told.logprobs, told.flat_logprobs, told.stream_interval, told.seed) == (0, True, 8, 2)
     assert (told.top_p, told.top_k, told.max_tokens) == (0.9, 5, 9)
+
+
+async def test_samples_of_one_request_begin_in_one_step() -> None:
+    backend, done = ThreadBackend(), list[tuple[str, Any]]()
+    backend._llm = SimpleNamespace(
+        add_request=lambda id, *_, **__: done.append(("add", id)),
+        abort_request=lambda ids: done.append(("abort", ids[0])),
+    )
+    params = requests.sampling_params(GREEDY, index=0, room=9, eos_ids=())
+
+    async def drawn(id: str) -> None:
+        async with aclosing(backend.generate(id, [1], params, lora=None, priority=0)) as outputs:
+            await anext(outputs)
+
+    tasks = [asyncio.create_task(drawn(id)) for id in "abc"]
+    while backend._calls.empty():
+        await asyncio.sleep(0)
+    assert backend._calls.qsize() == 1
+    backend._make_calls(wait=True)
+    assert done == [("add", "a"), ("add", "b"), ("add", "c")]
+
+    late = asyncio.create_task(drawn("d"))
+    while not backend._together:
+        await asyncio.sleep(0)
+    late.cancel()  # before it was posted: it is added first and then aborted
+    while backend._calls.qsize() < 2:
+        await asyncio.sleep(0)
+    backend._make_calls(wait=True)
+    assert done[3:] == [("add", "d"), ("abort", "d")]
+    for task in tasks:
+        task.cancel()
+    while backend._calls.qsize() < 3:
+        await asyncio.sleep(0)
+    backend._make_calls(wait=True)
+    await asyncio.wait([*tasks, late])
 
 
 def test_a_rank_that_nobody_asked_for_is_not_counted(engine: VllmEngine) -> None:
