@@ -30,9 +30,9 @@ from reason_engine.engines.vllm import cpu_repairs, thinking
 from reason_engine.engines.vllm.arguments import engine_arguments
 from reason_engine.engines.vllm.backend import Backend, ProcessBackend, ThreadBackend
 from reason_engine.engines.vllm.configuration import VllmConfig, runs_inprocess
-from reason_engine.engines.vllm.drafts import drafter_name, drafts_with
+from reason_engine.engines.vllm.drafts import V2_SINCE, drafter_name, drafts_with
 from reason_engine.engines.vllm.failures import load_error, mapped_error
-from reason_engine.engines.vllm.outputs import chunk_of
+from reason_engine.engines.vllm.outputs import chunk_of, leave_tokens_undecoded
 from reason_engine.engines.vllm.release import prepare_process, require_vllm, vllm_module
 from reason_engine.engines.vllm.requests import option_params, sampling_params
 from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, ModelLoadError, ReasonError, RequestError
@@ -88,6 +88,8 @@ class VllmEngine(ChatTextMethods):
             arguments |= thinking.arguments_for(described, self._format.single_tokens, arguments)
             if repaired := release.cpu and inprocess and thinking.offers_budget():
                 cpu_repairs.find_ends_of_thoughts()
+            if release.number >= V2_SINCE:
+                leave_tokens_undecoded()
             if release.cpu and inprocess:
                 cpu_repairs.leave_out_ranks()
             if self.config.enable_lora and release.cpu:

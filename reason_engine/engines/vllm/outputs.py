@@ -6,9 +6,24 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from reason_engine.engines.vllm.release import vllm_module
 from reason_engine.types import Chunk, FinishReason, Sampling, TokenLogprob
 
 _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "abort": "abort", "repetition": "stop"}
+
+
+def leave_tokens_undecoded() -> None:
+    """VLLM decodes the token of each log-probability, one by one and in this process; they are read by their ids here.
+    Made again: no effect."""
+    processor = vllm_module("v1.engine.logprobs").LogprobsProcessor
+    make = processor.from_new_request
+    if make.__module__ == __name__:
+        return
+
+    def make_undecoded(_: Any, tokenizer: Any, request: Any) -> Any:
+        return make(None, request)
+
+    processor.from_new_request = classmethod(make_undecoded)
 
 
 def chunk_of(

@@ -149,3 +149,15 @@ def test_a_rank_that_nobody_asked_for_is_not_counted(engine: VllmEngine) -> None
     assert with_two.selected_token_ranks.tolist() == [
         int((logprobs[row] >= logprobs[row, token]).sum()) for row, token in enumerate((4, 0, 49))
     ]
+
+
+async def test_no_token_of_a_log_probability_is_decoded_by_vllm(
+    engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decoded(*_: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(vllm_module("v1.engine.logprobs"), "convert_ids_list_to_tokens", decoded)
+    places = [place for chunk in await read(engine, asked(8, n=1, logprobs=2)) for place in chunk.logprobs]
+    assert len(places) == 20
+    assert all(place.token == engine._words.text_of(place.token_id) for place in places)
