@@ -131,10 +131,9 @@ def process(command: list[str]) -> Iterator[str]:
 def our_command(model: Path, settings: Mapping[str, Any], folder: Path) -> list[str]:
     """`reason serve` with these settings of vLLM's."""
     path = folder / "reason.yaml"
-    path.write_text(json.dumps({"vllm": dict(settings), "log_level": "warning"}))
-    program = [sys.executable, "-m", "reason_engine.cli.main"]
-    named = ["--model", str(model), "--served-name", "model", "--engine", "vllm"]
-    return [*program, "serve", *named, "--config", str(path)]
+    path.write_text(json.dumps({"vllm": dict(settings), "served_name": "model", "log_level": "warning"}))
+    program = [sys.executable, "-m", "reason_engine.cli.main", "serve", str(model)]
+    return [*program, "--engine", "vllm", "--config", str(path)]
 
 
 def vllm_command(model: Path, arguments: Mapping[str, Any]) -> list[str]:
