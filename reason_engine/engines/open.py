@@ -61,7 +61,7 @@ def parsers_of(settings: Settings) -> Parsers:
 
 def process_environment(name: str) -> dict[str, str]:
     """Variables with which this process must be started anew for that engine's full speed; empty: it may go on."""
-    from reason_engine.engines.vllm.translation import preload_environment
+    from reason_engine.engines.vllm.release import preload_environment
 
     return preload_environment() if name == "vllm" else {}
 
@@ -134,8 +134,8 @@ def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
 
 
 def _vllm(settings: Settings, folder: Path) -> Engine:
+    from reason_engine.engines.vllm.drafts import speculation
     from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
-    from reason_engine.engines.vllm.translation import speculation
 
     known = {key: value for key, value in settings.vllm.items() if key in VllmConfig.model_fields}
     extra = {key: value for key, value in settings.vllm.items() if key not in known}
