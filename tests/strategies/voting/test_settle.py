@@ -38,17 +38,17 @@ def test_no_votes_settle_nothing_while_paths_remain() -> None:
 
 
 def test_waves_are_as_large_as_the_vote_is_open() -> None:
-    assert next_wave([], 16, 0.95) == 4
-    assert next_wave([4, 2], 10, 0.95) == 4  # 8 against 2: 0.967; 7 against 2: 0.945
-    assert next_wave([3, 3], 10, 0.95) > next_wave([4, 2], 10, 0.95)
-    assert next_wave([1, 1], 2, 0.95) == 2
-    assert next_wave([2], 14, 0.9) == 3  # one more would do; a wave has at least three
+    assert next_wave([], 16, Rule(0.95)) == 4
+    assert next_wave([4, 2], 10, Rule(0.95)) == 4  # 8 against 2: 0.967; 7 against 2: 0.945
+    assert next_wave([3, 3], 10, Rule(0.95)) > next_wave([4, 2], 10, Rule(0.95))
+    assert next_wave([1, 1], 2, Rule(0.95)) == 2
+    assert next_wave([2], 14, Rule(0.9)) == 3  # one more would do; a wave has at least three
 
 
 def test_a_path_of_a_scattered_vote_promises_most_and_one_of_a_clear_vote_nothing() -> None:
     promised = [gain(counts, 12) for counts in ((1, 1, 1, 1), (2, 1, 1), (2, 1), (3, 1), (4,))]
     assert promised == sorted(promised, reverse=True)
-    assert promised[0] > 0.01 and 0 <= promised[-1] < 0.001
+    assert promised[0] > 0.01 and abs(promised[-1]) < 0.001
 
 
 def test_what_is_promised_is_the_mean_rise_over_all_that_may_come() -> None:
