@@ -102,8 +102,8 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     weights: Literal["auto", "int8", "full"] = Field(
         default="auto",
-        description="embedded: as they are stored (full), in 8-bit codes made while they are read (int8), or such codes "
-        "on CPUs for models of 100 million parameters and more where no dtype is set (auto)",
+        description="embedded: as they are stored (full), in 8-bit codes made while they are read (int8), or such "
+        "codes on CPUs for models of 100 million parameters and more where no dtype is set (auto)",
     )
     threads: int | None = Field(default=None, ge=1, description="embedded: torch threads; none: as many as pay")
     context: int | None = Field(default=None, ge=16, description="tokens of prompt and answer; none: the model's own")

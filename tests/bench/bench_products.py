@@ -1,13 +1,13 @@
-"""Matrix products as the embedded engine makes them: bf16 plain and packed, fp32, 8-bit codes; alone and as a whole step.
+"""Matrix products as the embedded engine makes them: fp32, bf16 plain and packed, 8-bit codes; one or a whole step.
 
     python -m tests.bench.bench_products [--model DIR] [--rows 1,4,16,64] [--threads 1] [--repeat 6]
     ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python -m tests.bench.bench_products
 
-Without a model: one matrix of 9,728 by 896 (gate and up of Qwen2.5-0.5B), which stays in the cache. With one: a decode
-step of the whole model but for its attention, streamed from memory, as it is stored and in codes. Milliseconds, the best
-of `--repeat`, kinds alternating. `--thread-time` counts the processor's time of one thread instead of the wall's, for
-machines where others compute. The instructions that oneDNN and torch are held to are named; `exact`: whether the product
-of codes passes its check, and with how many bits.
+Without a model: one matrix of 9,728 by 896 (gate and up of Qwen2.5-0.5B), which stays in the cache. With one: a
+decode step of the whole model but for its attention, streamed from memory, as it is stored and in codes. Milliseconds,
+the best of `--repeat`, kinds alternating. `--thread-time` counts the processor's time of one thread instead of the
+wall's, for machines where others compute. The instructions that oneDNN and torch are held to are named, and with how
+many bits the product of codes passes its check.
 """
 
 from __future__ import annotations
