@@ -323,3 +323,15 @@ def test_held_to_older_instructions_the_check_finds_a_product_that_is_exact(isa:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in ("63", "None")
+
+
+def test_two_codes_an_input_leave_only_the_weights_error() -> None:
+    weight, x = random(64, 256), random(5, 256, seed=1)
+    x[:, 7] *= 200
+    code, scale = quantise(weight)
+    exact = x @ (code.float() * scale[:, None]).t()
+    for kernel in (find_kernel(), None):
+        once, twice = Int8(code, scale, kernel), Int8(code, scale, kernel, twice=True)
+        lost = [float((made.product(x) - exact).norm() / exact.norm()) for made in (once, twice)]
+        assert lost[1] < 2e-4 < 1e-3 < lost[0]
+        assert torch.equal(twice.product(x[:1]), twice.product(x)[:1])
