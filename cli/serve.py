@@ -192,7 +192,7 @@ def banner(
     runs = f"{kind} engine, {precision}" if precision else f"{kind} engine"
     key = " -H 'authorization: Bearer '$REASON_API_KEY" if settings.protected else ""
     lines = ["", f"{settings.served_name} is ready on {base}/v1   ({runs}; page: {base}/, API: {base}/docs)"]
-    if settings.model is None:
+    if settings.model is None and kind != "openai":
         lines.append(
             "reason-nano is a demonstration model of a few million parameters: it knows word problems, Game of 24 and "
             "Countdown, and nothing else."

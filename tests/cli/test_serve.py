@@ -123,6 +123,7 @@ def test_the_banner_tells_of_the_endpoint_behind_it(server) -> None:
     running = serve("--upstream-url", f"{server.url}/v1")
     try:
         assert "upstream: 127.0.0.1:" in running.banner and "begun answers: " in running.banner
+        assert "demonstration model" not in running.banner
     finally:
         assert stop(running) == 0
 
