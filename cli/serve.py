@@ -91,12 +91,13 @@ def serve(
 
 def _adapters_of(values: Sequence[str], settings: Settings) -> dict[str, str]:
     """`name=path` options; a name alone is that folder in `adapters/` beside the weights. Raises SetupError."""
-    from reason_engine.engines.open import model_folder
+    from reason_engine.engines.open import model_path
+    from reason_engine.profile import companion
 
     whole: list[str] = []
     for value in values:
         if "=" not in value:
-            beside = model_folder(settings) / "adapters"
+            beside = companion(model_path(settings)) / "adapters"
             there = sorted(path.name for path in beside.glob("*") if path.is_dir())
             if value not in there:
                 known = f"beside the weights ({', '.join(there) or 'none'})"

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reason_engine.engines.checkpoint.folder import ModelFolder
+from reason_engine.engines.checkpoint.checkpoint import checkpoint_at
 from reason_engine.engines.embedded.model.quantised import Codes, Quantised, is_kept, outputs_of, pack, read_codes
 from reason_engine.engines.embedded.model.shape import Shape
 from reason_engine.errors import ModelLoadError
@@ -59,7 +59,7 @@ def load_weights(folder: Path, shape: Shape, dtype: torch.dtype, device: torch.d
     """Read the folder's safetensors. Raises ModelLoadError naming the file or the missing tensor."""
     tensors = {
         name.removeprefix(WRAPPED).removeprefix("model."): _read(tensor, name, dtype)
-        for name, tensor in ModelFolder(folder).tensors()
+        for name, tensor in checkpoint_at(folder).tensors()
     }
     made = build_weights(tensors, shape, dtype, device, str(folder))
     tensors.clear()
