@@ -60,6 +60,9 @@ class GgufTensors(Mapping[str, "Tensor"]):
         self._fill(part.info, found)
         return restore_order(found, part.heads) if part.heads else found
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._parts  # a mapping's own way would read the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts)
 

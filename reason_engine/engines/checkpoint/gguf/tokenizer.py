@@ -34,7 +34,7 @@ def build_tokenizer(header: Header) -> Tokenizer:
     tokens = tokens_of(header)
     types = _listed(header, "token_type", len(tokens), int) or [NORMAL] * len(tokens)
     try:
-        made = _byte_level(header, tokens) if kind == "gpt2" else _pieces(header, tokens, types)
+        made = _byte_level(header, tokens, types) if kind == "gpt2" else _pieces(header, tokens, types)
         _add_marked(made, tokens, types)
     except ModelLoadError:
         raise
@@ -74,10 +74,10 @@ def token_id(header: Header, name: str, count: int) -> int | None:
     return found
 
 
-def _byte_level(header: Header, tokens: list[str]) -> Tokenizer:
+def _byte_level(header: Header, tokens: list[str], types: list[int]) -> Tokenizer:
     split = split_of(header)
-    lines = header.strings("tokenizer.ggml.merges")
-    if lines is None:
+    lines = header.strings("tokenizer.ggml.merges") or []
+    if not lines and any(kind == NORMAL and len(token) > 1 for token, kind in zip(tokens, types, strict=True)):
         raise ModelLoadError(f"{header.path}: has no merges (tokenizer.ggml.merges); {OWN}")
     merges = [(line[:at], line[at + 1 :]) for line in lines if (at := line.find(" ", 1)) > 0]
     vocabulary = {token: number for number, token in reversed(list(enumerate(tokens)))}
