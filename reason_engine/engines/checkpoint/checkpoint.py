@@ -6,7 +6,7 @@ Both answer for the same files: a GGUF file makes of its metadata what a folder 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -72,10 +72,6 @@ class Checkpoint(Protocol):
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer."""
-        ...
-
-    def tensors(self) -> Iterator[tuple[str, Any]]:
-        """Name and tensor, one by one."""
         ...
 
 

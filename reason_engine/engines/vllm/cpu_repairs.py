@@ -107,7 +107,7 @@ def replace_quantised_products() -> bool:
 def _replace_int8(kernel: Any) -> None:
     import torch
 
-    from reason_engine.engines.embedded.model.quantised import Int8
+    from reason_engine.engines.embedded.model.int8 import Int8
 
     plain = kernel.process_weights_after_loading
 
@@ -129,7 +129,8 @@ def _replace_int8(kernel: Any) -> None:
 def _replace_int4(kernel: Any) -> None:
     import torch
 
-    from reason_engine.engines.embedded.model.quantised import Codes, eight_codes, pack
+    from reason_engine.engines.embedded.model.codes import Codes, eight_codes
+    from reason_engine.engines.embedded.model.quantised import pack
 
     def load(self: Any, layer: Any) -> None:
         packed, scale, zero = self._get_weight_params(layer)

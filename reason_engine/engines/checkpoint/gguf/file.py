@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,6 @@ from reason_engine.errors import ModelLoadError
 from reason_engine.profile import companion
 
 if TYPE_CHECKING:
-    import torch
     from tokenizers import Tokenizer
 
 SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
@@ -116,13 +115,9 @@ class GgufFile:
                     )
         return made
 
-    def tensors(self) -> Iterator[tuple[str, Any]]:
-        """Name and tensor, one by one, in fp32."""
-        yield from self.mapped().items()
-
-    def mapped(self, dtype: torch.dtype | None = None) -> GgufTensors:
-        """The tensors by name, each read when it is asked for; matrices in this type, or fp32."""
-        return GgufTensors(self._parts, dtype)
+    def mapped(self) -> GgufTensors:
+        """The tensors by name, each read when it is asked for."""
+        return GgufTensors(self._parts)
 
     @property
     def _parts(self) -> dict[str, Part]:

@@ -19,11 +19,12 @@ from reason_engine.engines.checkpoint.gguf.names import Part
 from reason_engine.errors import ModelLoadError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 CHUNK = 1 << 22
 """Numbers of a matrix that are turned at a time."""
+PRECISIONS = {0: "float32", 30: "bfloat16", 39: "bfloat16", 40: "bfloat16"}
+"""Of matrices, by ggml's number: F32, BF16, MXFP4 and NVFP4. All others are numbers times scales in fp16."""
 RUN = 1 << 12
 """Numbers that gguf's functions are given as one row: they turn 16 rows at a time, which should stay in the cache."""
 
@@ -45,10 +46,11 @@ def check_kinds(parts: Mapping[str, Part]) -> None:
 
 
 class GgufTensors(Mapping[str, "Tensor"]):
-    """By the names at Hugging Face. Matrices come in `dtype` (None: fp32), vectors in fp32; each anew every time."""
+    """By the names at Hugging Face, each read anew every time, in the precision of storage. Quantised ones come in
+    fp16, the precision of their scales, or in bfloat16 where those are powers of two; vectors in fp32."""
 
-    def __init__(self, parts: Mapping[str, Part], dtype: torch.dtype | None = None) -> None:
-        self._parts, self._dtype = parts, dtype
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self._parts = parts
         self._maps: dict[Path, mmap.mmap] = {}
 
     def __getitem__(self, name: str) -> Tensor:
@@ -56,7 +58,8 @@ class GgufTensors(Mapping[str, "Tensor"]):
 
         part = self._parts[name]
         shape = part.info.shape
-        found = torch.empty(shape, dtype=self._dtype if self._dtype and len(shape) > 1 else torch.float32)
+        name = PRECISIONS.get(part.info.kind, "float16") if len(shape) > 1 else "float32"
+        found = torch.empty(shape, dtype=getattr(torch, name))
         self._fill(part.info, found)
         return restore_order(found, part.heads) if part.heads else found
 
