@@ -81,8 +81,8 @@ def test_quantised_weights_are_what_their_codes_stand_for(tmp_path: Path, kind: 
         name: dequantize(quantize(tensor, number), number).reshape(tensor.shape) if tensor.ndim > 1 else tensor
         for name, tensor in stored(folder).items()
     }
-    again = write_file(tmp_path / "again.gguf", metadata(folder), rounded)
-    assert torch.equal(logits(file), logits(again))
+    again = logits(write_file(tmp_path / "again.gguf", metadata(folder), rounded))
+    assert (logits(file) - again).abs().mean() / again.std() < 2e-3, "a code times its scale is kept to 11 bits"
     exact, found = (torch.log_softmax(logits(one), -1) for one in (folder, file))
     apart = (exact.exp() * (exact - found)).sum(-1).mean()
     assert 0 < apart < {"F16": 1e-4, "BF16": 1e-2, "Q8_0": 2e-2}.get(kind, 4)

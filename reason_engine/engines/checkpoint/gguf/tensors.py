@@ -1,14 +1,16 @@
 """The tensors of a GGUF file as a mapping that reads, and turns into numbers, the one that is asked for.
 
-A matrix is read some rows at a time, so that no more than a few megabytes stand in fp32 beside what is handed out. The
-file is mapped; pages that were read are given back, or a whole file would count as this process's memory.
+A matrix is read piece by piece, in threads, so that only megabytes stand in fp32 beside what is handed out. The file is
+mapped; pages that were read are given back, or a whole file would count as this process's memory.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,8 @@ from reason_engine.errors import ModelLoadError
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHUNK = 1 << 22
-"""Numbers of a matrix that are turned at a time."""
+CHUNK, WORKERS = 1 << 20, 8
+"""Numbers of a matrix that a thread turns at a time; most threads."""
 PRECISIONS = {0: "float32", 30: "bfloat16", 39: "bfloat16", 40: "bfloat16"}
 """Of matrices, by ggml's number: F32, BF16, MXFP4 and NVFP4. All others are numbers times scales in fp16."""
 RUN = 1 << 12
@@ -51,6 +53,7 @@ class GgufTensors(Mapping[str, "Tensor"]):
 
     def __init__(self, parts: Mapping[str, Part]) -> None:
         self._parts = parts
+        self._workers = min(WORKERS, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
         self._maps: dict[Path, mmap.mmap] = {}
 
     def __getitem__(self, name: str) -> Tensor:
@@ -80,11 +83,19 @@ class GgufTensors(Mapping[str, "Tensor"]):
         block, width = GGML_QUANT_SIZES[GGMLQuantizationType(info.kind)]
         data = self._data(info.file)
         flat, step = out.view(-1), max(block, CHUNK // block * block)
-        for at in range(0, flat.numel(), step):
+
+        def turn(at: int) -> None:
             count = min(step, flat.numel() - at)
             raw = np.frombuffer(data, np.uint8, count // block * width, info.start + at // block * width)
             flat[at : at + count] = torch.from_numpy(_numbers(raw, info.kind, block, width))
-            del raw
+
+        starts = range(0, flat.numel(), step)
+        if len(starts) == 1 or self._workers == 1:
+            for at in starts:
+                turn(at)
+        else:
+            with ThreadPoolExecutor(self._workers) as pool:
+                list(pool.map(turn, starts))
         _give_back(data, info.start, info.size)
 
     def _data(self, path: Path) -> mmap.mmap:
