@@ -82,6 +82,7 @@ def examine_model(model: str, reasoning: str | None, tools: str | None) -> list[
     """How a model is spoken to, from its files. Raises SetupError for one that cannot be read, or an unknown parser."""
     from reason_engine.engines.chat import ChatFormat, Parsers
     from reason_engine.engines.checkpoint.checkpoint import find_checkpoint
+    from reason_engine.engines.checkpoint.gguf.file import GgufFile
 
     files = find_checkpoint(model)
     chat = ChatFormat.load(files.path, Parsers(reasoning, tools))
@@ -89,6 +90,7 @@ def examine_model(model: str, reasoning: str | None, tools: str | None) -> list[
     lacking = {line.partition(":")[0] for line in chat.found[2:]}
     return [
         Check("model", True, str(files.path)),
+        *([Check("weights", True, ", ".join(files.check().kinds))] if isinstance(files, GgufFile) else []),
         *(Check(subject, subject not in lacking, detail) for subject, detail in chat.report.items()),
         Check("context", context is not None, f"{context} tokens" if context else "not in its config.json"),
     ]

@@ -14,7 +14,7 @@ from reason_engine.engines.checkpoint.gguf.config import config_of
 from reason_engine.engines.checkpoint.gguf.header import Header, read_header
 from reason_engine.engines.checkpoint.gguf.names import Part, named
 from reason_engine.engines.checkpoint.gguf.special import generation_config, tokenizer_config
-from reason_engine.engines.checkpoint.gguf.tensors import GgufTensors, check_kinds
+from reason_engine.engines.checkpoint.gguf.tensors import GgufTensors, check_kinds, kinds_of
 from reason_engine.engines.checkpoint.gguf.tokenizer import build_tokenizer, tokens_of
 from reason_engine.errors import ModelLoadError
 from reason_engine.profile import companion
@@ -77,6 +77,11 @@ class GgufFile:
                     file.seek(at)
                     digest.update(file.read(65536))
         return digest.hexdigest()[:16]
+
+    @property
+    def kinds(self) -> list[str]:
+        """How its matrices are stored, by ggml's names, the most numbers first."""
+        return kinds_of(self._parts)
 
     @property
     def files(self) -> list[Path]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,17 @@ def check_kinds(parts: Mapping[str, Part]) -> None:
             raise ModelLoadError(
                 f"{one.file}: tensor {one.name} is stored as {kind.name}, which cannot be read here"
             ) from None
+
+
+def kinds_of(parts: Mapping[str, Part]) -> list[str]:
+    """How matrices are stored, by ggml's names, the most numbers first."""
+    from gguf.constants import GGMLQuantizationType
+
+    sizes = Counter[int]()
+    for part in parts.values():
+        if len(part.info.shape) > 1:
+            sizes[part.info.kind] += prod(part.info.shape)
+    return [GGMLQuantizationType(kind).name for kind, _ in sizes.most_common()]
 
 
 class GgufTensors(Mapping[str, "Tensor"]):
