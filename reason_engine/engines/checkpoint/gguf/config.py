@@ -156,4 +156,4 @@ def _divisors(header: Header, size: int) -> list[float] | None:
 def _dtype(header: Header) -> str:
     """fp32 or fp16 where all matrices are; quantised ones are computed with in bfloat16."""
     kinds = {one.kind for one in header.tensors.values() if len(one.shape) > 1}
-    return {(0,): "float32", (1,): "float16"}.get(tuple(kinds), "bfloat16")
+    return "float32" if kinds == {0} else "float16" if kinds == {1} else "bfloat16"
