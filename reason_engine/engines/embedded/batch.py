@@ -21,7 +21,7 @@ from reason_engine.engines.embedded.messages import Delta, Generate
 from reason_engine.engines.embedded.model.adapters import AdapterLayers
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.shape import Shape
-from reason_engine.engines.embedded.sampler import CheckedDraft, Drawn, RawLogprob, Sampler
+from reason_engine.engines.embedded.sampling.sampler import CheckedDraft, Drawn, RawLogprob, Sampler
 from reason_engine.engines.text import Detokenizer, StopFinder, Vocabulary
 from reason_engine.types import FinishReason, TokenLogprob
 
