@@ -135,8 +135,8 @@ def _embedded(settings: Settings, model: Path, inline: bool) -> Engine:
     draft = settings.draft if settings.draft in ("sam", "ngram") else "none"
     return Embedded(
         model, inline=inline, name=served_name(settings), context=settings.context or 0, dtype=settings.dtype,
-        device=settings.device, threads=settings.threads or 0, max_rows=settings.max_rows, draft=draft,
-        rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings),
+        weights=settings.weights, device=settings.device, threads=settings.threads or 0, max_rows=settings.max_rows,
+        draft=draft, rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings),
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from reason_engine.engines.rewards.folders import RewardFile
 from reason_engine.types import Choice, FinishReason, Sampling, Scores, TokenLogprob
 
 DraftMethod = Literal["none", "sam", "ngram"]
+Weights = Literal["auto", "int8", "full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class WorkerConfig:
     compile_seconds: float = 5.0
     draft: DraftMethod = "none"
     rewards: tuple[RewardFile, ...] = ()
-    weights: str = "full"
+    weights: Weights = "full"
     shown: frozenset[str] = frozenset()
     """Control tokens whose text is part of what is generated."""
 

@@ -69,13 +69,13 @@ class Kernel:
         return True
 
     def is_fast(self) -> bool:
-        """Whether it is not much slower than fp32: some machines have a reference implementation only."""
+        """Whether it is not far slower than fp32: some machines have but a reference implementation of it."""
         code_OI = torch.ones(1024, 1024, dtype=torch.int8)
         packed, weight_IO = self.pack(code_OI), code_OI.float().t().contiguous()
         scale_O, zero_O = torch.ones(1024), torch.zeros(1024, dtype=torch.int32)
         code_NI = torch.full((8, 1024), self.zero, dtype=torch.uint8)
         whole = _best(lambda: self.multiply(code_NI, self.zero, packed, scale_O, zero_O))
-        return whole < 4 * _best(lambda: torch.mm(code_NI.float(), weight_IO))
+        return whole < 20 * _best(lambda: torch.mm(code_NI.float(), weight_IO))
 
 
 def find_kernel(multiply: Multiply | None = None) -> Kernel | None:
@@ -91,9 +91,12 @@ def find_kernel(multiply: Multiply | None = None) -> Kernel | None:
 
 
 class Int8:
-    """(O, I) codes of 8 bits and a scale for each output."""
+    """(O, I) codes of 8 bits and a scale for each output. `input_I`: what inputs are multiplied with first, where the
+    codes are of a matrix whose columns were divided by it."""
 
-    def __init__(self, code_OI: Tensor, scale_O: Tensor, kernel: Kernel | None = None) -> None:
+    def __init__(
+        self, code_OI: Tensor, scale_O: Tensor, kernel: Kernel | None = None, input_I: Tensor | None = None
+    ) -> None:
         outputs, inputs = code_OI.shape
         self.shape = (inputs, outputs)
         self._kernel = kernel if code_OI.device.type == "cpu" else None
@@ -101,6 +104,7 @@ class Int8:
         self._scale_O = scale_O.float() / self._levels
         self._half_I = torch.full((inputs,), self._levels + 1.5, device=code_OI.device)
         self._code_OI = self._kernel.pack(code_OI.contiguous()) if self._kernel else code_OI.contiguous()
+        self._input_I = input_I
         self._zero_O = torch.zeros(outputs, dtype=torch.int32, device=code_OI.device)
         self._one_O = torch.ones(outputs, dtype=torch.bfloat16, device=code_OI.device)
 
@@ -113,6 +117,8 @@ class Int8:
         """(N, O) and (N, 1) in fp32, whose product is the product: what a row is scaled with can be left to whoever
         goes over the outputs anyway."""
         x_NI = x_NI.float()
+        if self._input_I is not None:
+            x_NI = x_NI * self._input_I
         most_N1 = x_NI.abs().amax(1, keepdim=True).clamp_min_(LEAST)
         # Moved up and cut off, which rounds.
         code_NI = torch.addcdiv(self._half_I, x_NI, most_N1, value=self._levels).to(torch.uint8)
@@ -146,14 +152,17 @@ class Int8Rows:
         return self.code_VH.index_select(0, index_N).float().mul_(self.scale_V.index_select(0, index_N).unsqueeze(1))
 
 
-def quantise(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes to the nearest, (O, I), and a scale for each output, some outputs at a time."""
+def quantise(weight_OI: Tensor, factor_I: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Codes to the nearest, (O, I), and a scale for each output, some outputs at a time; of the matrix with its columns
+    times `factor_I`."""
     outputs, inputs = weight_OI.shape
     code_OI = torch.empty(outputs, inputs, dtype=torch.int8, device=weight_OI.device)
     scale_O = torch.empty(outputs, device=weight_OI.device)
     step = max(1, TILE // inputs)
     for at in range(0, outputs, step):
         some_OI = weight_OI[at : at + step].float()
+        if factor_I is not None:
+            some_OI = some_OI * factor_I
         scale_O1 = some_OI.abs().amax(1, keepdim=True).div_(LEVELS).clamp_min_(LEAST)
         code_OI[at : at + step] = (some_OI / scale_O1).round_()
         scale_O[at : at + step] = scale_O1[:, 0]

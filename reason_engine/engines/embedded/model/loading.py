@@ -1,8 +1,8 @@
 """A decoder of a checkpoint: in the precision and with the threads that suit model and machine.
 
-weights   auto: 8-bit codes on a CPU for models from LARGE on, where its products of them are exact and no
-         int8: such codes; full: as they are stored
-dtype     what is not in codes is multiplied in this, and keys and values are kept in it
+`weights` are kept as they are stored (`full`), in 8-bit codes (`int8`), or in such codes on a CPU whose products of
+them are exact, for models from LARGE on and where no `dtype` is named (`auto`). What is not in codes is multiplied in
+`dtype`, and keys and values are kept in it.
 """
 
 from __future__ import annotations
@@ -58,21 +58,26 @@ def make_decoder(
     if weights not in WEIGHTS:
         raise ModelLoadError(f"weights {weights!r} is not among {', '.join(WEIGHTS)}")
     place, size = _device(device), _parameters(shape)
-    cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads or (cores if size >= LARGE else 1))
-    precision = _dtype(dtype, shape, size, place)
+    torch.set_num_threads(1)  # products are tried, and timed
+    precision = dtype_for(dtype, shape, size, place)
     layout, notes = _layout(weights, dtype, shape, size, precision, place)
+    torch.set_num_threads(threads or (cores() if size >= LARGE else 1))
     make = partial(_make, shape=shape, dtype=precision, device=place, demanded=weights == "int8")
     built, layout, measured, more = make(tensors, source, layout)
     decoder = Decoder(shape, built, precision, place, lambda new: make(new, "the new weights", layout)[0])
     decoder.precision, decoder.notes = _described(decoder, layout, measured), (*notes, *more)
-    counts = counts_for(cores)
+    counts = counts_for(cores())
     if not threads and place.type == "cpu":
         torch.set_num_threads(1)
         if size >= SMALL and len(counts) > 1:
             decoder.threads = ThreadChoice(counts, torch.set_num_threads)
             decoder.threads.settle(partial(_step, decoder))
     return decoder
+
+
+def cores() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0))
 
 
 def _layout(
@@ -119,13 +124,8 @@ def _make(
     if demanded:
         raise ModelLoadError(f"{source}: weights int8: {why}; use weights full")
     del built
-    plain = Layout(packed=layout.packed)
-    return (
-        build_weights(tensors, shape, dtype, device, source, plain),
-        plain,
-        [],
-        (f"{why}: the weights stay as stored",),
-    )
+    plain, note = Layout(packed=layout.packed), f"{why}: the weights stay as they are stored"
+    return build_weights(tensors, shape, dtype, device, source, plain), plain, [], (note,)
 
 
 def _note(one: Measured, dtype: torch.dtype) -> str:
@@ -162,7 +162,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, shape: Shape, size: int, device: torch.device) -> torch.dtype:
+def dtype_for(name: str, shape: Shape, size: int, device: torch.device) -> torch.dtype:
+    """Of what is not in codes. Raises ModelLoadError for an unknown name."""
     if name != "auto":
         if name not in DTYPES:
             raise ModelLoadError(f"dtype {name!r} is not among auto, {', '.join(DTYPES)}")

@@ -1,10 +1,19 @@
-"""Which matrices lose too much by 8-bit codes is measured while a model is loaded.
+"""Matrices become 8-bit codes by what really comes to them; those that lose too much by it stay as they are.
 
-A few tokens go through the layers as these are read. Each matrix is multiplied both ways with the states that really
-come to it: in codes, and as it is stored. Where the results differ by more than LIMIT it stays as it is. What goes on
-to the next matrix is what the loaded model would make.
+A few tokens go through the layers as these are read. A row of activations has one step for all its inputs, which the
+largest of them decides, and the same few inputs are the largest for all tokens. So inputs are made more alike first, by
+factors that the columns of the matrix take over (SmoothQuant, Xiao et al. 2023, arXiv:2211.10438, equation 4):
+
+    x_j / s_j,  W_oj s_j,     s_j = sqrt(rms of x_j / rms of W_oj)        y stays what it is
+
+or by the largest |x_j| in the place of its root mean square, or by none, where the first does not do. Then the matrix
+is multiplied both ways: in codes, and as it is stored. Where the results differ by more than LIMIT it stays as it is.
+What goes on to the next matrix is what the loaded model would make.
 
     error = sqrt(mean over tokens of |y8 - y|² / |y|²)
+
+Departures: root mean squares stand in the place of maxima, and nothing is let below a quarter of its median, since a
+few tokens tell little of inputs that hardly show. Factors are applied to the inputs of a product, whatever made them.
 
 The tokens are drawn from the first of the vocabulary, which in vocabularies made by merging are the frequent ones, and
 begin at position 0, where the largest activations of a model stand (Sun et al. 2024, arXiv:2402.17762, section 2).
@@ -12,7 +21,7 @@ begin at position 0, where the largest activations of a model stand (Sun et al. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,13 +29,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reason_engine.engines.embedded.model.decoder import Decoder
-from reason_engine.engines.embedded.model.int8 import Int8, quantise
+from reason_engine.engines.embedded.model.int8 import LEAST, Int8, quantise
 from reason_engine.engines.embedded.model.shape import Shape
 from reason_engine.engines.embedded.model.weights import Builder, Layer, Layout, Matrix, Weights, built
 
-LIMIT = 0.1
-"""Error from which on a matrix stays as it is."""
-TOKENS, FREQUENT = 32, 8192
+LIMIT, FINE = 0.06, 0.02
+"""Error beyond which a matrix stays as it is; below which no other factors are tried."""
+TOKENS, FREQUENT = 64, 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,6 @@ def _build(builder: Builder, limit: float) -> tuple[Weights, list[Measured]]:
 
     rows, layers = builder.rows(), builder.layers(attempt)
     head = attempt("lm_head", (s.hidden, s.vocab), builder.head)
-    head.known = (rows.code_VH, rows.scale_V) if s.tied else None
     norm = builder.take("norm.weight", s.hidden).to(builder.stream)
     weights = Weights(rows, layers, norm, head)
     decoder = Decoder(s, weights, builder.dtype, builder.device)
@@ -82,27 +90,47 @@ class _Trial:
         self, builder: Builder, name: str, size: tuple[int, int], read: Callable[[], Tensor], limit: float
     ) -> None:
         self.builder, self.name, self.shape, self.read, self.limit = builder, name, size, read, limit
-        self.known: tuple[Tensor, Tensor] | None = None
-        """Its codes and scales."""
         self.error, self.codes = 0.0, False
         self._made: Matrix | None = None
 
     def product(self, x_NI: Tensor) -> Tensor:
         weight_OI = self.read()
         plain = self.builder.dtype
-        exact_NO = torch.mm(x_NI.to(plain), weight_OI.to(plain).t()).float()
-        made = Int8(*(self.known or quantise(weight_OI)), self.builder.layout.kernel)
-        found_NO = made.product(x_NI.float())
-        lost_N = (found_NO - exact_NO).square().sum(1) / exact_NO.square().sum(1).clamp_min(1e-30)
-        self.error = float(lost_N.mean().sqrt())
+        # Some outputs at a time: a head in another precision is not copied whole.
+        exact_NO = torch.cat([torch.mm(x_NI.to(plain), some_OI.to(plain).t()) for some_OI in weight_OI.split(4096)], 1)
+        exact_NO = exact_NO.float()
+        self.error, found_NO = float("inf"), exact_NO
+        for factor_I in _factors(x_NI.float(), weight_OI):
+            inverse_I = None if factor_I is None else factor_I.reciprocal()
+            made = Int8(*quantise(weight_OI, factor_I), self.builder.layout.kernel, inverse_I)
+            attempt_NO = made.product(x_NI.float())
+            lost_N = (attempt_NO - exact_NO).square().sum(1) / exact_NO.square().sum(1).clamp_min(1e-30)
+            if (error := float(lost_N.mean().sqrt())) < self.error:
+                self.error, self._made, found_NO = error, made, attempt_NO
+            if error <= FINE:
+                break
         self.codes = self.error <= self.limit
-        self._made = made if self.codes else self.builder.laid_out(weight_OI)
-        return (found_NO if self.codes else exact_NO).to(x_NI.dtype)
+        if self.codes:
+            return found_NO.to(x_NI.dtype)
+        self._made = self.builder.laid_out(weight_OI)
+        return exact_NO.to(x_NI.dtype)
 
     def settled(self) -> Matrix:
         """What it became."""
         assert self._made is not None
         return self._made
+
+
+def _factors(x_NI: Tensor, weight_OI: Tensor) -> Iterator[Tensor | None]:
+    """What the inputs may be divided by, (I), the best in most cases first; None: by nothing."""
+    squares_I = torch.zeros(weight_OI.shape[1], device=weight_OI.device)
+    for some_OI in weight_OI.split(4096):
+        squares_I += some_OI.float().square().sum(0)
+    weight_I = (squares_I / weight_OI.shape[0]).sqrt()
+    weight_I = weight_I.clamp_min(weight_I.median() / 4).clamp_min(LEAST)
+    for x_I in (x_NI.square().mean(0).sqrt(), x_NI.abs().amax(0)):
+        yield (x_I.clamp_min(x_I.median() / 4) / weight_I).sqrt().clamp_min(LEAST)
+    yield None
 
 
 def _settled(layer: Layer) -> Layer:

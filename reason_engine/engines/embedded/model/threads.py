@@ -1,9 +1,9 @@
 """How many threads a pass takes: whichever count was the quickest when both were timed, on this machine as it is now.
 
 Threads that wait for one another are worth their cores on an idle machine and lose most of their time on a busy one.
-So other counts are tried between times, by real passes of which no work is lost. A trial takes place once its expected loss
-is covered by SHARE of the time that passes have taken since. Passes of alike many tokens (up to a power of two) share a
-choice; one that was never timed begins with its neighbour's.
+So other counts are tried between times, by real passes of which no work is lost. A trial takes place once its expected
+loss is covered by SHARE of the time that passes have taken since. Passes of alike many tokens (up to a power of two)
+share a choice; one that was never timed begins with its neighbour's.
 """
 
 from __future__ import annotations
