@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     ctx: typer.Context,
-    model: Annotated[str | None, Argument(help="Checkpoint folder or hub name.")] = None,
+    model: Annotated[str | None, Argument(help="Checkpoint folder, GGUF file or hub name.")] = None,
     engine: Annotated[str | None, Option(help="auto, vllm, embedded or openai.")] = None,
     strategy: Annotated[str | None, Option("--strategy", "-s", help="For requests that name none.")] = None,
     draft: Annotated[str | None, Option(help="sam, ngram, suffix, model:PATH or eagle:PATH.")] = None,

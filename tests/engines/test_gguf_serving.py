@@ -123,6 +123,14 @@ def test_a_file_that_the_hub_does_not_have_is_named(monkeypatch: pytest.MonkeyPa
         open_engine(settings(model="owner/model:m.gguf"))
 
 
+def test_a_repository_of_files_says_how_one_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(
+        ModelLoadError, match=r"has no config\.json; a GGUF file in it is named owner/m-GGUF:FILE\.gguf"
+    ):
+        open_engine(settings(model="owner/m-GGUF"))
+
+
 @pytest.mark.parametrize("name", ["none.gguf", "./none.gguf", "a/b/c:none.gguf", "/none/none.gguf"])
 def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from reason_engine.engines.checkpoint.folder import ModelFolder, Scheme, first_line
+from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder, Scheme, first_line
 from reason_engine.engines.checkpoint.gguf.file import GgufFile, parts_of, stem_of
 from reason_engine.errors import ModelLoadError
 
@@ -86,8 +86,12 @@ def find_checkpoint(name: str) -> Checkpoint:
     path = Path(name).expanduser()
     if path.is_file():
         return GgufFile(path)
-    found = None if path.exists() else HUB_FILE.fullmatch(name)
-    return _from_hub(found[1], found[2]) if found else ModelFolder.find(name)
+    if not path.exists() and (found := HUB_FILE.fullmatch(name)):
+        return _from_hub(found[1], found[2])
+    folder = ModelFolder.find(name)
+    if not path.exists() and not folder.is_checkpoint:
+        raise ModelLoadError(f"{name}: has no {CONFIG}; a GGUF file in it is named {name}:FILE.gguf")
+    return folder
 
 
 def name_of(path: Path) -> str:
