@@ -92,11 +92,19 @@ def find_kernel(multiply: Multiply | None = None) -> Kernel | None:
 
 class Int8:
     """(O, I) codes of 8 bits and a scale for each output. `input_I`: what inputs are multiplied with first, where the
-    codes are of a matrix whose columns were divided by it."""
+    codes are of a matrix whose columns were divided by it. `twice`: inputs take two codes, the second of what the first
+    leaves; both go through one product as two rows."""
 
     def __init__(
-        self, code_OI: Tensor, scale_O: Tensor, kernel: Kernel | None = None, input_I: Tensor | None = None
+        self,
+        code_OI: Tensor,
+        scale_O: Tensor,
+        kernel: Kernel | None = None,
+        input_I: Tensor | None = None,
+        *,
+        twice: bool = False,
     ) -> None:
+        self.twice = twice
         outputs, inputs = code_OI.shape
         self.shape = (inputs, outputs)
         self._kernel = kernel if code_OI.device.type == "cpu" else None
@@ -121,11 +129,21 @@ class Int8:
             x_NI = x_NI * self._input_I
         most_N1 = x_NI.abs().amax(1, keepdim=True).clamp_min_(LEAST)
         # Moved up and cut off, which rounds.
-        code_NI = torch.addcdiv(self._half_I, x_NI, most_N1, value=self._levels).to(torch.uint8)
+        moved_NI = torch.addcdiv(self._half_I, x_NI, most_N1, value=self._levels)
+        if not self.twice:
+            return self._products(moved_NI.to(torch.uint8)), most_N1
+        rows = moved_NI.shape[0]
+        both_MI = moved_NI.new_empty(2 * rows, moved_NI.shape[1], dtype=torch.uint8)
+        both_MI[:rows] = moved_NI
+        both_MI[rows:] = moved_NI.frac_().mul_(2 * self._levels).add_(1.5)
+        sums_MO = self._products(both_MI)
+        return sums_MO[:rows].add_(sums_MO[rows:], alpha=0.5 / self._levels), most_N1
+
+    def _products(self, code_NI: Tensor) -> Tensor:
+        """Of codes that are moved up, by the outputs' scales."""
         if self._kernel is not None:
-            zero = self._kernel.zero
-            return self._kernel.multiply(code_NI, zero, self._code_OI, self._scale_O, self._zero_O), most_N1
-        return self._plain_sums(code_NI.to(torch.int16).sub_(self._levels + 1)).mul_(self._scale_O), most_N1
+            return self._kernel.multiply(code_NI, self._kernel.zero, self._code_OI, self._scale_O, self._zero_O)
+        return self._plain_sums(code_NI.to(torch.int16).sub_(self._levels + 1)).mul_(self._scale_O)
 
     def _plain_sums(self, code_NI: Tensor) -> Tensor:
         if code_NI.is_cuda:

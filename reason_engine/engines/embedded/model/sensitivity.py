@@ -6,9 +6,9 @@ factors that the columns of the matrix take over (SmoothQuant, Xiao et al. 2023,
 
     x_j / s_j,  W_oj s_j,     s_j = sqrt(rms of x_j / rms of W_oj)        y stays what it is
 
-or by the largest |x_j| in the place of its root mean square, or by none, where the first does not do. Then the matrix
-is multiplied both ways: in codes, and as it is stored. Where the results differ by more than LIMIT it stays as it is.
-What goes on to the next matrix is what the loaded model would make.
+Then the matrix is multiplied both ways: in codes, and as it is stored. Where the results differ by more than FINE its
+inputs take two codes, with these factors or with none; where by more than LIMIT even then, it stays as it is. What goes
+on to the next matrix is what the loaded model would make.
 
     error = sqrt(mean over tokens of |y8 - y|² / |y|²)
 
@@ -33,8 +33,8 @@ from reason_engine.engines.embedded.model.int8 import LEAST, Int8, quantise
 from reason_engine.engines.embedded.model.shape import Shape
 from reason_engine.engines.embedded.model.weights import Builder, Layer, Layout, Matrix, Weights, built
 
-LIMIT, FINE = 0.06, 0.02
-"""Error beyond which a matrix stays as it is; below which no other factors are tried."""
+LIMIT, FINE = 0.06, 0.0125
+"""Error beyond which a matrix stays as it is; up to which inputs take one code."""
 TOKENS, FREQUENT = 64, 8192
 
 
@@ -100,9 +100,7 @@ class _Trial:
         exact_NO = torch.cat([torch.mm(x_NI.to(plain), some_OI.to(plain).t()) for some_OI in weight_OI.split(4096)], 1)
         exact_NO = exact_NO.float()
         self.error, found_NO = float("inf"), exact_NO
-        for factor_I in _factors(x_NI.float(), weight_OI):
-            inverse_I = None if factor_I is None else factor_I.reciprocal()
-            made = Int8(*quantise(weight_OI, factor_I), self.builder.layout.kernel, inverse_I)
+        for made in self._attempts(x_NI.float(), weight_OI):
             attempt_NO = made.product(x_NI.float())
             lost_N = (attempt_NO - exact_NO).square().sum(1) / exact_NO.square().sum(1).clamp_min(1e-30)
             if (error := float(lost_N.mean().sqrt())) < self.error:
@@ -115,22 +113,30 @@ class _Trial:
         self._made = self.builder.laid_out(weight_OI)
         return exact_NO.to(x_NI.dtype)
 
+    def _attempts(self, x_NI: Tensor, weight_OI: Tensor) -> Iterator[Int8]:
+        """Ways to make codes of it, the quickest first."""
+        kernel, factor_I = self.builder.layout.kernel, _factors(x_NI, weight_OI)
+        made = Int8(*quantise(weight_OI, factor_I), kernel, factor_I.reciprocal())
+        yield made
+        made.twice = True
+        yield made
+        yield Int8(*quantise(weight_OI), kernel, twice=True)
+
     def settled(self) -> Matrix:
         """What it became."""
         assert self._made is not None
         return self._made
 
 
-def _factors(x_NI: Tensor, weight_OI: Tensor) -> Iterator[Tensor | None]:
-    """What the inputs may be divided by, (I), the best in most cases first; None: by nothing."""
+def _factors(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+    """What the inputs are divided by, (I)."""
     squares_I = torch.zeros(weight_OI.shape[1], device=weight_OI.device)
     for some_OI in weight_OI.split(4096):
         squares_I += some_OI.float().square().sum(0)
     weight_I = (squares_I / weight_OI.shape[0]).sqrt()
     weight_I = weight_I.clamp_min(weight_I.median() / 4).clamp_min(LEAST)
-    for x_I in (x_NI.square().mean(0).sqrt(), x_NI.abs().amax(0)):
-        yield (x_I.clamp_min(x_I.median() / 4) / weight_I).sqrt().clamp_min(LEAST)
-    yield None
+    x_I = x_NI.square().mean(0).sqrt()
+    return (x_I.clamp_min(x_I.median() / 4) / weight_I).sqrt().clamp_min(LEAST)
 
 
 def _settled(layer: Layer) -> Layer:

@@ -101,7 +101,9 @@ class ThreadChoice:
         others = [count for count in self.counts if count != kind.count]
         other = others[kind.number % len(others)]
         loss = max(kind.shares.get(other, 1 + GUESS) - 1, LEAST_LOSS)
-        if self._credit >= PASSES * loss * min(kind.recent):
+        cost = PASSES * loss * min(kind.recent)
+        if self._credit >= cost:
+            self._credit = cost  # what long passes have put by is no reason to try short ones again and again
             kind.number += 1
             kind.trial = other
 
