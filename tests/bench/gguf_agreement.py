@@ -54,8 +54,10 @@ def post(url: str, body: dict[str, Any]) -> Any:
 
 def theirs(url: str, ids: list[int], top: int) -> dict[int, float]:
     """Log probabilities of the most likely tokens after these."""
-    asked = {"prompt": ids, "n_predict": 1, "n_probs": top, "ignore_eos": True, "cache_prompt": True, "temperature": 1.0, "top_k": 0,
-             "top_p": 1.0, "min_p": 0.0, "post_sampling_probs": False}  # fmt: skip
+    asked = {
+        "prompt": ids, "n_predict": 1, "n_probs": top, "ignore_eos": True, "cache_prompt": True, "temperature": 1.0,
+        "top_k": 0, "top_p": 1.0, "min_p": 0.0, "post_sampling_probs": False,
+    }  # fmt: skip
     found = post(f"{url}/completion", asked)["completion_probabilities"][0]["top_logprobs"]
     return {int(one["id"]): float(one["logprob"]) for one in found}
 
