@@ -91,7 +91,7 @@ def test_quantised_weights_are_what_their_codes_stand_for(tmp_path: Path, kind: 
 def test_a_file_is_what_transformers_reads_in_it(tmp_path: Path) -> None:
     """Their reader of llama, which undoes the order of rows by itself."""
     folder = write_model(tmp_path / "m", "llama")
-    file = write_gguf(folder, tmp_path / "m.gguf", "Q8_0", general__name="tiny", llama__vocab_size=259)
+    file = write_gguf(folder, tmp_path / "m.gguf", "F16", general__name="tiny", llama__vocab_size=259)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=file.name, dtype=torch.float32)
     ids = torch.randint(0, 256, (200,), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
