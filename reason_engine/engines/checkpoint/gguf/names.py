@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reason_engine.engines.checkpoint.gguf.config import FACTORS
 from reason_engine.engines.checkpoint.gguf.header import Header, TensorInfo
+from reason_engine.engines.checkpoint.gguf.rotary import FACTORS
 from reason_engine.errors import ModelLoadError
 
 TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
