@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reason_engine.engines.embedded.model import loading
+from reason_engine.engines.embedded.model.adapters import AdapterSlots
 from reason_engine.engines.embedded.model.codes import Codes
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.int8 import LEVELS, Int8, Int8Rows, Kernel, find_kernel, quantise
@@ -27,6 +28,8 @@ from reason_engine.engines.embedded.model.stored import FolderTensors
 from reason_engine.engines.embedded.model.weights import Layout, load_weights
 from reason_engine.engines.embedded.prefill import advance, new_segment
 from reason_engine.errors import ModelLoadError
+from tests.engines.adapter_files import write_bottlenecks, write_prompt
+from tests.engines.test_embedded_adapters import write_adapter
 from tests.models import write_model
 from tests.quantised import write_int4
 
@@ -350,3 +353,29 @@ def test_two_codes_an_input_leave_only_the_weights_error() -> None:
         lost = [float((made.product(x) - exact).norm() / exact.norm()) for made in (once, twice)]
         assert lost[1] < 2e-4 < 1e-3 < lost[0]
         assert torch.equal(twice.product(x[:1]), twice.product(x)[:1])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["lora", "prompt", "bottlenecks"])
+def test_adapters_work_on_codes(tiny_qwen3: Path, tmp_path: Path, kind: str, dtype: str) -> None:
+    """Each says over codes nearly what it says over the model as it is stored, and not what the base says."""
+    made = {
+        "lora": lambda: write_adapter(tmp_path / "a", 1, ("q_proj", "v_proj", "o_proj", "up_proj", "down_proj")),
+        "prompt": lambda: write_prompt(tmp_path / "a", 2),
+        "bottlenecks": lambda: write_bottlenecks(tmp_path / "a", 3),
+    }
+    folder, ids = made[kind](), list(range(40, 70))
+
+    def adapted(decoder: Decoder) -> torch.Tensor:
+        slots = AdapterSlots(decoder.shape, decoder.device)
+        slots.load("a", folder, decoder.weights, set())
+        slot, _ = slots.find("a")
+        segment = new_segment(decoder, [*slots.learned(slot), *ids], None, 0, slot, keep=len(ids))
+        ((_, hidden_NH),) = advance(decoder, [segment], 1000, slots.layers)
+        return decoder.logits(hidden_NH)
+
+    small, whole = load_decoder(tiny_qwen3, weights="int8", dtype=dtype), load_decoder(tiny_qwen3)
+    like = torch.nn.functional.cosine_similarity
+    assert like(adapted(small), adapted(whole)).mean() > 0.99
+    assert like(adapted(small), logits(small, ids)).mean() < 0.98

@@ -122,8 +122,8 @@ class Embedded(ChatTextMethods):
         if self._ready is None:
             self._ready = asyncio.get_running_loop().create_future()
             await self._transport.open(self._config, self._receive)
-        self.chosen = await asyncio.shield(self._ready)
-        self.info = self._told(self.chosen)
+        self.chosen = chosen = await asyncio.shield(self._ready)
+        self.info = self._told(chosen)
 
     def _told(self, chosen: Ready) -> ModelInfo:
         """What is served, with the precision that it turned out to be served in."""
