@@ -1,33 +1,43 @@
 """Continuous batching: what waits, what is being read, what runs. One `step` is at most one prompt pass and one token.
 
-A prompt is read once for all its samples. When the store would outgrow its bounds the youngest sample is set back to
-wait; it goes on later from its own tokens, and since its draws depend on seed and place alone, with the same text.
+A prompt is read once for all its samples, and its cells are kept once. One bound holds for all keys and values: for what
+is running and being read, and what it leaves is the prefix cache's, whose entries go first. When that is not enough the
+youngest sample is set back to wait; it goes on later from its own tokens, and since its draws depend on seed and place
+alone, with the same text.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Hashable, Sequence
+from collections import Counter, deque
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 
 from reason_engine.engines import room_left
-from reason_engine.engines.embedded.batch import Batch, KeyValues, Sample, sampler_of
+from reason_engine.engines.embedded.batch import Batch, joining, sampler_of
+from reason_engine.engines.embedded.cells.prefixes import PrefixCache
+from reason_engine.engines.embedded.cells.shared import shared_length
 from reason_engine.engines.embedded.drafting import MOST, Drafting, SampleDrafter, now
 from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.engines.embedded.messages import Choose, Generate, OutputBuffer, ReplaceWeights, WorkerConfig
 from reason_engine.engines.embedded.model.adapters import AdapterSlots
 from reason_engine.engines.embedded.model.decoder import Decoder
-from reason_engine.engines.embedded.prefill import PrefixCache, Segment, advance, new_segment, score_options
+from reason_engine.engines.embedded.prefill import Segment, advance, new_segment, score_options
+from reason_engine.engines.embedded.sample import Sample
 from reason_engine.engines.embedded.sampler import RawLogprob
 from reason_engine.engines.text import StopFinder, Vocabulary
 from reason_engine.errors import RequestError
 from reason_engine.types import Choice
 
 KEPT_BYTES = 2**28
-"""Size of a store above which it is released when nothing runs."""
+"""Size of a store above which it gives back what it does not need."""
+
+LIGHT, LIGHT_ROWS = 20_000_000, 8
+"""Parameters below which calls cost more than cells, and samples that a prompt must then have to be shared by them.
+Larger models share every prompt: a sample is then rounded alike alone and among others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +73,14 @@ class Scheduler:
         on_cpu = decoder.device.type == "cpu"
         self.prefill_tokens = config.prefill_tokens if on_cpu else max(config.prefill_tokens, 4096)
         self.adapters = AdapterSlots(decoder.shape, decoder.device)
-        self.prefixes = PrefixCache(config.prefix_bytes or default_bytes // 8)
+        self.prefix_bytes = config.prefix_bytes or default_bytes // 8
+        self.prefixes = PrefixCache(self.prefix_bytes)
         self.drafting = Drafting(decoder.device, config.draft)
-        self.batch = Batch(decoder, KeyValues(decoder.shape, decoder.dtype, decoder.device))
+        self.batch = Batch(decoder, self.prefixes)
+        shape = decoder.shape
+        self.share_from = LIGHT_ROWS if 12 * shape.layers * shape.hidden**2 < LIGHT else 1
+        """Samples of a request from which on they share its prompt."""
+        self._numbers = count()
         self._waiting: deque[list[Sample]] = deque()
         self._choices: deque[_PendingChoice] = deque()
         self._reading: dict[Segment, tuple[Waiting, int]] = {}
@@ -120,6 +135,7 @@ class Scheduler:
             sample = Sample(
                 request, index, ids, given, limit, ends, self.vocabulary, text, stops, own, adapter, space,
                 learned=given - len(request.ids), reports_prompt=index == 0, drafter=drafter,
+                number=next(self._numbers),
             )  # fmt: skip
             group.append(sample)
         before = next((i for i, w in enumerate(self._waiting) if w[0].request.priority > request.priority), None)
@@ -158,18 +174,18 @@ class Scheduler:
         if self._reading:
             self._read()
         if self.batch.samples:
-            self._make_room()
-            self._decode()
-        if not self.busy and self.batch.store.data.nbytes > KEPT_BYTES:
-            self.batch.store.release()
+            drafts = self._make_room()
+            self._decode(drafts)
+        if not self.busy and self.batch.store.nbytes > KEPT_BYTES:
+            self.batch.store.trim()
 
-    def _decode(self) -> None:
+    def _decode(self, may_draft: bool) -> None:
         """A token for every running sample; drafts are checked where some sample may draft and it pays."""
         batch, drafting, device = self.batch, self.drafting, self.decoder.device
         samples, drafts, begun = list(batch.samples), None, 0.0
         drafters = [one.drafter for one in samples] if batch.drafting else []
         if drafters:
-            drafts = drafting.plan(drafters, batch.cells_allowed(self.cache_bytes, MOST))
+            drafts = drafting.plan(drafters, self.context if may_draft else 0)
             begun = now(device)
         if drafts is None:
             drawn = batch.step(self.adapters.layers)
@@ -192,7 +208,7 @@ class Scheduler:
     def _leave(self, samples: Sequence[Sample]) -> None:
         """Let the finished ones go: only after every sample has its tokens, since a row is moved by its length."""
         for sample in [one for one in samples if one.finish is not None]:
-            self.prefixes.add(sample.space, sample.ids[:-1], self.batch.save(sample))
+            self.batch.save(sample)
             self.batch.leave(sample)
 
     def _admit(self) -> None:
@@ -203,7 +219,7 @@ class Scheduler:
             budget -= self._begin_reading(choice, choice.ids, choice.adapter, choice.space)
         while self._waiting and budget > 0:
             group = self._waiting[0]
-            room = self._room(len(group), len(group[0].ids))
+            room = self._room(group)
             if room == 0:
                 return
             self._waiting.popleft()
@@ -214,7 +230,9 @@ class Scheduler:
 
     def _begin_reading(self, group: Waiting, ids: Sequence[int], adapter: int, space: Hashable) -> int:
         """How many tokens are to be read."""
-        segment = new_segment(self.decoder, ids, *self.prefixes.find(space, ids), adapter)
+        ids = tuple(ids)
+        known, shared = self.prefixes.find(space, ids)
+        segment = new_segment(self.decoder, ids, known, shared, adapter)
         self._reading[segment] = (group, segment.done)
         return segment.left
 
@@ -228,21 +246,51 @@ class Scheduler:
         room_left(len(ids), self.context)
         return adapter, space, ids
 
-    def _room(self, wanted: int, length: int) -> int:
-        """How many more samples of that length may run now; always one where nothing else does."""
-        taken = self._reserved
-        count = min(wanted, self.max_rows - len(self.batch.samples) - taken)
-        while count > 0 and self.batch.bytes_needed(taken + count, length) > self.cache_bytes:
+    def _shared(self, sample: Sample) -> int:
+        """How many of its first cells are shared with its request's other samples: by its own request alone."""
+        return shared_length(sample.prompt) if sample.request.n >= self.share_from else 0
+
+    def _room(self, group: Sequence[Sample]) -> int:
+        """How many more samples may run now; always one where nothing else does."""
+        taken, first = self._reserved, group[0]
+        count = min(len(group), self.max_rows - len(self.batch.samples) - taken)
+        prompt = len(first.ids) * self.batch.store.cell_bytes
+        while count > 0:
+            more = joining(group[:count], len(first.ids), self._shared(first))
+            if self._bytes_needed(1, more) + prompt <= self.cache_bytes:
+                break
             count //= 2
         return count if count > 0 or self.batch.samples or taken else 1
 
-    def _make_room(self) -> None:
-        """Set the youngest samples back while the next step would outgrow the store's bounds."""
-        while len(self.batch.samples) > 1 and self.batch.bytes_needed() > self.cache_bytes:
-            sample = self.batch.samples[-1]
-            self.prefixes.add(sample.space, sample.ids[:-1], self.batch.save(sample))
-            self.batch.leave(sample)
+    def _bytes_needed(self, more: int, samples: Mapping[int, int] | None = None) -> int:
+        """Bytes of what runs, each sample going on by so many tokens, and of what is being read for more samples."""
+        counts, read = Counter(samples or {}), 0
+        for segment, (group, _) in self._reading.items():
+            read += segment.kv.nbytes
+            if isinstance(group, list):
+                counts.update(joining(group, len(segment.ids), self._shared(group[0])))
+        return self.batch.bytes_needed(more, counts) + read
+
+    def _make_room(self) -> bool:
+        """Let every sample go on by a token; by a draft, too, where some may draft and there is room for it, which is
+        returned. The youngest are set back while the bound would not hold; what the prefix cache has goes first."""
+        batch, drafts = self.batch, self.batch.drafting > 0
+        if not batch.needs_room(MOST + 1 if drafts else 1):
+            return drafts
+        needed = self._bytes_needed(MOST + 1 if drafts else 1)
+        drafts = drafts and needed <= self.cache_bytes
+        more = MOST + 1 if drafts else 1
+        while len(batch.samples) > 1 and (needed := self._bytes_needed(more)) > self.cache_bytes:
+            sample = max(batch.samples, key=lambda one: (one.request.priority, one.number))
+            batch.save(sample)
+            batch.leave(sample)
             self._waiting.appendleft([sample])
+        self.prefixes.resize(max(0, min(self.prefix_bytes, self.cache_bytes - needed)))
+        batch.make_room(more)
+        unused = batch.store.nbytes - batch.store.bytes_for(batch.store.counts(more))
+        if unused > KEPT_BYTES or needed + unused > self.cache_bytes:
+            batch.store.trim()
+        return drafts
 
     def _read(self) -> None:
         """One pass over the prompts; those that are whole become running samples, or answers to choices."""
@@ -256,7 +304,6 @@ class Scheduler:
                 self._answer(group, segment, hidden, cached)
                 continue
             first = group[0]
-            self.prefixes.add(first.space, tuple(segment.ids), segment.kv)
             if first.reports_prompt and len(first.ids) == first.prompt:
                 first.prompt_counts = (first.prompt - first.learned, max(0, cached - first.learned))
             sources += [len(read)] * len(group)
@@ -270,7 +317,8 @@ class Scheduler:
         self._extend(samples, drawn.tokens, drawn.logprobs)
         for segment, group in read:
             if alive := [one for one in group if one.finish is None]:
-                self.batch.join(alive, segment.kv)
+                self.batch.join(alive, segment.kv, self._shared(alive[0]))
+            self.prefixes.add(group[0].space, segment.ids, segment.kv)
 
     def _answer(self, choice: _PendingChoice, prompt: Segment, hidden: torch.Tensor, cached: int) -> None:
         self.prefixes.add(choice.space, choice.ids, prompt.kv)
