@@ -1,6 +1,6 @@
 """Prompts through the model: several at a time, long ones in pieces, what is known of them copied instead.
 
-Each segment has its own keys and values, (layers, length, 2 K, D), of which the prefix cache keeps what it does not know.
+Each segment has its own keys and values, (layers, length, 2 K, D); the prefix cache keeps what of them is new to it.
 `score_options` reads the probabilities of a few continuations off one or two passes; nothing is decoded.
 """
 

@@ -1,9 +1,9 @@
 """Continuous batching: what waits, what is being read, what runs. One `step` is at most one prompt pass and one token.
 
-A prompt is read once for all its samples, and its cells are kept once. One bound holds for all keys and values: for what
-is running and being read, and what it leaves is the prefix cache's, whose entries go first. When that is not enough the
-youngest sample is set back to wait; it goes on later from its own tokens, and since its draws depend on seed and place
-alone, with the same text.
+A prompt is read once for all its samples, and its cells are kept once. One bound holds for all keys and values, of what
+runs, what is being read and what the prefix cache keeps, whose entries go first. When that is not enough the youngest
+sample is set back to wait; it goes on later from its own tokens, and since its draws depend on seed and place alone,
+with the same text.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from reason_engine.types import Choice
 KEPT_BYTES = 2**28
 """Size of a store above which it gives back what it does not need."""
 
-LIGHT, LIGHT_ROWS = 20_000_000, 8
-"""Parameters below which calls cost more than cells, and samples that a prompt must then have to be shared by them.
-Larger models share every prompt: a sample is then rounded alike alone and among others."""
+LIGHT, LIGHT_CELLS = 20_000_000, 4096
+"""Parameters below which calls cost more than cells, and how many a request's samples must then have in common to share
+them. Larger models share every prompt: a sample is then rounded alike alone and among others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,11 @@ class Scheduler:
         on_cpu = decoder.device.type == "cpu"
         self.prefill_tokens = config.prefill_tokens if on_cpu else max(config.prefill_tokens, 4096)
         self.adapters = AdapterSlots(decoder.shape, decoder.device)
-        self.prefix_bytes = config.prefix_bytes or default_bytes // 8
-        self.prefixes = PrefixCache(self.prefix_bytes)
+        self.prefixes = PrefixCache(config.prefix_bytes or default_bytes // 8)
         self.drafting = Drafting(decoder.device, config.draft)
         self.batch = Batch(decoder, self.prefixes)
         shape = decoder.shape
-        self.share_from = LIGHT_ROWS if 12 * shape.layers * shape.hidden**2 < LIGHT else 1
-        """Samples of a request from which on they share its prompt."""
+        self._fewest_shared = LIGHT_CELLS if 12 * shape.layers * shape.hidden**2 < LIGHT else 0
         self._numbers = count()
         self._waiting: deque[list[Sample]] = deque()
         self._choices: deque[_PendingChoice] = deque()
@@ -234,6 +232,7 @@ class Scheduler:
         known, shared = self.prefixes.find(space, ids)
         segment = new_segment(self.decoder, ids, known, shared, adapter)
         self._reading[segment] = (group, segment.done)
+        self.prefixes.shrink(self.cache_bytes - self._bytes_needed(1))
         return segment.left
 
     def _prompt(self, request: Generate | Choose) -> tuple[int, Hashable, tuple[int, ...]]:
@@ -247,8 +246,9 @@ class Scheduler:
         return adapter, space, ids
 
     def _shared(self, sample: Sample) -> int:
-        """How many of its first cells are shared with its request's other samples: by its own request alone."""
-        return shared_length(sample.prompt) if sample.request.n >= self.share_from else 0
+        """How many of its first cells are shared. This depends on its own request alone, and so does its text."""
+        length = shared_length(sample.prompt)
+        return length if sample.request.n * length >= self._fewest_shared else 0
 
     def _room(self, group: Sequence[Sample]) -> int:
         """How many more samples may run now; always one where nothing else does."""
@@ -285,7 +285,7 @@ class Scheduler:
             batch.save(sample)
             batch.leave(sample)
             self._waiting.appendleft([sample])
-        self.prefixes.resize(max(0, min(self.prefix_bytes, self.cache_bytes - needed)))
+        self.prefixes.shrink(self.cache_bytes - needed)
         batch.make_room(more)
         unused = batch.store.nbytes - batch.store.bytes_for(batch.store.counts(more))
         if unused > KEPT_BYTES or needed + unused > self.cache_bytes:

@@ -1,7 +1,7 @@
-"""Rows of about the same length: one rectangle of keys and values, (layers, rows, cells, 2 K, D), and attention over it.
+"""Rows of about the same length: one rectangle of keys and values, (layers, rows, cells, 2 K, D), attended together.
 
-Keys stand first, then values; rows are padded at the right and packed without holes. A plain step is one token a row. A
-step that checks drafts takes each row's last token and its drafted ones, side by side: for attention the queries are
+Keys stand first, then values; rows are padded at the right and packed without holes. A plain step is one token a row.
+A step that checks drafts takes each row's last token and its drafted ones, side by side: for attention the queries are
 padded to the longest row, and each sees its row's cells up to its own. Cells of drafts that were wrong are overwritten
 later.
 """

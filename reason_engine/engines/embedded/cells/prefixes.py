@@ -58,7 +58,7 @@ class Node:
 
 
 class PrefixCache:
-    """Found again by their tokens: keys and values of sequences seen before. `limit` bounds the bytes that nobody holds.
+    """Keys and values of sequences seen before, found by their tokens. `limit` bounds the bytes that nobody holds.
 
     `version` counts the times that a block was cut, when views of it must be taken anew."""
 
@@ -110,10 +110,9 @@ class PrefixCache:
                 self._idle[one] = None
         self._evict()
 
-    def resize(self, limit_bytes: int) -> None:
-        """Another limit; what is over it goes."""
-        self.limit = limit_bytes
-        self._evict()
+    def shrink(self, most_bytes: int) -> None:
+        """Of what nobody holds, keep no more than that for now."""
+        self._evict(most_bytes)
 
     def clear(self) -> None:
         """Forget everything. Nothing may be held."""
@@ -169,8 +168,9 @@ class PrefixCache:
                 self._idle.pop(one, None)
                 self._idle[one] = None
 
-    def _evict(self) -> None:
-        while self.used - self.held > self.limit:
+    def _evict(self, most_bytes: int | None = None) -> None:
+        most = self.limit if most_bytes is None else min(self.limit, most_bytes)
+        while self._idle and self.used - self.held > most:
             node = next(iter(self._idle))
             del self._idle[node]
             self.used -= node.nbytes

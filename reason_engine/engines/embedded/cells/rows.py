@@ -1,4 +1,4 @@
-"""The store: rows of keys and values in bins by length, so that a row costs what it holds and not what the longest does.
+"""The store: rows of keys and values in bins by length. A row costs what it holds, not what the longest one does.
 
 A row has the cells of its first tokens in common with other rows, where they are shared, and its own in the bin of the
 next power of two. It moves on to the next bin when it outgrows its own; copies are amortised, as in an array that
@@ -88,6 +88,8 @@ class KeyValues:
             moved = rows[at] = rows[last]
             self._bins[row.bin].move(last, at, moved.own)
         rows.pop()
+        if not any(self._rows.values()):
+            self._ranges, self._shared, self.attend = [], None, self._attend_bins
 
     def cells(self, row: Row) -> Tensor:
         """A copy of a row's own cells, (layers, length, 2 K, D)."""
