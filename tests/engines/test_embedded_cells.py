@@ -1,4 +1,4 @@
-"""The store of keys and values: shared cells merged with a row's own, bins by length, moves; against plain attention."""
+"""The store of keys and values: shared cells merged with own ones, bins by length, moves; against plain attention."""
 
 from __future__ import annotations
 
