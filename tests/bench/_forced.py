@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from reason_engine.engines.embedded import sampler
 from reason_engine.engines.embedded.batch import Batch
-from reason_engine.engines.embedded.sampler import Sampler
+from reason_engine.engines.embedded.sampling import sampler
+from reason_engine.engines.embedded.sampling.sampler import Sampler
 
 SCALE = 2.0**20
 VOCAB = 16_000

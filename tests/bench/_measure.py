@@ -82,10 +82,11 @@ class Started:
 
 
 @contextmanager
-def server(*args: str) -> Iterator[Started]:
-    """`reason serve …` in a process of its own on a free port, until the block ends."""
+def server(*args: str, python: Path | None = None) -> Iterator[Started]:
+    """`reason serve …` in a process of its own on a free port, until the block ends; of another environment where its
+    interpreter is named."""
     port = free_port()
-    command = [str(Path(sys.executable).parent / "reason"), "serve", *args, "--port", str(port)]
+    command = [str((python or Path(sys.executable)).parent / "reason"), "serve", *args, "--port", str(port)]
     url, begun = f"http://127.0.0.1:{port}", time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:

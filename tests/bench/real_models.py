@@ -3,11 +3,12 @@
     python -m tests.bench.real_models gsm8k --model DIR --data DIR --pool DIR --out DIR
         --strategies chain-of-thought:temperature=0,self-consistency:n=16 [--limit 100] [--max-tokens 544]
         [--engine vllm|embedded] [--rows 96] [--concurrency 6] [--profile JSON] [--reward NAME=DIR] [--seconds S]
-        [--pass-at 1,16] [--allow-code]
+        [--pass-at 1,16] [--allow-code] [--suffix TEXT]
 
 The pool (`recorded`) keeps every path that was drawn, so a vote, an adaptive vote and best-of-n of one prompt choose
 among the same ones, and pass@k of the vote's own paths is what one path, and any of them, would reach. `--profile`
 stands for a `reason.json` beside the model. A path may have `--max-tokens`, of which 32 are kept for a forced answer.
+`--suffix` ends every question, as a user would who names the form of the answer himself.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import asyncio
 import shlex
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reason_engine.answers import Equality
@@ -24,12 +26,12 @@ from reason_engine.engines.open import open_engine
 from reason_engine.evals.command import RunFolder
 from reason_engine.evals.records import Record
 from reason_engine.evals.run import EvalPlan, evaluate
-from reason_engine.evals.solvers import LocalSolver
-from reason_engine.evals.spec import parse_specs
+from reason_engine.evals.solvers import LocalSolver, Reply
+from reason_engine.evals.spec import Spec, parse_specs
 from reason_engine.evals.tables import markdown
 from reason_engine.profile import Profile
 from reason_engine.settings import Settings, load_settings
-from reason_engine.types import Limits
+from reason_engine.types import Limits, Problem
 from reason_engine.verifiers.code import Sandbox
 from tests.bench._measure import machine
 from tests.bench.recorded import Recorded
@@ -51,6 +53,7 @@ def main() -> None:
     parser.add_argument("--profile", default="{}")
     parser.add_argument("--reward", default="")
     parser.add_argument("--pass-at", default="1")
+    parser.add_argument("--suffix", default="")
     parser.add_argument("--allow-code", action="store_true")
     asyncio.run(_measure(parser.parse_args()))
 
@@ -67,10 +70,11 @@ async def _measure(options: argparse.Namespace) -> None:
         pass_at=tuple(map(int, options.pass_at.split(","))),
     )  # fmt: skip
     limits, profile = Limits(seconds=options.seconds), Profile.model_validate_json(options.profile)
-    engine = Recorded(options.model, options.pool, below, CONTEXT)
-    solver = LocalSolver(
-        engine, profile, Equality(), limits, options.max_tokens, options.model.name, powers=Powers(code=sandbox)
-    )
+    engine = Recorded(options.model, options.pool, below, CONTEXT, tuple(settings.reward_models))
+    solver = _Suffixed(
+        engine, profile, Equality(), limits, options.max_tokens, options.model.name, powers=Powers(code=sandbox),
+        suffix=options.suffix,
+    )  # fmt: skip
     setup = {"model": options.model.name, "machine": machine(), "max_tokens": options.max_tokens}
     folder = RunFolder(options.out, {key: setup[key] for key in ("model", "max_tokens")}, _command())
     folder.about["machine"] = setup["machine"]
@@ -80,6 +84,15 @@ async def _measure(options: argparse.Namespace) -> None:
 
     async with solver:
         print(markdown(folder.finish(await evaluate(plan, solver, folder.answers, tell, sandbox), plan.pass_at)))
+
+
+@dataclass(frozen=True)
+class _Suffixed(LocalSolver):
+    suffix: str = ""
+
+    async def answer(self, problem: Problem, spec: Spec, seed: int) -> Reply:
+        asked = f"{problem.question}\n{self.suffix}" if self.suffix else problem.question
+        return await super().answer(replace(problem, question=asked), spec, seed)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

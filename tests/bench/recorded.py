@@ -39,15 +39,19 @@ TOP = 5
 
 
 class Recorded(ChatTextMethods):
-    """Serves `model` from `folder`, and from `engine` what is missing there. `context` as the engine is to have it."""
+    """Serves `model` from `folder`, and from `engine` what is missing there. `context` as the engine is to have it;
+    `rewards` names the process reward models that it scores with."""
 
-    def __init__(self, model: Path, folder: Path, engine: Callable[[], Engine], context: int) -> None:
+    def __init__(
+        self, model: Path, folder: Path, engine: Callable[[], Engine], context: int, rewards: Sequence[str] = ()
+    ) -> None:
         self._format, self._folder, self._make = ChatFormat.load(model), folder, engine
         self._words = Vocabulary(self._format.tokenizer)
         self.info: ModelInfo = self._format.info(model.name, str(model), context, f"recorded-{model.name}")
         self.caps = Capabilities(
-            logprobs=TOP, token_ids=True, continuation=True, choose=True, structured=True, exact_budget=True
-        )
+            logprobs=TOP, token_ids=True, continuation=True, choose=True, structured=True, exact_budget=True,
+            rewards=tuple((name, "process") for name in rewards),
+        )  # fmt: skip
         self._below: Engine | None = None
         self._starting = asyncio.Lock()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

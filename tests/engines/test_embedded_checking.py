@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from reason_engine.engines.embedded.sampler import Sampler
+from reason_engine.engines.embedded.sampling.sampler import Sampler
 from reason_engine.types import Sampling
 
 VOCAB, PROMPT = 60, [3, 9, 27]

@@ -17,7 +17,7 @@ from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.model.weights import load_weights
 from reason_engine.engines.embedded.prefill import advance, new_segment
-from reason_engine.engines.embedded.sampler import rng_streams, rng_uniforms
+from reason_engine.engines.embedded.sampling.streams import rng_streams, rng_uniforms
 from reason_engine.errors import ModelLoadError
 from tests.models import write_model
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from reason_engine.engines.embedded.sampler import Drawn, Sampler
+from reason_engine.engines.embedded.sampling.sampler import Drawn, Sampler
 from reason_engine.errors import EngineDead
 from reason_engine.types import Sampling
 

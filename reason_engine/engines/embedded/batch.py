@@ -18,7 +18,7 @@ from reason_engine.engines.embedded.cells.shared import SharedPrompts
 from reason_engine.engines.embedded.model.adapters import AdapterLayers
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.sample import Sample
-from reason_engine.engines.embedded.sampler import CheckedDraft, Drawn, Sampler
+from reason_engine.engines.embedded.sampling.sampler import CheckedDraft, Drawn, Sampler
 
 
 class Batch:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from reason_engine.engines.embedded.drafting import SampleDrafter
 from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.engines.embedded.messages import Delta, Generate
-from reason_engine.engines.embedded.sampler import RawLogprob
+from reason_engine.engines.embedded.sampling.sampler import RawLogprob
 from reason_engine.engines.text import Detokenizer, StopFinder, Vocabulary
 from reason_engine.types import FinishReason, TokenLogprob
 

@@ -27,7 +27,7 @@ from reason_engine.engines.embedded.model.adapters import AdapterSlots
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.prefill import Segment, advance, new_segment, score_options
 from reason_engine.engines.embedded.sample import Sample
-from reason_engine.engines.embedded.sampler import RawLogprob
+from reason_engine.engines.embedded.sampling.sampler import RawLogprob
 from reason_engine.engines.text import StopFinder, Vocabulary
 from reason_engine.errors import RequestError
 from reason_engine.types import Choice

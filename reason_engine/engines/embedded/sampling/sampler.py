@@ -2,18 +2,13 @@
 
 One uniform number a row picks from the cumulative distribution in vocabulary order, so the pick does not depend on how
 other rows are drawn. Truncation is a threshold on the logits: top-k, then top-p (Holtzman et al. 2019,
-arXiv:1904.09751), then min-p (arXiv:2407.01082); ties at the threshold stay. Penalties are those of the OpenAI and
-CTRL conventions.
+arXiv:1904.09751), then min-p (arXiv:2407.01082); ties at the threshold stay.
 
 Drafts are checked by drawing: the token of every place is drawn as if all drafted tokens before it were right, with the
 number of that place, and a drafted token is right if it is the one drawn. What is kept is then what would have been
 drawn without drafts, token by token, from the same seed; only rounding may differ, as between batches of different
 size. For a draft that is a point mass this accepts as often as speculative sampling (Leviathan et al. 2023,
 arXiv:2211.17192, algorithm 1: min(1, p / q) is p of the drafted token).
-
-The numbers depend on a sample's seed and a token's place, and on nothing else. They are counter-based (Salmon et al.
-2011, "Parallel random numbers: as easy as 1, 2, 3"): u = mix(mix(seed) + place * golden), with SplitMix64's finaliser
-as mix. So a sample draws the same alone, in any batch, and after an interruption.
 """
 
 from __future__ import annotations
@@ -30,11 +25,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reason_engine.engines.embedded.grammar import Matcher
+from reason_engine.engines.embedded.sampling import two_level
+from reason_engine.engines.embedded.sampling.penalties import Penalties, penalised
+from reason_engine.engines.embedded.sampling.streams import rng_streams, rng_uniforms
 from reason_engine.errors import EngineDead
 from reason_engine.types import Sampling
 
 WIDE_VOCAB, STEPS_AHEAD = 16384, 32
-"""Vocabulary above which sums are kept in double precision; steps whose random numbers are worked out at once."""
+"""Vocabulary above which sums are kept in double precision and searches have two levels; steps whose random numbers are
+worked out at once."""
+LISTED = 64
+"""Of the largest logits, ordered first where a row is truncated; more where they do not reach."""
 
 
 RawLogprob = tuple[float, list[tuple[int, float]]]
@@ -75,10 +76,12 @@ class Sampler:
         temperatures = [s.temperature for s in samplings]
         self.greedy = all(t <= 0 for t in temperatures)
         self.mixed = not self.greedy and any(t <= 0 for t in temperatures)
-        self.precise = torch.float64 if vocab > WIDE_VOCAB else torch.float32
+        self.wide = vocab > WIDE_VOCAB
+        self.precise = torch.float64 if self.wide else torch.float32
         self._streams = rng_streams(seeds)
         self._places = np.array([len(i) for i in ids], dtype=np.uint64)
         self._drawn = 0
+        self._room: Tensor | None = None
         self._uniforms = self._uniforms_from(self._streams, self._places)
         self._matchers = [(row, m) for row, m in enumerate(matchers) if m is not None]
         self._masks: list[tuple[int, Callable[[], NDArray[np.bool_]]]] = [
@@ -94,7 +97,7 @@ class Sampler:
         self.top_p = self._column(top_p) if min(top_p) < 1 else None
         self.min_p = self._column(min_p) if max(min_p) > 0 else None
         self.bias = _bias(samplings, vocab, device)
-        self.penalties = Penalties(samplings, ids, prompts, vocab, device) if any(map(_penalised, samplings)) else None
+        self.penalties = Penalties(samplings, ids, prompts, vocab, device) if any(map(penalised, samplings)) else None
         wanted = [-1 if s.logprobs is None else s.logprobs for s in samplings]
         self.logprobs = max(wanted) if max(wanted) >= 0 else None
 
@@ -103,7 +106,7 @@ class Sampler:
         raw = logits_BV
         if self._masks or self.bias is not None or self.penalties is not None:
             logits_BV = self._adjust(logits_BV.clone())
-        tokens = logits_BV.argmax(-1) if self.greedy else self._pick(logits_BV)
+        tokens = self._largest(logits_BV) if self.greedy else self._pick(logits_BV)
         drawn = Drawn(tokens, tokens.tolist())
         # Where a logit is NaN a search ends past the vocabulary, and the maximum is NaN.
         best = self.greedy or self.mixed
@@ -113,7 +116,7 @@ class Sampler:
         if self.penalties is not None:
             self.penalties.add(torch.arange(len(tokens), device=self.device), tokens)
         if self.logprobs is not None:
-            drawn.logprobs = _logprobs(raw, tokens, self.logprobs)
+            drawn.logprobs = _logprobs(raw, self._log_whole(raw), tokens, self.logprobs)
         return drawn
 
     def check(self, logits_NV: Tensor, drafts: Sequence[list[int]]) -> list[CheckedDraft]:
@@ -161,12 +164,46 @@ class Sampler:
             self.penalties.add(*torch.tensor([rows, [t for new in tokens for t in new]], device=self.device))
 
     def _pick(self, logits_BV: Tensor) -> Tensor:
-        scaled = logits_BV if self.even else logits_BV * self.inverse_B1
+        weights, u_B1 = self._weights(logits_BV), next(self._uniforms)
+        listed: tuple[Tensor, Tensor] | None = None
         if self.most_k or self.top_p is not None or self.min_p is not None:
-            scaled = scaled.masked_fill(scaled < self._threshold(scaled), float("-inf"))
-        sums = scaled.softmax(-1).cumsum(-1, dtype=self.precise)
-        picked = torch.searchsorted(sums, next(self._uniforms) * sums[:, -1:], right=True).squeeze(1)
-        return torch.where(self.greedy_B, logits_BV.argmax(-1), picked) if self.mixed else picked
+            low_B1, ordered_BC, ids_BC = self._threshold(weights)
+            if self.wide and bool((ordered_BC[:, -1:] < low_B1).all()):
+                listed = ordered_BC.masked_fill(ordered_BC < low_B1, 0.0), ids_BC
+            else:
+                weights = weights.mul_(weights >= low_B1)
+        if listed:
+            picked = _pick_listed(*listed, u_B1)
+        elif self.wide:
+            picked = two_level.pick(weights, u_B1)
+        else:
+            sums = weights.cumsum(-1, dtype=self.precise)
+            picked = torch.searchsorted(sums, u_B1 * sums[:, -1:], right=True).squeeze(1)
+        return torch.where(self.greedy_B, self._largest(logits_BV), picked) if self.mixed else picked
+
+    def _weights(self, logits_BV: Tensor) -> Tensor:
+        """In proportion to the probabilities at each row's temperature. Where they are many, they stand where those of
+        the step before stood: asking the system for so much memory takes as long as filling it."""
+        if not self.wide:
+            return (logits_BV if self.even else logits_BV * self.inverse_B1).softmax(-1)
+        scaled = torch.mul(logits_BV, self.inverse_B1, out=self._room_for(logits_BV))
+        return scaled.sub_(scaled.amax(-1, keepdim=True)).exp_()
+
+    def _log_whole(self, logits_BV: Tensor) -> Tensor:
+        """The logarithm of Σ exp of the model's own logits, (B, 1)."""
+        if not self.wide:
+            return logits_BV.logsumexp(-1, keepdim=True)
+        most_B1 = logits_BV.amax(-1, keepdim=True)
+        weights = torch.sub(logits_BV, most_B1, out=self._room_for(logits_BV)).exp_()
+        return most_B1 + weights.sum(-1, keepdim=True).log_()
+
+    def _room_for(self, logits_BV: Tensor) -> Tensor:
+        if self._room is None or self._room.shape != logits_BV.shape:
+            self._room = torch.empty_like(logits_BV)
+        return self._room
+
+    def _largest(self, logits_BV: Tensor) -> Tensor:
+        return two_level.largest(logits_BV) if self.wide else logits_BV.argmax(-1)
 
     def _uniforms_from(
         self, streams: NDArray[np.uint64], places: NDArray[np.uint64], steps: int = STEPS_AHEAD
@@ -179,39 +216,36 @@ class Sampler:
             yield from table.clamp_(max=below).to(self.device).unsqueeze(2)
             places = places + np.uint64(steps)
 
-    def _threshold(self, scaled_BV: Tensor) -> Tensor:
-        """The least logit that each row keeps, (B, 1)."""
-        low = torch.full_like(self.inverse_B1, float("-inf"))
-        if self.most_k or self.top_p is not None:
-            ordered = self._ordered(scaled_BV)
-            if self.most_k:
-                kth = ordered.gather(1, self.top_k_B1.clamp(max=ordered.shape[1]) - 1)
-                low = torch.where(self.top_k_B1 < self.vocab, kth, low)
-            if self.top_p is not None:
-                inside = ordered.masked_fill(ordered < low, float("-inf"))
-                base = torch.where(
-                    low > float("-inf"), inside.logsumexp(-1, keepdim=True), scaled_BV.logsumexp(-1, keepdim=True)
-                )
-                p = (inside - base).exp()
-                kept = (p.cumsum(-1) - p < self.top_p) & (p > 0)
-                nucleus = ordered.masked_fill(~kept, float("inf")).amin(-1, keepdim=True)
-                low = torch.where(self.top_p < 1, torch.maximum(low, nucleus), low)
+    def _threshold(self, weights_BV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The least weight that each row keeps, (B, 1), and the largest ones in falling order with their tokens,
+        (B, C): as many as every row's truncation needs."""
+        low, whole = torch.zeros_like(self.inverse_B1), weights_BV.sum(-1, keepdim=True)
+        ordered, ids = self._ordered(weights_BV, whole)
+        if self.most_k:
+            kth = ordered.gather(1, self.top_k_B1.clamp(max=ordered.shape[1]) - 1)
+            low = torch.where(self.top_k_B1 < self.vocab, kth, low)
+        if self.top_p is not None:
+            inside = ordered.masked_fill(ordered < low, 0.0)
+            p = inside / torch.where(low > 0, inside.sum(-1, keepdim=True), whole)
+            kept = (p.cumsum(-1) - p < self.top_p) & (p > 0)
+            nucleus = ordered.masked_fill(~kept, float("inf")).amin(-1, keepdim=True)
+            low = torch.where(self.top_p < 1, torch.maximum(low, nucleus), low)
         if self.min_p is not None:
-            low = torch.maximum(low, scaled_BV.amax(-1, keepdim=True) + self.min_p.log())
-        return low
+            low = torch.maximum(low, ordered[:, :1] * self.min_p)
+        return low, ordered, ids
 
-    def _ordered(self, scaled_BV: Tensor) -> Tensor:
-        """The largest logits in falling order: as many as every row's truncation needs."""
-        count = min(self.vocab, max(64, self.most_k))
+    def _ordered(self, weights_BV: Tensor, whole_B1: Tensor) -> tuple[Tensor, Tensor]:
+        count = min(self.vocab, max(LISTED, self.most_k + 1))
         while count < self.vocab:
-            ordered = scaled_BV.topk(count).values
+            ordered, ids = two_level.top(weights_BV, count)
             if self.top_p is None:
-                return ordered
-            mass = (ordered.logsumexp(-1, keepdim=True) - scaled_BV.logsumexp(-1, keepdim=True)).exp()
-            if bool(((mass > self.top_p) | (self.top_p >= 1)).all()):
-                return ordered
+                return ordered, ids
+            share = ordered.sum(-1, keepdim=True) / whole_B1
+            if bool(((share > self.top_p) | (self.top_p >= 1) | (self.top_k_B1 < count)).all()):
+                return ordered, ids
             count *= 8
-        return scaled_BV.sort(-1, descending=True).values
+        found = weights_BV.sort(-1, descending=True)
+        return found.values, found.indices
 
     def _adjust(self, logits_BV: Tensor) -> Tensor:
         if self.penalties is not None:
@@ -226,70 +260,23 @@ class Sampler:
         return torch.tensor(values, dtype=torch.float32, device=self.device).unsqueeze(1)
 
 
-class Penalties:
-    """Presence, frequency (over what was generated) and repetition (over the prompt too)."""
-
-    def __init__(
-        self,
-        samplings: Sequence[Sampling],
-        ids: Sequence[Sequence[int]],
-        prompts: Sequence[int],
-        vocab: int,
-        device: torch.device,
-    ) -> None:
-        column = [[s.presence_penalty, s.frequency_penalty, s.repetition_penalty] for s in samplings]
-        self.presence, self.frequency, self.repetition = torch.tensor(column, device=device).unsqueeze(2).unbind(1)
-        self.counts_BV = torch.zeros(len(ids), vocab, device=device)
-        self.seen_BV = torch.zeros(len(ids), vocab, dtype=torch.bool, device=device)
-        for row, (all_ids, prompt) in enumerate(zip(ids, prompts, strict=True)):
-            if _penalised(samplings[row]):
-                made = torch.tensor(list(all_ids[prompt:]), dtype=torch.long, device=device)
-                self.counts_BV[row].index_add_(0, made, torch.ones_like(made, dtype=torch.float32))
-                self.seen_BV[row, torch.tensor(list(all_ids), device=device)] = True
-
-    def apply(self, logits_BV: Tensor) -> None:
-        """In place."""
-        scaled = torch.where(logits_BV > 0, logits_BV / self.repetition, logits_BV * self.repetition)
-        logits_BV.copy_(torch.where(self.seen_BV, scaled, logits_BV))
-        logits_BV -= self.frequency * self.counts_BV + self.presence * (self.counts_BV > 0)
-
-    def add(self, rows_N: Tensor, tokens_N: Tensor) -> None:
-        """Note new tokens of these rows; a row may have several."""
-        ones = torch.ones_like(tokens_N, dtype=torch.float32)
-        self.counts_BV.index_put_((rows_N, tokens_N), ones, accumulate=True)
-        self.seen_BV[rows_N, tokens_N] = True
-
-    def spread(self, drafts: Sequence[list[int]], rows_N: Tensor) -> Penalties:
-        """Of single places, as `Sampler._spread`: what is drafted before a place counts there."""
-        spread = copy.copy(self)
-        spread.presence, spread.frequency = self.presence[rows_N], self.frequency[rows_N]
-        spread.repetition = self.repetition[rows_N]
-        spread.counts_BV, spread.seen_BV = self.counts_BV[rows_N], self.seen_BV[rows_N]
-        places: list[int] = []
-        tokens: list[int] = []
-        start = 0
-        for draft in drafts:
-            for offset in range(1, len(draft) + 1):
-                places += [start + offset] * offset
-                tokens += draft[:offset]
-            start += len(draft) + 1
-        spread.add(*torch.tensor([places, tokens], dtype=torch.long, device=rows_N.device))
-        return spread
+def _pick_listed(ordered_BC: Tensor, ids_BC: Tensor, u_B1: Tensor) -> Tensor:
+    """From the tokens that are listed, in the order of the vocabulary; past it where a weight is NaN."""
+    ids_BC, at_BC = ids_BC.sort(-1)
+    sums_BC = ordered_BC.gather(1, at_BC).cumsum(-1, dtype=u_B1.dtype)
+    place_B1 = torch.searchsorted(sums_BC, u_B1 * sums_BC[:, -1:], right=True)
+    picked_B = ids_BC.gather(1, place_B1.clamp_(max=ids_BC.shape[1] - 1)).squeeze(1)
+    return picked_B.where(sums_BC[:, -1].isfinite(), torch.iinfo(ids_BC.dtype).max)
 
 
-def _logprobs(logits_BV: Tensor, tokens_B: Tensor, count: int) -> list[RawLogprob]:
+def _logprobs(logits_BV: Tensor, whole_B1: Tensor, tokens_B: Tensor, count: int) -> list[RawLogprob]:
     """Of the model's own distribution, before temperature and truncation."""
-    logp = logits_BV.log_softmax(-1)
-    chosen: list[float] = logp.gather(1, tokens_B.unsqueeze(1)).squeeze(1).tolist()
+    chosen: list[float] = (logits_BV.gather(1, tokens_B.unsqueeze(1)) - whole_B1).squeeze(1).tolist()
     if count == 0:
         return [(value, []) for value in chosen]
-    top = logp.topk(count)
-    pairs = zip(chosen, top.indices.tolist(), top.values.tolist(), strict=True)
+    values_BC, ids_BC = two_level.top(logits_BV, count)
+    pairs = zip(chosen, ids_BC.tolist(), (values_BC - whole_B1).tolist(), strict=True)
     return [(value, list(zip(ids, values, strict=True))) for value, ids, values in pairs]
-
-
-def _penalised(s: Sampling) -> bool:
-    return bool(s.presence_penalty or s.frequency_penalty or s.repetition_penalty != 1.0)
 
 
 def _bias(samplings: Sequence[Sampling], vocab: int, device: torch.device) -> Tensor | None:
@@ -300,24 +287,3 @@ def _bias(samplings: Sequence[Sampling], vocab: int, device: torch.device) -> Te
         for token, value in sampling.logit_bias:
             bias[row, token] += value
     return bias
-
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_30, _27, _31, _11 = (np.uint64(n) for n in (30, 27, 31, 11))
-
-
-def rng_streams(seeds: list[int]) -> NDArray[np.uint64]:
-    """One stream a seed; any integer is a seed."""
-    return _mix(np.array([seed % 2**64 for seed in seeds], dtype=np.uint64) + GOLDEN)
-
-
-def rng_uniforms(streams_B: NDArray[np.uint64], places_B: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """The number in [0, 1) of each stream at each place."""
-    return (_mix(streams_B + places_B * GOLDEN) >> _11).astype(np.float64) * 2.0**-53
-
-
-def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    z = (z ^ (z >> _30)) * _A
-    z = (z ^ (z >> _27)) * _B
-    return z ^ (z >> _31)
