@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from reason_engine.engines.chat import ChatFormat
-from reason_engine.engines.embedded import scheduler as scheduling
+from reason_engine.engines.embedded import memory
 from reason_engine.engines.embedded.messages import Generate, OutputBuffer, StepOutput, WorkerConfig
 from reason_engine.engines.embedded.model.decoder import load_decoder
+from reason_engine.engines.embedded.sample import Sample
 from reason_engine.engines.embedded.scheduler import Scheduler
 from reason_engine.engines.text import Vocabulary
 from reason_engine.types import Sampling
@@ -68,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def heavy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if the model were large: every prompt is shared."""
-    monkeypatch.setattr(scheduling, "LIGHT", 0)
+    monkeypatch.setattr(memory, "LIGHT", 0)
     yield
 
 
@@ -87,7 +88,7 @@ def test_a_seed_says_the_same_alone_and_among_others(folder: Path, dtype: str, t
 def test_a_full_cache_sets_the_youngest_back_and_fails_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, light: int
 ) -> None:
-    monkeypatch.setattr(scheduling, "LIGHT", light)
+    monkeypatch.setattr(memory, "LIGHT", light)
     sampling = replace(WARM, max_tokens=200)
     requests = [Generate(f"r{i}", (*PROMPT, i), 4, sampling) for i in range(2)]
     expected = Run(folder)(*requests)
@@ -96,7 +97,7 @@ def test_a_full_cache_sets_the_youngest_back_and_fails_nothing(
     batch, left = tight.scheduler.batch, list[tuple[str, int]]()
     leave = batch.leave
 
-    def watched(sample: scheduling.Sample) -> None:
+    def watched(sample: Sample) -> None:
         if sample.finish is None:
             assert sample.number == max(one.number for one in batch.samples)
             left.append((sample.request.id, sample.index))
@@ -106,7 +107,7 @@ def test_a_full_cache_sets_the_youngest_back_and_fails_nothing(
     assert tight(*requests) == expected
     assert left
     assert set(tight.ended.values()) == {"length"}
-    assert tight.most <= tight.scheduler.cache_bytes
+    assert tight.most <= tight.scheduler.memory.limit
 
 
 def test_one_sample_that_outgrows_the_cache_goes_on(folder: Path) -> None:
@@ -159,7 +160,7 @@ def test_an_aborted_sample_lets_go_of_what_it_shared(folder: Path) -> None:
 
 
 def test_a_light_model_shares_what_pays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduling, "LIGHT", 10**9)
+    monkeypatch.setattr(memory, "LIGHT", 10**9)
     run, shares = Run(folder), list[bool]()
     wide, narrow = [Generate(name, PROMPT, n, WARM) for name, n in (("wide", 16), ("narrow", 2))]
     for request in (wide, narrow):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reason_engine.engines.embedded.cells.prefixes import PrefixCache
-from reason_engine.engines.embedded.cells.rows import KeyValues, Row, capacity
+from reason_engine.engines.embedded.cells.rows import KeyValues, Row
 from reason_engine.engines.embedded.cells.shared import SharedPrompts
 from reason_engine.engines.embedded.model.adapters import AdapterLayers
 from reason_engine.engines.embedded.model.decoder import Decoder
@@ -74,7 +74,7 @@ class Batch:
         self._slack = min((row.bin - row.own for row in self._rows.values()), default=0)
 
     def bytes_needed(self, more: int, joining: Mapping[int, int]) -> int:
-        """Bytes for these samples, each going on by that many tokens, and so many others by what `capacity` gives."""
+        """Bytes for these samples, each going on by that many tokens, and so many others by the size of their bin."""
         counts = self.store.counts(more)
         counts.update(joining)
         return self.store.bytes_for(counts) + self.shared.nbytes
@@ -134,11 +134,6 @@ class Batch:
             self._sampler = sampler_of(samples, self.decoder)
         self._changed = self._stale = False
         self._version = self.prefixes.version
-
-
-def joining(samples: Sequence[Sample], tokens: int, shared: int) -> dict[int, int]:
-    """What `bytes_needed` is told of samples that are to join with so many tokens read."""
-    return {capacity(tokens - shared + 1): len(samples)}
 
 
 def sampler_of(samples: Sequence[Sample], decoder: Decoder) -> Sampler:

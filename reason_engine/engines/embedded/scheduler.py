@@ -1,27 +1,24 @@
 """Continuous batching: what waits, what is being read, what runs. One `step` is at most one prompt pass and one token.
 
-A prompt is read once for all its samples, and its cells are kept once. One bound holds for all keys and values, of what
-runs, what is being read and what the prefix cache keeps, whose entries go first. When that is not enough the youngest
-sample is set back to wait; it goes on later from its own tokens, and since its draws depend on seed and place alone,
-with the same text.
+A prompt is read once for all its samples, and its cells are kept once. A sample that is set back for memory goes on
+later from its own tokens, and since its draws depend on seed and place alone, with the same text.
 """
 
 from __future__ import annotations
 
-import os
-from collections import Counter, deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
 import torch
 
 from reason_engine.engines import room_left
-from reason_engine.engines.embedded.batch import Batch, joining, sampler_of
+from reason_engine.engines.embedded.batch import Batch, sampler_of
 from reason_engine.engines.embedded.cells.prefixes import PrefixCache
-from reason_engine.engines.embedded.cells.shared import shared_length
 from reason_engine.engines.embedded.drafting import MOST, Drafting, SampleDrafter, now
 from reason_engine.engines.embedded.grammar import Matcher
+from reason_engine.engines.embedded.memory import Memory, default_limit
 from reason_engine.engines.embedded.messages import Choose, Generate, OutputBuffer, ReplaceWeights, WorkerConfig
 from reason_engine.engines.embedded.model.adapters import AdapterSlots
 from reason_engine.engines.embedded.model.decoder import Decoder
@@ -31,13 +28,6 @@ from reason_engine.engines.embedded.sampling.sampler import RawLogprob
 from reason_engine.engines.text import StopFinder, Vocabulary
 from reason_engine.errors import RequestError
 from reason_engine.types import Choice
-
-KEPT_BYTES = 2**28
-"""Size of a store above which it gives back what it does not need."""
-
-LIGHT, LIGHT_CELLS = 20_000_000, 4096
-"""Parameters below which calls cost more than cells, and how many a request's samples must then have in common to share
-them. Larger models share every prompt: a sample is then rounded alike alone and among others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +57,16 @@ class Scheduler:
         config: WorkerConfig,
     ) -> None:
         self.decoder, self.vocabulary, self.eos_ids, self.output = decoder, vocabulary, eos_ids, output
-        default_bytes = _cache_bytes(decoder.device)
+        limit = config.cache_bytes or default_limit(decoder.device)
         self.context = config.context or decoder.shape.context
-        self.max_rows, self.cache_bytes = config.max_rows, config.cache_bytes or default_bytes
+        self.max_rows = config.max_rows
         on_cpu = decoder.device.type == "cpu"
         self.prefill_tokens = config.prefill_tokens if on_cpu else max(config.prefill_tokens, 4096)
         self.adapters = AdapterSlots(decoder.shape, decoder.device)
-        self.prefixes = PrefixCache(config.prefix_bytes or default_bytes // 8)
+        self.prefixes = PrefixCache(config.prefix_bytes or default_limit(decoder.device) // 8)
         self.drafting = Drafting(decoder.device, config.draft)
         self.batch = Batch(decoder, self.prefixes)
-        shape = decoder.shape
-        self._fewest_shared = LIGHT_CELLS if 12 * shape.layers * shape.hidden**2 < LIGHT else 0
+        self.memory = Memory(self.batch, decoder.shape, limit, self._being_read)
         self._numbers = count()
         self._waiting: deque[list[Sample]] = deque()
         self._choices: deque[_PendingChoice] = deque()
@@ -172,10 +161,9 @@ class Scheduler:
         if self._reading:
             self._read()
         if self.batch.samples:
-            drafts = self._make_room()
-            self._decode(drafts)
-        if not self.busy and self.batch.store.nbytes > KEPT_BYTES:
-            self.batch.store.trim()
+            self._decode(self.memory.make_room(1, MOST + 1 if self.batch.drafting else 1, self._set_back))
+        if not self.busy:
+            self.memory.rest()
 
     def _decode(self, may_draft: bool) -> None:
         """A token for every running sample; drafts are checked where some sample may draft and it pays."""
@@ -232,7 +220,7 @@ class Scheduler:
         known, shared = self.prefixes.find(space, ids)
         segment = new_segment(self.decoder, ids, known, shared, adapter)
         self._reading[segment] = (group, segment.done)
-        self.prefixes.shrink(self.cache_bytes - self._bytes_needed(1))
+        self.memory.give_way()
         return segment.left
 
     def _prompt(self, request: Generate | Choose) -> tuple[int, Hashable, tuple[int, ...]]:
@@ -245,52 +233,18 @@ class Scheduler:
         room_left(len(ids), self.context)
         return adapter, space, ids
 
-    def _shared(self, sample: Sample) -> int:
-        """How many of its first cells are shared. This depends on its own request alone, and so does its text."""
-        length = shared_length(sample.prompt)
-        return length if sample.request.n * length >= self._fewest_shared else 0
-
     def _room(self, group: Sequence[Sample]) -> int:
         """How many more samples may run now; always one where nothing else does."""
-        taken, first = self._reserved, group[0]
-        count = min(len(group), self.max_rows - len(self.batch.samples) - taken)
-        prompt = len(first.ids) * self.batch.store.cell_bytes
-        while count > 0:
-            more = joining(group[:count], len(first.ids), self._shared(first))
-            if self._bytes_needed(1, more) + prompt <= self.cache_bytes:
-                break
-            count //= 2
-        return count if count > 0 or self.batch.samples or taken else 1
+        running = self.running
+        most = min(len(group), self.max_rows - running)
+        return self.memory.fitting(group, most) or (0 if running else 1)
 
-    def _bytes_needed(self, more: int, samples: Mapping[int, int] | None = None) -> int:
-        """Bytes of what runs, each sample going on by so many tokens, and of what is being read for more samples."""
-        counts, read = Counter(samples or {}), 0
+    def _set_back(self, sample: Sample) -> None:
+        self._waiting.appendleft([sample])
+
+    def _being_read(self) -> Iterator[tuple[Sequence[Sample], int]]:
         for segment, (group, _) in self._reading.items():
-            read += segment.kv.nbytes
-            if isinstance(group, list):
-                counts.update(joining(group, len(segment.ids), self._shared(group[0])))
-        return self.batch.bytes_needed(more, counts) + read
-
-    def _make_room(self) -> bool:
-        """Let every sample go on by a token; by a draft, too, where some may draft and there is room for it, which is
-        returned. The youngest are set back while the bound would not hold; what the prefix cache has goes first."""
-        batch, drafts = self.batch, self.batch.drafting > 0
-        if not batch.needs_room(MOST + 1 if drafts else 1):
-            return drafts
-        needed = self._bytes_needed(MOST + 1 if drafts else 1)
-        drafts = drafts and needed <= self.cache_bytes
-        more = MOST + 1 if drafts else 1
-        while len(batch.samples) > 1 and (needed := self._bytes_needed(more)) > self.cache_bytes:
-            sample = max(batch.samples, key=lambda one: (one.request.priority, one.number))
-            batch.save(sample)
-            batch.leave(sample)
-            self._waiting.appendleft([sample])
-        self.prefixes.shrink(self.cache_bytes - needed)
-        batch.make_room(more)
-        unused = batch.store.nbytes - batch.store.bytes_for(batch.store.counts(more))
-        if unused > KEPT_BYTES or needed + unused > self.cache_bytes:
-            batch.store.trim()
-        return drafts
+            yield group if isinstance(group, list) else (), len(segment.ids)
 
     def _read(self) -> None:
         """One pass over the prompts; those that are whole become running samples, or answers to choices."""
@@ -317,7 +271,7 @@ class Scheduler:
         self._extend(samples, drawn.tokens, drawn.logprobs)
         for segment, group in read:
             if alive := [one for one in group if one.finish is None]:
-                self.batch.join(alive, segment.kv, self._shared(alive[0]))
+                self.batch.join(alive, segment.kv, self.memory.shared(alive[0]))
             self.prefixes.add(group[0].space, segment.ids, segment.kv)
 
     def _answer(self, choice: _PendingChoice, prompt: Segment, hidden: torch.Tensor, cached: int) -> None:
@@ -336,10 +290,3 @@ def _drop(group: list[Sample], index: int | None) -> list[Sample]:
     if group and any(one.reports_prompt for one in gone):
         group[0].reports_prompt = True
     return gone
-
-
-def _cache_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free * 0.6)
-    return min(2**32, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)

@@ -133,16 +133,25 @@ class SharedAttention:
         parts = 1 + max((len(one.chunks) for one in rows if one is not None), default=0)
         size = (parts, sum(counts), self.keys, self.group)
         self._sums = torch.full(size, float("-inf"), device=device)
+        self._own_sums = self._sums[0]
+        self._into = [
+            self._sums[call.first : call.first + call.count, call.queries] if isinstance(call.queries, slice) else None
+            for call in self._calls
+        ]
 
     def merge(self, layer: int, q_NQD: Tensor, own_NKGD: Tensor, sums_NKG: Tensor) -> Tensor:
         """(N, Q D), given what the queries found in their rows' own cells."""
         sums, found = self._sums, list[Tensor]()
-        sums[0] = sums_NKG
-        for call in self._calls:
-            at, many = call.queries, slice(call.first, call.first + call.count)
+        self._own_sums.copy_(sums_NKG)
+        for call, into in zip(self._calls, self._into, strict=True):
+            at = call.queries
             q = q_NQD[at].unflatten(1, (self.keys, self.group)).transpose(0, 1).flatten(1, 2)
             out, own = attend_part(q.expand(call.count, -1, -1, -1), call.k[layer], call.v[layer])
-            sums[many, at] = own.unflatten(2, (-1, self.group)).transpose(1, 2)
+            own = own.unflatten(2, (-1, self.group)).transpose(1, 2)
+            if into is None:
+                sums[call.first : call.first + call.count, at] = own
+            else:
+                into.copy_(own)
             found.append(out.unflatten(2, (-1, self.group)).transpose(1, 2))
         weights = sums.softmax(0).unsqueeze(-1)
         total = own_NKGD * weights[0]
