@@ -63,15 +63,17 @@ class Memory:
             set_back(sample)
         self.give_way(more)
         batch.make_room(more)
-        store = batch.store
-        unused = store.nbytes - store.bytes_for(store.counts(more))
-        if unused > KEPT_BYTES or self.needed(more) + unused > self.limit:
-            store.trim()
+        self.give_way(more)
         return fits
 
     def give_way(self, more: int = 1) -> None:
-        """Let the prefix cache keep what is left of the bound."""
-        self.batch.prefixes.shrink(self.limit - self.needed(more))
+        """Let the store and the prefix cache keep no more than what is left of the bound."""
+        needed, store = self.needed(more), self.batch.store
+        unused = max(0, store.nbytes - store.bytes_for(store.counts(more)))
+        if unused > KEPT_BYTES or needed + unused > self.limit:
+            store.trim()
+            unused = 0
+        self.batch.prefixes.shrink(self.limit - needed - unused)
 
     def rest(self) -> None:
         """Nothing runs."""
