@@ -87,7 +87,7 @@ class Runner:
             for _ in range(tokens - 4):
                 self.scheduler.step()
             batch = self.scheduler.batch
-            batch.store.trim()
+            batch.trim()
             used.append(batch.store.nbytes + batch.shared.nbytes)
             for number in range(self._names + 1):
                 self.scheduler.abort(f"r{number}")

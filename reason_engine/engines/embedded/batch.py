@@ -73,6 +73,11 @@ class Batch:
             self._reorder()
         self._slack = min((row.bin - row.own for row in self._rows.values()), default=0)
 
+    def trim(self) -> None:
+        """Give back the room that no sample uses."""
+        self.store.trim()
+        self._stale = True
+
     def bytes_needed(self, more: int, joining: Mapping[int, int]) -> int:
         """Bytes for these samples, each going on by that many tokens, and so many others by the size of their bin."""
         counts = self.store.counts(more)

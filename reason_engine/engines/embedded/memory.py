@@ -71,14 +71,14 @@ class Memory:
         needed, store = self.needed(more), self.batch.store
         unused = max(0, store.nbytes - store.bytes_for(store.counts(more)))
         if unused > KEPT_BYTES or needed + unused > self.limit:
-            store.trim()
+            self.batch.trim()
             unused = 0
         self.batch.prefixes.shrink(self.limit - needed - unused)
 
     def rest(self) -> None:
         """Nothing runs."""
         if self.batch.store.nbytes > KEPT_BYTES:
-            self.batch.store.trim()
+            self.batch.trim()
 
     def needed(self, more: int, joining: Iterable[tuple[Sequence[Sample], int]] = ()) -> int:
         """Bytes of what runs, each sample going on by so many tokens, of what is being read, and of others like it."""

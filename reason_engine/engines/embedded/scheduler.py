@@ -193,9 +193,12 @@ class Scheduler:
 
     def _leave(self, samples: Sequence[Sample]) -> None:
         """Let the finished ones go: only after every sample has its tokens, since a row is moved by its length."""
-        for sample in [one for one in samples if one.finish is not None]:
+        finished = [one for one in samples if one.finish is not None]
+        for sample in finished:
             self.batch.save(sample)
             self.batch.leave(sample)
+        if finished:
+            self.memory.give_way()
 
     def _admit(self) -> None:
         """Begin reading what fits, choices first: they are short and someone waits on them to go on."""
