@@ -64,14 +64,16 @@ class Batch:
         self.prefixes.add(sample.space, sample.ids[:-1], self.store.cells(row), start)
 
     def needs_room(self, more: int) -> bool:
-        """Whether it must be seen anew if every sample may go on by that many tokens."""
-        return self._changed or self._stale or self._slack < more
+        """Whether it must be seen to that every sample may go on by that many tokens."""
+        if self._stale:
+            self._slack = self._room_left()
+        return self._changed or self._slack < more
 
     def make_room(self, more: int) -> None:
         """Let every sample go on by that many tokens."""
         if self.store.make_room(more):
             self._reorder()
-        self._slack = min((row.bin - row.own for row in self._rows.values()), default=0)
+        self._slack = self._room_left()
 
     def trim(self) -> None:
         """Give back the room that no sample uses."""
@@ -121,6 +123,10 @@ class Batch:
         hidden = self.decoder.forward(tokens_N, places_N, attend, max(places) + 1, adapters)
         self._stale = True
         return sampler.check(self.decoder.logits(hidden), drafts)
+
+    def _room_left(self) -> int:
+        """By how many tokens every sample may go on where it stands."""
+        return min((row.bin - row.own for row in self._rows.values()), default=0)
 
     def _reorder(self) -> None:
         of = {row: sample for sample, row in self._rows.items()}
