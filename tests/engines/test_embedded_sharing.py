@@ -58,6 +58,7 @@ class Run:
                 self.most = max(self.most, taken - self.scheduler.prefixes.held)
                 if watch is not None:
                     watch()
+            self.scheduler.output.flush(0, 0, now=True)
         return self.said
 
 
