@@ -70,6 +70,7 @@ def serve(
     ] = None,
     reasoning_parser: ReasoningParser = None,
     tool_parser: ToolParser = None,
+    weights: Annotated[str | None, Option(help="embedded: int8, full (as they are stored) or auto.")] = None,
     context: Annotated[int | None, Option(min=16, help="Tokens of prompt and answer together.")] = None,
     code_execution: Annotated[
         bool, Option("--allow-code", help="Let votes and the verifier `code` run the model's programs, in a sandbox.")
@@ -159,7 +160,7 @@ def start(settings: Settings) -> None:
         while not (server.started and gate.open and (await engine.health()).ready):
             await asyncio.sleep(READY_CHECK_SECONDS)
         bound = server.servers[0].sockets[0].getsockname()[1]
-        print(banner(settings, kind, profile.description, bound), flush=True)
+        print(banner(settings, kind, profile.description, bound, engine.info.precision), flush=True)
 
     async def run() -> None:
         announcing = asyncio.create_task(announce())
@@ -172,7 +173,7 @@ def start(settings: Settings) -> None:
     asyncio.run(run())
 
 
-def banner(settings: Settings, kind: str, description: str, port: int) -> str:
+def banner(settings: Settings, kind: str, description: str, port: int, precision: str = "") -> str:
     """What is served, where, and a line to paste."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -181,8 +182,9 @@ def banner(settings: Settings, kind: str, description: str, port: int) -> str:
         "messages": [{"role": "user", "content": EXAMPLE}],
         "reasoning": {"strategy": "tree-of-thoughts"},
     }
+    runs = f"{kind} engine, {precision}" if precision else f"{kind} engine"
     key = " -H 'authorization: Bearer '$REASON_API_KEY" if settings.protected else ""
-    lines = ["", f"{settings.served_name} is ready on {base}/v1   ({kind} engine; page: {base}/, API: {base}/docs)"]
+    lines = ["", f"{settings.served_name} is ready on {base}/v1   ({runs}; page: {base}/, API: {base}/docs)"]
     if settings.model is None:
         lines.append(
             "reason-nano is a demonstration model of a few million parameters: it knows word problems, Game of 24 and "

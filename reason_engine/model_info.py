@@ -38,6 +38,8 @@ class ModelInfo:
     tool_end: str = "</tool_call>"
     system_role: bool = True
     """Whether the chat template takes a system turn; otherwise its text begins the first user turn."""
+    precision: str = ""
+    """What the weights are multiplied in, once the engine has started and where it knows."""
     found: tuple[str, ...] = ()
     """What was found of the chat format and by which rule, a line each."""
 

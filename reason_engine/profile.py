@@ -102,6 +102,8 @@ class Profile(Frozen):
     temperature: Mapping[str, float] = Field(default_factory=dict[str, float])
     certain: float = Field(default=0.95, gt=0.5, lt=1)
     """How certain the lead of a vote must be where drawing more paths is to end early: the posterior that it leads."""
+    worth: float | None = Field(default=None, gt=0, lt=1)
+    """How much a path to come must be expected to raise the leader's share where drawing is to go on; None: nothing."""
     verifiers: tuple[str, ...] = ()
     tasks: tuple[TaskMatch, ...] = ()
     auto: Policy | None = None

@@ -100,6 +100,11 @@ class Settings(BaseSettings):
 
     device: str = Field(default="auto", description="embedded: auto, cpu, cuda, cuda:0, mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    weights: Literal["auto", "int8", "full"] = Field(
+        default="auto",
+        description="embedded: as they are stored (full), in 8-bit codes made while they are read (int8), or such "
+        "codes on CPUs for models of 100 million parameters and more where no dtype is set (auto)",
+    )
     threads: int | None = Field(default=None, ge=1, description="embedded: torch threads; none: as many as pay")
     context: int | None = Field(default=None, ge=16, description="tokens of prompt and answer; none: the model's own")
     max_rows: int = Field(default=64, ge=1, description="embedded: sequences decoded together; the rest waits")

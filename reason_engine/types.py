@@ -116,6 +116,9 @@ class GenerateRequest:
     priority: int = 0
     search: str = ""
     """What names the search that it belongs to: requests of one search may draft from one another's tokens."""
+    interval: int = 1
+    """Tokens of a sample that an engine may hand over together, where nobody reads them one by one; what ends a sample
+    comes at once, and an abort brings what was held."""
 
 
 @dataclass(frozen=True, slots=True)

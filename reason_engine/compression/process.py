@@ -51,7 +51,7 @@ def main() -> None:
     import torch
 
     from reason_engine.engines.chat import ChatFormat
-    from reason_engine.engines.embedded.model.decoder import load_decoder
+    from reason_engine.engines.embedded.model.loading import load_decoder
 
     request: dict[str, Any] = json.load(sys.stdin)
     with torch.inference_mode():

@@ -61,7 +61,7 @@ def parsers_of(settings: Settings) -> Parsers:
 
 def process_environment(name: str) -> dict[str, str]:
     """Variables with which this process must be started anew for that engine's full speed; empty: it may go on."""
-    from reason_engine.engines.vllm.translation import preload_environment
+    from reason_engine.engines.vllm.release import preload_environment
 
     return preload_environment() if name == "vllm" else {}
 
@@ -128,14 +128,14 @@ def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
     draft = settings.draft if settings.draft in ("sam", "ngram") else "none"
     return Embedded(
         folder, inline=inline, name=served_name(settings), context=settings.context or 0, dtype=settings.dtype,
-        device=settings.device, threads=settings.threads or 0, max_rows=settings.max_rows, draft=draft,
-        rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings),
+        weights=settings.weights, device=settings.device, threads=settings.threads or 0, max_rows=settings.max_rows,
+        draft=draft, rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings),
     )  # fmt: skip
 
 
 def _vllm(settings: Settings, folder: Path) -> Engine:
+    from reason_engine.engines.vllm.drafts import speculation
     from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
-    from reason_engine.engines.vllm.translation import speculation
 
     known = {key: value for key, value in settings.vllm.items() if key in VllmConfig.model_fields}
     extra = {key: value for key, value in settings.vllm.items() if key not in known}

@@ -160,7 +160,9 @@ def _records(
     """The answers to each task; those that the weights have given before are read."""
     if not measured:
         return []
-    settings = load_settings({"model": str(model), "engine": config.engine, "threads": config.train.threads})
+    # Training is judged by the weights that it wrote, not by codes of them.
+    given = {"model": str(model), "engine": config.engine, "threads": config.train.threads, "weights": "full"}
+    settings = load_settings(given)
     config.out.mkdir(parents=True, exist_ok=True)
     file = RecordFile(config.out / f"answers-{ModelFolder(model).fingerprint}.jsonl")
 

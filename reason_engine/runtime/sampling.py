@@ -154,6 +154,7 @@ class PathSampler:
             replace(asked.sampling, max_tokens=first.leased - first.reserve, seed=seed % 2**31),
             self._run.adapter,
             search=self._run.id,
+            interval=1 if self._draw.live or self._draw.drop else TOGETHER,
         )
         try:
             await self._stream(request, partials)
@@ -330,6 +331,8 @@ class PathSampler:
             self._decided.set()
 
 
+TOGETHER = 8
+"""Tokens that a path may gain at a time where it is neither shown as it grows nor ended by a rule for its tokens."""
 LATEST = 0.2
 """Of the seconds of a run, the most that are kept for forced answers."""
 SHORTEST_WAIT = 0.05

@@ -286,7 +286,8 @@ def conclude(run: Run, answer: Answer, texts: TextStream, prompt_tokens: int) ->
         finish = "tool_calls" if calls else "stop"
     seconds = run.budget.seconds
     meta = {
-        "id": run.id, "model": run.engine.info.name, "strategy": run.strategy, "seed": run.seed,
+        "id": run.id, "model": run.engine.info.name, "precision": run.engine.info.precision, "strategy": run.strategy,
+        "seed": run.seed,
         "question": run.problem.asked, "answer": answer.value, "stopped": stopped, "seconds": round(seconds, 6),
     }  # fmt: skip
     return Outcome(

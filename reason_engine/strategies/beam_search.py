@@ -31,7 +31,7 @@ from reason_engine.strategies.search.choosing import Choose, choose_answer, fina
 from reason_engine.strategies.search.steps import Steps
 from reason_engine.strategies.search.tree import Thought, keep_best, merge
 from reason_engine.strategies.search.values import Values
-from reason_engine.strategies.voting.settle import Certainty
+from reason_engine.strategies.voting.settle import Certainty, Rule
 from reason_engine.types import Aggregate, Answer, Problem
 
 
@@ -75,7 +75,7 @@ class BeamSearch(Strategy):
             inside_thoughts=self.inside_thoughts,
         )
         values = Values(ctx, steps, "verifier", aggregate=self.aggregate)
-        certain = self.confidence or ctx.profile.certain
+        rule = Rule(self.confidence or ctx.profile.certain)
         ctx.note(verifier=ctx.verifier_name)
         beams, ends, places, settled = [Thought()], list[Thought](), self._kept, False
         for depth in range(1, self.depth + 1):
@@ -99,7 +99,7 @@ class BeamSearch(Strategy):
             if done:
                 answer = await choose_answer(ctx, steps, ends, self.choose)
                 voted = self.adaptive and self.choose == "vote"
-                settled = voted and vote_settled(answer, len(beams) * self.m, certain)  # m a beam may follow
+                settled = voted and vote_settled(answer, len(beams) * self.m, rule)  # m a beam may follow
             if settled or not beams or steps.rules.solved(done):
                 break
         if not settled and not steps.checked and beams:

@@ -18,7 +18,7 @@ from pydantic import Field
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting.ballot import Ballot
-from reason_engine.strategies.voting.settle import SMALLEST_WAVE, Certainty
+from reason_engine.strategies.voting.settle import SMALLEST_WAVE, Certainty, Rule, Worth
 from reason_engine.strategies.voting.votes import voters
 from reason_engine.types import Answer, Draw, Path, Problem
 
@@ -37,6 +37,7 @@ class BestOfN(Strategy):
     )
     adaptive: bool = Field(False, description="draw in waves; stop at a full score, or when the vote is settled")
     confidence: Certainty = None
+    worth: Worth = None
 
     @property
     def width(self) -> int:
@@ -49,9 +50,10 @@ class BestOfN(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample, score, choose; waves of these if adaptive."""
         scores = dict[int, float]()
+        rule = Rule(self.confidence or ctx.profile.certain, self.worth or ctx.profile.worth)
         ballot = Ballot(
             self.n,
-            (self.confidence or ctx.profile.certain) if self.adaptive and self.choose == "vote" else None,
+            rule if self.adaptive and self.choose == "vote" else None,
             lambda path: score_weight(scores, path) if self.choose == "vote" else float(path.node in scores),
         )
         temperature, answer = self.sampling_temperature(ctx), Answer()

@@ -9,10 +9,10 @@ likely tokens j:
 
 A path shorter than the window is one group. Online (section 3.3): a few warm-up paths run to their end; the percentile
 of their C that lets `keep` of them through is the threshold. A path that falls below it is aborted at once. The rest
-vote, each with its C; drawing stops when the vote is certain.
+vote, each with its C; drawing stops when the vote is settled.
 Departures: the window is a quarter of a typical warm-up path instead of 2,048 tokens, which short paths never fill;
-paths come in waves, one engine request each; the vote is certain by the posterior of its lead rather than
-by the leader's share of all weight, which two early paths can push to 1. Where the engine cannot stop a single path, it
+paths come in waves, one engine request each; the vote is settled as any other (`voting/settle.py`) rather than by
+the leader's share of all weight, which two early paths can push to 1. Where the engine cannot stop a single path, it
 runs on and has no vote.
 """
 
@@ -29,7 +29,7 @@ from pydantic import Field
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting.ballot import Ballot
-from reason_engine.strategies.voting.settle import Certainty
+from reason_engine.strategies.voting.settle import Certainty, Rule, Worth
 from reason_engine.types import Answer, Draw, Path, Problem, TokenLogprob
 
 
@@ -50,6 +50,7 @@ class Confidence(Strategy):
     k: int = Field(5, ge=2, le=20, description="likeliest tokens that a token's confidence is taken over")
     adaptive: bool = Field(True, description="draw in waves and stop when the vote is settled")
     confidence: Certainty = None
+    worth: Worth = None
 
     @property
     def width(self) -> int:
@@ -62,7 +63,7 @@ class Confidence(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Warm up, set the gate, then draw and vote until it is settled."""
         gate: Gate | None = None
-        certain = self.confidence or ctx.profile.certain
+        rule = Rule(self.confidence or ctx.profile.certain, self.worth or ctx.profile.worth)
         weights = dict[int, float]()
 
         def weigh(path: Path) -> float:
@@ -70,7 +71,7 @@ class Confidence(Strategy):
                 weights[path.node] = gate.weight(path)
             return weights.get(path.node, 0.0)
 
-        ballot = Ballot(self.n, certain if self.adaptive else None, weigh)
+        ballot = Ballot(self.n, rule if self.adaptive else None, weigh)
         temperature, answer = self.sampling_temperature(ctx), Answer()
         while (size := ballot.wave) and not ballot.decided:
             size = size if gate else min(self.warmup, self.n)

@@ -39,7 +39,7 @@ from reason_engine.strategies.search.tree import Thought
 from reason_engine.strategies.search.uct import puct, ucb1
 from reason_engine.strategies.search.values import Values
 from reason_engine.strategies.search.whole import vote_instead
-from reason_engine.strategies.voting.settle import Certainty
+from reason_engine.strategies.voting.settle import Certainty, Rule
 from reason_engine.types import Aggregate, Answer, Problem
 
 VALUED, PLAYED = 24, 6
@@ -116,7 +116,7 @@ class MCTS(Strategy):
                     answer = await choose_answer(ctx, steps, search.ends, self.choose)
                 voted = self.adaptive and self.choose == "vote"
                 settled = voted and vote_settled(
-                    answer, (most - spent) * self.k, self.confidence or ctx.profile.certain
+                    answer, (most - spent) * self.k, Rule(self.confidence or ctx.profile.certain)
                 )
         except BudgetExhausted:
             if steps.checked or not search.ends:

@@ -17,7 +17,7 @@ from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting.ballot import Ballot
 from reason_engine.strategies.voting.equal import SameAnswers
-from reason_engine.strategies.voting.settle import Certainty
+from reason_engine.strategies.voting.settle import Certainty, Rule, Worth
 from reason_engine.types import Answer, Draw, Problem
 
 
@@ -32,6 +32,7 @@ class SelfConsistency(Strategy):
     n: int = Field(16, ge=1, le=256, description="paths to sample")
     adaptive: bool = Field(False, description="draw in waves and stop when the vote is settled")
     confidence: Certainty = None
+    worth: Worth = None
     free_text: Literal["medoid", "usc"] = Field(
         "medoid", description="free text: the one most like the others, or the one that the model finds most consistent"
     )
@@ -47,8 +48,8 @@ class SelfConsistency(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample, then vote; waves of both if adaptive."""
-        certain = (self.confidence or ctx.profile.certain) if self.adaptive else None
-        ballot = Ballot(self.n, certain, same=SameAnswers(ask=self.ask_same), ask=self.free_text == "usc")
+        rule = Rule(self.confidence or ctx.profile.certain, self.worth or ctx.profile.worth) if self.adaptive else None
+        ballot = Ballot(self.n, rule, same=SameAnswers(ask=self.ask_same), ask=self.free_text == "usc")
         temperature, answer = self.sampling_temperature(ctx), Answer()
         while (size := ballot.wave) and not ballot.decided:
             draw = Draw(size, temperature=temperature, until=ballot.until(ctx), final=True, after=len(ballot.paths))

@@ -168,5 +168,6 @@ def _model_entry(service: Service, name: str) -> dict[str, Any]:
         "root": root,
         "parent": service.name if adapter else None,
         "max_model_len": service.engine.info.context,
+        "precision": service.engine.info.precision or None,
         "strategy": strategy,
     }

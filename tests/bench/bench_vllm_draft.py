@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from reason_engine.engines.open import bundled_model
+from reason_engine.engines.vllm.drafts import speculation
 from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
-from reason_engine.engines.vllm.translation import speculation
 from reason_engine.types import GenerateRequest, Message, Sampling
 from tests.bench._forced import Text, recorded, tokenizer
 from tests.bench._measure import machine

@@ -16,7 +16,7 @@ from openai import OpenAI
 
 from reason_engine.cli.serve import banner, start
 from reason_engine.engines.open import process_environment
-from reason_engine.engines.vllm import translation as vllm_translation
+from reason_engine.engines.vllm import release as vllm_release
 from reason_engine.errors import SetupError
 from reason_engine.settings import Settings
 from tests.cli.conftest import serve, stop
@@ -138,7 +138,7 @@ def test_vllm_is_started_anew_where_its_libraries_are_not_preloaded(monkeypatch:
     def restart(path: str, argv: list[str], environment: dict[str, str]) -> None:
         raise Restarted(path, argv, environment["LD_PRELOAD"])
 
-    monkeypatch.setattr(vllm_translation, "preload_environment", lambda: {"LD_PRELOAD": "/lib/one.so"})
+    monkeypatch.setattr(vllm_release, "preload_environment", lambda: {"LD_PRELOAD": "/lib/one.so"})
     monkeypatch.setattr(os, "execve", restart)
     with pytest.raises(Restarted) as started:
         start(Settings(engine="vllm"))

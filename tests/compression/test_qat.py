@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from reason_engine.compression.quantize.qat import packed
 from reason_engine.compression.run import prepare, run
-from reason_engine.engines.embedded.model.quantised import read_codes
+from reason_engine.engines.embedded.model.codes import read_codes
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.training.supervised.sft import Qat, codes4, fake_quantised, plain4
 from tests.models import write_model

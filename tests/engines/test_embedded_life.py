@@ -136,3 +136,26 @@ async def test_weights_that_do_not_fit_the_config_fail_the_start(tiny_qwen3: Pat
         await engine.close()
         # as a process tells it
         assert str(pickle.loads(pickle.dumps(Failed(caught.value))).error) == str(caught.value)
+
+
+async def test_what_the_weights_are_multiplied_in_is_told(tiny_qwen3: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a model that is served in codes: by its information, its fingerprint and the log."""
+    caplog.set_level("INFO")
+    plain, small = Embedded(tiny_qwen3, inline=True), Embedded(tiny_qwen3, inline=True, weights="int8")
+    assert small.info.precision == ""
+    before = small.info.fingerprint
+    for engine in (plain, small):
+        await engine.start()
+        await engine.close()
+    assert (plain.info.precision, small.info.precision) == ("float32", "int8")
+    assert plain.info.fingerprint == before
+    assert small.info.fingerprint == before.replace("embedded-", "embedded-int8-")
+    assert small.chosen is not None and small.chosen.precision == "int8" and small.chosen.dtype == "float32"
+    assert "int8, cpu, 1 threads" in caplog.text
+
+
+async def test_weights_that_cannot_be_kept_as_asked_end_the_start(tiny_qwen3: Path) -> None:
+    engine = Embedded(tiny_qwen3, inline=True, weights="int3")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ModelLoadError, match="weights 'int3' is not among auto, int8, full"):
+        await engine.start()
+    await engine.close()

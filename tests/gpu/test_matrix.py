@@ -21,8 +21,8 @@ from reason_engine.compression.run import prepare, run
 from reason_engine.contracts import Engine
 from reason_engine.engines.embedded.front import Embedded
 from reason_engine.engines.open import has_gpu
+from reason_engine.engines.vllm.drafts import speculation
 from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
-from reason_engine.engines.vllm.translation import speculation
 from reason_engine.types import GenerateRequest, Sampling
 from tests.engines.adapter_files import write
 from tests.models import write_model

@@ -134,3 +134,19 @@ async def test_what_a_run_had_when_its_grace_ended_is_not_lost(monkeypatch: pyte
     assert (outcome.stopped, outcome.cut, outcome.answer.value) == ("budget-seconds", 1, "4")
     assert outcome.content and outcome.finish_reason == "stop"
     assert made.running == 0
+
+
+@pytest.mark.parametrize(
+    ("draw", "interval"),
+    [(Draw(n=2), 8), (Draw(live=True), 1), (Draw(n=2, drop=third), 1), (Draw(n=2, until=lambda paths: False), 8)],
+)
+async def test_tokens_come_together_only_where_nobody_waits_for_one(draw: Draw, interval: int) -> None:
+    asked: list[GenerateRequest] = []
+
+    class Told(Scripted):
+        def generate(self, request: GenerateRequest) -> Any:
+            asked.append(request)
+            return super().generate(request)
+
+    await drawn(Told(lambda p, s, i: WORDS), lambda ctx: ctx.sample(draw=draw))
+    assert [request.interval for request in asked] == [interval]

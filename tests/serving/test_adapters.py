@@ -51,7 +51,7 @@ async def test_an_adapter_comes_serves_every_strategy_and_goes(local, home) -> N
         assert made.status_code == 200, made.text
         assert made.json() | {"created": 0} == {
             "id": "maths", "object": "model", "created": 0, "owned_by": "reason-engine", "root": "maths",
-            "parent": "scripted", "max_model_len": 4096, "strategy": None,
+            "parent": "scripted", "max_model_len": 4096, "precision": None, "strategy": None,
         }  # fmt: skip
         assert "maths:auto" in [model.id async for model in house.client.models.list()]
         got = await house.chat(model="maths:chain-of-thought")

@@ -7,6 +7,7 @@ tests, one question at a time and rollouts.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -22,7 +23,7 @@ from reason_engine.engines.chat import AS_FOUND, ChatFormat, ChatTextMethods, Pa
 from reason_engine.engines.checkpoint.adapter_files import read_adapter
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded import admission, messages
-from reason_engine.engines.embedded.messages import DraftMethod, FromWorker, Ready, StepOutput, WorkerConfig
+from reason_engine.engines.embedded.messages import DraftMethod, FromWorker, Ready, StepOutput, Weights, WorkerConfig
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.score_inputs import ScoreInputs
 from reason_engine.engines.embedded.transport import ProcessTransport, ThreadTransport, Transport
@@ -32,10 +33,13 @@ from reason_engine.engines.rewards.folders import bundled_heads, read_reward
 from reason_engine.engines.rewards.formats import RewardKind
 from reason_engine.engines.rewards.naming import choose_reward, is_url
 from reason_engine.errors import EngineDead, ReasonError, RequestError
+from reason_engine.model_info import ModelInfo
 from reason_engine.types import Aggregate, Choice, ChoiceRequest, Chunk, GenerateRequest, ScoreRequest, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 
 @engines.register("embedded")
@@ -43,7 +47,8 @@ class Embedded(ChatTextMethods):
     """Serves one safetensors checkpoint (Llama, Mistral, Qwen2, Qwen3) on CPU or CUDA.
 
     `name` is what the model is called (default: the folder's name). `context` lowers the model's own limit. `dtype`,
-    `device` and `threads` are chosen by size and machine unless given. `max_rows` samples run at once; `cache_bytes`
+    `device` and `threads` are chosen by size and machine unless given. `weights`: as they are stored, in 8-bit codes
+    (`int8`), or whichever suits model and machine (`auto`). `max_rows` samples run at once; `cache_bytes`
     bounds their keys and values, `prefix_bytes` those kept for reuse (0: by the machine's memory). `rewards`: reward
     models by name, folders or URLs, besides the heads that ship with the model. `draft`: how requests draft that leave
     it to the engine. `parsers`: what the operator named of the chat format.
@@ -57,6 +62,7 @@ class Embedded(ChatTextMethods):
         name: str | None = None,
         context: int = 0,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        weights: Weights = "full",
         device: str = "auto",
         threads: int = 0,
         max_rows: int = 64,
@@ -83,7 +89,7 @@ class Embedded(ChatTextMethods):
         self._rewards: dict[str, RewardKind] = {**self._score_inputs.kinds, **self._endpoints.kinds}
         self._config = WorkerConfig(
             str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
-            rewards=tuple(files.values()), draft=draft, shown=self._format.shown,
+            rewards=tuple(files.values()), draft=draft, weights=weights, shown=self._format.shown,
         )  # fmt: skip
         fingerprint = f"embedded-{checkpoint.fingerprint}"
         self.info = self._format.info(name or folder.resolve().name, str(folder), limit, fingerprint)
@@ -115,7 +121,17 @@ class Embedded(ChatTextMethods):
         if self._ready is None:
             self._ready = asyncio.get_running_loop().create_future()
             await self._transport.open(self._config, self._receive)
-        self.chosen = await asyncio.shield(self._ready)
+        self.chosen = chosen = await asyncio.shield(self._ready)
+        self.info = self._told(chosen)
+
+    def _told(self, chosen: Ready) -> ModelInfo:
+        """What is served, with the precision that it turned out to be served in."""
+        for note in chosen.notes:
+            log.warning("%s: %s", self.info.name, note)
+        log.info("%s: %s, %s, %d threads", self.info.name, chosen.precision, chosen.device, chosen.threads)
+        engine = "embedded-int8-" if chosen.precision.startswith("int8") else "embedded-"
+        fingerprint = self.info.fingerprint.replace("embedded-", engine, 1)
+        return replace(self.info, precision=chosen.precision, fingerprint=fingerprint)
 
     async def close(self) -> None:
         """End the worker; open requests fail with EngineDead."""

@@ -19,11 +19,13 @@ from reason_engine.engines.rewards.folders import RewardFile
 from reason_engine.types import Choice, FinishReason, Sampling, Scores, TokenLogprob
 
 DraftMethod = Literal["none", "sam", "ngram"]
+Weights = Literal["auto", "int8", "full"]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What a worker is started with. `dtype`: auto, float32, bfloat16, float16. `threads`: 0 chooses by model size."""
+    """What a worker is started with. `dtype`: auto, float32, bfloat16, float16. `threads`: 0 chooses by timed
+    passes. `weights`: full, int8, auto."""
 
     path: str
     dtype: str = "auto"
@@ -38,6 +40,7 @@ class WorkerConfig:
     compile_seconds: float = 5.0
     draft: DraftMethod = "none"
     rewards: tuple[RewardFile, ...] = ()
+    weights: Weights = "full"
     shown: frozenset[str] = frozenset()
     """Control tokens whose text is part of what is generated."""
 
@@ -155,11 +158,14 @@ def join(deltas: Sequence[Delta]) -> Delta:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is loaded."""
+    """The model is loaded. `dtype`: of keys, values and what is not quantised. `precision`: what the weights are
+    multiplied in. `notes`: what was not done as asked, or as usual."""
 
     threads: int
     dtype: str
     device: str
+    precision: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

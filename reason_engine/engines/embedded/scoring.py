@@ -33,7 +33,8 @@ from reason_engine.engines.embedded.messages import OutputBuffer, ScoreTexts
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.model.side_network import SideNetwork, surprise
-from reason_engine.engines.embedded.model.weights import WRAPPED, load_weights
+from reason_engine.engines.embedded.model.stored import WRAPPED
+from reason_engine.engines.embedded.model.weights import load_weights
 from reason_engine.engines.embedded.prefill import Segment, advance, new_segment
 from reason_engine.engines.rewards.folders import RewardFile
 from reason_engine.errors import ModelLoadError
@@ -198,7 +199,9 @@ def _load_tokens(folder: Path, file: RewardFile, served: Decoder) -> LinearHead:
     decoder = Decoder(shape, load_weights(folder, shape, served.dtype, served.device), served.dtype, served.device)
     chat = ChatFormat.load(folder)
     bad, good = (chat.tokenize_bare(word)[-1] for word in (file.format.bad, file.format.good))
-    columns = decoder.weights.head[:, [bad, good]].t().float().contiguous()
+    head_HV = decoder.weights.head
+    assert isinstance(head_HV, torch.Tensor)  # the layout is plain
+    columns = head_HV[:, [bad, good]].t().float().contiguous()
     return LinearHead(decoder, ((columns, None),), own=False)
 
 

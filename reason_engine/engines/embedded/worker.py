@@ -51,13 +51,15 @@ class Worker:
     def _load(self) -> None:
         import torch
 
-        from reason_engine.engines.embedded.model.decoder import load_decoder
+        from reason_engine.engines.embedded.model.loading import load_decoder
         from reason_engine.engines.embedded.scheduler import Scheduler
         from reason_engine.engines.embedded.scoring import TextScorer, load_heads
 
         config, folder = self.config, Path(self.config.path)
         chat = ChatFormat.load(folder)
-        decoder = load_decoder(folder, dtype=config.dtype, device=config.device, threads=config.threads)
+        decoder = load_decoder(
+            folder, dtype=config.dtype, device=config.device, threads=config.threads, weights=config.weights
+        )
         self.output = messages.OutputBuffer(self.send, config.coalesce_seconds)
         self.scheduler = Scheduler(decoder, Vocabulary(chat.tokenizer, config.shown), chat.eos_ids, self.output, config)
         self.grammars = Grammars(chat.tokenizer, decoder.shape.vocab, chat.eos_ids)
@@ -66,8 +68,9 @@ class Worker:
         self._compiling: dict[str, list[int]] = {}
         """Requests whose constraint is being compiled, with the samples that were aborted meanwhile."""
         self._indexing: list[str] = []
-        precision = str(decoder.dtype).removeprefix("torch.")
-        self.send(messages.Ready(torch.get_num_threads(), precision, str(decoder.device)))
+        dtype = str(decoder.dtype).removeprefix("torch.")
+        chosen = (torch.get_num_threads(), dtype, str(decoder.device), decoder.precision, decoder.notes)
+        self.send(messages.Ready(*chosen))
 
     def _loop(self) -> None:
         while True:

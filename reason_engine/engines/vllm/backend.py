@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from reason_engine.engines.vllm.translation import vllm_module
+from reason_engine.engines.vllm.release import vllm_module
 from reason_engine.errors import EngineDead
 
 R = TypeVar("R")
@@ -88,7 +88,11 @@ class ThreadBackend:
         self.generated = 0
         self._llm: Any = None
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._together: list[Callable[[], None]] = []
+        """Requests that come in one turn of the event loop: they begin in one step."""
         self._streams: dict[str, tuple[asyncio.AbstractEventLoop, asyncio.Queue[Any]]] = {}
+        self._held: set[str] = set()
+        """Requests whose tokens may wait in vLLM for others of the same sample."""
         self._error: BaseException | None = None
         self._closing = False
 
@@ -104,8 +108,14 @@ class ThreadBackend:
         self._streams[id] = (asyncio.get_running_loop(), stream)
         tokens = vllm_module("inputs").TokensPrompt(prompt_token_ids=prompt)
         finished = False
+
+        def add() -> None:
+            self._llm.add_request(id, tokens, params, lora_request=lora, priority=priority)
+
+        if _interval(params) > 1:
+            self._held.add(id)
         try:
-            await self._call(lambda: self._llm.add_request(id, tokens, params, lora_request=lora, priority=priority))
+            await asyncio.wrap_future(self._post(add, together=True))
             while not finished:
                 output = await stream.get()
                 if output is None:
@@ -117,6 +127,7 @@ class ThreadBackend:
                 yield output
         finally:
             self._streams.pop(id, None)
+            self._held.discard(id)
             if not finished:
                 aborted = self._post(lambda: self._llm.abort_request([id]))
                 with contextlib.suppress(EngineDead):
@@ -126,8 +137,9 @@ class ThreadBackend:
         """The engine sends no last output for it, so the stream is ended here, after all that was made before."""
 
         def end() -> None:
+            held = self._rest(id)
             self._llm.abort_request([id])
-            self._send([(id, None)])
+            self._send([*held, (id, None)])
 
         await self._call(end)
 
@@ -161,7 +173,9 @@ class ThreadBackend:
         """Call it on the engine's thread, between two steps. Raises EngineDead where there are no more steps."""
         return await asyncio.wrap_future(self._post(function))
 
-    def _post(self, function: Callable[[], R]) -> Future[R]:
+    def _post(self, function: Callable[[], R], *, together: bool = False) -> Future[R]:
+        """`together`: with others of this turn of the event loop, as one call; whatever is posted meanwhile is after
+        them."""
         done: Future[R] = Future()
 
         def on_thread() -> None:
@@ -175,8 +189,23 @@ class ThreadBackend:
                 if done.set_running_or_notify_cancel():
                     done.set_result(result)
 
-        self._calls.put(on_thread)
+        if together:
+            self._together.append(on_thread)
+            asyncio.get_running_loop().call_soon(self._post_together)
+        else:
+            self._post_together()
+            self._calls.put(on_thread)
         return done
+
+    def _post_together(self) -> None:
+        calls, self._together = self._together, []
+
+        def on_thread() -> None:
+            for call in calls:
+                call()
+
+        if calls:
+            self._calls.put(on_thread)
 
     def _run(self, arguments: dict[str, Any], ready: Future[int]) -> None:
         try:
@@ -203,6 +232,19 @@ class ThreadBackend:
         # the engine until the process ends, and answers late callers
         while True:
             self._make_calls(wait=True)
+
+    def _rest(self, id: str) -> list[tuple[str, Any]]:
+        """What vLLM holds back of a request, as its last output."""
+        if id not in self._held:
+            return []
+        states = self._llm.output_processor.request_states.values()
+        state = next((state for state in states if state.external_req_id == id), None)
+        aborted = vllm_module("v1.engine").FinishReason.ABORT
+        output = state and state.make_request_output([], None, aborted, None)
+        if output is None:
+            return []
+        self.generated += sum(len(sample.token_ids) for sample in output.outputs)
+        return [(id, output)]
 
     def _make_calls(self, *, wait: bool) -> None:
         """All waiting calls; with `wait` at least one."""
@@ -234,6 +276,11 @@ def _engine_args(kind: str, arguments: dict[str, Any]) -> Any:
     structured = vllm_module("config").StructuredOutputsConfig(**arguments["structured_outputs_config"])
     typed = arguments | {"structured_outputs_config": structured}
     return getattr(vllm_module("engine.arg_utils"), kind)(**typed)
+
+
+def _interval(params: Any) -> int:
+    """Tokens that may come together; 1 in a release that knows no such thing."""
+    return (params.stream_interval or 1) if "stream_interval" in type(params).__annotations__ else 1
 
 
 def _deliver(due: list[tuple[asyncio.Queue[Any], Any]]) -> None:

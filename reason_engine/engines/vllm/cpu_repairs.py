@@ -1,4 +1,4 @@
-"""Repairs of vLLM's CPU build (0.32), each made in the process where the model runs; made again: no effect.
+"""Repairs of vLLM's CPU build (0.32, 0.33), each made in the process where the model runs; made again: no effect.
 
 Drafting. Each row's top-k is repeated for its drafted tokens by a kernel that fills integers of 32 bits wrongly; and in
 a step without any draft the checker cuts an empty table to its k largest, which is an error. Either ends the engine
@@ -12,6 +12,9 @@ Limited thoughts. The runner without Triton finds the end of a thought by the wh
 sentence before the mark it sees no end that the model writes itself, and forces one into the answer. It looks for the
 mark alone.
 
+Log-probabilities. Where the sampled token's alone is asked for, as every path is, its rank is counted over the whole
+vocabulary all the same: the largest part of what it costs. It is left out.
+
 Quantised matrices. Without VNNI the 8-bit product sums pairs of bytes in 16 bits and saturates: errors of a tenth and
 more, silently. Without AVX-512 the 4-bit product is missing, and the first token ends the engine. Both are then
 multiplied as the embedded engine multiplies them, with the same rounding of activations.
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reason_engine.engines.vllm.translation import vllm_module
+from reason_engine.engines.vllm.release import vllm_module
 
 KERNELS = "model_executor.kernels.linear."
 
@@ -61,6 +64,24 @@ def find_ends_of_thoughts() -> None:
         return find(target_list, self.natural_end if token_ids is self.think_end_token_ids else token_ids)
 
     holder.__init__, holder._find_last_sequence_index = remember, find_end
+
+
+def leave_out_ranks() -> None:
+    """Gather the sampled token's log-probability without its rank where no other token's is asked for."""
+    import torch
+
+    sampler = vllm_module("v1.sample.sampler").Sampler
+    tensors, gather = vllm_module("v1.outputs").LogprobsTensors, sampler.gather_logprobs
+    if gather.__module__ == __name__:
+        return
+
+    def gather_wanted(logprobs: Any, num_logprobs: int, token_ids: Any) -> Any:
+        if num_logprobs:
+            return gather(logprobs, num_logprobs, token_ids)
+        ids_B1 = token_ids.unsqueeze(-1)
+        return tensors(ids_B1.to(torch.int32), logprobs.gather(-1, ids_B1), torch.ones_like(token_ids))
+
+    sampler.gather_logprobs = staticmethod(gather_wanted)
 
 
 def mask_base_rows() -> None:
@@ -107,7 +128,7 @@ def replace_quantised_products() -> bool:
 def _replace_int8(kernel: Any) -> None:
     import torch
 
-    from reason_engine.engines.embedded.model.quantised import Int8
+    from reason_engine.engines.embedded.model.int8 import Int8
 
     plain = kernel.process_weights_after_loading
 
@@ -129,7 +150,8 @@ def _replace_int8(kernel: Any) -> None:
 def _replace_int4(kernel: Any) -> None:
     import torch
 
-    from reason_engine.engines.embedded.model.quantised import Codes, eight_codes, pack
+    from reason_engine.engines.embedded.model.codes import Codes, eight_codes
+    from reason_engine.engines.embedded.model.quantised import pack
 
     def load(self: Any, layer: Any) -> None:
         packed, scale, zero = self._get_weight_params(layer)

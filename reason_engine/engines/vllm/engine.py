@@ -1,4 +1,4 @@
-"""vLLM as an engine, releases 0.26 to 0.32: AsyncLLM on accelerators, LLMEngine in a thread on the CPU build.
+"""vLLM as an engine, releases 0.26 to 0.33: AsyncLLM on accelerators, LLMEngine in a thread on the CPU build.
 
 Prompts are rendered, tokenised and parsed by `ChatFormat`, as on the embedded engine, and reach vLLM as token ids; so a
 path is continued exactly where it ended, and both engines mean the same by a request.
@@ -26,13 +26,17 @@ from reason_engine.engines.checkpoint.adapter_files import check_fits, only_lora
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.rewards.endpoints import Endpoints
 from reason_engine.engines.text import Vocabulary, token_ids_of
-from reason_engine.engines.vllm import cpu_repairs, thinking, translation
+from reason_engine.engines.vllm import cpu_repairs, thinking
+from reason_engine.engines.vllm.arguments import engine_arguments
 from reason_engine.engines.vllm.backend import Backend, ProcessBackend, ThreadBackend
-from reason_engine.engines.vllm.translation import VllmConfig, load_error
+from reason_engine.engines.vllm.configuration import VllmConfig, runs_inprocess
+from reason_engine.engines.vllm.drafts import V2_SINCE, drafter_name, drafts_with
+from reason_engine.engines.vllm.failures import load_error, mapped_error
+from reason_engine.engines.vllm.outputs import chunk_of, leave_tokens_undecoded
+from reason_engine.engines.vllm.release import prepare_process, require_vllm, vllm_module
+from reason_engine.engines.vllm.requests import option_params, sampling_params
 from reason_engine.errors import CapabilityMissing, EngineDead, EngineError, ModelLoadError, ReasonError, RequestError
 from reason_engine.types import Choice, ChoiceRequest, Chunk, GenerateRequest, ModelInfo, ScoreRequest, Scores
-
-_DRAFTERS = {"custom_class": "sam", "draft_model": "model"}
 
 
 @engines.register("vllm")
@@ -51,12 +55,11 @@ class VllmEngine(ChatTextMethods):
         Raises SetupError for a reward model that is a folder."""
         self.config, self._parsers = config, parsers
         self._rewards = served = Endpoints(rewards or {}, keys=reward_keys)
-        drafter = str((config.speculative_config or {}).get("method", ""))
         self.caps = Capabilities(
             logprobs=config.max_logprobs, token_ids=True, continuation=True, choose=True, score=bool(served.kinds),
             rewards=tuple(served.kinds.items()), aggregates=tuple(served.aggregates.items()), embeds=served.embeds,
             adapters=config.enable_lora, structured=True,
-            drafting=(_DRAFTERS.get(drafter, drafter),) if drafter else ("none",), exact_budget=True, sample_abort=True,
+            drafting=(drafter_name(config.speculative_config),), exact_budget=True, sample_abort=True,
         )  # fmt: skip
         self._backend: Backend | None = None
         self._format: ChatFormat
@@ -69,22 +72,26 @@ class VllmEngine(ChatTextMethods):
 
     async def start(self) -> None:
         """Load the model. Raises MissingExtra, ModelLoadError."""
-        release = translation.require_vllm()
+        release = require_vllm()
         files = ModelFolder.find(self.config.model)
         folder, _ = files.path, files.weight_files
         self._format = ChatFormat.load(folder, self._parsers)
         self._words = Vocabulary(self._format.tokenizer)
-        inprocess = translation.runs_inprocess(self.config, release)
-        translation.prepare_process(inprocess=inprocess)
+        inprocess = runs_inprocess(self.config, release)
+        prepare_process(inprocess=inprocess)
         backend = ThreadBackend() if inprocess else ProcessBackend()
         try:
             quantised = release.cpu and inprocess and files.quantization is not None
             replaced = quantised and cpu_repairs.replace_quantised_products()
-            arguments = translation.engine_arguments(self.config, folder, release=release, replaced=replaced)
+            arguments = engine_arguments(self.config, folder, release=release, replaced=replaced)
             described = self._format.info("", "", 0, "")
             arguments |= thinking.arguments_for(described, self._format.single_tokens, arguments)
             if repaired := release.cpu and inprocess and thinking.offers_budget():
                 cpu_repairs.find_ends_of_thoughts()
+            if release.number >= V2_SINCE:
+                leave_tokens_undecoded()
+            if release.cpu and inprocess:
+                cpu_repairs.leave_out_ranks()
             if self.config.enable_lora and release.cpu:
                 cpu_repairs.mask_base_rows()
             if self.config.speculative_config and release.cpu:
@@ -97,6 +104,8 @@ class VllmEngine(ChatTextMethods):
         name, fingerprint = self.config.name or folder.resolve().name, f"vllm-{release.version}-{files.fingerprint}"
         self.info = self._format.info(name, str(folder), context, fingerprint)
         self._limits_thoughts = thinking.holds_budget(backend.config, repaired=repaired)
+        drafts = drafts_with(self.config.speculative_config, arguments, backend.config)
+        self.caps = replace(self.caps, drafting=(drafts,))
         self._backend = backend
 
     async def close(self) -> None:
@@ -126,10 +135,8 @@ class VllmEngine(ChatTextMethods):
         specials = bool(self._format.shown)
         # One request of vLLM's a sample, as it would make of them itself: so one sample can be aborted, and several
         # greedy ones are not refused
-        parts = [
-            (prompt, translation.sampling_params(sampling, index=index, room=room, eos_ids=eos, specials=specials))
-            for index in range(request.n)
-        ]
+        told = {"room": room, "eos_ids": eos, "specials": specials, "interval": request.interval}
+        parts = [(prompt, sampling_params(sampling, index=index, **told)) for index in range(request.n)]
         unfinished, prompt_counted = set(range(request.n)), False
         async with aclosing(self._run(backend, request.id, parts, lora, request.priority)) as outputs:
             async for index, output in outputs:
@@ -137,7 +144,7 @@ class VllmEngine(ChatTextMethods):
                     chunks = [Chunk(index, finish_reason="abort")] if index in unfinished else []
                 else:
                     made = output.outputs
-                    chunks = [translation.chunk_of(each, index, sampling, eos, self._words.text_of) for each in made]
+                    chunks = [chunk_of(each, index, sampling, eos, self._words.text_of) for each in made]
                 for chunk in chunks:
                     if not (chunk.token_ids or chunk.text or chunk.finish_reason):
                         continue
@@ -168,7 +175,7 @@ class VllmEngine(ChatTextMethods):
             for at, token in enumerate(option):
                 forks.setdefault(option[:at], set()).add(token)
         starts, logprobs = list(forks), dict[tuple[int, ...], float]()
-        parts = [([*prompt, *start], translation.option_params(sorted(forks[start]))) for start in starts]
+        parts = [([*prompt, *start], option_params(sorted(forks[start]))) for start in starts]
         spent = cached = 0
         async with aclosing(self._run(backend, request.id, parts, lora, 0)) as outputs:
             async for at, output in outputs:
@@ -210,7 +217,7 @@ class VllmEngine(ChatTextMethods):
         self._lora_count += 1
         # vLLM keys its prefix cache by the adapter's name, so new weights need a new one
         own_name = f"{name}#{self._lora_count}"
-        lora = translation.vllm_module("lora.request").LoRARequest(own_name, self._lora_count, str(path))
+        lora = vllm_module("lora.request").LoRARequest(own_name, self._lora_count, str(path))
         try:
             await backend.add_lora(lora)
         except EngineDead:
@@ -253,7 +260,7 @@ class VllmEngine(ChatTextMethods):
         except ReasonError:
             raise
         except Exception as error:  # the boundary to vLLM
-            raise translation.mapped_error(error) from error
+            raise mapped_error(error) from error
         finally:
             del self._running[id]
 

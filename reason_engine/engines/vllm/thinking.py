@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from reason_engine.engines.vllm.translation import vllm_module
+from reason_engine.engines.vllm.release import vllm_module
 from reason_engine.types import ModelInfo
 
 PARSERS = {

@@ -1,8 +1,9 @@
 """The waves of `auto`'s vote: how many paths come next, when they are enough, and who decides where they are not.
 
 The vote is settled (certainty c: `Profile.certain`) once the leader is the more frequent answer with a posterior of c
-(`voting/settle.py`), or once all paths that may still come change nothing with that probability. With v1 votes for the
-leader, v2 for the runner-up and r paths to come, all of them for one of the two,
+(`voting/settle.py`), once all paths that may still come change nothing with that probability, or once none of them is
+worth drawing, where the profile says what that is (`Profile.worth`). With v1 votes for the leader, v2 for the runner-up
+and r paths to come, all of them for one of the two,
 
     P(v1 + r - x > v2 + x),   x ~ BetaBinomial(r, v2 + 1, v1 + 1)
 
@@ -19,7 +20,7 @@ from reason_engine.errors import VerifierError
 from reason_engine.runtime.context import Context
 from reason_engine.strategies.best_of_n import score_weight
 from reason_engine.strategies.voting.ballot import Ballot
-from reason_engine.strategies.voting.settle import ROUNDING, lead_probability
+from reason_engine.strategies.voting.settle import ROUNDING, Rule, lead_probability
 from reason_engine.types import Answer, Draw, Stopped
 
 FIRST, FIRST_THOUGHTS = 3, 2
@@ -42,7 +43,7 @@ class Waves:
     """Seconds a path of the latest wave took of it."""
 
     def __post_init__(self) -> None:
-        self.ballot = Ballot(self.most, self.ctx.profile.certain)
+        self.ballot = Ballot(self.most, Rule(self.ctx.profile.certain, self.ctx.profile.worth))
 
     async def answer(self) -> Answer:
         """Draw and count until it is settled, split for good, or not paid for any more."""

@@ -18,7 +18,7 @@ from reason_engine.runtime.context import Context
 from reason_engine.strategies.search.steps import Steps
 from reason_engine.strategies.search.tree import Thought, apart
 from reason_engine.strategies.search.values import Valuing
-from reason_engine.strategies.voting.settle import settled
+from reason_engine.strategies.voting.settle import Rule, settled
 from reason_engine.strategies.voting.votes import best_voter, count_votes
 from reason_engine.types import Answer, Draw
 
@@ -45,7 +45,7 @@ async def choose_answer(ctx: Context, steps: Steps, ends: Sequence[Thought], cho
     return ctx.propose(Answer(path, first.answer, share, votes), first.weight)
 
 
-def vote_settled(answer: Answer, remaining: int, confidence: float) -> bool:
+def vote_settled(answer: Answer, remaining: int, rule: Rule) -> bool:
     """Whether so many more answers (none: never) are not worth having, by Adaptive-Consistency's rule: weights count in
     units of the mean voter, and no answer to come is taken to outweigh the mean of the leader's."""
     whole = sum(vote.weight for vote in answer.votes)
@@ -53,7 +53,7 @@ def vote_settled(answer: Answer, remaining: int, confidence: float) -> bool:
         return False
     mean, lead = whole / sum(vote.count for vote in answer.votes), answer.votes[0]
     heaviest = max(1.0, lead.weight / lead.count / mean)
-    return settled([vote.weight / mean for vote in answer.votes], remaining * heaviest, confidence)
+    return settled([vote.weight / mean for vote in answer.votes], remaining * heaviest, rule)
 
 
 async def finished(

@@ -16,18 +16,18 @@ from math import inf
 from reason_engine.runtime.context import Context
 from reason_engine.strategies.voting.equal import SameAnswers
 from reason_engine.strategies.voting.free_text import most_typical
-from reason_engine.strategies.voting.settle import next_wave, settled
+from reason_engine.strategies.voting.settle import Rule, next_wave, settled
 from reason_engine.strategies.voting.votes import Cast, Weigh, evenly, tallied, voters
 from reason_engine.types import Answer, Path, Vote
 
 
 @dataclass
 class Ballot:
-    """The votes of up to `n` paths. `confidence` settles it early; None: all are drawn. `weigh` is the strategy's own
+    """The votes of up to `n` paths. `rule` settles it early; None: all are drawn. `weigh` is the strategy's own
     weight of a path; one that weighs 0 has no vote. `ask`: free text is chosen by the model's own view."""
 
     n: int
-    confidence: float | None = None
+    rule: Rule | None = None
     weigh: Weigh = evenly
     same: SameAnswers = field(default_factory=SameAnswers)
     ask: bool = False
@@ -39,18 +39,18 @@ class Ballot:
     def wave(self) -> int:
         """How many paths to draw next."""
         left = self.n - len(self.paths)
-        if self.confidence is None or not left:
+        if self.rule is None or not left:
             return left
-        return next_wave([vote.weight / self._mean for vote in self.votes], left, self.confidence)
+        return next_wave([vote.weight / self._mean for vote in self.votes], left, self.rule)
 
     @property
     def decided(self) -> bool:
         """Whether the vote is settled with paths left to draw."""
         left = self.n - len(self.paths)
-        if self.confidence is None or not left or not self.votes:
+        if self.rule is None or not left or not self.votes:
             return False
         heaviest = max(one.weight for one in self.cast) / self._mean
-        return settled([vote.weight / self._mean for vote in self.votes], left * heaviest, self.confidence)
+        return settled([vote.weight / self._mean for vote in self.votes], left * heaviest, self.rule)
 
     def until(self, ctx: Context) -> Callable[[list[Path]], bool] | None:
         """Ends a wave once the paths that are open cannot change the vote.
@@ -59,7 +59,7 @@ class Ballot:
         told apart by their text there; those that are equal in other words are joined after the wave. While it is open
         whether weak readings vote, so is the vote.
         """
-        if self.confidence is None:
+        if self.rule is None:
             return None
         before = tuple(self.paths)
 
@@ -71,7 +71,7 @@ class Ballot:
             cast = [Cast(path, path.answer or "", weight) for path, weight in voters(ctx, seen, self.weigh)]
             mean = sum(one.weight for one in cast) / len(cast) if cast else 1.0
             heaviest = max((one.weight for one in cast), default=mean) / mean
-            return settled([v.weight / mean for v in tallied(cast)], (self.n - len(seen)) * heaviest, inf)
+            return settled([v.weight / mean for v in tallied(cast)], (self.n - len(seen)) * heaviest, Rule(inf))
 
         return over
 

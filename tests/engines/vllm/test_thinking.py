@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from reason_engine.engines.vllm import cpu_repairs, thinking, translation
+from reason_engine.engines.vllm import cpu_repairs, requests, thinking
 from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
-from reason_engine.engines.vllm.translation import vllm_module
+from reason_engine.engines.vllm.release import vllm_module
 from reason_engine.types import Message
 from tests.engines.vllm.tiny import GREEDY, MARKS, ids, run, text
 from tests.models import write_model
@@ -87,7 +87,7 @@ def test_a_natural_end_is_seen_by_its_mark_alone() -> None:
 
 
 def test_marks_that_are_control_tokens_stay_in_the_text() -> None:
-    made = [translation.sampling_params(GREEDY, index=0, room=9, eos_ids=(), specials=kept) for kept in (False, True)]
+    made = [requests.sampling_params(GREEDY, index=0, room=9, eos_ids=(), specials=kept) for kept in (False, True)]
     assert [params.skip_special_tokens for params in made] == [True, False]
 
 

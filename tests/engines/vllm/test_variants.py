@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from reason_engine.engines.vllm.drafts import speculation
 from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
-from reason_engine.engines.vllm.translation import speculation
 from reason_engine.errors import CapabilityMissing, EngineDead, ModelLoadError, RequestError, UnknownModel
 from reason_engine.types import GenerateRequest, Sampling
 from tests.engines.adapter_files import write

@@ -9,6 +9,7 @@ from reason_engine.runtime.solve import solve
 from reason_engine.strategies.best_of_n import BestOfN
 from reason_engine.strategies.self_consistency import SelfConsistency
 from reason_engine.strategies.voting.ballot import Ballot
+from reason_engine.strategies.voting.settle import Rule
 from reason_engine.strategies.voting.votes import best_voter, count_votes
 from reason_engine.types import Path, Problem, TokenLogprob, Vote
 from tests.strategies.voting.run import context, notes, path
@@ -96,12 +97,12 @@ async def test_answers_with_as_many_votes_are_ranked_by_their_most_certain_path(
 
 async def test_a_wave_is_closed_only_where_no_path_to_come_can_turn_the_vote() -> None:
     ctx, three = context(), [path(0, "a"), path(1, "a"), path(2, "b"), path(3, "a")]
-    even = Ballot(5, 0.8).until(ctx)
+    even = Ballot(5, Rule(0.8)).until(ctx)
     assert even is not None
     assert even(three)
     assert not even(three[:3])
     # One path to come may be as heavy as the heaviest so far: 4 against 2.5 + 2.5.
-    uneven = Ballot(6, 0.8, lambda p: 2.5 if p.node == 2 else 1.0).until(ctx)
+    uneven = Ballot(6, Rule(0.8), lambda p: 2.5 if p.node == 2 else 1.0).until(ctx)
     assert uneven is not None
     assert not uneven([*three, path(4, "a")])
     # Three that abstain leave two that can still turn it.
@@ -109,19 +110,19 @@ async def test_a_wave_is_closed_only_where_no_path_to_come_can_turn_the_vote() -
     assert Ballot(5).until(ctx) is None
     # Two weak ones more and the weak readings would vote, and win.
     weak = [path(i, "b", **WEAK) for i in (4, 5, 6)]
-    of_eight = Ballot(8, 0.8).until(ctx)
+    of_eight = Ballot(8, Rule(0.8)).until(ctx)
     assert of_eight is not None
     assert not of_eight([*three[:2], three[3], *weak])
     assert of_eight([*[path(i, "a") for i in range(5)], *weak[:1]])
 
 
 async def test_a_ballot_is_decided_only_where_no_path_to_come_can_turn_it_or_the_lead_is_certain() -> None:
-    ballot = Ballot(6, 0.99, lambda p: 2.5 if p.node == 4 else 1.0)
+    ballot = Ballot(6, Rule(0.99), lambda p: 2.5 if p.node == 4 else 1.0)
     assert ballot.wave == 4
     await ballot.count(context(), [path(i, "a") for i in range(4)] + [path(4, "b")])
     assert not ballot.decided  # 4 against 2.5, and one of 2.5 to come
     assert ballot.wave == 1
-    surer = await counted(*[path(i, "a") for i in range(5)], ballot=Ballot(16, 0.9))
+    surer = await counted(*[path(i, "a") for i in range(5)], ballot=Ballot(16, Rule(0.9)))
     assert surer.decided
 
 

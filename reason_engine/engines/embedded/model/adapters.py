@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from reason_engine.engines.checkpoint.adapter_files import AdapterFile, read_adapter
+from reason_engine.engines.embedded.model.int8 import Int8Rows
 from reason_engine.engines.embedded.model.shape import Shape
 from reason_engine.engines.embedded.model.weights import Weights, interleave
 from reason_engine.errors import ModelLoadError, UnknownModel
@@ -88,7 +89,7 @@ class AdapterLayers:
         }
         self.wraps = any(slot in self._bottlenecks for slot in self._rows)
 
-    def embed(self, embedding_VH: Tensor, tokens_N: Tensor) -> Tensor:
+    def embed(self, embedding_VH: Tensor | Int8Rows, tokens_N: Tensor) -> Tensor:
         """The tokens' embeddings, (N, H), learned ones among them."""
         if self._table is None or not self._rows:
             return embedding_VH.index_select(0, tokens_N)
@@ -96,7 +97,7 @@ class AdapterLayers:
         own_N = tokens_N >= vocabulary
         x_NH = embedding_VH.index_select(0, tokens_N.masked_fill(own_N, 0))
         places_N = (self._starts[self._index] + tokens_N - vocabulary).masked_fill(~own_N, 0)
-        return torch.where(own_N.unsqueeze(1), self._table.index_select(0, places_N), x_NH)
+        return torch.where(own_N.unsqueeze(1), self._table.index_select(0, places_N), x_NH.to(self._table.dtype))
 
     def add(self, layer: int, place: str, x_NI: Tensor, y_NO: Tensor) -> None:
         """Add the low-rank part of this matrix to `y`, in place."""
@@ -289,5 +290,5 @@ class _Reader:
         return found
 
     def _placed(self, tensor: Tensor) -> Tensor:
-        like = self.model.embedding
+        like = self.model.norm
         return tensor.to(like.device, like.dtype)

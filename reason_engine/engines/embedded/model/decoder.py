@@ -1,4 +1,4 @@
-"""The decoder: loaded in the precision that suits model and machine; tokens and positions in, hidden states out.
+"""The decoder: tokens and positions in, hidden states out.
 
 Shape suffixes: N tokens of this pass, H hidden, Q query heads, K key-value heads, D head size, B rows, V vocabulary.
 Few operations per layer, since for small models much of the time goes into calling them: RMSNorm is a vector norm and
@@ -9,45 +9,38 @@ makes is written where the layer before wrote.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from reason_engine.engines.embedded.model.adapters import AdapterLayers, Place
-from reason_engine.engines.embedded.model.shape import Shape, read_shape
-from reason_engine.engines.embedded.model.weights import Matrix, Weights, build_weights, load_weights
-from reason_engine.errors import ModelLoadError
+from reason_engine.engines.embedded.model.int8 import Int8
+from reason_engine.engines.embedded.model.packed import Packed
+from reason_engine.engines.embedded.model.shape import Shape
+from reason_engine.engines.embedded.model.threads import ThreadChoice
+from reason_engine.engines.embedded.model.weights import Matrix, Weights, build_weights
 
 Attend = Callable[[int, Tensor, Tensor], Tensor]
 """(layer, q_NQD, kv_N2KD) -> (N, Q D): keeps the new keys and values, then attends."""
-
-SMALL = 20_000_000
-"""Parameters below which one thread and fp32 are the fastest on a CPU. Above, one core is left to the front: a thread
-that waits for its turn on a full machine holds up all others at every operation."""
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def load_decoder(folder: Path, *, dtype: str = "auto", device: str = "auto", threads: int = 0) -> Decoder:
-    """Load a checkpoint folder; sets torch's number of threads. `auto` and 0 choose by model size and machine.
-
-    Raises ModelLoadError.
-    """
-    shape = read_shape(folder)
-    place, size = _device(device), _parameters(shape)
-    torch.set_num_threads(threads or (1 if size < SMALL else max(1, len(os.sched_getaffinity(0)) - 1)))
-    precision = _dtype(dtype, shape, size, place)
-    return Decoder(shape, load_weights(folder, shape, precision, place), precision, place)
+Rebuild = Callable[[Mapping[str, Tensor]], Weights]
 
 
 class Decoder:
-    """A decoder-only transformer; keys and values are kept by the caller. Not a torch module: inference only."""
+    """A decoder-only transformer; keys and values are kept by the caller, in `dtype`. No torch module: inference only.
 
-    def __init__(self, shape: Shape, weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
+    `rebuild` makes weights of other tensors as these were made. `precision` says what they are multiplied in, `notes`
+    what was not to be had here. `threads` chooses how many a pass takes.
+    """
+
+    def __init__(
+        self, shape: Shape, weights: Weights, dtype: torch.dtype, device: torch.device, rebuild: Rebuild | None = None
+    ) -> None:
         self.shape, self.weights, self.dtype, self.device = shape, weights, dtype, device
+        self.precision, self.notes = str(dtype).removeprefix("torch."), tuple[str, ...]()
+        self.threads: ThreadChoice | None = None
+        self._rebuild = rebuild or (lambda tensors: build_weights(tensors, shape, dtype, device, "the new weights"))
         self._hidden = _UnitNorm(shape.eps, shape.hidden, device)
         self._head = _UnitNorm(shape.eps, shape.head_dim, device)
         self._buffers: _Buffers | None = None
@@ -55,13 +48,22 @@ class Decoder:
 
     def replace_weights(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on with other weights of the same shapes, by their names in the checkpoint. Raises ModelLoadError."""
-        named = {name.removeprefix("model."): tensor.to(self.dtype) for name, tensor in tensors.items()}
-        self.weights = build_weights(named, self.shape, self.dtype, self.device, "the new weights")
+        self.weights = self._rebuild(tensors)
 
     def forward(
         self, tokens_N: Tensor, positions_N: Tensor, attend: Attend, longest: int, adapters: AdapterLayers | None = None
     ) -> Tensor:
         """Hidden states after the last layer, (N, H), not yet normalised. `longest`: the highest position plus one."""
+        if self.threads is None:
+            return self._forward(tokens_N, positions_N, attend, longest, adapters)
+        self.threads.begin(tokens_N.shape[0])
+        x = self._forward(tokens_N, positions_N, attend, longest, adapters)
+        self.threads.end()
+        return x
+
+    def _forward(
+        self, tokens_N: Tensor, positions_N: Tensor, attend: Attend, longest: int, adapters: AdapterLayers | None
+    ) -> Tensor:
         s, n = self.shape, tokens_N.shape[0]
         b = self._buffers
         if b is None or b.tokens != n:
@@ -71,13 +73,16 @@ class Decoder:
         turn = self._rotations.index_select(0, positions_N)
         embedding = self.weights.embedding
         x = embedding.index_select(0, tokens_N) if adapters is None else adapters.embed(embedding, tokens_N)
+        stream = self.weights.norm.dtype
+        cast = stream != self.dtype
+        x = x.to(stream)
         for i, layer in enumerate(self.weights.layers):
             h = self._norm(x, layer.norm_in)
             _product(h, layer.qkv, layer.qkv_bias, b.qkv)
             if adapters is not None:
                 adapters.add(i, "qkv", h, b.qkv)
             self._rotate(b, layer.head_norm, turn)
-            a = attend(i, b.q, b.kv)
+            a = attend(i, b.q.to(self.dtype), b.kv.to(self.dtype)).to(stream) if cast else attend(i, b.q, b.kv)
             _residual(x, a, layer.out, (i, "out"), adapters)
             h = self._norm(x, layer.norm_mlp)
             _product(h, layer.gate_up, None, b.gate_up)
@@ -89,7 +94,8 @@ class Decoder:
 
     def logits(self, hidden_NH: Tensor) -> Tensor:
         """Next-token logits in fp32, (N, vocabulary)."""
-        return torch.mm(self.states(hidden_NH), self.weights.head).float()
+        states, head = self.states(hidden_NH), self.weights.head
+        return (torch.mm(states, head) if isinstance(head, Tensor) else head.product(states)).float()
 
     def states(self, hidden_NH: Tensor) -> Tensor:
         """Hidden states as a head sees them, normalised."""
@@ -141,25 +147,34 @@ class _Buffers:
     def __init__(self, tokens: int, decoder: Decoder) -> None:
         s, layer = decoder.shape, decoder.weights.layers[0]
         self.tokens = tokens
-        like = decoder.weights.embedding
+        like = decoder.weights.norm
         self.qkv = like.new_empty(tokens, layer.qkv.shape[1])
         heads = self.qkv.view(tokens, s.heads + 2 * s.kv_heads, s.head_dim)
         self.qk, self.q, self.kv = heads[:, : s.heads + s.kv_heads], heads[:, : s.heads], heads[:, s.heads :]
-        self.pairs = _pairs(self.qk) if decoder.dtype == torch.float32 else None
+        self.pairs = _pairs(self.qk) if like.dtype == torch.float32 else None
         self.gate_up = like.new_empty(tokens, layer.gate_up.shape[1])
         self.gate, self.up = self.gate_up.chunk(2, -1)
 
 
 def _product(x: Tensor, matrix: Matrix, bias: Tensor | None, out: Tensor) -> None:
     """Multiply and add the bias, into `out`."""
-    if not isinstance(matrix, Tensor):
+    if isinstance(matrix, Tensor):
+        if bias is None:
+            torch.mm(x, matrix, out=out)
+        else:
+            torch.addmm(bias, x, matrix, out=out)
+    elif isinstance(matrix, Int8) and x.dtype == torch.float32:
+        sums, scale = matrix.sums(x)
+        if bias is None:
+            torch.mul(sums, scale, out=out)
+        else:
+            torch.addcmul(bias, sums, scale, out=out)
+    elif isinstance(matrix, Packed) and bias is not None:
+        out.copy_(matrix.product(x, bias))
+    else:
         out.copy_(matrix.product(x))
         if bias is not None:
             out.add_(bias)
-    elif bias is None:
-        torch.mm(x, matrix, out=out)
-    else:
-        torch.addmm(bias, x, matrix, out=out)
 
 
 def _residual(x: Tensor, y: Tensor, matrix: Matrix, place: Place, adapters: AdapterLayers | None) -> None:
@@ -172,6 +187,8 @@ def _residual(x: Tensor, y: Tensor, matrix: Matrix, place: Place, adapters: Adap
         return
     if isinstance(matrix, Tensor):
         x.addmm_(y, matrix)
+    elif isinstance(matrix, Int8) and x.dtype == torch.float32:
+        x.addcmul_(*matrix.sums(y))
     else:
         x.add_(matrix.product(y))
     if adapters is not None:
@@ -181,32 +198,3 @@ def _residual(x: Tensor, y: Tensor, matrix: Matrix, place: Place, adapters: Adap
 def _pairs(x: Tensor) -> Tensor:
     """The last dimension as complex numbers, a view."""
     return torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelLoadError(f"device {name!r}: {str(error).splitlines()[0]}") from None
-    return device
-
-
-def _dtype(name: str, shape: Shape, size: int, device: torch.device) -> torch.dtype:
-    if name != "auto":
-        if name not in DTYPES:
-            raise ModelLoadError(f"dtype {name!r} is not among auto, {', '.join(DTYPES)}")
-        return DTYPES[name]
-    stored = DTYPES.get(shape.dtype, torch.float32)
-    if device.type != "cpu":
-        return stored
-    half = stored != torch.float32 and size >= SMALL
-    fast = half and torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.backends.mkldnn.is_available()
-    return torch.bfloat16 if fast else torch.float32
-
-
-def _parameters(shape: Shape) -> int:
-    """About: all but the embedding's second copy and the small vectors."""
-    return shape.vocab * shape.hidden + 12 * shape.layers * shape.hidden**2
