@@ -40,7 +40,7 @@ class Runner:
     def __init__(self, folder: Path, dtype: str, threads: int) -> None:
         from reason_engine.engines.chat import ChatFormat
         from reason_engine.engines.embedded.messages import OutputBuffer, WorkerConfig
-        from reason_engine.engines.embedded.model.decoder import load_decoder
+        from reason_engine.engines.embedded.model.loading import load_decoder
         from reason_engine.engines.embedded.scheduler import Scheduler
         from reason_engine.engines.text import Vocabulary
 

@@ -12,7 +12,7 @@ import torch
 from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.embedded import memory
 from reason_engine.engines.embedded.messages import Generate, OutputBuffer, StepOutput, WorkerConfig
-from reason_engine.engines.embedded.model.decoder import load_decoder
+from reason_engine.engines.embedded.model.loading import load_decoder
 from reason_engine.engines.embedded.sample import Sample
 from reason_engine.engines.embedded.scheduler import Scheduler
 from reason_engine.engines.text import Vocabulary
