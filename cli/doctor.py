@@ -18,7 +18,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    model: Annotated[str | None, Argument(help="A checkpoint folder or hub name, to be looked at too.")] = None,
+    model: Annotated[
+        str | None, Argument(help="A checkpoint folder, GGUF file or hub name, to be looked at too.")
+    ] = None,
     port: int = Option(8000, min=1, max=65535, help="The port that should be free."),
     reasoning_parser: ReasoningParser = None,
     tool_parser: ToolParser = None,
@@ -79,14 +81,16 @@ def examine(port: int) -> list[Check]:
 def examine_model(model: str, reasoning: str | None, tools: str | None) -> list[Check]:
     """How a model is spoken to, from its files. Raises SetupError for one that cannot be read, or an unknown parser."""
     from reason_engine.engines.chat import ChatFormat, Parsers
-    from reason_engine.engines.checkpoint.folder import ModelFolder
+    from reason_engine.engines.checkpoint.checkpoint import find_checkpoint
+    from reason_engine.engines.checkpoint.gguf.file import GgufFile
 
-    files = ModelFolder.find(model)
+    files = find_checkpoint(model)
     chat = ChatFormat.load(files.path, Parsers(reasoning, tools))
     context = files.config.get("max_position_embeddings")
     lacking = {line.partition(":")[0] for line in chat.found[2:]}
     return [
         Check("model", True, str(files.path)),
+        *([Check("weights", True, ", ".join(files.check().kinds))] if isinstance(files, GgufFile) else []),
         *(Check(subject, subject not in lacking, detail) for subject, detail in chat.report.items()),
         Check("context", context is not None, f"{context} tokens" if context else "not in its config.json"),
     ]

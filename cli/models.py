@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from reason_engine.cli.terminal import AsJson, Url, client_of, print_table, show
-from reason_engine.errors import EngineDead, EngineError
+from reason_engine.errors import EngineDead, EngineError, ModelLoadError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,10 +39,11 @@ def local() -> list[dict[str, Any]]:
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     for repository in sorted(cache.glob("models--*--*")):
+        name = "/".join(repository.name.split("--")[1:])
         for folder in sorted(repository.glob("snapshots/*"))[-1:]:
             if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-                name = "/".join(repository.name.split("--")[1:])
                 found.append(_describe(name, folder))
+            found += (_describe_file(name, folder, file) for file in sorted(folder.rglob("*.gguf")))
     return found
 
 
@@ -59,6 +60,24 @@ async def remote(url: str) -> list[dict[str, Any]]:
         except APIStatusError as error:
             raise EngineError(f"{base}: {error.message}") from None
     return [{"name": model.id, "owner": model.owned_by} for model in listed]
+
+
+def _describe_file(name: str, folder: Path, file: Path) -> dict[str, Any]:
+    """A GGUF file by the name under which it is served."""
+    from reason_engine.engines.checkpoint.gguf.header import read_header
+
+    try:
+        metadata = read_header(file).metadata
+    except ModelLoadError:
+        metadata = dict[str, Any]()
+    kind = str(metadata.get("general.architecture", "?"))
+    return {
+        "name": f"{name}:{file.relative_to(folder).as_posix()}",
+        "kind": kind,
+        "context": metadata.get(f"{kind}.context_length", "?"),
+        "megabytes": round(file.stat().st_size / 1e6, 1),
+        "folder": str(folder),
+    }
 
 
 def _describe(name: str, folder: Path) -> dict[str, Any]:

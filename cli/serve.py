@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     ctx: typer.Context,
-    model: Annotated[str | None, Argument(help="Checkpoint folder or hub name.")] = None,
+    model: Annotated[str | None, Argument(help="Checkpoint folder, GGUF file or hub name.")] = None,
     engine: Annotated[str | None, Option(help="auto, vllm, embedded or openai.")] = None,
     strategy: Annotated[str | None, Option("--strategy", "-s", help="For requests that name none.")] = None,
     draft: Annotated[str | None, Option(help="sam, ngram, suffix, model:PATH or eagle:PATH.")] = None,
@@ -92,12 +92,13 @@ def serve(
 
 def _adapters_of(values: Sequence[str], settings: Settings) -> dict[str, str]:
     """`name=path` options; a name alone is that folder in `adapters/` beside the weights. Raises SetupError."""
-    from reason_engine.engines.open import model_folder
+    from reason_engine.engines.open import model_path
+    from reason_engine.profile import companion
 
     whole: list[str] = []
     for value in values:
         if "=" not in value:
-            beside = model_folder(settings) / "adapters"
+            beside = companion(model_path(settings)) / "adapters"
             there = sorted(path.name for path in beside.glob("*") if path.is_dir())
             if value not in there:
                 known = f"beside the weights ({', '.join(there) or 'none'})"

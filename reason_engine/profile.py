@@ -117,9 +117,18 @@ class Profile(Frozen):
         return None
 
 
+def companion(model: Path) -> Path:
+    """The folder of what comes with a model: its own, or for a model in one file the folder that is named as the file
+    is without its ending, else the one in which the file lies."""
+    if not model.is_file():
+        return model
+    named = model.with_suffix("")
+    return named if named.is_dir() else model.parent
+
+
 def read_profile(model: Path) -> Profile:
-    """The profile of a checkpoint folder; general prompts where it has none. Raises ModelLoadError on a bad file."""
-    path = model / FILE
+    """The profile of a model; general prompts where it has none. Raises ModelLoadError on a bad file."""
+    path = companion(model) / FILE
     if not path.is_file():
         return Profile()
     try:
@@ -138,6 +147,6 @@ def fill(prompt: str, shown: Mapping[str, str]) -> str:
 
 
 def write_profile(model: Path, profile: Profile) -> None:
-    """Write `reason.json` into a checkpoint folder; fields at their default are left out."""
+    """Write a model's `reason.json`; fields at their default are left out."""
     text = json.dumps(profile.model_dump(mode="json", exclude_defaults=True), indent=2, ensure_ascii=False)
-    (model / FILE).write_text(text + "\n", "utf-8")
+    (companion(model) / FILE).write_text(text + "\n", "utf-8")

@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="REASON_", frozen=True, extra="forbid", env_ignore_empty=True)
 
     model: str | None = Field(
-        default=None, description="checkpoint folder, hub name or remote model; none: the bundled model"
+        default=None, description="checkpoint folder, GGUF file, hub name or remote model; none: the bundled model"
     )
     served_name: str | None = Field(
         default=None, description="name under which clients ask for it; none: the model's own"

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from reason_engine.types import Limits
 
-Model = Annotated[str | None, Option("--model", "-m", help="Checkpoint folder or hub name; none: reason-nano.")]
+Model = Annotated[
+    str | None, Option("--model", "-m", help="Checkpoint folder, GGUF file or hub name; none: reason-nano.")
+]
 Url = Annotated[str | None, Option("--url", "-u", help="A running server instead, as http://127.0.0.1:8000.")]
 EngineName = Annotated[str, Option("--engine", help="auto, embedded, vllm or openai.")]
 StrategyName = Annotated[str | None, Option("--strategy", "-s", help="Reasoning strategy: reason strategies.")]

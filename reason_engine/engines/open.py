@@ -1,7 +1,7 @@
 """Opens the engine that the settings ask for: the one place that serve, solve, chat and eval share.
 
-`auto` is vLLM where it is installed and a GPU is there, the remote endpoint where an upstream is named, else the
-embedded engine. Paths are checked here, so that a wrong one fails before anything heavy is imported.
+`auto` is the remote endpoint where an upstream is named, vLLM where it is installed, a GPU is there and the model is
+no GGUF file, else the embedded engine. Paths are checked here, so that a wrong one fails before anything heavy loads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from reason_engine.contracts import Engine
 from reason_engine.engines import engines
 from reason_engine.engines.chat import Parsers
+from reason_engine.engines.checkpoint.checkpoint import find_checkpoint, is_gguf
 from reason_engine.engines.checkpoint.folder import ModelFolder
+from reason_engine.engines.checkpoint.gguf.file import stem_of
 from reason_engine.errors import ModelLoadError, SetupError, UnknownName
 from reason_engine.profile import Profile, read_profile
 from reason_engine.settings import Settings
@@ -34,9 +36,9 @@ def open_engine(settings: Settings, *, inline: bool = True) -> Engine:
     if kind == "openai":
         engine = _remote(settings)
     elif kind == "embedded":
-        engine = _embedded(settings, model_folder(settings), inline)
+        engine = _embedded(settings, model_path(settings), inline)
     else:
-        engine = _vllm(settings, model_folder(settings)) if kind == "vllm" else engines.get(kind)()
+        engine = _vllm(settings, model_path(settings)) if kind == "vllm" else engines.get(kind)()
     offered = ("none", *engine.caps.drafting)
     if settings.draft.partition(":")[0] not in offered:
         raise SetupError(f"--draft {settings.draft}: this engine drafts by one of: {', '.join(sorted(set(offered)))}")
@@ -51,7 +53,10 @@ def engine_name(settings: Settings) -> str:
         except UnknownName as error:
             raise SetupError(f"engine: {error}") from None
         return settings.engine
-    return "openai" if settings.upstream_url else "vllm" if has_gpu() and find_spec("vllm") else "embedded"
+    if settings.upstream_url:
+        return "openai"
+    folder = settings.model is None or not is_gguf(settings.model)
+    return "vllm" if folder and has_gpu() and find_spec("vllm") else "embedded"
 
 
 def parsers_of(settings: Settings) -> Parsers:
@@ -66,10 +71,10 @@ def process_environment(name: str) -> dict[str, str]:
     return preload_environment() if name == "vllm" else {}
 
 
-def model_folder(settings: Settings) -> Path:
-    """The checked checkpoint folder; the bundled model where none is named. Raises ModelLoadError."""
+def model_path(settings: Settings) -> Path:
+    """The checked checkpoint folder or GGUF file; the bundled model where none is named. Raises ModelLoadError."""
     if settings.model not in (None, NANO):
-        return ModelFolder.find(settings.model).check().path
+        return find_checkpoint(settings.model).check().path
     if (folder := bundled_model()) is None:
         raise ModelLoadError("the bundled model is not in this installation; name one")
     return ModelFolder(folder).check().path
@@ -77,13 +82,15 @@ def model_folder(settings: Settings) -> Path:
 
 def profile_of(settings: Settings) -> Profile:
     """How the model wants to be asked: its `reason.json`, or general prompts."""
-    return Profile() if engine_name(settings) in ("openai", "scripted") else read_profile(model_folder(settings))
+    return Profile() if engine_name(settings) in ("openai", "scripted") else read_profile(model_path(settings))
 
 
 def served_name(settings: Settings) -> str:
     """The name under which clients ask for the model."""
     if settings.served_name or settings.model is None:
         return settings.served_name or NANO
+    if is_gguf(settings.model):
+        return stem_of(Path(settings.model.rpartition(":")[2]).name)
     return Path(settings.model).name if Path(settings.model).is_dir() else settings.model
 
 
@@ -122,18 +129,20 @@ def _rewards(settings: Settings) -> dict[str, str]:
     return {**plain, **settings.reward_models}
 
 
-def _embedded(settings: Settings, folder: Path, inline: bool) -> Engine:
+def _embedded(settings: Settings, model: Path, inline: bool) -> Engine:
     from reason_engine.engines.embedded.front import Embedded
 
     draft = settings.draft if settings.draft in ("sam", "ngram") else "none"
     return Embedded(
-        folder, inline=inline, name=served_name(settings), context=settings.context or 0, dtype=settings.dtype,
+        model, inline=inline, name=served_name(settings), context=settings.context or 0, dtype=settings.dtype,
         weights=settings.weights, device=settings.device, threads=settings.threads or 0, max_rows=settings.max_rows,
         draft=draft, rewards=_rewards(settings), reward_keys=settings.reward_keys, parsers=parsers_of(settings),
     )  # fmt: skip
 
 
 def _vllm(settings: Settings, folder: Path) -> Engine:
+    if not folder.is_dir():
+        raise SetupError(f"{folder}: vLLM does not read GGUF files here; serve it with --engine embedded")
     from reason_engine.engines.vllm.drafts import speculation
     from reason_engine.engines.vllm.engine import VllmConfig, VllmEngine
 

@@ -24,13 +24,13 @@ from typing import Any
 from reason_engine.answers import Equality
 from reason_engine.contracts import Engine
 from reason_engine.engines.chat import ChatTextMethods
-from reason_engine.engines.open import bundled_model, engine_name, model_folder, open_engine, profile_of
+from reason_engine.engines.open import bundled_model, engine_name, model_path, open_engine, profile_of
 from reason_engine.errors import ContextLengthExceeded, RequestError, SetupError, VerifierError, first_error
 from reason_engine.evals.run import seed_of
 from reason_engine.evals.spec import DevelopmentTask, Spec, development_task
 from reason_engine.loop.fit import Arm, Measured, Sample, arms, buckets, fit
 from reason_engine.policy import Case, Curve, Policy, weights_of
-from reason_engine.profile import FILE, Profile
+from reason_engine.profile import FILE, Profile, companion
 from reason_engine.runtime.drawn import PartialPath, PathCache, collect
 from reason_engine.runtime.solve import solve
 from reason_engine.runtime.verify import checker_of
@@ -89,7 +89,7 @@ async def calibrate(options: Calibration, progress: Progress) -> Policy:
     settings = load_settings({"model": options.model, "engine": options.engine, "threads": options.threads})
     profile = profile_of(settings)
     groups = grouped(_questions(options), profile, options.only)
-    out = _target(options, model_folder(settings) if engine_name(settings) not in ("openai", "scripted") else None)
+    out = _target(options, model_path(settings) if engine_name(settings) not in ("openai", "scripted") else None)
     engine = open_engine(settings, inline=True)
     await engine.start()
     try:
@@ -261,7 +261,7 @@ def _target(options: Calibration, folder: Path | None) -> Path:
     """Where the profile is written. Raises SetupError where that cannot be."""
     if options.out is None and (folder is None or folder == bundled_model()):
         raise SetupError("the profile of this model is not ours to write; name a file with --out FILE")
-    path = options.out or (folder or Path()) / FILE
+    path = options.out or companion(folder or Path()) / FILE
     try:
         if path.is_dir():
             raise IsADirectoryError(21, "is a folder, not a file")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reason_engine.strategies import strategies
+from tests.gguf_files import write_file
 from tests.models import write_tokenizer
 
 
@@ -37,6 +39,21 @@ def test_models_lists_what_the_cache_holds(reason, tmp_path: Path, monkeypatch: 
     assert found["owner/tiny"]["context"] == 64
     assert "owner/half" not in found
     assert "owner/tiny" in reason("models").out
+
+
+def test_models_lists_files_by_the_name_they_are_served_under(
+    reason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models--owner--tiny-GGUF" / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    entries = {"general.architecture": "llama", "llama.context_length": 64}
+    write_file(folder / "tiny-Q8_0.gguf", entries, {"x": np.zeros((4, 4), np.float32)})
+    (folder / "broken.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    found = {each["name"]: each for each in map(json.loads, reason("models", "--json").out.splitlines())}
+    whole = found["owner/tiny-GGUF:tiny-Q8_0.gguf"]
+    assert (whole["kind"], whole["context"]) == ("llama", 64)
+    assert found["owner/tiny-GGUF:broken.gguf"]["kind"] == "?"
 
 
 def test_models_lists_the_bundled_model(reason) -> None:

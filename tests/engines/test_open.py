@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reason_engine.engines import open as opening
-from reason_engine.engines.open import engine_name, model_folder, open_engine, profile_of, served_name
+from reason_engine.engines.open import engine_name, model_path, open_engine, profile_of, served_name
 from reason_engine.engines.openai.engine import OpenAIEngine
 from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import ModelLoadError, SetupError
@@ -114,7 +114,7 @@ def test_arguments_that_are_not_ours_go_to_vllm_as_they_are(checkpoint: Path) ->
 
 
 def test_a_folder_is_its_own_name(checkpoint: Path) -> None:
-    assert model_folder(settings(model=str(checkpoint))) == checkpoint
+    assert model_path(settings(model=str(checkpoint))) == checkpoint
     assert served_name(settings(model=str(checkpoint))) == "tiny"
     assert served_name(settings(model=str(checkpoint), served_name="mine")) == "mine"
     assert served_name(settings(model="owner/model")) == "owner/model"

@@ -1,4 +1,4 @@
-"""Tokenizer and conversation format of a checkpoint folder: prompts rendered, texts split again. Never imports torch.
+"""Tokenizer and conversation format of a checkpoint: prompts rendered, texts split again. Never imports torch.
 
 Everything that differs between models is found when it is loaded: marks of thoughts and their switch (`detection`,
 `switches`), the form of tool calls (`tool_detection`), what the template refuses (`template`).
@@ -26,7 +26,7 @@ from reason_engine.engines.chat.switches import find_switch
 from reason_engine.engines.chat.template import PLAIN, Template, stored_template
 from reason_engine.engines.chat.thoughts import HARMONY, Thought, tags
 from reason_engine.engines.chat.tool_detection import find_format
-from reason_engine.engines.checkpoint.folder import ModelFolder
+from reason_engine.engines.checkpoint.checkpoint import checkpoint_at
 from reason_engine.errors import ModelLoadError
 from reason_engine.types import Message, ModelInfo, ToolCall
 
@@ -71,20 +71,15 @@ class ChatFormat:
         self.thinks = self._thinks_by_default(evidence.head)
 
     @classmethod
-    def load(cls, folder: Path, parsers: Parsers = AS_FOUND) -> ChatFormat:
-        """Read a checkpoint folder. Raises ModelLoadError naming the file at fault, SetupError for unknown parsers."""
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ModelLoadError(f"{path}: not found; only checkpoints with a fast tokenizer can be served")
+    def load(cls, path: Path, parsers: Parsers = AS_FOUND) -> ChatFormat:
+        """Read a folder or a file. Raises ModelLoadError naming the file at fault, SetupError for unknown parsers."""
+        files = checkpoint_at(path)
+        tokenizer = files.tokenizer()
+        config = files.read_json("tokenizer_config.json", missing={})
         try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the tokenizers library raises bare Exception
-            raise ModelLoadError(f"{path}: {error}") from None
-        config = ModelFolder(folder).read_json("tokenizer_config.json", missing={})
-        try:
-            return cls(tokenizer, stored_template(folder, config), config, end_ids(folder, tokenizer, config), parsers)
+            return cls(tokenizer, stored_template(files, config), config, end_ids(files, tokenizer, config), parsers)
         except TemplateSyntaxError as error:
-            raise ModelLoadError(f"{folder}: chat template, line {error.lineno}: {error.message}") from None
+            raise ModelLoadError(f"{path}: chat template, line {error.lineno}: {error.message}") from None
 
     def info(self, name: str, path: str, context: int, fingerprint: str) -> ModelInfo:
         """The description of a model that has this format."""

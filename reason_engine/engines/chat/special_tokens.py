@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 from tokenizers import Tokenizer
 
-from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
+from reason_engine.engines.checkpoint.checkpoint import Checkpoint
+from reason_engine.engines.checkpoint.folder import CONFIG
 
 
-def end_ids(folder: Path, tokenizer: Tokenizer, config: Mapping[str, Any]) -> frozenset[int]:
+def end_ids(files: Checkpoint, tokenizer: Tokenizer, config: Mapping[str, Any]) -> frozenset[int]:
     """Tokens that end a text: those of every file that names some."""
-    files = ModelFolder(folder)
     model = files.read_json(CONFIG, missing={})
     stored: Any = files.read_json("generation_config.json", missing={}).get("eos_token_id", model.get("eos_token_id"))
     ids: list[Any] = cast("list[Any]", stored) if isinstance(stored, list) else [stored]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
@@ -20,7 +19,7 @@ from jinja2.ext import loopcontrols as LoopControls
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from reason_engine.engines.checkpoint.folder import ModelFolder, read_text
+from reason_engine.engines.checkpoint.checkpoint import Checkpoint
 
 FAULTS = (TemplateError, TypeError, ValueError, OverflowError, ArithmeticError, RecursionError)
 """What a template may raise while it renders."""
@@ -67,13 +66,13 @@ class Template:
             return None
 
 
-def stored_template(folder: Path, config: Mapping[str, Any]) -> str | None:
+def stored_template(files: Checkpoint, config: Mapping[str, Any]) -> str | None:
     """The template beside the weights: a file of its own, else in the tokenizer's configuration; None without one."""
-    if (folder / "chat_template.jinja").is_file():
-        return read_text(folder / "chat_template.jinja")
+    if (text := files.read_text("chat_template.jinja")) is not None:
+        return text
     stored: Any = config.get("chat_template")
     if stored is None:
-        stored = ModelFolder(folder).read_json("chat_template.json", missing={}).get("chat_template")
+        stored = files.read_json("chat_template.json", missing={}).get("chat_template")
     if isinstance(stored, list):
         named = {e.get("name"): e.get("template") for e in cast("list[dict[str, Any]]", stored)}
         stored = named.get("default")

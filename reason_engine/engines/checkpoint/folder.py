@@ -17,10 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.profile import FILE as PROFILE
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -88,10 +91,31 @@ class ModelFolder:
         """One of its JSON objects; `missing` where there is no such file."""
         return read_json(self.path / name, missing=missing)
 
+    def read_text(self, name: str) -> str | None:
+        """One of its text files; None where there is no such file."""
+        return read_text(self.path / name) if (self.path / name).is_file() else None
+
+    def tokenizer(self) -> Tokenizer:
+        """`tokenizer.json`."""
+        from tokenizers import Tokenizer
+
+        path = self.path / "tokenizer.json"
+        if not path.is_file():
+            raise ModelLoadError(f"{path}: not found; only checkpoints with a fast tokenizer can be served")
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # the tokenizers library raises bare Exception
+            raise ModelLoadError(f"{path}: {error}") from None
+
     @property
     def config(self) -> Mapping[str, Any]:
         """`config.json`."""
         return self.read_json(CONFIG)
+
+    @property
+    def config_path(self) -> Path:
+        """Where `config.json` stands."""
+        return self.path / CONFIG
 
     @property
     def architecture(self) -> str:

@@ -21,7 +21,7 @@ from reason_engine.contracts import Capabilities, Health
 from reason_engine.engines import check_adapter, engines
 from reason_engine.engines.chat import AS_FOUND, ChatFormat, ChatTextMethods, Parsers
 from reason_engine.engines.checkpoint.adapter_files import read_adapter
-from reason_engine.engines.checkpoint.folder import ModelFolder
+from reason_engine.engines.checkpoint.checkpoint import find_checkpoint, name_of
 from reason_engine.engines.embedded import admission, messages
 from reason_engine.engines.embedded.messages import DraftMethod, FromWorker, Ready, StepOutput, Weights, WorkerConfig
 from reason_engine.engines.embedded.model.shape import read_shape
@@ -34,6 +34,7 @@ from reason_engine.engines.rewards.formats import RewardKind
 from reason_engine.engines.rewards.naming import choose_reward, is_url
 from reason_engine.errors import EngineDead, ReasonError, RequestError
 from reason_engine.model_info import ModelInfo
+from reason_engine.profile import companion
 from reason_engine.types import Aggregate, Choice, ChoiceRequest, Chunk, GenerateRequest, ScoreRequest, Scores
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ log = logging.getLogger(__name__)
 
 @engines.register("embedded")
 class Embedded(ChatTextMethods):
-    """Serves one safetensors checkpoint (Llama, Mistral, Qwen2, Qwen3) on CPU or CUDA.
+    """Serves one safetensors checkpoint or GGUF file (Llama, Mistral, Qwen2, Qwen3) on CPU or CUDA.
 
-    `name` is what the model is called (default: the folder's name). `context` lowers the model's own limit. `dtype`,
+    `name` is what the model is called (default: as its folder or file). `context` lowers the model's limit. `dtype`,
     `device` and `threads` are chosen by size and machine unless given. `weights`: as they are stored, in 8-bit codes
     (`int8`), or whichever suits model and machine (`auto`). `max_rows` samples run at once; `cache_bytes`
     bounds their keys and values, `prefix_bytes` those kept for reuse (0: by the machine's memory). `rewards`: reward
@@ -73,26 +74,26 @@ class Embedded(ChatTextMethods):
         draft: DraftMethod = "none",
         parsers: Parsers = AS_FOUND,
     ) -> None:
-        """Read and check the folder's files. Raises ModelLoadError."""
-        checkpoint = ModelFolder.find(str(path))
-        folder = checkpoint.path
-        shape = read_shape(folder)
+        """Read and check the model's files. Raises ModelLoadError."""
+        checkpoint = find_checkpoint(str(path))
+        model = checkpoint.path
+        shape = read_shape(model)
         checkpoint.check()
-        self._format = ChatFormat.load(folder, parsers)
+        self._format = ChatFormat.load(model, parsers)
         self._vocab = shape.vocab
         limit = min(context, shape.context) if context else shape.context
-        given = {**bundled_heads(folder), **(rewards or {})}
+        given = {**bundled_heads(companion(model)), **(rewards or {})}
         urls = {name: url for name, url in given.items() if is_url(url)}
         files = {name: read_reward(name, path) for name, path in given.items() if name not in urls}
         self._score_inputs = ScoreInputs(files, self._format, limit, shape.vocab)
         self._endpoints = Endpoints(urls, keys=reward_keys)
         self._rewards: dict[str, RewardKind] = {**self._score_inputs.kinds, **self._endpoints.kinds}
         self._config = WorkerConfig(
-            str(folder), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
+            str(model), dtype, device, threads, max_rows, cache_bytes, prefix_bytes, limit,
             rewards=tuple(files.values()), draft=draft, weights=weights, shown=self._format.shown,
         )  # fmt: skip
         fingerprint = f"embedded-{checkpoint.fingerprint}"
-        self.info = self._format.info(name or folder.resolve().name, str(folder), limit, fingerprint)
+        self.info = self._format.info(name or name_of(model), str(model), limit, fingerprint)
         embeds = (SERVED, self.info.name, *self._endpoints.embeds)
         aggregates: dict[str, Aggregate] = {**self._score_inputs.aggregates, **self._endpoints.aggregates}
         self.caps = Capabilities(

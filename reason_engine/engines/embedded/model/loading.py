@@ -20,7 +20,7 @@ from reason_engine.engines.embedded.model.int8 import LEVELS, find_kernel
 from reason_engine.engines.embedded.model.packed import can_pack, has_fast_bfloat16
 from reason_engine.engines.embedded.model.sensitivity import LIMIT, Measured, build_measured
 from reason_engine.engines.embedded.model.shape import Shape, read_shape
-from reason_engine.engines.embedded.model.stored import FolderTensors
+from reason_engine.engines.embedded.model.stored import stored_tensors
 from reason_engine.engines.embedded.model.threads import ThreadChoice, counts_for
 from reason_engine.engines.embedded.model.weights import Layout, Weights, build_weights
 from reason_engine.errors import ModelLoadError
@@ -36,11 +36,11 @@ WEIGHTS = ("auto", "int8", "full")
 def load_decoder(
     folder: Path, *, dtype: str = "auto", device: str = "auto", threads: int = 0, weights: str = "full"
 ) -> Decoder:
-    """Load a checkpoint folder; sets torch's number of threads. `auto` and 0 choose by model size and machine.
+    """Load a checkpoint; sets torch's number of threads. `auto` and 0 choose by model size and machine.
 
     Raises ModelLoadError.
     """
-    shape, tensors = read_shape(folder), FolderTensors(folder)
+    shape, tensors = read_shape(folder), stored_tensors(folder)
     return make_decoder(shape, tensors, str(folder), dtype=dtype, device=device, threads=threads, weights=weights)
 
 

@@ -96,7 +96,9 @@ class _Trial:
     def product(self, x_NI: Tensor) -> Tensor:
         weight_OI = self.read()
         plain = self.builder.dtype
-        exact_NO = torch.mm(x_NI.to(plain), weight_OI.to(plain).t()).float()
+        # Some outputs at a time: a head in another precision is not copied whole.
+        exact_NO = torch.cat([torch.mm(x_NI.to(plain), some_OI.to(plain).t()) for some_OI in weight_OI.split(4096)], 1)
+        exact_NO = exact_NO.float()
         self.error, found_NO = float("inf"), exact_NO
         for made in self._attempts(x_NI.float(), weight_OI):
             attempt_NO = made.product(x_NI.float())

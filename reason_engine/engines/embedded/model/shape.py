@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from reason_engine.engines.checkpoint.folder import CONFIG, SERVED, ModelFolder, Scheme
+from reason_engine.engines.checkpoint.checkpoint import Checkpoint, checkpoint_at
+from reason_engine.engines.checkpoint.folder import SERVED, Scheme
 from reason_engine.errors import ModelLoadError
 
 HEADS = re.compile(r"For(SequenceClassification|TokenClassification|ProcessRewardModel|PrmModel)$")
@@ -45,10 +46,11 @@ class Shape:
         return self.architecture == "Qwen3ForCausalLM"
 
 
-def read_shape(folder: Path, *, heads: bool = False) -> Shape:
+def read_shape(model: Path, *, heads: bool = False) -> Shape:
     """Read `config.json`. `heads`: also of a checkpoint with a classification head. Raises ModelLoadError naming the
     file and the field."""
-    files, path = ModelFolder(folder), folder / CONFIG
+    files = checkpoint_at(model)
+    path = files.config_path
     architecture = HEADS.sub("ForCausalLM", files.architecture) if heads else files.architecture
     if architecture not in SERVED["embedded"]:
         known = ", ".join(SERVED["embedded"])
@@ -59,8 +61,8 @@ def read_shape(folder: Path, *, heads: bool = False) -> Shape:
         raise ModelLoadError(f"{path}: {type(error).__name__}: {error}") from None
 
 
-def _shape(architecture: str, files: ModelFolder) -> Shape:
-    config, path = files.config, files.path / CONFIG
+def _shape(architecture: str, files: Checkpoint) -> Shape:
+    config, path = files.config, files.config_path
     if config.get("hidden_act", "silu") != "silu":
         raise ModelLoadError(f"{path}: hidden_act {config['hidden_act']!r} is not supported, only 'silu'")
     heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
@@ -87,6 +89,8 @@ def _rotary(config: Mapping[str, Any], head_dim: int, path: Path) -> tuple[tuple
     base = tuple(theta ** (-2 * i / head_dim) for i in range(head_dim // 2))
     if kind == "default":
         return base, 1.0
+    if kind == "longrope" and rope["short_factor"] == rope["long_factor"]:
+        return tuple(f / d for f, d in zip(base, rope["long_factor"], strict=True)), float(rope["attention_factor"])
     factor = float(rope["factor"])
     if kind == "linear":
         return tuple(f / factor for f in base), 1.0

@@ -10,11 +10,19 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from reason_engine.engines.checkpoint.checkpoint import checkpoint_at
 from reason_engine.engines.checkpoint.folder import ModelFolder, first_line, read_header
+from reason_engine.engines.checkpoint.gguf.file import GgufFile
 from reason_engine.errors import ModelLoadError
 
 WRAPPED = "pretrained_model."
 """Before every name, where a model was saved inside a wrapper that added a value head."""
+
+
+def stored_tensors(model: Path) -> Mapping[str, Tensor]:
+    """Those of a folder or a GGUF file. Raises ModelLoadError."""
+    files = checkpoint_at(model)
+    return files.mapped() if isinstance(files, GgufFile) else FolderTensors(model)
 
 
 class FolderTensors(Mapping[str, Tensor]):

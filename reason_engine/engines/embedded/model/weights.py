@@ -28,7 +28,7 @@ from reason_engine.engines.embedded.model.int8 import Int8, Int8Rows, Kernel, qu
 from reason_engine.engines.embedded.model.packed import Cast, Packed
 from reason_engine.engines.embedded.model.quantised import Product, pack
 from reason_engine.engines.embedded.model.shape import Shape
-from reason_engine.engines.embedded.model.stored import FolderTensors, plain_names
+from reason_engine.engines.embedded.model.stored import plain_names, stored_tensors
 from reason_engine.errors import ModelLoadError
 
 Matrix = Tensor | Product
@@ -84,8 +84,8 @@ class Weights:
 def load_weights(
     folder: Path, shape: Shape, dtype: torch.dtype, device: torch.device, layout: Layout = PLAIN
 ) -> Weights:
-    """Read the folder's safetensors. Raises ModelLoadError naming the file or the missing tensor."""
-    return build_weights(FolderTensors(folder), shape, dtype, device, str(folder), layout)
+    """Read the safetensors of a folder, or a GGUF file. Raises ModelLoadError naming the file or the missing tensor."""
+    return build_weights(stored_tensors(folder), shape, dtype, device, str(folder), layout)
 
 
 def build_weights(
