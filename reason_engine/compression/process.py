@@ -72,7 +72,7 @@ def cross_entropy(decoder: Any, ids: list[int]) -> tuple[float, int]:
 
     from reason_engine.engines.embedded.prefill import advance, new_segment
 
-    ((_, hidden_TH),) = advance(decoder, [new_segment(decoder, ids, None, 0, keep=len(ids))], len(ids), None)
+    ((_, hidden_TH),) = advance(decoder, [new_segment(decoder, ids, keep=len(ids))], len(ids), None)
     loss = torch.nn.functional.cross_entropy(
         decoder.logits(hidden_TH[:-1]), torch.tensor(ids[1:], device=decoder.device), reduction="sum"
     )

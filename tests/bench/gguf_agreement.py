@@ -65,7 +65,7 @@ def theirs(url: str, ids: list[int], top: int) -> dict[int, float]:
 def ours(decoder: Decoder, ids: list[int]) -> torch.Tensor:
     """Log probabilities at every place, (T, V)."""
     with torch.inference_mode():
-        segment = new_segment(decoder, ids, None, 0, keep=len(ids))
+        segment = new_segment(decoder, ids, keep=len(ids))
         whole: list[Any] = []
         while not whole:
             whole = advance(decoder, [segment], 4096, None)

@@ -117,7 +117,7 @@ def _distances(stored: Any, other: Any, prompt: list[int], answer: list[int]) ->
         logps: list[Any] = []
         for decoder in (stored, other):
             ids = [*prompt, *answer[:-1]]
-            ((_, hidden_NH),) = advance(decoder, [new_segment(decoder, ids, None, 0, keep=len(answer))], len(ids), None)
+            ((_, hidden_NH),) = advance(decoder, [new_segment(decoder, ids, keep=len(answer))], len(ids), None)
             logps.append(decoder.logits(hidden_NH).log_softmax(-1))
         first, second = logps
         kl_N = (first.exp() * (first - second)).sum(-1)

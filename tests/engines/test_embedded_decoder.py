@@ -11,11 +11,12 @@ import pytest
 import torch
 import transformers
 
-from reason_engine.engines.embedded.batch import KeyValues
+from reason_engine.engines.embedded.cells.prefixes import PrefixCache
+from reason_engine.engines.embedded.cells.rows import KeyValues, Row
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.model.weights import load_weights
-from reason_engine.engines.embedded.prefill import PrefixCache, advance, new_segment
+from reason_engine.engines.embedded.prefill import advance, new_segment
 from reason_engine.engines.embedded.sampling.streams import rng_streams, rng_uniforms
 from reason_engine.errors import ModelLoadError
 from tests.models import write_model
@@ -49,7 +50,7 @@ def decoder(tiny_qwen3: Path) -> Decoder:
 
 def prefilled(decoder: Decoder, ids: list[int], limit: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits at every position and the keys and values, read in pieces of at most `limit`."""
-    one = new_segment(decoder, ids, None, 0, keep=min(limit, len(ids)))
+    one = new_segment(decoder, ids, keep=min(limit, len(ids)))
     whole: list[Any] = []
     while not whole:
         whole = advance(decoder, [one], limit, None)
@@ -69,12 +70,13 @@ def test_logits_equal_those_of_transformers(tmp_path: Path, kind: str, config: d
 
     ours = load(folder)
     store = KeyValues(ours.shape, torch.float32, CPU)
-    store.ensure(1, 251)
-    store.put(0, 1, kv)
-    store.place([250])
+    row = Row(ids[:251], None)
+    store.add([row], kv)
     for place in range(250, 265):
-        store.ensure(1, place + 1)
-        store.open(1, place + 1)
+        row.ids = ids[: place + 1]
+        if store.make_room(1) or place == 250:
+            store.lay_out()
+        store.open()
         hidden = ours.forward(torch.tensor([ids[place]]), torch.tensor([place]), store.attend, place + 1)
         store.close()
         assert (ours.logits(hidden)[0] - expected[place]).abs().max() / scale < 1e-4
@@ -84,7 +86,7 @@ def test_logits_equal_those_of_transformers(tmp_path: Path, kind: str, config: d
 def test_reading_in_pieces_and_from_a_prefix_changes_nothing(decoder: Decoder) -> None:
     ids = list(range(1, 101))
     whole, kv = prefilled(decoder, ids)
-    in_pieces = new_segment(decoder, ids, None, 0)
+    in_pieces = new_segment(decoder, ids)
     done: list[Any] = []
     passes = 0
     while not done:
@@ -92,7 +94,7 @@ def test_reading_in_pieces_and_from_a_prefix_changes_nothing(decoder: Decoder) -
         passes += 1
     assert passes == 6
     torch.testing.assert_close(decoder.logits(done[0][1])[-1], whole[-1], atol=1e-4, rtol=1e-4)
-    rest = new_segment(decoder, ids, kv, 90)
+    rest = new_segment(decoder, ids, [kv], 90)
     assert rest.left == 10
     [(_, hidden)] = advance(decoder, [rest], 1000, None)
     torch.testing.assert_close(decoder.logits(hidden)[-1], whole[-1], atol=1e-4, rtol=1e-4)
@@ -102,7 +104,7 @@ def test_reading_in_pieces_and_from_a_prefix_changes_nothing(decoder: Decoder) -
 def test_several_prompts_in_one_pass_do_not_see_each_other(decoder: Decoder) -> None:
     prompts = [[5, 6, 7], [8] * 40, [9, 10]]
     alone = [prefilled(decoder, ids)[0][-1] for ids in prompts]
-    together = advance(decoder, [new_segment(decoder, ids, None, 0) for ids in prompts], 1000, None)
+    together = advance(decoder, [new_segment(decoder, ids) for ids in prompts], 1000, None)
     for (_, hidden), expected in zip(together, alone, strict=True):
         torch.testing.assert_close(decoder.logits(hidden)[-1], expected, atol=1e-4, rtol=1e-4)
 
@@ -112,10 +114,10 @@ def test_a_prefix_is_found_by_its_tokens_and_only_in_its_space() -> None:
     ids = list(range(30))
     cache.add("a", ids, torch.zeros(1, 30, 2, 1))
     found, shared = cache.find("a", [*ids[:21], 99, 98])
-    assert found is not None
+    assert [piece.shape[1] for piece in found] == [21]
     assert shared == 21
-    assert cache.find("b", ids) == (None, 0)
-    assert cache.find("a", [1, *ids]) == (None, 0)
+    assert cache.find("b", ids) == ([], 0)
+    assert cache.find("a", [1, *ids]) == ([], 0)
 
 
 def test_the_prefix_cache_keeps_its_bound_and_the_most_recent() -> None:
@@ -123,10 +125,10 @@ def test_the_prefix_cache_keeps_its_bound_and_the_most_recent() -> None:
     for first in range(6):
         cache.add(0, [first] * 20, torch.zeros(1, 20, 2, 1))
     assert cache.used <= cache.limit
-    assert cache.find(0, [0] * 20) == (None, 0)
+    assert cache.find(0, [0] * 20) == ([], 0)
     assert cache.find(0, [5] * 20)[1] == 20
     cache.add(0, list(range(200)), torch.zeros(1, 200, 2, 1))
-    assert cache.find(0, list(range(200))) == (None, 0)
+    assert cache.find(0, list(range(200))) == ([], 0)
 
 
 def test_draws_depend_on_seed_and_place_alone_and_are_uniform() -> None:

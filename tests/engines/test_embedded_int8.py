@@ -67,7 +67,7 @@ def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def logits(decoder: Decoder, ids: list[int]) -> torch.Tensor:
-    ((_, hidden_NH),) = advance(decoder, [new_segment(decoder, ids, None, 0, keep=len(ids))], 1000, None)
+    ((_, hidden_NH),) = advance(decoder, [new_segment(decoder, ids, keep=len(ids))], 1000, None)
     return decoder.logits(hidden_NH)
 
 
@@ -371,7 +371,7 @@ def test_adapters_work_on_codes(tiny_qwen3: Path, tmp_path: Path, kind: str, dty
         slots = AdapterSlots(decoder.shape, decoder.device)
         slots.load("a", folder, decoder.weights, set())
         slot, _ = slots.find("a")
-        segment = new_segment(decoder, [*slots.learned(slot), *ids], None, 0, slot, keep=len(ids))
+        segment = new_segment(decoder, [*slots.learned(slot), *ids], [], 0, slot, keep=len(ids))
         ((_, hidden_NH),) = advance(decoder, [segment], 1000, slots.layers)
         return decoder.logits(hidden_NH)
 

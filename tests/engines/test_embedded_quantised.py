@@ -46,7 +46,7 @@ def int8(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def logits(folder: Path, ids: list[int]) -> torch.Tensor:
     shape = read_shape(folder)
     decoder = Decoder(shape, load_weights(folder, shape, torch.float32, CPU), torch.float32, CPU)
-    whole = advance(decoder, [new_segment(decoder, ids, None, 0, keep=len(ids))], 1000, None)
+    whole = advance(decoder, [new_segment(decoder, ids, keep=len(ids))], 1000, None)
     return decoder.logits(whole[0][1])
 
 

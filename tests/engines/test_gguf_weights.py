@@ -45,7 +45,7 @@ def logits(model: Path) -> torch.Tensor:
     decoder = Decoder(shape, load_weights(model, shape, torch.float32, CPU), torch.float32, CPU)
     ids = torch.randint(0, 256, (200,), generator=torch.Generator().manual_seed(1)).tolist()
     with torch.inference_mode():
-        ((_, hidden),) = advance(decoder, [new_segment(decoder, ids, None, 0, keep=len(ids))], 1000, None)
+        ((_, hidden),) = advance(decoder, [new_segment(decoder, ids, keep=len(ids))], 1000, None)
         return decoder.logits(hidden)
 
 

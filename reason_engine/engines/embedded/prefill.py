@@ -1,17 +1,14 @@
 """Prompts through the model: several at a time, long ones in pieces, what is known of them copied instead.
 
-Each segment has its own keys and values, (layers, length, 2 K, D), which become the prefix cache's entry as they are.
+Each segment has its own keys and values, (layers, length, 2 K, D); the prefix cache keeps what of them is new to it.
 `score_options` reads the probabilities of a few continuations off one or two passes; nothing is decoded.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from operator import eq
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +16,6 @@ from torch import Tensor
 
 from reason_engine.engines.embedded.model.adapters import AdapterLayers
 from reason_engine.engines.embedded.model.decoder import Attend, Decoder
-
-BLOCK = 8
-"""Tokens that share one hash in the prefix cache."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,15 +35,18 @@ class Segment:
 
 
 def new_segment(
-    decoder: Decoder, ids: Sequence[int], known: Tensor | None, length: int, adapter: int = 0, keep: int = 1
+    decoder: Decoder, ids: Sequence[int], known: Sequence[Tensor] = (), length: int = 0, adapter: int = 0, keep: int = 1
 ) -> Segment:
-    """A segment whose first `length` tokens are known; at least `keep` are left to do."""
+    """A segment whose first `length` tokens are known, in pieces; at least `keep` are left to do."""
     s = decoder.shape
     size = (s.layers, len(ids), 2 * s.kv_heads, s.head_dim)
     kv = torch.empty(size, dtype=decoder.dtype, device=decoder.device)
     length = max(0, min(length, len(ids) - keep))
-    if known is not None and length:
-        kv[:, :length] = known[:, :length]
+    at = 0
+    for piece in known:
+        count = min(piece.shape[1], length - at)
+        kv[:, at : at + count] = piece[:, :count]
+        at += count
     return Segment(ids, kv, length, adapter, keep)
 
 
@@ -133,7 +130,7 @@ def score_options(
     longer = {i: option for i, option in enumerate(options) if len(option) > 1}
     parts = {
         i: new_segment(
-            decoder, (*prompt.ids, *option[:-1]), prompt.kv, len(prompt.ids), prompt.adapter, keep=len(option) - 1
+            decoder, (*prompt.ids, *option[:-1]), [prompt.kv], len(prompt.ids), prompt.adapter, keep=len(option) - 1
         )
         for i, option in longer.items()
     }
@@ -147,59 +144,3 @@ def score_options(
     shares = [math.exp(total - best) for total in totals]
     mass = min(1.0, sum(math.exp(total) for total in totals))
     return tuple(share / sum(shares) for share in shares), mass
-
-
-class PrefixCache:
-    """Keys and values of sequences seen before, found again by their tokens; least recently used goes first.
-
-    Every block of tokens has a hash chained over all before it; the longest known chain names an entry, whose tokens
-    are then compared one by one. A chain starts with a space (weights version and adapter), so that a change of either
-    finds nothing. Bounded by bytes. An entry may cover fewer tokens than it was asked to hold, never more.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit, self.used = limit_bytes, 0
-        self._entries: OrderedDict[tuple[Hashable, tuple[int, ...]], Tensor] = OrderedDict()
-        self._chains: dict[int, tuple[Hashable, tuple[int, ...]]] = {}
-
-    def find(self, space: Hashable, ids: Sequence[int]) -> tuple[Tensor | None, int]:
-        """Keys and values that begin with the longest known prefix of `ids`, and how many tokens they share."""
-        best: tuple[Hashable, tuple[int, ...]] | None = None
-        for chain in _chain(space, ids):
-            if (named := self._chains.get(chain)) is None:
-                break
-            best = named
-        if best is None or best not in self._entries or best[0] != space:
-            return None, 0
-        self._entries.move_to_end(best)
-        return self._entries[best], sum(takewhile(bool, map(eq, ids, best[1])))
-
-    def add(self, space: Hashable, ids: Sequence[int], kv: Tensor) -> None:
-        """Keep the keys and values of these tokens, unless they are too large or too few."""
-        if len(ids) < BLOCK or kv.nbytes > self.limit // 2:
-            return
-        key = (space, tuple(ids))
-        if key in self._entries:
-            self._entries.move_to_end(key)
-            return
-        self._entries[key] = kv
-        self.used += kv.nbytes
-        self._chains.update(dict.fromkeys(_chain(space, ids), key))
-        while self.used > self.limit:
-            gone, freed = self._entries.popitem(last=False)
-            self.used -= freed.nbytes
-            for chain in _chain(*gone):
-                if self._chains.get(chain) == gone:
-                    del self._chains[chain]
-
-    def clear(self) -> None:
-        self._entries.clear()
-        self._chains.clear()
-        self.used = 0
-
-
-def _chain(space: Hashable, ids: Sequence[int]) -> Iterator[int]:
-    value = hash(space)
-    for at in range(BLOCK, len(ids) + 1, BLOCK):
-        value = hash((value, tuple(ids[at - BLOCK : at])))
-        yield value

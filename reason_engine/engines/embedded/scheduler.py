@@ -1,33 +1,33 @@
 """Continuous batching: what waits, what is being read, what runs. One `step` is at most one prompt pass and one token.
 
-A prompt is read once for all its samples. When the store would outgrow its bounds the youngest sample is set back to
-wait; it goes on later from its own tokens, and since its draws depend on seed and place alone, with the same text.
+A prompt is read once for all its samples, and its cells are kept once. A sample that is set back for memory goes on
+later from its own tokens, and since its draws depend on seed and place alone, with the same text.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 
 from reason_engine.engines import room_left
-from reason_engine.engines.embedded.batch import Batch, KeyValues, Sample, sampler_of
+from reason_engine.engines.embedded.batch import Batch, sampler_of
+from reason_engine.engines.embedded.cells.prefixes import PrefixCache
 from reason_engine.engines.embedded.drafting import MOST, Drafting, SampleDrafter, now
 from reason_engine.engines.embedded.grammar import Matcher
+from reason_engine.engines.embedded.memory import Memory, default_limit
 from reason_engine.engines.embedded.messages import Choose, Generate, OutputBuffer, ReplaceWeights, WorkerConfig
 from reason_engine.engines.embedded.model.adapters import AdapterSlots
 from reason_engine.engines.embedded.model.decoder import Decoder
-from reason_engine.engines.embedded.prefill import PrefixCache, Segment, advance, new_segment, score_options
+from reason_engine.engines.embedded.prefill import Segment, advance, new_segment, score_options
+from reason_engine.engines.embedded.sample import Sample
 from reason_engine.engines.embedded.sampling.sampler import RawLogprob
 from reason_engine.engines.text import StopFinder, Vocabulary
 from reason_engine.errors import RequestError
 from reason_engine.types import Choice
-
-KEPT_BYTES = 2**28
-"""Size of a store above which it is released when nothing runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,17 @@ class Scheduler:
         config: WorkerConfig,
     ) -> None:
         self.decoder, self.vocabulary, self.eos_ids, self.output = decoder, vocabulary, eos_ids, output
-        default_bytes = _cache_bytes(decoder.device)
+        limit = config.cache_bytes or default_limit(decoder.device)
         self.context = config.context or decoder.shape.context
-        self.max_rows, self.cache_bytes = config.max_rows, config.cache_bytes or default_bytes
+        self.max_rows = config.max_rows
         on_cpu = decoder.device.type == "cpu"
         self.prefill_tokens = config.prefill_tokens if on_cpu else max(config.prefill_tokens, 4096)
         self.adapters = AdapterSlots(decoder.shape, decoder.device)
-        self.prefixes = PrefixCache(config.prefix_bytes or default_bytes // 8)
+        self.prefixes = PrefixCache(config.prefix_bytes or default_limit(decoder.device) // 8)
         self.drafting = Drafting(decoder.device, config.draft)
-        self.batch = Batch(decoder, KeyValues(decoder.shape, decoder.dtype, decoder.device))
+        self.batch = Batch(decoder, self.prefixes)
+        self.memory = Memory(self.batch, decoder.shape, limit, self._being_read)
+        self._numbers = count()
         self._waiting: deque[list[Sample]] = deque()
         self._choices: deque[_PendingChoice] = deque()
         self._reading: dict[Segment, tuple[Waiting, int]] = {}
@@ -120,6 +122,7 @@ class Scheduler:
             sample = Sample(
                 request, index, ids, given, limit, ends, self.vocabulary, text, stops, own, adapter, space,
                 learned=given - len(request.ids), reports_prompt=index == 0, drafter=drafter,
+                number=next(self._numbers),
             )  # fmt: skip
             group.append(sample)
         before = next((i for i, w in enumerate(self._waiting) if w[0].request.priority > request.priority), None)
@@ -158,18 +161,17 @@ class Scheduler:
         if self._reading:
             self._read()
         if self.batch.samples:
-            self._make_room()
-            self._decode()
-        if not self.busy and self.batch.store.data.nbytes > KEPT_BYTES:
-            self.batch.store.release()
+            self._decode(self.memory.make_room(1, MOST + 1 if self.batch.drafting else 1, self._set_back))
+        if not self.busy:
+            self.memory.rest()
 
-    def _decode(self) -> None:
+    def _decode(self, may_draft: bool) -> None:
         """A token for every running sample; drafts are checked where some sample may draft and it pays."""
         batch, drafting, device = self.batch, self.drafting, self.decoder.device
         samples, drafts, begun = list(batch.samples), None, 0.0
         drafters = [one.drafter for one in samples] if batch.drafting else []
         if drafters:
-            drafts = drafting.plan(drafters, batch.cells_allowed(self.cache_bytes, MOST))
+            drafts = drafting.plan(drafters, self.context if may_draft else 0)
             begun = now(device)
         if drafts is None:
             drawn = batch.step(self.adapters.layers)
@@ -191,9 +193,12 @@ class Scheduler:
 
     def _leave(self, samples: Sequence[Sample]) -> None:
         """Let the finished ones go: only after every sample has its tokens, since a row is moved by its length."""
-        for sample in [one for one in samples if one.finish is not None]:
-            self.prefixes.add(sample.space, sample.ids[:-1], self.batch.save(sample))
+        finished = [one for one in samples if one.finish is not None]
+        for sample in finished:
+            self.batch.save(sample)
             self.batch.leave(sample)
+        if finished:
+            self.memory.give_way()
 
     def _admit(self) -> None:
         """Begin reading what fits, choices first: they are short and someone waits on them to go on."""
@@ -203,7 +208,7 @@ class Scheduler:
             budget -= self._begin_reading(choice, choice.ids, choice.adapter, choice.space)
         while self._waiting and budget > 0:
             group = self._waiting[0]
-            room = self._room(len(group), len(group[0].ids))
+            room = self._room(group)
             if room == 0:
                 return
             self._waiting.popleft()
@@ -214,8 +219,11 @@ class Scheduler:
 
     def _begin_reading(self, group: Waiting, ids: Sequence[int], adapter: int, space: Hashable) -> int:
         """How many tokens are to be read."""
-        segment = new_segment(self.decoder, ids, *self.prefixes.find(space, ids), adapter)
+        ids = tuple(ids)
+        known, shared = self.prefixes.find(space, ids)
+        segment = new_segment(self.decoder, ids, known, shared, adapter)
         self._reading[segment] = (group, segment.done)
+        self.memory.give_way()
         return segment.left
 
     def _prompt(self, request: Generate | Choose) -> tuple[int, Hashable, tuple[int, ...]]:
@@ -228,21 +236,18 @@ class Scheduler:
         room_left(len(ids), self.context)
         return adapter, space, ids
 
-    def _room(self, wanted: int, length: int) -> int:
-        """How many more samples of that length may run now; always one where nothing else does."""
-        taken = self._reserved
-        count = min(wanted, self.max_rows - len(self.batch.samples) - taken)
-        while count > 0 and self.batch.bytes_needed(taken + count, length) > self.cache_bytes:
-            count //= 2
-        return count if count > 0 or self.batch.samples or taken else 1
+    def _room(self, group: Sequence[Sample]) -> int:
+        """How many more samples may run now; always one where nothing else does."""
+        running = self.running
+        most = min(len(group), self.max_rows - running)
+        return self.memory.fitting(group, most) or (0 if running else 1)
 
-    def _make_room(self) -> None:
-        """Set the youngest samples back while the next step would outgrow the store's bounds."""
-        while len(self.batch.samples) > 1 and self.batch.bytes_needed() > self.cache_bytes:
-            sample = self.batch.samples[-1]
-            self.prefixes.add(sample.space, sample.ids[:-1], self.batch.save(sample))
-            self.batch.leave(sample)
-            self._waiting.appendleft([sample])
+    def _set_back(self, sample: Sample) -> None:
+        self._waiting.appendleft([sample])
+
+    def _being_read(self) -> Iterator[tuple[Sequence[Sample], int]]:
+        for segment, (group, _) in self._reading.items():
+            yield group if isinstance(group, list) else (), len(segment.ids)
 
     def _read(self) -> None:
         """One pass over the prompts; those that are whole become running samples, or answers to choices."""
@@ -256,7 +261,6 @@ class Scheduler:
                 self._answer(group, segment, hidden, cached)
                 continue
             first = group[0]
-            self.prefixes.add(first.space, tuple(segment.ids), segment.kv)
             if first.reports_prompt and len(first.ids) == first.prompt:
                 first.prompt_counts = (first.prompt - first.learned, max(0, cached - first.learned))
             sources += [len(read)] * len(group)
@@ -270,7 +274,8 @@ class Scheduler:
         self._extend(samples, drawn.tokens, drawn.logprobs)
         for segment, group in read:
             if alive := [one for one in group if one.finish is None]:
-                self.batch.join(alive, segment.kv)
+                self.batch.join(alive, segment.kv, self.memory.shared(alive[0]))
+            self.prefixes.add(group[0].space, segment.ids, segment.kv)
 
     def _answer(self, choice: _PendingChoice, prompt: Segment, hidden: torch.Tensor, cached: int) -> None:
         self.prefixes.add(choice.space, choice.ids, prompt.kv)
@@ -288,10 +293,3 @@ def _drop(group: list[Sample], index: int | None) -> list[Sample]:
     if group and any(one.reports_prompt for one in gone):
         group[0].reports_prompt = True
     return gone
-
-
-def _cache_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free * 0.6)
-    return min(2**32, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)

@@ -28,13 +28,14 @@ from torch import Tensor
 
 from reason_engine.engines.chat import ChatFormat
 from reason_engine.engines.checkpoint.folder import ModelFolder
+from reason_engine.engines.embedded.cells.prefixes import PrefixCache
 from reason_engine.engines.embedded.messages import OutputBuffer, ScoreTexts
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.model.side_network import SideNetwork, surprise
 from reason_engine.engines.embedded.model.stored import WRAPPED
 from reason_engine.engines.embedded.model.weights import load_weights
-from reason_engine.engines.embedded.prefill import PrefixCache, Segment, advance, new_segment
+from reason_engine.engines.embedded.prefill import Segment, advance, new_segment
 from reason_engine.engines.rewards.folders import RewardFile
 from reason_engine.errors import ModelLoadError
 from reason_engine.types import Scores
@@ -161,7 +162,7 @@ class TextScorer:
             self.output.add_result(request.id, Scores(tuple(v for v in values if v is not None), read))
 
     def _segment(self, head: Head, ids: Sequence[int], keep: int) -> Segment:
-        known, shared = self.prefixes.find(0, ids) if head.own else (None, 0)
+        known, shared = self.prefixes.find(0, ids) if head.own else ([], 0)
         return new_segment(head.decoder, ids, known, shared, keep=keep)
 
 
