@@ -37,7 +37,7 @@ QUICK: dict[str, Any] = {**SHAPE, "num_hidden_layers": 4, "vocab_size": 2048}
 class Runner:
     """A scheduler without its worker: what a step costs, and nothing else."""
 
-    def __init__(self, folder: Path, dtype: str, threads: int) -> None:
+    def __init__(self, folder: Path, dtype: str, threads: int, weights: str = "full") -> None:
         from reason_engine.engines.chat import ChatFormat
         from reason_engine.engines.embedded.messages import OutputBuffer, WorkerConfig
         from reason_engine.engines.embedded.model.loading import load_decoder
@@ -45,10 +45,11 @@ class Runner:
         from reason_engine.engines.text import Vocabulary
 
         chat = ChatFormat.load(folder)
-        decoder = load_decoder(folder, dtype=dtype, threads=threads)
+        decoder = load_decoder(folder, dtype=dtype, threads=threads, weights=weights)
         buffer = OutputBuffer(lambda _: None, 1.0)
         config = WorkerConfig(str(folder), dtype=dtype, threads=threads)
         self.scheduler = Scheduler(decoder, Vocabulary(chat.tokenizer), chat.eos_ids, buffer, config)
+        self.precision = decoder.precision
         self.dtype = str(decoder.dtype).removeprefix("torch.")
         self.clock: Callable[[], float] = time.thread_time if threads == 1 else time.perf_counter
         self._names = 0
@@ -79,6 +80,11 @@ class Runner:
         while len(self.scheduler.batch.samples) < sum(n for _, n in groups):
             self.scheduler.step()
 
+    def end(self) -> None:
+        """Abort all that runs."""
+        for number in range(self._names + 1):
+            self.scheduler.abort(f"r{number}")
+
     def cells_of_one_more(self, prompt: tuple[int, ...], tokens: int) -> float:
         """Cells that a path more takes at its end, between 8 and 16 paths of one prompt."""
         used: list[int] = []
@@ -89,8 +95,7 @@ class Runner:
             batch = self.scheduler.batch
             batch.trim()
             used.append(batch.store.nbytes + batch.shared.nbytes)
-            for number in range(self._names + 1):
-                self.scheduler.abort(f"r{number}")
+            self.end()
         return (used[1] - used[0]) / 8 / self.scheduler.batch.store.cell_bytes
 
 
