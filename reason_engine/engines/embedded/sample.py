@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from reason_engine.engines.embedded.drafting import SampleDrafter
 from reason_engine.engines.embedded.grammar import Matcher
 from reason_engine.engines.embedded.messages import Delta, Generate
-from reason_engine.engines.embedded.sampling.sampler import RawLogprob
 from reason_engine.engines.text import Detokenizer, StopFinder, Vocabulary
 from reason_engine.types import FinishReason, TokenLogprob
+
+if TYPE_CHECKING:
+    from reason_engine.engines.embedded.drafting import SampleDrafter
+    from reason_engine.engines.embedded.sampling.sampler import RawLogprob
 
 
 @dataclass(slots=True, eq=False)
