@@ -50,7 +50,7 @@ class Recorded(ChatTextMethods):
         self.info: ModelInfo = self._format.info(model.name, str(model), context, f"recorded-{model.name}")
         self.caps = Capabilities(
             logprobs=TOP, token_ids=True, continuation=True, choose=True, structured=True, exact_budget=True,
-            rewards=tuple((name, "process") for name in rewards),
+            score=bool(rewards), rewards=tuple((name, "process") for name in rewards),
         )  # fmt: skip
         self._below: Engine | None = None
         self._starting = asyncio.Lock()
