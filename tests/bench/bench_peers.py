@@ -130,8 +130,8 @@ def _served(url: str, model: Path) -> Arm:
         text = _question(number, prompt, lambda text: len(tokenizer(text)["input_ids"]))
         body = {
             "model": name, "messages": [{"role": "user", "content": text}], "n": paths, "max_tokens": tokens,
-            "temperature": 0.7, "seed": 1000 * number, "ignore_eos": True, "stream": True, "reasoning": "direct",
-            "stream_options": {"include_usage": True},
+            "temperature": 0.7, "seed": 1000 * number, "ignore_eos": True, "reasoning": {"strategy": "direct"},
+            "stream": True, "stream_options": {"include_usage": True},
         }  # fmt: skip
         begun, first, made = time.monotonic(), 0.0, 0
         with httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=600) as response:
