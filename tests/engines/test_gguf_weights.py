@@ -125,6 +125,20 @@ def test_a_matrix_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert torch.equal(found, torch.from_numpy(expected).to(found.dtype))
 
 
+def test_parts_are_read_in_threads_where_nothing_is_to_be_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the engine reads them; the mode is a thread's own."""
+    monkeypatch.setattr(reading, "CHUNK", 512)
+    folder = write_model(tmp_path / "m", "llama", hidden_size=768, num_hidden_layers=1)
+    path = write_file(tmp_path / "m.gguf", metadata(folder), stored(folder))
+    plain = reading.GgufTensors({"x": reading.Part(GgufFile(path)._header.tensors["blk.0.ffn_gate.weight"])})
+    plain._workers = 2
+    outside = plain["x"]
+    with torch.inference_mode():
+        assert torch.equal(plain["x"], outside)
+
+
 def test_both_kinds_of_checkpoint_name_their_tensors_alike(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "m", "llama")
     file = checkpoint_at(write_gguf(folder, tmp_path / "m.gguf", "Q4_0"))

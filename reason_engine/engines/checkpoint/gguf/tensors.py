@@ -96,11 +96,13 @@ class GgufTensors(Mapping[str, "Tensor"]):
         block, width = GGML_QUANT_SIZES[GGMLQuantizationType(info.kind)]
         data = self._data(info.file)
         flat, step = out.view(-1), max(block, CHUNK // block * block)
+        inference = torch.is_inference_mode_enabled()  # a thread's own, and `out` belongs to this one's
 
         def turn(at: int) -> None:
             count = min(step, flat.numel() - at)
             raw = np.frombuffer(data, np.uint8, count // block * width, info.start + at // block * width)
-            flat[at : at + count] = torch.from_numpy(_numbers(raw, info.kind, block, width))
+            with torch.inference_mode(inference):
+                flat[at : at + count] = torch.from_numpy(_numbers(raw, info.kind, block, width))
 
         starts = range(0, flat.numel(), step)
         if len(starts) == 1 or self._workers == 1:
