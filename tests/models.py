@@ -27,6 +27,14 @@ TINY: dict[str, Any] = {
 KINDS = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama", "mistral": "Mistral"}
 
 
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128}
+"""Rotary positions of two kinds, over a short context."""
+
+
 def write_tokenizer(
     folder: Path, template: str = TEMPLATE, *, merges: Sequence[tuple[str, str]] = (), specials: Sequence[str] = ()
 ) -> int:

@@ -21,14 +21,9 @@ from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.engines.embedded.model.weights import load_weights
 from reason_engine.engines.embedded.prefill import advance, new_segment
 from tests.gguf_files import metadata, stored, write_file, write_gguf
-from tests.models import write_model
+from tests.models import LLAMA3, YARN, write_model
 
 CPU = torch.device("cpu")
-LLAMA3 = {
-    "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}  # fmt: skip
-YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128}
 MODELS: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
     ("llama", {"tie_word_embeddings": True, "num_key_value_heads": 1}),

@@ -52,10 +52,6 @@ def torn(*said: str, ends: tuple[int, ...] = ()) -> Endpoint:
     return Endpoint(lambda body: events())
 
 
-def bodies(endpoint: Endpoint) -> list[dict[str, Any]]:
-    return endpoint.bodies
-
-
 @pytest.mark.parametrize("failure", ["down", "500", "torn at once"])
 async def test_what_had_not_begun_goes_on_elsewhere(failure: str) -> None:
     first = {"down": says(), "500": Endpoint(lambda body: BROKEN), "torn at once": torn()}[failure]
@@ -80,7 +76,7 @@ async def test_a_broken_sample_goes_on_behind_its_own_text() -> None:
         chunks = await read(engine, max_tokens=9, seed=5)
         assert text(chunks) == "The answer is 42."
         assert tokens(chunks) == 3  # one was seen before the break, two after it
-    (again,) = bodies(made.hosts["b"])
+    (again,) = made.hosts["b"].bodies
     assert again["messages"][-1] == {"role": "assistant", "content": "The answer"}
     assert (again["max_tokens"], again["n"]) == (8, 1)
     assert again["seed"] != 5
@@ -92,7 +88,7 @@ async def test_samples_that_had_ended_stay_and_the_others_go_on() -> None:
         chunks = await read(engine, n=3)
     assert [text(chunks, index) for index in range(3)] == ["one!", "two", "three!"]
     assert sorted(chunk.index for chunk in chunks if chunk.finish_reason) == [0, 1, 2]
-    begun = sorted(body["messages"][-1]["content"] for body in bodies(made.hosts["b"]))
+    begun = sorted(body["messages"][-1]["content"] for body in made.hosts["b"].bodies)
     assert begun == ["one", "three"]
     assert [chunk.prompt_tokens for chunk in chunks if chunk.prompt_tokens] == [4]  # told once
 
@@ -106,7 +102,7 @@ async def test_a_text_prompt_goes_on_as_text() -> None:
     made = Replicas(Endpoint(lambda body: events()), Endpoint(lambda body: rest))
     async with Running(made.engine()) as engine:
         assert text(await read(engine, prompt="Once ")) == "upon a time"
-    assert bodies(made.hosts["b"])[0]["prompt"] == "Once upon "
+    assert made.hosts["b"].bodies[0]["prompt"] == "Once upon "
 
 
 async def test_without_begun_answers_it_is_drawn_again_and_what_was_shown_left_out() -> None:
@@ -116,7 +112,7 @@ async def test_without_begun_answers_it_is_drawn_again_and_what_was_shown_left_o
         chunks = await read(engine, seed=5)
     assert text(chunks) == "The answer is 42."
     assert tokens(chunks) == 6
-    assert bodies(made.hosts["b"])[0]["seed"] == 5
+    assert made.hosts["b"].bodies[0]["seed"] == 5
 
 
 async def test_one_that_becomes_another_text_is_an_error_alone_and_a_cut_path_among_others() -> None:

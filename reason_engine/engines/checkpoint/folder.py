@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -176,15 +176,7 @@ class ModelFolder:
     @property
     def fingerprint(self) -> str:
         """A short name for these weights: hash of configuration, headers, sizes and a sample of each file's bytes."""
-        digest = sha256()
-        for path in [self.path / CONFIG, *self.weight_files]:
-            size = path.stat().st_size
-            digest.update(f"{path.name}:{size}".encode())
-            with path.open("rb") as file:
-                for at in (0, size // 3, size // 2, max(0, size - 65536)):
-                    file.seek(at)
-                    digest.update(file.read(65536))
-        return digest.hexdigest()[:16]
+        return fingerprint_of([self.path / CONFIG, *self.weight_files])
 
     @property
     def quantization(self) -> Mapping[str, Any] | None:
@@ -344,3 +336,16 @@ def _is_w8a8(quantization: Mapping[str, Any]) -> bool:
 def first_line(error: BaseException) -> str:
     """Of an error's message; its class where it has none."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def fingerprint_of(files: Sequence[Path]) -> str:
+    """Hash of the files' names, sizes and a sample of each one's bytes."""
+    digest = sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as file:
+            for at in (0, size // 3, size // 2, max(0, size - 65536)):
+                file.seek(at)
+                digest.update(file.read(65536))
+    return digest.hexdigest()[:16]

@@ -90,9 +90,7 @@ def settled(counts: Sequence[float], remaining: float, rule: Rule) -> bool:
     first, second, *_ = [*counts, 0, 0]
     if not first:
         return remaining <= 0
-    if first - second > remaining:
-        return True
-    if lead_probability(first, second) >= rule.certain:
+    if first - second > remaining or lead_probability(first, second) >= rule.certain:
         return True
     left = round(remaining)
     return rule.worth is not None and left > 0 and gain(tuple(round(one, 3) for one in counts), left) < rule.worth
@@ -101,7 +99,7 @@ def settled(counts: Sequence[float], remaining: float, rule: Rule) -> bool:
 def next_wave(counts: Sequence[float], remaining: int, rule: Rule) -> int:
     """How many paths to draw next: the fewest that could settle the vote if all went to the leader, but no fewer than
     SMALLEST_WAVE, since every further wave costs the time of a path."""
-    first, *others = [*counts, 0] if counts else [0]
+    first, *others = counts or [0]
     for size in range(1, remaining):
         if settled((first + size, *others), remaining - size, rule):
             return min(remaining, max(size, SMALLEST_WAVE))

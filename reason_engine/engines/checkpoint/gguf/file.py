@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder
+from reason_engine.engines.checkpoint.folder import CONFIG, ModelFolder, fingerprint_of
 from reason_engine.engines.checkpoint.gguf.config import config_of
 from reason_engine.engines.checkpoint.gguf.header import Header, read_header
 from reason_engine.engines.checkpoint.gguf.names import Part, named
@@ -68,15 +67,7 @@ class GgufFile:
     @property
     def fingerprint(self) -> str:
         """A short name for these weights: hash of sizes and a sample of each file's bytes."""
-        digest = sha256()
-        for path in self.files:
-            size = path.stat().st_size
-            digest.update(f"{path.name}:{size}".encode())
-            with path.open("rb") as file:
-                for at in (0, size // 3, size // 2, max(0, size - 65536)):
-                    file.seek(at)
-                    digest.update(file.read(65536))
-        return digest.hexdigest()[:16]
+        return fingerprint_of(self.files)
 
     @property
     def kinds(self) -> list[str]:
