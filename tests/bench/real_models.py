@@ -2,7 +2,7 @@
 
     python -m tests.bench.real_models gsm8k --model DIR --data DIR --pool DIR --out DIR
         --strategies chain-of-thought:temperature=0,self-consistency:n=16 [--limit 100] [--max-tokens 544]
-        [--engine vllm|embedded] [--rows 96] [--concurrency 6] [--profile JSON] [--reward NAME=DIR] [--seconds S]
+        [--engine vllm|embedded] [--weights auto|int8|full] [--rows 96] [--concurrency 6] [--profile JSON] [--reward NAME=DIR] [--seconds S]
         [--pass-at 1,16] [--allow-code] [--suffix TEXT]
 
 The pool (`recorded`) keeps every path that was drawn, so a vote, an adaptive vote and best-of-n of one prompt choose
@@ -47,6 +47,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--strategies", required=True)
     parser.add_argument("--engine", default="vllm", choices=("vllm", "embedded"))
+    parser.add_argument("--weights", default="auto", choices=("auto", "int8", "full"))
     for name, usual in (("limit", 100), ("max-tokens", 544), ("rows", 96), ("concurrency", 6)):
         parser.add_argument(f"--{name}", type=int, default=usual)
     parser.add_argument("--seconds", type=float)
@@ -97,9 +98,10 @@ class _Suffixed(LocalSolver):
 
 def _settings(options: argparse.Namespace) -> Settings:
     rewards = dict([options.reward.split("=", 1)]) if options.reward else {}
-    asked = {"model": str(options.model), "engine": options.engine, "context": CONTEXT, "dtype": "bfloat16"}
-    rows = {"vllm": {"max_num_seqs": options.rows}} if options.engine == "vllm" else {"max_rows": options.rows}
-    return load_settings({**asked, **rows, "reward_models": rewards})
+    asked = {"model": str(options.model), "engine": options.engine, "context": CONTEXT, "reward_models": rewards}
+    if options.engine == "vllm":
+        return load_settings({**asked, "dtype": "bfloat16", "vllm": {"max_num_seqs": options.rows}})
+    return load_settings({**asked, "max_rows": options.rows, "weights": options.weights})
 
 
 def _command() -> str:
