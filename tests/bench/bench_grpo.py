@@ -25,7 +25,8 @@ from reason_engine.training.common.models import load_model
 from reason_engine.training.common.policy import Policy
 from reason_engine.training.online.environment import Curriculum, training_problem
 from reason_engine.training.online.grpo import Groups, GrpoConfig
-from reason_engine.training.online.loop import Actor, gather, learn
+from reason_engine.training.online.actor import Actor
+from reason_engine.training.online.loop import gather, learn
 from tests.bench._measure import machine, paired
 
 Spent = tuple[float, float, int]
@@ -48,7 +49,7 @@ class Ours:
         wall, own = time.perf_counter(), time.process_time()
         batch, metrics = gather(self.config, self.actor, self.curriculum, self.done)
         learn(self.config, self.learner, self.optimiser, batch, self.done + 1)
-        self.actor.take_weights(self.model.state_dict())
+        self.actor.take_weights(self.model)
         self.done += 1
         return time.perf_counter() - wall, time.process_time() - own, metrics["drawn"]
 

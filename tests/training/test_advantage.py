@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from reason_engine.training.common import policy as adv
+from reason_engine.training.common import advantages as adv
 
 
 def near(found: torch.Tensor, wanted: object, within: float = 1e-5) -> None:

@@ -203,20 +203,20 @@ def test_rewards_that_cannot_judge_are_refused(
     assert not (tmp_path / "o" / "model.safetensors").exists()
 
 
-def test_rollouts_pad_on_the_right() -> None:
-    from reason_engine.training.common.policy import micro_batch_indices, pad
+def test_passes_hold_so_many_tokens_and_keep_prompts_together() -> None:
+    from reason_engine.training.common.policy import micro_batch_indices, pass_tokens
 
-    rows = [Rollout((1, 2), (3, 4, 5)), Rollout((6,), (7,))]
-    batch = pad(rows)
-    assert batch.ids_BT[0, :4].tolist() == [1, 2, 3, 4] and batch.ids_BT[1, :2].tolist() == [6, 0]
-    assert batch.mask_BT.tolist() == [[0, 1, 1, 1], [1, 0, 0, 0]]
-    assert micro_batch_indices(rows, 8) == [[0], [1]] and micro_batch_indices(rows, 16) == [[0, 1]]
+    rows = [Rollout((1, 2), (3, 4, 5)), Rollout((6,), (7,)), Rollout((1, 2), (9,))]
+    assert pass_tokens(rows[:2]) == 7 and pass_tokens(rows) == 8 and pass_tokens([rows[0], rows[2]]) == 6
+    assert micro_batch_indices(rows, 6) == [[0, 2], [1]] and micro_batch_indices(rows, 8) == [[0, 2, 1]]
+    assert micro_batch_indices(rows, 1) == [[0], [2], [1]]
+    assert pass_tokens(rows[:2], packed=False) == 16
+    assert micro_batch_indices(rows, 8, packed=False) == [[0], [2, 1]]
 
 
 @pytest.mark.parametrize("lengths", [[[3, 7], [2, 5, 1]], [[1, 1]], [[4], [6, 40]]])
 def test_a_prompt_read_once_teaches_the_same(policy: Path, lengths: list[list[int]]) -> None:
     from reason_engine.training.common.models import load_model
-    from reason_engine.training.common.policy import padded_tokens
 
     prompts = [(5, 6, 7), (9, 8), (1, 2, 3, 4, 5, 6, 7)]
     rows = [
@@ -228,16 +228,16 @@ def test_a_prompt_read_once_teaches_the_same(policy: Path, lengths: list[list[in
     for shared in (False, True):
         model, _ = load_model(policy)
         asked = Policy(model, 0.8, "fp32")
+        assert asked.packs
         parts = [rows] if shared else [[row] for row in rows]
         logprobs_N = torch.cat([asked.logprobs(part)[0] for part in parts])
         (logprobs_N * torch.arange(1.0, 1 + len(logprobs_N))).sum().backward()
         found.append((logprobs_N, {name: p.grad for name, p in model.named_parameters()}))
     torch.testing.assert_close(found[0], found[1], atol=2e-4, rtol=1e-4)
-    assert padded_tokens([Rollout(prompts[2], (1,)), Rollout(prompts[2], (2,))]) == 8 + 2 * 4
 
 
 def test_a_window_of_attention_is_not_shared_over() -> None:
-    from reason_engine.training.common.policy import attends_to_all
+    from reason_engine.training.common.packing import attends_to_all
 
     assert attends_to_all({"layer_types": ["full_attention"] * 2, "sliding_window": 8})
     assert not attends_to_all({"layer_types": ["full_attention", "sliding_attention"]})

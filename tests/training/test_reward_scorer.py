@@ -94,7 +94,7 @@ def test_what_nobody_judged_counts_as_the_mean(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_judging_engine_judges(policy: Path, tmp_path: Path) -> None:
-    from reason_engine.training.online.loop import Actor
+    from reason_engine.training.online.actor import Actor
 
     made = config(GrpoConfig, policy, tmp_path, judge=policy, rewards=[{"verifier": "judge"}])
     with Actor(made) as actor:

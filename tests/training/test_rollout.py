@@ -17,7 +17,7 @@ from tests.models import write_model
 from tests.training.online import config
 
 if TYPE_CHECKING:
-    from reason_engine.training.online.loop import Group
+    from reason_engine.training.online.actor import Group
 
 PROMPT = tuple(range(60, 90))
 
@@ -101,8 +101,8 @@ def test_engine_and_trainer_agree_on_what_was_drawn(policy: Path, other: Path, t
 
     from reason_engine.training.common.models import load_or_build
     from reason_engine.training.common.policy import Policy
+    from reason_engine.training.online.actor import Actor
     from reason_engine.training.online.environment import Curriculum
-    from reason_engine.training.online.loop import Actor
 
     made = config(GrpoConfig, policy, tmp_path, rewards=[{"verifier": "process-rules", "process": True}], max_tokens=20)
     tasks = Curriculum(made).take(2)
@@ -112,7 +112,7 @@ def test_engine_and_trainer_agree_on_what_was_drawn(policy: Path, other: Path, t
         assert texts(actor.sample(tasks, 3, "0")) == texts(first)
         assert texts(actor.sample(tasks, 3, "1")) != texts(first)
         assert len({path.text for path in first[0].paths}) == 3
-        actor.take_weights(model.state_dict())
+        actor.take_weights(model)
         groups = actor.sample(tasks, 3, "0")
     assert texts(groups) != texts(first)
     rollouts = [one for group in groups for one in group.rollouts]
@@ -127,8 +127,8 @@ def test_engine_and_trainer_agree_on_what_was_drawn(policy: Path, other: Path, t
 
 
 def test_a_prompt_without_room_is_refused(policy: Path, tmp_path: Path) -> None:
+    from reason_engine.training.online.actor import Actor
     from reason_engine.training.online.environment import TrainingProblem
-    from reason_engine.training.online.loop import Actor
 
     made = config(GrpoConfig, policy, tmp_path, max_tokens=500)
     with Actor(made) as actor, pytest.raises(SetupError, match="max_tokens: a prompt of"):

@@ -19,18 +19,24 @@ The folder of a bottleneck adapter: `adapter_config.json` with `peft_type: BOTTL
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from reason_engine.errors import SetupError
 from reason_engine.training.common.consolidation import Factor
-from reason_engine.training.common.forward import body_of
 from reason_engine.training.common.models import load_model, save_part
+from reason_engine.training.common.packing import Body, PackedBody
 from reason_engine.training.common.recipe import Peft
+
+if TYPE_CHECKING:
+    from reason_engine.engines.embedded.front import Embedded
+
+HOT = "policy"
+"""The name of what is trained on an engine that samples from it."""
 
 
 class Adapted:
@@ -41,18 +47,27 @@ class Adapted:
         self._bottlenecks = add_bottlenecks(model, peft.width) if peft.method == "adapter" else {}
         self._wrapped: Any = None if peft.method == "adapter" else _wrap(model, peft)
 
-    def body(self) -> Any:
-        """Token ids [B, T] to hidden states [B, T, D]; learned tokens stand before them and are cut off again."""
+    def body(self, precision: str = "fp32") -> Body:
+        """How it reads; learned tokens stand before each row, and their states are cut off again."""
         if self._peft.method != "prompt":
-            return body_of(self.model, False)
+            return PackedBody(self.model, precision)
+        return PackedBody(self.model, precision, lambda: self._wrapped.get_prompt(1)[0])
 
-        def run(ids_BT: Any) -> Any:
-            learned_BPD, embedded = self._wrapped.get_prompt(len(ids_BT)), self.model.get_input_embeddings()(ids_BT)
-            both = torch.cat((learned_BPD.to(embedded.dtype), embedded), 1)
-            hidden = self.model.base_model(inputs_embeds=both, use_cache=False).last_hidden_state
-            return hidden[:, learned_BPD.shape[1] :]
+    @property
+    def is_hot(self) -> bool:
+        """Whether the embedded engine serves it beside its base; merged otherwise."""
+        return self._peft.method in ("lora", "prompt", "adapter")
 
-        return run
+    def check_served(self) -> None:
+        """Raises SetupError naming a matrix that engines have no place for an adapter at."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        from reason_engine.engines.embedded.model.adapters import FUSED
+
+        served = [part.rpartition(".")[2] for parts in FUSED.values() for part in parts]
+        for name, one in self.model.named_modules():
+            if isinstance(one, BaseTunerLayer) and (last := name.rpartition(".")[2]) not in served:
+                raise SetupError(f"peft.targets: no engine serves an adapter of {last}, only of {', '.join(served)}")
 
     @property
     def module(self) -> Any:
@@ -83,6 +98,22 @@ class Adapted:
         self._wrapped.save_pretrained(out, safe_serialization=True)
         (out / "README.md").unlink(missing_ok=True)  # a template with nothing in it
 
+    def merged(self) -> dict[str, Any]:
+        """The weights with the adapter in them, by their names in the base: new tensors where it changes them."""
+        if not self._peft.can_merge:
+            raise SetupError(f"peft: {self._peft.method} cannot be merged into the weights")
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        found = self.model.state_dict()
+        layers = [(name, one) for name, one in self.model.named_modules() if isinstance(one, BaseTunerLayer)]
+        for name, layer in layers:
+            alone: Any = deepcopy(layer)
+            alone.merge()
+            for key in [key for key in found if key.startswith(f"{name}.")]:
+                del found[key]
+            found |= {f"{name}.{key}": tensor for key, tensor in alone.get_base_layer().state_dict().items()}
+        return found
+
     def finish(self, tokenizer: Any, out: Path, write: Callable[[Any, Any, Path], None]) -> None:
         """The adapter, and the checkpoint around it. The model is not to be trained on after this."""
         self.save(out / "adapter")
@@ -90,6 +121,22 @@ class Adapted:
             write(load_model(self._base)[0], tokenizer, out)
         elif self._peft.merge:
             write(self._wrapped.merge_and_unload(), tokenizer, out)
+
+
+async def hand_over(engine: Embedded, model: Any, adapted: Adapted | None, scratch: Path) -> str | None:
+    """Let an engine sample from the weights of the moment: the adapter's name for requests, None where they need none.
+
+    An adapter that the engine serves beside its base is all that it is given, by way of the folder `scratch`.
+    """
+    if adapted is None:
+        await engine.take_weights(model.state_dict())
+    elif not adapted.is_hot:
+        await engine.take_weights(adapted.merged())
+    else:
+        adapted.save(scratch)
+        await engine.load_adapter(HOT, str(scratch))
+        return HOT
+    return None
 
 
 class Bottleneck(nn.Module):

@@ -1,7 +1,7 @@
-"""Forward passes over padded groups: the hidden states, the answer's log-probabilities, the states at some places.
+"""Forward passes over groups of rows: the hidden states, the answer's log-probabilities, the states at some places.
 
-Rows are padded on the right, where a causal model never looks, so no mask is needed. Shape suffixes: B rows, T places,
-D hidden size, N places that are read, V vocabulary.
+Rows are packed where the model can (`packing`), else padded on the right, where a causal model never looks, so that no
+mask is needed. Shape suffixes: B rows, T places, D hidden size, N places that are read, V vocabulary.
 
 `CompiledBody` is a Qwen3 decoder compiled layer by layer: the model's own weights, half the time on a CPU. Why not
 `torch.compile(model.model, dynamic=True)`: with torch 2.13 and transformers 5.19 on a CPU it trained models that had
@@ -10,32 +10,32 @@ seen the tokens they were to predict. So attention and mask are written out, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config
-from torch.nn.functional import cross_entropy, silu
+from torch.nn.functional import silu
 
 from reason_engine.errors import SetupError
-from reason_engine.training.common.encode import Encoded, padded
+from reason_engine.training.common.encode import Encoded
+from reason_engine.training.common.logprobs import head_logits, token_logprobs
+from reason_engine.training.common.packing import Body, PackedBody
 
-Body = Callable[[Tensor], Tensor]
-"""Token ids [B, T] to hidden states [B, T, D] after the final norm."""
 TOLERANCE = 0.05  # bf16 rounds differently once operations are fused; a lost mask is off by far more
 
 
-def body_of(model: Any, compiled: bool, precision: str = "fp32") -> Any:
+def body_of(model: Any, compiled: bool, precision: str = "fp32") -> Body:
     """The model's `Body`. Raises SetupError where the compiled one does not know the model."""
     if not compiled:
-        return lambda ids_BT: model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        return PackedBody(model, precision)
     if model.config.model_type != "qwen3":
         raise SetupError(f"compile: written for qwen3 models, this is {model.config.model_type}")
     body = CompiledBody(model)
     body.check(precision)
-    return body
+    return Body(body)
 
 
 def fast_precision(asked: str) -> str:
@@ -48,42 +48,37 @@ def fast_precision(asked: str) -> str:
 
 
 def answer_loss(body: Body, head: Any, group: Sequence[Encoded], precision: str) -> Any:
-    """Weighted sum of -log p over answer tokens; logits are made at those places only."""
-    logits_NV, targets_N, weights_N, _ = answer_logits(body, head, group, precision)
-    return (cross_entropy(logits_NV, targets_N, reduction="none") * weights_N).sum()
+    """Weighted sum of -log p over answer tokens; logits are made at those places only, in chunks."""
+    logps_N, weights_N, _ = answer_token_logps(body, head, group, precision)
+    return -(logps_N * weights_N).sum()
 
 
 def answer_logps(body: Body, head: Any, group: Sequence[Encoded], precision: str) -> Any:
     """Sum of log p over the answer's tokens, one a row, [B]."""
-    logits_NV, targets_N, _, rows_N = answer_logits(body, head, group, precision)
-    losses_N = cross_entropy(logits_NV, targets_N, reduction="none")
-    return torch.zeros(len(group), device=losses_N.device).index_add(0, rows_N, -losses_N)
+    logps_N, _, rows_N = answer_token_logps(body, head, group, precision)
+    return torch.zeros(len(group), device=logps_N.device).index_add(0, rows_N, logps_N)
 
 
-def answer_logits(body: Body, head: Any, group: Sequence[Encoded], precision: str) -> tuple[Any, ...]:
-    """At the places that predict a token with a weight: logits in fp32 [N, V], targets, weights, rows [N]."""
-    states_ND, *rest = answer_states(body, group, precision, head.weight.device)
-    return head_logits(head, states_ND, precision), *rest
-
-
-def head_logits(head: Any, states_ND: Tensor, precision: str) -> Tensor:
-    """In fp32, [N, V]."""
-    with torch.autocast(states_ND.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        return head(states_ND).float()
+def answer_token_logps(body: Body, head: Any, group: Sequence[Encoded], precision: str) -> tuple[Any, Any, Any]:
+    """Log p, weights and rows of the tokens with a weight, [N]."""
+    states_ND, targets_N, weights_N, rows_N = answer_states(body, group, precision, head.weight.device)
+    return token_logprobs(head, states_ND, targets_N, precision)[0], weights_N, rows_N
 
 
 def answer_states(body: Body, group: Sequence[Encoded], precision: str, device: Any) -> tuple[Any, ...]:
     """At the places that predict a token with a weight: hidden states [N, D], targets, weights, rows [N]."""
-    ids_BT = padded_ids(group)
-    length = ids_BT.shape[1]
-    weights_BT = torch.tensor([one.weights + [0.0] * (length - len(one.weights)) for one in group])
-    weights_BT[:, 0] = 0.0
-    learned_BT = weights_BT[:, 1:] > 0
+    at, targets, weights, rows, start = list[int](), list[int](), list[float](), list[int](), 0
+    for row, one in enumerate(group):
+        for place in range(1, len(one.ids)):
+            if one.weights[place] > 0:
+                at.append(start + place - 1)
+                targets.append(one.ids[place])
+                weights.append(one.weights[place])
+                rows.append(row)
+        start += len(one.ids)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        states_ND = body(ids_BT.to(device))[:, :-1][learned_BT.to(device)]
-    rows_N = learned_BT.nonzero()[:, 0].to(device)
-    targets_N = ids_BT[:, 1:][learned_BT].to(device)
-    return states_ND, targets_N, weights_BT[:, 1:][learned_BT].to(device), rows_N
+        states_ND = body.rows([one.ids for one in group], device).index_select(0, torch.tensor(at, device=device))
+    return states_ND, *(torch.tensor(column, device=device) for column in (targets, weights, rows))
 
 
 def place_values(body: Body, score: Any, rows: Sequence[tuple[list[int], Sequence[int]]], precision: str) -> Any:
@@ -93,35 +88,40 @@ def place_values(body: Body, score: Any, rows: Sequence[tuple[list[int], Sequenc
 
 def place_states(body: Body, rows: Sequence[tuple[list[int], Sequence[int]]], precision: str, device: Any) -> Any:
     """Hidden states at each row's places, one after the other, [N, D]."""
-    ids_BT = padded_ids([Encoded(ids, []) for ids, _ in rows]).to(device)
-    at = [(row, place) for row, (_, places) in enumerate(rows) for place in places]
-    rows_N, places_N = (torch.tensor(column, device=device) for column in zip(*at, strict=True))
+    at, start = list[int](), 0
+    for ids, places in rows:
+        at += [start + place for place in places]
+        start += len(ids)
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        return body(ids_BT)[rows_N, places_N]
-
-
-def padded_ids(group: Sequence[Encoded]) -> Any:
-    """Token ids [B, T], zeros on the right."""
-    length = padded(max(len(one.ids) for one in group))
-    return torch.tensor([one.ids + [0] * (length - len(one.ids)) for one in group])
+        return body.rows([ids for ids, _ in rows], device).index_select(0, torch.tensor(at, device=device))
 
 
 class Reference:
-    """A frozen copy of a model: π_ref."""
+    """A frozen model: π_ref. `shares`: over the weights of the model itself, which stay (an adapter is trained)."""
 
-    def __init__(self, model: Any) -> None:
-        frozen = deepcopy(model).eval().requires_grad_(False)
-        self._parts = body_of(frozen, False), frozen.get_output_embeddings()
+    def __init__(self, model: Any, *, shares: bool = False) -> None:
+        frozen = (shared(model) if shares else deepcopy(model)).eval().requires_grad_(False)
+        self._body, self._head = body_of(frozen, False), frozen.get_output_embeddings()
 
     @torch.no_grad()
     def logps(self, rows: Sequence[Encoded], precision: str) -> Any:
         """Sum of log p over each row's answer, [B]."""
-        return answer_logps(*self._parts, rows, precision)
+        return answer_logps(self._body, self._head, rows, precision)
 
     @torch.no_grad()
-    def logits(self, rows: Sequence[Encoded], precision: str) -> Any:
-        """At the places that predict an answer's token, [N, V]."""
-        return answer_logits(*self._parts, rows, precision)[0]
+    def states(self, rows: Sequence[Encoded], precision: str) -> Any:
+        """At the places that predict an answer's token, [N, D]."""
+        return answer_states(self._body, rows, precision, self._head.weight.device)[0]
+
+    @torch.no_grad()
+    def logits(self, states_CD: Tensor, precision: str) -> Any:
+        """By some of these states, [C, V]."""
+        return head_logits(self._head, states_CD, precision)
+
+
+def shared(model: Any) -> Any:
+    """The same modules over the same weights: what is hung onto one of the two is not in the other."""
+    return deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 class CompiledBody(nn.Module):

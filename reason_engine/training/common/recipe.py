@@ -49,8 +49,20 @@ class Recipe(Frozen):
     compile: bool = False
     threads: int | None = Field(None, ge=1)
     seed: int = 0
+    peft: Peft | None = Field(None, description="A few new parameters beside frozen weights; none: all are trained")
     tensorboard: bool = Field(False, description="Write events for TensorBoard into `out`/tensorboard")
     unservable: bool = Field(False, description="Train a model that vLLM cannot serve all the same")
+
+    @field_validator("peft", mode="before")
+    @classmethod
+    def expand_name(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def check_compiled(self) -> Recipe:
+        if self.compile and self.peft is not None:
+            raise ValueError("compile is for all weights; with peft set compile: false")
+        return self
 
 
 class Supervised(Recipe):
@@ -70,7 +82,6 @@ class Supervised(Recipe):
     final: float = Field(0.01, ge=0, le=1, description="Share of the rate left at the end")
     clip: float = Field(1.0, gt=0)
     freeze: Patterns = Field((), description="Regular expressions over parameter names that stay as they are")
-    peft: Peft | None = None
     ewc: float = Field(0.0, ge=0, description="Strength of elastic weight consolidation")
     old: Path | None = Field(None, description="Rows of what must not be forgotten (ewc)")
     fisher_rows: int = Field(256, ge=1, description="Rows of `old` by which weights' importance is judged")
@@ -81,19 +92,12 @@ class Supervised(Recipe):
     keep_every: int | None = Field(None, ge=1, description="Tokens between checkpoints that are kept as models")
     log_every: int = Field(20, ge=1, description="Steps between log lines")
 
-    @field_validator("peft", mode="before")
-    @classmethod
-    def expand_name(cls, value: Any) -> Any:
-        return {"method": value} if isinstance(value, str) else value
-
     @model_validator(mode="after")
     def check_combinations(self) -> Supervised:
         if (self.tokens > 0) == (self.epochs > 0):
             raise ValueError("give either tokens or epochs, above 0")
         if (self.ewc > 0) != (self.old is not None):
             raise ValueError("ewc and old go together: old holds rows of what must not be forgotten")
-        if self.compile and self.peft is not None:
-            raise ValueError("compile is for all weights; with peft set compile: false")
         return self
 
     def rate_at(self, tokens: int) -> float:

@@ -59,6 +59,14 @@ class Groups(Learner[GrpoConfig, GroupSample]):
     config = GrpoConfig
     summary = "reinforcement learning on the model's own samples, judged by verifiers, by group"
 
+    @classmethod
+    def needs_reference(cls, config: GrpoConfig) -> bool:
+        return config.kl > 0
+
+    def teaches(self, item: GroupSample) -> bool:
+        """One that counts, and is better or worse than its group or held by a divergence."""
+        return item.taught > 0 and (self._config.kl > 0 or bool(item.advantages.any()))
+
     def items(self, batch: Batch) -> list[GroupSample]:
         """Advantages by group, of outcomes and steps; measures the old policy and the reference where needed."""
         rollouts, most = batch.rollouts, self._config.micro_tokens
@@ -73,7 +81,7 @@ class Groups(Learner[GrpoConfig, GroupSample]):
         """One a token, a tensor a row."""
         import torch
 
-        from reason_engine.training.common.policy import group_advantages, process_advantages
+        from reason_engine.training.common.advantages import group_advantages, process_advantages
 
         lengths, scale = [len(one.answer) for one in batch.rollouts], self._config.scale
         width = max(lengths)
@@ -87,7 +95,7 @@ class Groups(Learner[GrpoConfig, GroupSample]):
         """Summed over the tokens of `items`, each with its share of `whole`."""
         import torch
 
-        from reason_engine.training.common.policy import clipped_policy_loss, kl_k3, token_weight
+        from reason_engine.training.common.advantages import clipped_policy_loss, kl_k3, token_weight
 
         now_N, entropy_N = self._policy.logprobs(items)
         old_N = now_N.detach() if items[0].old is None else torch.cat([_known(one.old) for one in items])
@@ -96,7 +104,8 @@ class Groups(Learner[GrpoConfig, GroupSample]):
         shares = [token_weight(one.taught, lengths, over, self._config.max_tokens) for one in items]
         shares_N = torch.repeat_interleave(torch.tensor(shares), torch.tensor([len(one.answer) for one in items]))
         losses_N, cut_N = clipped_policy_loss(now_N, old_N, advantages_N, *self._config.clip)
-        metrics = {"clip_fraction": (cut_N * shares_N).sum(), "entropy": (entropy_N * shares_N).sum()}
+        read = sum(len(one.answer) for one in whole if self.teaches(one))
+        metrics = {"clip_fraction": (cut_N * shares_N).sum(), "entropy": entropy_N.sum() / read}
         if self._config.kl:
             kl_N = kl_k3(now_N, torch.cat([_known(one.reference) for one in items]))
             losses_N = losses_N + self._config.kl * kl_N

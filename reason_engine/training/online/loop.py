@@ -5,16 +5,14 @@ A step: take problems, sample the policy, judge the samples, let the method make
 (weights, optimiser, place in the curriculum, random state) is in the checkpoint, so a killed run goes on as if
 unbroken.
 
-The `Actor` samples the policy as it is now: the embedded engine in this process, in fp32 like the trainer, so that what
-it draws from and what the trainer measures differ by rounding only. A prompt is read once for all its samples.
+With `peft` the policy is frozen weights and an adapter, the reference is the same weights without it, and the `Actor`
+is handed the adapter alone. What teaches nothing, such as a group whose samples are all worth the same, is not read.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
-import zlib
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,35 +20,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from reason_engine.contracts import Powers
 from reason_engine.engines.checkpoint.folder import ModelFolder
-from reason_engine.engines.embedded.front import Embedded
-from reason_engine.errors import SetupError, first_error
-from reason_engine.profile import read_profile
+from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
-from reason_engine.runtime.drawn import PartialPath, collect
-from reason_engine.runtime.prompts import PromptCache
-from reason_engine.settings import load_settings
+from reason_engine.training.common.distributed import Distributed, Weights
 from reason_engine.training.common.encode import LearnedItem, Rollout
 from reason_engine.training.common.models import load_model, save_model
 from reason_engine.training.common.preflight import preflight_online
 from reason_engine.training.common.run_folder import Checkpoint, Log
-from reason_engine.training.online.environment import (
-    BatchRewards,
-    Curriculum,
-    RewardScorer,
-    TrainingProblem,
-    answer_of,
-    check_endpoints,
-)
+from reason_engine.training.online.actor import Actor, Group
+from reason_engine.training.online.environment import BatchRewards, Curriculum, check_endpoints
 from reason_engine.training.online.recipe import Online
-from reason_engine.types import GenerateRequest, Prompt, Sampling
 from reason_engine.types import Path as SampledPath
-from reason_engine.verifiers.code import Sandbox
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from reason_engine.training.common.adapters import Adapted
     from reason_engine.training.common.policy import Policy
 
 Config = TypeVar("Config", bound=Online)
@@ -59,18 +45,6 @@ TRIED = 64
 """Problems that the rewards are tried on before a run."""
 SAME = 1e-9
 """Totals that differ by less are the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A problem and the samples of its prompt, in the order of their seeds."""
-
-    task: TrainingProblem
-    paths: tuple[SampledPath, ...]
-
-    @property
-    def rollouts(self) -> list[Rollout]:
-        return [Rollout(path.prompt_ids, path.token_ids) for path in self.paths]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +68,9 @@ class Batch:
 
 
 class Learner(ABC, Generic[Config, Item]):
-    """A method, made from its config, the policy that is sampled and a frozen copy of where it began. `modules` are
-    trained and kept, by name, each at the config's rate unless `rates` has one for it."""
+    """A method, made from its config, the policy that is sampled and where it began, frozen (the policy itself where
+    that is not needed). `modules` are trained and kept, by name, each at the config's rate unless `rates` has one for
+    it."""
 
     config: ClassVar[Any]
     summary: ClassVar[str]
@@ -105,10 +80,24 @@ class Learner(ABC, Generic[Config, Item]):
         self.modules: dict[str, Any] = {"policy": policy.model}
         self.rates: dict[str, float] = {}
 
+    @property
+    def packs(self) -> bool:
+        """Whether rows are read without padding."""
+        return self._policy.packs
+
     @classmethod
     def train(cls, config: Config, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
         """Learn for `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
         return train(config, out, tell, cls)
+
+    @classmethod
+    def needs_reference(cls, config: Config) -> bool:
+        """Whether log-probabilities of where it began are asked for."""
+        return True
+
+    def teaches(self, item: Item) -> bool:
+        """Whether an item has any gradient; one that has none is not read, but counts in what losses are divided by."""
+        return True
 
     @abstractmethod
     def items(self, batch: Batch) -> Sequence[Item]:
@@ -129,32 +118,31 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
         tell({"note": line})
     import torch
 
-    from reason_engine.training.common.optimisers import freeze
-    from reason_engine.training.common.policy import Policy
-
     torch.set_num_threads(config.threads or torch.get_num_threads())
     torch.manual_seed(config.seed)
     curriculum = Curriculum(config)
-    (model, tokenizer), (start, _) = load_model(config.model), load_model(config.model)
-    freeze(model, config.freeze)
-    learner = method(
-        config,
-        Policy(model, config.temperature, config.precision, config.compile),
-        Policy(start.eval().requires_grad_(False), config.temperature, config.precision),
-    )
+    model, tokenizer = load_model(config.model)
+    learner, adapted = make_learner(config, method, model)
+    trained = [
+        (f"{name}.{at}", parameter)
+        for name, module in learner.modules.items()
+        for at, parameter in module.named_parameters()
+        if parameter.requires_grad
+    ]
+    tell({"note": f"{sum(parameter.numel() for _, parameter in trained):,} parameters are trained"})
     parameter_groups: list[dict[str, Any]] = [
         {"params": [p for p in module.parameters() if p.requires_grad], "full": learner.rates.get(name, config.rate)}
         for name, module in learner.modules.items()
     ]
     optimiser = torch.optim.AdamW(parameter_groups, weight_decay=config.weight_decay)
-    checkpoint = Checkpoint(out, config, torch.nn.ModuleDict(learner.modules), [optimiser], curriculum)
+    checkpoint = Checkpoint(out, config, Weights(trained, Distributed()), [optimiser], curriculum)
     step, tokens = checkpoint.restore()
     log = Log(out, config, 0, tokens, tell)
     metrics: dict[str, Any] = {}
     first, began = step, time.monotonic()
     with actor:
-        if step:
-            actor.take_weights(model.state_dict())
+        if step or adapted:
+            actor.take_weights(model, adapted)
         while step < config.steps:
             share = config.rate_at(step)
             for group in optimiser.param_groups:
@@ -163,7 +151,7 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
             batch, sampled = gather(config, actor, curriculum, step)
             sampled["sample_seconds"] = time.monotonic() - moment
             learned = learn(config, learner, optimiser, batch, step + 1)
-            actor.take_weights(model.state_dict())
+            actor.take_weights(model, adapted)
             sampled["learn_seconds"] = time.monotonic() - moment - sampled["sample_seconds"]
             step, tokens = step + 1, tokens + sampled.pop("drawn")
             metrics = {"step": step, "tokens": tokens, "rate": share, **learned, **sampled}
@@ -174,11 +162,41 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
             if step % config.save_every == 0 and step < config.steps:
                 checkpoint.save(step, tokens)
             if config.keep_every and step % config.keep_every == 0:
-                save_model(model, tokenizer, out / f"at-{step}")
-    save_model(model, tokenizer, out)
-    ModelFolder(out).carry_profile(ModelFolder(config.model))
+                kept = out / f"at-{step}"
+                adapted.save(kept) if adapted else save_model(model, tokenizer, kept)
+    if adapted:
+        adapted.finish(tokenizer, out, save_model)
+    else:
+        save_model(model, tokenizer, out)
+    if ModelFolder(out).is_checkpoint:
+        ModelFolder(out).carry_profile(ModelFolder(config.model))
     checkpoint.remove()
     return metrics
+
+
+def make_learner(config: Any, method: type[Learner[Any, Any]], model: Any) -> tuple[Learner[Any, Any], Adapted | None]:
+    """The method over this model as it begins, and the adapter that is trained, where there is one."""
+    from reason_engine.training.common.adapters import Adapted
+    from reason_engine.training.common.forward import shared
+    from reason_engine.training.common.optimisers import freeze
+    from reason_engine.training.common.policy import Policy
+
+    at = config.temperature, config.precision
+    if config.peft is not None:
+        start = Policy(shared(model).eval(), *at)
+        adapted = Adapted(model, config.peft, config.model)
+        adapted.check_served()
+        policy = Policy(model, *at, body=adapted.body(config.precision))
+        freeze(adapted.module, config.freeze)
+        learner = method(config, policy, start)
+        learner.modules["policy"] = adapted.module
+        return learner, adapted
+    freeze(model, config.freeze)
+    policy = Policy(model, *at, config.compile)
+    if not method.needs_reference(config):
+        return method(config, policy, policy), None
+    start, _ = load_model(config.model)
+    return method(config, policy, Policy(start.eval().requires_grad_(False), *at)), None
 
 
 def gather(config: Online, actor: Actor, curriculum: Curriculum, step: int) -> tuple[Batch, dict[str, Any]]:
@@ -226,7 +244,7 @@ def _metrics(groups: Sequence[Group], rewards: BatchRewards, stage: int) -> dict
 
 
 def learn(config: Online, learner: Learner[Any, Any], optimiser: Any, batch: Batch, step: int) -> dict[str, float]:
-    """All optimiser steps on one batch: the means of their metrics."""
+    """All optimiser steps on one batch: the means of their metrics. One that would teach nothing is not taken."""
     import torch
 
     from reason_engine.training.common.policy import micro_batch_indices
@@ -240,8 +258,11 @@ def learn(config: Online, learner: Learner[Any, Any], optimiser: Any, batch: Bat
         order = list(range(len(items))) if one else torch.randperm(len(items)).tolist()
         for at in range(0, len(order), each):
             whole = [items[place] for place in order[at : at + each]]
-            for places in micro_batch_indices(whole, config.micro_tokens):
-                loss, parts = learner.loss([whole[place] for place in places], whole)
+            taught = [item for item in whole if learner.teaches(item)]
+            if not taught:
+                continue
+            for places in micro_batch_indices(taught, config.micro_tokens, packed=learner.packs):
+                loss, parts = learner.loss([taught[place] for place in places], whole)
                 loss.backward()
                 for name, value in {"loss": loss.item(), **parts}.items():
                     sums[name] += value
@@ -256,94 +277,3 @@ def learn(config: Online, learner: Learner[Any, Any], optimiser: Any, batch: Bat
             sums["norm"] += norm
             passes += 1
     return {"loss": 0.0} | {name: value / passes for name, value in sums.items()}
-
-
-class Actor:
-    """The policy's engine and the rewards. Opened and closed with `with`."""
-
-    def __init__(self, config: Online) -> None:
-        """Raises ModelLoadError for a folder that the embedded engine does not run, SetupError where programs are to
-        be run on a machine that cannot limit them."""
-        threads, heads = config.threads or 0, config.reward_models
-        self._config, judge = config, None
-        self._engine = Embedded(config.model, inline=True, dtype="float32", threads=threads)
-        self._engines = [self._engine]
-        if judged_by := config.judge or (config.model if heads else None):
-            keys = load_settings().reward_keys
-            judge = Embedded(judged_by, inline=True, threads=threads, rewards=heads, reward_keys=keys)
-            self._engines.append(judge)
-        self._profile = read_profile(config.model)
-        sandbox = Sandbox() if config.allow_code else None
-        self._scorer = RewardScorer(config.rewards, self._profile, judge, Powers(sandbox))
-        self._runner = asyncio.Runner()
-        if sandbox is not None and (reason := self._runner.run(sandbox.probe())):
-            raise SetupError(f"allow_code: programs cannot be limited on this machine: {reason}")
-
-    def __enter__(self) -> Actor:
-        try:
-            for engine in self._engines:
-                self._runner.run(engine.start())
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for opened in (*self._engines, self._scorer.equality):
-            self._runner.run(opened.close())
-        self._runner.close()
-
-    def take_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Sample from these weights from now on."""
-        self._runner.run(self._engine.take_weights(weights))
-
-    def check(self, problems: Sequence[TrainingProblem]) -> None:
-        """Raises SetupError naming the reward that cannot judge one of these problems. Nothing is generated."""
-        self._scorer.check(problems)
-
-    def sample(self, tasks: Sequence[TrainingProblem], count: int, place: str) -> list[Group]:
-        """`count` samples of each problem; `place` and the run's seed decide what is drawn. Raises SetupError for a
-        prompt that leaves no room for an answer."""
-        cache = PromptCache(self._engine)
-        prompts = [cache.prompt(cache.render(task.problem.turns())) for task in tasks]
-        most, context = self._config.max_tokens, self._engine.info.context
-        for task, prompt in zip(tasks, prompts, strict=True):
-            if len(prompt.ids) > context - most:
-                raise SetupError(
-                    f"max_tokens: a prompt of {len(prompt.ids)} tokens leaves no room for {most} in a "
-                    f"context of {context}: {task.problem.question[:60]!r}"
-                )
-        return self._runner.run(self._sample_all(tasks, prompts, count, place))
-
-    def judge(self, groups: Sequence[Group], done: float) -> BatchRewards:
-        """The rewards of all samples when this share of the run is done."""
-        return self._runner.run(self._scorer.score([(group.task, group.paths) for group in groups], done))
-
-    async def _sample_all(
-        self, tasks: Sequence[TrainingProblem], prompts: Sequence[Prompt], count: int, place: str
-    ) -> list[Group]:
-        async def one(number: int, task: TrainingProblem, prompt: Prompt) -> Group:
-            sampling = Sampling(
-                max_tokens=self._config.max_tokens,
-                temperature=self._config.temperature,
-                seed=zlib.crc32(f"{self._config.seed}/{place}/{number}".encode()) % 2**31,
-                logprobs=0 if self._config.needs_logprobs else None,
-            )
-            request = GenerateRequest(f"rollout-{place}-{number}", prompt.ids, count, sampling)
-            drawn = await collect(self._engine.generate(request))
-            return Group(task, tuple(self._path(task, prompt, sample) for sample in drawn))
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                asked = enumerate(zip(tasks, prompts, strict=True))
-                running = [group.create_task(one(number, *pair)) for number, pair in asked]
-        except ExceptionGroup as errors:
-            raise first_error(errors) from None  # an engine fails for all alike
-        return [task.result() for task in running]
-
-    def _path(self, task: TrainingProblem, prompt: Prompt, sample: PartialPath) -> SampledPath:
-        content = self._engine.parse(sample.text, prompt=prompt.text).content
-        return SampledPath(
-            0, prompt.text, sample.text, tuple(sample.ids), prompt.ids, tuple(sample.logprobs), sample.finish or "stop",
-            tokens=len(sample.ids), answer=answer_of(self._profile, task, content),
-        )  # fmt: skip

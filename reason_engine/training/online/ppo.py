@@ -6,8 +6,9 @@ models as in Ziegler et al. 2019 (arXiv:1909.08593, section 2.1) and Ouyang et a
     r_t = -beta log(pi_old / pi_ref)(y_t) + [t is the last token] r + process rewards at the ends of their steps
     A_t = sum_l (gamma lambda)^l delta_t+l,   delta_t = r_t + gamma V_t+1 - V_t,   R_t = A_t + V_t
 
-The value V is a linear head, zero at first, over a body of its own that starts as a copy of the policy's; V_t is read
-before token t is drawn. Advantages are whitened over the batch.
+The value V is a linear head, zero at first, over a body of its own that starts as a copy of the policy's; with `peft`
+over the policy's frozen weights with an adapter of its own. V_t is read before token t is drawn. Advantages are
+whitened over the batch.
 
 Departures: rewards are any verifiers, not one reward model; beta is fixed, not adapted to a target (Ziegler 2.2); an
 answer cut at max_tokens counts as ended there; there is no entropy bonus (eq. 9) and no pretraining mix (Ouyang).
@@ -68,18 +69,22 @@ class ActorCritic(Learner[PpoConfig, ValuedSample]):
     summary = "reinforcement learning on the model's own samples, against a learned value"
 
     def __init__(self, config: PpoConfig, policy: Policy, reference: Policy) -> None:
-        from reason_engine.training.common.policy import Value
+        from reason_engine.training.common.policy import value_of
 
         super().__init__(config, policy, reference)
-        self.modules["value"] = self.value = Value(reference.model, config.precision)
+        self.modules["value"] = self.value = value_of(reference.model, config.precision, config.peft, config.model)
         self.rates["value"] = config.value_rate or config.rate
+
+    @classmethod
+    def needs_reference(cls, config: PpoConfig) -> bool:
+        return config.kl > 0
 
     def items(self, batch: Batch) -> list[ValuedSample]:
         """Values and advantages of every token, before anything is learned from them."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        from reason_engine.training.common.policy import gae, whiten
+        from reason_engine.training.common.advantages import gae, whiten
 
         rollouts, most = batch.rollouts, self._config.micro_tokens
         old, values = self._policy.measure(rollouts, most), self.value.measure(rollouts, most)
@@ -103,7 +108,7 @@ class ActorCritic(Learner[PpoConfig, ValuedSample]):
         """Summed over the tokens of `items`, all alike, as a share of those of `whole`."""
         import torch
 
-        from reason_engine.training.common.policy import clipped_policy_loss, clipped_value_loss
+        from reason_engine.training.common.advantages import clipped_policy_loss, clipped_value_loss
 
         share = 1 / sum(len(one.answer) for one in whole)
         now_N, entropy_N = self._policy.logprobs(items)

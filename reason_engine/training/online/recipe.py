@@ -106,6 +106,8 @@ class Online(Recipe):
     @model_validator(mode="after")
     def check_parts(self) -> Online:
         check_one_source(self.data, self.mixture)
+        if self.peft is not None and self.peft.dropout:
+            raise ValueError("peft.dropout: what is sampled is to be what is measured; leave it out")
         if self.curriculum and not self.mixture:
             raise ValueError("curriculum: its stages change families of a mixture")
         for stage in self.curriculum:

@@ -52,11 +52,19 @@ class LeaveOneOut(Learner[RlooConfig, JudgedAnswer]):
     config = RlooConfig
     summary = "REINFORCE on whole answers, each against the mean of the others to its prompt"
 
+    @classmethod
+    def needs_reference(cls, config: RlooConfig) -> bool:
+        return config.kl > 0
+
+    def teaches(self, item: JudgedAnswer) -> bool:
+        """One that counts, and is better or worse than the others."""
+        return item.taught and item.advantage != 0
+
     def items(self, batch: Batch) -> list[JudgedAnswer]:
         """Advantages against the other samples of each prompt."""
         import torch
 
-        from reason_engine.training.common.policy import leave_one_out
+        from reason_engine.training.common.advantages import leave_one_out
 
         rollouts, most = batch.rollouts, self._config.micro_tokens
         again = self._config.updates * self._config.minibatches > 1
@@ -77,7 +85,7 @@ class LeaveOneOut(Learner[RlooConfig, JudgedAnswer]):
         """Summed over `items`, each a share of `whole`."""
         import torch
 
-        from reason_engine.training.common.policy import clipped_policy_loss
+        from reason_engine.training.common.advantages import clipped_policy_loss
 
         lengths = [len(one.answer) for one in items]
         now_N, entropy_N = self._policy.logprobs(items)
@@ -90,7 +98,7 @@ class LeaveOneOut(Learner[RlooConfig, JudgedAnswer]):
         share = 1 / max(1, sum(one.taught for one in whole))
         metrics = {
             "clip_fraction": (cut_B * counts_B).sum().item() * share,
-            "entropy": sum(part.mean().item() for part in entropy_N.split(lengths)) / len(whole),
-            "kl": sum(one.kl for one in items) / len(whole),
+            "entropy": sum(part.mean().item() for part in entropy_N.split(lengths)) / sum(map(self.teaches, whole)),
+            "kl": sum(one.kl for one in items) / sum(map(self.teaches, whole)),
         }
         return (losses_B * counts_B).sum() * share, metrics

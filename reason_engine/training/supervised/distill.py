@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from reason_engine.data.formats.rows import Text
 from reason_engine.engines.checkpoint.folder import ModelFolder
@@ -47,6 +47,8 @@ from reason_engine.types import GenerateRequest, Sampling
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from reason_engine.training.common.adapters import Adapted
+
 
 class DistillConfig(AnswersConfig):
     """A student (`model`, or a new one by `architecture`, which takes the teacher's tokenizer) and its teacher."""
@@ -57,12 +59,6 @@ class DistillConfig(AnswersConfig):
     beta: float = Field(0.0, ge=0, le=1, description="0: KL(teacher ‖ student), 1: KL(student ‖ teacher)")
     on_policy: float = Field(0.0, ge=0, le=1, description="Share of rows that the student answers itself")
     max_tokens: int = Field(256, ge=1, description="Most tokens of an answer of its own")
-
-    @model_validator(mode="after")
-    def check_peft(self) -> DistillConfig:
-        if self.on_policy and self.peft is not None:
-            raise ValueError("on_policy: a student with peft cannot write answers while it learns; leave one out")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +95,8 @@ class SoftAnswers(Answers):
         self._teacher, self._config = Reference(teacher), config
         self._student, self._tokenizer = student, tokenizer
 
-    def batch(self, rows: Sequence[Any]) -> list[Encoded]:
-        """The items of a training batch: some answers as given, some by the student."""
+    def batch(self, rows: Sequence[Any], adapted: Adapted | None = None) -> list[Encoded]:
+        """The items of a training batch: some answers as given, some by the student under its adapter."""
         import torch
 
         items = self.encode(rows)
@@ -111,7 +107,7 @@ class SoftAnswers(Answers):
         own = [at for at in range(asked) if chosen[at] and any(items[at].weights)]
         begins = [next(i for i, weight in enumerate(items[at].weights) if weight) for at in own]
         prompts = [items[at].ids[:begin] for at, begin in zip(own, begins, strict=True)]
-        drawn = self._student.answers(self.model, self._tokenizer, prompts, seed) if own else []
+        drawn = self._student.answers(self.model, self._tokenizer, prompts, seed, adapted) if own else []
         for at, prompt, answer in zip(own, prompts, drawn, strict=True):
             if answer:
                 weights = [0.0] * len(prompt) + [items[at].weights[len(prompt)]] * len(answer)
@@ -120,25 +116,44 @@ class SoftAnswers(Answers):
 
     def loss(self, group: Sequence[Any], body: Any) -> tuple[Any, Mapping[str, float]]:
         import torch
-        from torch.nn.functional import cross_entropy, log_softmax
+        from torch.utils.checkpoint import checkpoint
 
-        from reason_engine.training.common.forward import answer_logits
+        from reason_engine.training.common.forward import answer_states
+        from reason_engine.training.common.logprobs import chunks
 
-        config = self._config
-        head = self.model.get_output_embeddings()
-        own_NV, targets_N, weights_N, rows_N = answer_logits(body, head, group, config.precision)
-        teacher_NV = self._teacher.logits(group, config.precision)
-        # The tokenizers agree; the padding of the matrices may not.
-        size, temperature = min(own_NV.shape[1], teacher_NV.shape[1]), config.temperature
-        student, teacher = (log_softmax(x[:, :size] / temperature, -1) for x in (own_NV, teacher_NV))
-        soft_N = divergence(teacher, student, config.beta) * temperature**2
-        hard_N = cross_entropy(own_NV, targets_N, reduction="none")
+        config, head = self._config, self.model.get_output_embeddings()
+        states_ND, targets_N, weights_N, rows_N = answer_states(body, group, config.precision, head.weight.device)
+        teacher_ND = self._teacher.states(group, config.precision)
         written_B = torch.tensor([isinstance(one, OwnAnswer) for one in group], device=rows_N.device)
         alpha_N = torch.where(written_B[rows_N], 1.0, config.alpha)
-        losses_N = (alpha_N * soft_N + (1 - alpha_N) * hard_N) * weights_N
-        agree = (own_NV.argmax(-1) == teacher_NV.argmax(-1)).float().mean()
-        metrics = {"agreement": float(agree) * len(group)}
-        return losses_N.sum(), metrics | ({"own": float(written_B.sum())} if config.on_policy else {})
+        parts: list[tuple[Tensor, Tensor]] = [
+            checkpoint(
+                self._chunk_losses, states_ND[at], teacher_ND[at], targets_N[at], alpha_N[at], use_reentrant=False
+            )
+            for at in chunks(len(targets_N), 2 * head.weight.shape[0])
+        ]
+        losses_N, agree_N = (torch.cat(column) for column in zip(*parts, strict=True))
+        metrics = {"agreement": float(agree_N.float().mean()) * len(group)}
+        loss = (losses_N * weights_N).sum()
+        return loss, metrics | ({"own": float(written_B.sum())} if config.on_policy else {})
+
+    def _chunk_losses(
+        self, states_CD: Tensor, teacher_CD: Tensor, targets_C: Tensor, alpha_C: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The losses of some tokens, and whether student and teacher would say the same."""
+        from torch.nn.functional import cross_entropy, log_softmax
+
+        from reason_engine.training.common.logprobs import head_logits
+
+        config = self._config
+        own_CV = head_logits(self.model.get_output_embeddings(), states_CD, config.precision)
+        teacher_CV = self._teacher.logits(teacher_CD, config.precision)
+        # The tokenizers agree; the padding of the matrices may not.
+        size, temperature = min(own_CV.shape[1], teacher_CV.shape[1]), config.temperature
+        student, teacher = (log_softmax(x[:, :size] / temperature, -1) for x in (own_CV, teacher_CV))
+        soft_C = divergence(teacher, student, config.beta) * temperature**2
+        hard_C = cross_entropy(own_CV, targets_C, reduction="none")
+        return alpha_C * soft_C + (1 - alpha_C) * hard_C, own_CV.argmax(-1) == teacher_CV.argmax(-1)
 
 
 def divergence(teacher_NV: Any, student_NV: Any, beta: float) -> Any:
@@ -168,6 +183,7 @@ class Student:
         self._folder, self._max_tokens, self._threads = folder, max_tokens, threads or 0
         self._runner, self._engine, self._scratch = asyncio.Runner(), None, ExitStack()
         self._padding: tuple[tuple[int, float], ...] = ()
+        self._adapter_folder = Path()
 
     def __enter__(self) -> Student:
         return self
@@ -178,27 +194,35 @@ class Student:
         self._runner.close()
         self._scratch.close()
 
-    def answers(self, model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: int) -> list[list[int]]:
+    def answers(
+        self, model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], seed: int, adapted: Adapted | None = None
+    ) -> list[list[int]]:
         """One answer to each prompt, in tokens, at temperature 1; its end mark is a part of it. A prompt that leaves no
         room gets none."""
         if self._engine is None:
             self._engine = self._start(model, tokenizer)
             self._padding = tuple((token, PADDING_BIAS) for token in range(len(tokenizer), model.config.vocab_size))
-        return self._runner.run(self._answer_all(self._engine, model.state_dict(), prompts, seed))
+            self._adapter_folder = self._scratch_folder("adapter") if adapted else Path()
+        return self._runner.run(self._answer_all(self._engine, model, adapted, prompts, seed))
 
     def _start(self, model: Any, tokenizer: Any) -> Embedded:
         folder = self._folder
         if folder is None:
-            folder = Path(self._scratch.enter_context(tempfile.TemporaryDirectory(prefix="reason-student-")))
+            folder = self._scratch_folder("student")
             save_model(model, tokenizer, folder)
         engine = Embedded(folder, inline=True, dtype="float32", threads=self._threads)
         self._runner.run(engine.start())
         return engine
 
+    def _scratch_folder(self, name: str) -> Path:
+        return Path(self._scratch.enter_context(tempfile.TemporaryDirectory(prefix=f"reason-{name}-")))
+
     async def _answer_all(
-        self, engine: Embedded, weights: Mapping[str, Tensor], prompts: Sequence[Sequence[int]], seed: int
+        self, engine: Embedded, model: Any, adapted: Adapted | None, prompts: Sequence[Sequence[int]], seed: int
     ) -> list[list[int]]:
-        await engine.take_weights(weights)
+        from reason_engine.training.common.adapters import hand_over
+
+        named = await hand_over(engine, model, adapted, self._adapter_folder)
 
         async def one(number: int) -> list[int]:
             prompt = tuple(prompts[number])
@@ -207,7 +231,8 @@ class Student:
                 return []
             place = (seed + number) % 2**31
             sampling = Sampling(max_tokens=room, temperature=1.0, seed=place, logit_bias=self._padding)
-            (answer,) = await collect(engine.generate(GenerateRequest(f"own-{number}", prompt, 1, sampling)))
+            asked = GenerateRequest(f"own-{number}", prompt, 1, sampling, adapter=named)
+            (answer,) = await collect(engine.generate(asked))
             return answer.ids
 
         async with asyncio.TaskGroup() as together:

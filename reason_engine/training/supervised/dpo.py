@@ -50,17 +50,19 @@ class Pair:
 
 
 class AgainstReference(Objective, Generic[Config]):
-    """Compares the model with a frozen copy of where it began."""
+    """Compares the model with where it began: a frozen copy, or with `peft` the same weights without the adapter."""
 
     @classmethod
     def train(cls, config: Config, out: Path, tell: OnProgress = silent) -> dict[str, Any]:
-        return supervise(config, out, tell, cls, base=config.model, copies=1, memory=Answers)
+        copies = int(config.peft is None)
+        return supervise(config, out, tell, cls, base=config.model, copies=copies, memory=Answers)
 
     def __init__(self, config: Config, model: Any, tokenizer: Any) -> None:
         from reason_engine.training.common.forward import Reference
 
         self.model, self._config = model, config
-        self._reference, self._encoder = Reference(model), Encoder(tokenizer, config.max_length)
+        self._reference = Reference(model, shares=config.peft is not None)
+        self._encoder = Encoder(tokenizer, config.max_length)
 
     def total(self, batch: Sequence[Any], body: Any) -> float:
         return len(batch)

@@ -57,14 +57,14 @@ def supervise(
     memory: MakeObjective | None = None,
     save: Callable[[Any, Any, Path], None] = save_model,
     tokenizer_from: Path | None = None,
-    make_batch: Callable[[Any, Sequence[Any]], list[Any]] | None = None,
+    make_batch: Callable[[Any, Sequence[Any], Any], list[Any]] | None = None,
     on_step: Callable[[int, Any, Any], None] | None = None,
 ) -> dict[str, Any]:
     """Train until `config.tokens`. The last metrics.
 
     `memory`: the objective by which old rows are weighed for ewc, where it is another; `save` writes what is trained;
-    `tokenizer_from`: whose tokenizer a new model takes; `make_batch`: how a training batch is made of rows, where not
-    by `encode`; `on_step` is called after each step with the tokens so far, the objective and the body.
+    `tokenizer_from`: whose tokenizer a new model takes; `make_batch`: how a training batch is made of rows and of the
+    adapter, where not by `encode`; `on_step` is called after each step with the tokens so far, the objective, the body.
     """
     source, found = preflight(config, base, copies)
     check_distributed(config, copies, sampled=make_batch is not None)
@@ -86,7 +86,7 @@ def supervise(
     model, tokenizer = load_or_build(config, tokenizer_from)
     objective = make(config, model, tokenizer)
     adapted = Adapted(objective.model, config.peft, base) if config.peft and base else None
-    body = adapted.body() if adapted else body_of(objective.model, False)
+    body = adapted.body(config.precision) if adapted else body_of(objective.model, False, config.precision)
     loss_of = processes.shard(objective, body)
     trained = freeze(adapted.module if adapted else objective.model, config.freeze)
     learning, parameters = sum(p.numel() for _, p in trained), [p for _, p in trained]
@@ -141,7 +141,7 @@ def supervise(
     while tokens < config.tokens:
         position = source.state()
         rows = [next(source) for _ in range(config.batch)]
-        batch = objective.encode(rows) if make_batch is None else make_batch(objective, rows)
+        batch = objective.encode(rows) if make_batch is None else make_batch(objective, rows, adapted)
         share = config.rate_at(tokens)
         set_rates(config, optimisers, share)
         total = objective.total(batch, body)

@@ -113,13 +113,13 @@ class Processes(HeadObjective[ProcessRewardConfig]):
     def _lm_loss(self, group: Sequence[LabelledSteps], states: Sequence[Any]) -> tuple[Any, float]:
         """−log p of right tokens, each solution's mean counted once a step; and the sum of the means."""
         import torch
-        from torch.nn.functional import cross_entropy
 
-        from reason_engine.training.common.forward import head_logits
+        from reason_engine.training.common.logprobs import token_logprobs
 
-        logits_NV = head_logits(self._lm_head, torch.cat(list(states)), self._config.precision)
-        targets = torch.tensor([t for item in group for t in item.ids[slice(*item.right)]], device=logits_NV.device)
-        losses = cross_entropy(logits_NV, targets, reduction="none").split([len(one) for one in states])
+        states_ND = torch.cat(list(states))
+        targets = torch.tensor([t for item in group for t in item.ids[slice(*item.right)]], device=states_ND.device)
+        logps = token_logprobs(self._lm_head, states_ND, targets, self._config.precision)[0]
+        losses = (-logps).split([len(one) for one in states])
         means = [one.mean() if len(one) else one.sum() for one in losses]
         loss = torch.stack([mean * len(item.places) for mean, item in zip(means, group, strict=True)]).sum()
         return loss, float(sum(mean.detach() for mean in means))

@@ -219,10 +219,11 @@ def _side_values(made: Any, lm_head: Any, body: Body, rows: Sequence[ScoredText]
     import torch
 
     from reason_engine.engines.embedded.model.side_network import surprise
-    from reason_engine.training.common.forward import head_logits, padded_ids
+    from reason_engine.training.common.logprobs import head_logits
+    from reason_engine.training.common.packing import pad_ids
 
     device = next(made.score.parameters()).device
-    ids_BT = padded_ids([Encoded(ids, []) for ids, _, _ in rows]).to(device)
+    ids_BT = pad_ids([ids for ids, _, _ in rows])[0].to(device)
     begins = torch.tensor([max(0, first - 1) for _, _, first in rows], device=device)
     length = int(max(len(ids) for ids, _, _ in rows) - begins.min())
     window_BT = (begins[:, None] + torch.arange(length, device=device)).clamp(max=ids_BT.shape[1] - 1)

@@ -253,13 +253,12 @@ def quantised_loss(
 ) -> tuple[Any, Mapping[str, float]]:
     """Σ −w log p in the quantised pass, plus the contrastive term for each unit of w."""
     import torch
-    from torch.nn.functional import cross_entropy
 
-    from reason_engine.training.common.forward import answer_states, head_logits
+    from reason_engine.training.common.forward import answer_states
+    from reason_engine.training.common.logprobs import token_logprobs
 
     states_ND, targets_N, weights_N, rows_N = answer_states(body, group, precision, head.weight.device)
-    losses_N = cross_entropy(head_logits(head, states_ND, precision), targets_N, reduction="none")
-    loss = (losses_N * weights_N).sum()
+    loss = -(token_logprobs(head, states_ND, targets_N, precision)[0] * weights_N).sum()
     if not qat.contrastive or len(group) < 2:
         return loss, {}
     with torch.no_grad(), quantisation.off():
