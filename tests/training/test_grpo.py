@@ -237,7 +237,7 @@ def test_a_prompt_read_once_teaches_the_same(policy: Path, lengths: list[list[in
 
 
 def test_a_window_of_attention_is_not_shared_over() -> None:
-    from reason_engine.training.common.packing import attends_to_all
+    from reason_engine.training.kernels.packing import attends_to_all
 
     assert attends_to_all({"layer_types": ["full_attention"] * 2, "sliding_window": 8})
     assert not attends_to_all({"layer_types": ["full_attention", "sliding_attention"]})

@@ -29,8 +29,8 @@ from torch.nn.functional import gelu
 from reason_engine.errors import SetupError
 from reason_engine.training.common.consolidation import Factor
 from reason_engine.training.common.models import load_model, save_part
-from reason_engine.training.common.packing import Body, PackedBody
 from reason_engine.training.common.recipe import Peft
+from reason_engine.training.kernels.packing import Body, PackedBody
 
 if TYPE_CHECKING:
     from reason_engine.engines.embedded.front import Embedded

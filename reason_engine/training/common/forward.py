@@ -21,8 +21,8 @@ from torch.nn.functional import silu
 
 from reason_engine.errors import SetupError
 from reason_engine.training.common.encode import Encoded
-from reason_engine.training.common.logprobs import head_logits, token_logprobs
-from reason_engine.training.common.packing import Body, PackedBody
+from reason_engine.training.kernels.logprobs import head_logits, token_logprobs
+from reason_engine.training.kernels.packing import Body, PackedBody
 
 TOLERANCE = 0.05  # bf16 rounds differently once operations are fused; a lost mask is off by far more
 

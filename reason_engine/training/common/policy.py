@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from reason_engine.training.common.encode import LearnedItem, Rollout, padded
 from reason_engine.training.common.forward import body_of
-from reason_engine.training.common.logprobs import token_logprobs
-from reason_engine.training.common.packing import Body
 from reason_engine.training.common.recipe import Peft
+from reason_engine.training.kernels.logprobs import token_logprobs
+from reason_engine.training.kernels.packing import Body
 
 ALIKE = 32
 """Answers whose lengths fall into one span of this many tokens stand together, so that those of one prompt meet."""

@@ -119,7 +119,7 @@ class SoftAnswers(Answers):
         from torch.utils.checkpoint import checkpoint
 
         from reason_engine.training.common.forward import answer_states
-        from reason_engine.training.common.logprobs import chunks
+        from reason_engine.training.kernels.logprobs import chunks
 
         config, head = self._config, self.model.get_output_embeddings()
         states_ND, targets_N, weights_N, rows_N = answer_states(body, group, config.precision, head.weight.device)
@@ -143,7 +143,7 @@ class SoftAnswers(Answers):
         """The losses of some tokens, and whether student and teacher would say the same."""
         from torch.nn.functional import cross_entropy, log_softmax
 
-        from reason_engine.training.common.logprobs import head_logits
+        from reason_engine.training.kernels.logprobs import head_logits
 
         config = self._config
         own_CV = head_logits(self.model.get_output_embeddings(), states_CD, config.precision)

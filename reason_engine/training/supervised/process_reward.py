@@ -114,7 +114,7 @@ class Processes(HeadObjective[ProcessRewardConfig]):
         """−log p of right tokens, each solution's mean counted once a step; and the sum of the means."""
         import torch
 
-        from reason_engine.training.common.logprobs import token_logprobs
+        from reason_engine.training.kernels.logprobs import token_logprobs
 
         states_ND = torch.cat(list(states))
         targets = torch.tensor([t for item in group for t in item.ids[slice(*item.right)]], device=states_ND.device)

@@ -219,8 +219,8 @@ def _side_values(made: Any, lm_head: Any, body: Body, rows: Sequence[ScoredText]
     import torch
 
     from reason_engine.engines.embedded.model.side_network import surprise
-    from reason_engine.training.common.logprobs import head_logits
-    from reason_engine.training.common.packing import pad_ids
+    from reason_engine.training.kernels.logprobs import head_logits
+    from reason_engine.training.kernels.packing import pad_ids
 
     device = next(made.score.parameters()).device
     ids_BT = pad_ids([ids for ids, _, _ in rows])[0].to(device)

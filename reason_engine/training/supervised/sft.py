@@ -255,7 +255,7 @@ def quantised_loss(
     import torch
 
     from reason_engine.training.common.forward import answer_states
-    from reason_engine.training.common.logprobs import token_logprobs
+    from reason_engine.training.kernels.logprobs import token_logprobs
 
     states_ND, targets_N, weights_N, rows_N = answer_states(body, group, precision, head.weight.device)
     loss = -(token_logprobs(head, states_ND, targets_N, precision)[0] * weights_N).sum()

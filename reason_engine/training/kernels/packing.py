@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from reason_engine.training.common.encode import padded
+from reason_engine.training.kernels.fused import fuse, liger
 
 PACKED = "reason_packed"
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.05}
@@ -61,6 +62,8 @@ class PackedBody(Body):
 
     def __init__(self, model: Any, precision: str = "fp32", learned: Callable[[], Tensor] | None = None) -> None:
         super().__init__(self._padded)
+        if not liger(model):
+            fuse(model)
         self._model, self._learned = model.base_model, learned
         self.packs = can_pack(model, precision)
 
