@@ -118,6 +118,10 @@ class Budget:
         self._pool.samples += granted
         return granted
 
+    def give_back(self, samples: int) -> None:
+        """Samples that were admitted and never begun."""
+        self._pool.samples -= samples
+
     async def lease(self, paths: int, tokens: int, *, kept: int = 0) -> Lease:
         """Set tokens aside for up to `paths` paths of at most `tokens` each; waits while others hold what is left.
         `kept`: tokens that who asks holds already.

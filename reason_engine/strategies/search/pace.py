@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from reason_engine.runtime.budget import Budget
+from reason_engine.runtime.forecast import scaled
 from reason_engine.types import TokenLogprob
 
 TYPICAL = 300
@@ -141,12 +142,7 @@ class Pace:
     def _less(self, tokens: int, each: float | None, rows: int, wanted: int) -> bool:
         """Whether less time is left than so many paths of so many tokens need, by the speed of a draw."""
         left = self._budget.seconds_left
-        return left is not None and each is not None and left < SPARE * tokens * _scaled(each, rows, wanted)
+        return left is not None and each is not None and left < SPARE * tokens * scaled(each, rows, wanted)
 
     def _at(self, rows: int) -> float:
-        return _scaled(self._each or 0.0, self._rows, rows)
-
-
-def _scaled(each: float, rows: int, wanted: int) -> float:
-    """Seconds a token of so many rows, where it is `each` at `rows`."""
-    return each * (wanted / rows if wanted > rows else (1 + wanted / rows) / 2)
+        return scaled(self._each or 0.0, self._rows, rows)
