@@ -1,4 +1,4 @@
-"""The time of one draw: until when its paths may run, whether one more would end in time, and what was learned of it."""
+"""The time of one draw: until when its paths may run, if one more would end in time, and what was learned of it."""
 
 from __future__ import annotations
 

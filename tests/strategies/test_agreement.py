@@ -202,7 +202,7 @@ async def test_no_wave_is_begun_that_the_time_is_too_short_for(monkeypatch: pyte
         return f"so\nAnswer: {next(drawn)}"
 
     monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
-    outcome = await auto(Scripted(reply), limits=Limits(seconds=75))
+    outcome = await auto(Scripted(reply), limits=Limits(seconds=100))
     assert (outcome.samples, outcome.stopped, outcome.cut) == (7, "done", 0)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.draw_clock import asking_seconds
+from reason_engine.runtime.forecast import likely_longest
 from reason_engine.types import Path
 
 SHARE = 0.05
@@ -27,11 +28,10 @@ def in_time(ctx: Context, wanted: int, drawn: Sequence[Path]) -> int:
     lengths = [path.tokens for path in drawn if path.finished] or [path.tokens for path in drawn]
     counting = 0.0 if forecast.ended is None else ctx.budget.seconds - forecast.ended
     for n in range(wanted, 0, -1):
-        drawing, each = forecast.seconds(n, lengths), forecast.step(n)
-        if drawing is None or each is None:
+        if (drawing := forecast.seconds(n, lengths)) is None:
             return wanted
-        beside = counting * max(1.0, n / max(1, forecast.paths))
-        if drawing + beside + asking_seconds(most, each) + SHARE * most <= left:
+        asking = asking_seconds(most, drawing / likely_longest(lengths, n))
+        if drawing + counting * max(1.0, n / max(1, forecast.paths)) + asking + SHARE * most <= left:
             if n < wanted:
                 ctx.note(time=f"time for {n} of {wanted} more paths")
             return n

@@ -37,16 +37,12 @@ def told(outcome: Outcome) -> list[str]:
 
 
 async def timed(
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    fields: dict[str, Any],
-    clock: tuple[float, float],
-    seconds: float | None,
+    monkeypatch: pytest.MonkeyPatch, name: str, fields: dict[str, Any], clock: tuple[float, float], most: float | None
 ) -> tuple[Outcome, float, Scripted]:
     made = StepClock(monkeypatch, *clock)
     engine, began = Scripted(scattered, gate=made.gate), made.now
     strategy = strategies.get(name).model_validate({"n": 16, **fields})
-    outcome = await solve(strategy, ASKED, engine, limits=Limits(seconds=seconds), seed=1)
+    outcome = await solve(strategy, ASKED, engine, limits=Limits(seconds=most), seed=1)
     return outcome, made.now - began, engine
 
 
@@ -84,7 +80,7 @@ async def test_without_a_deadline_and_with_enough_time_the_clock_changes_nothing
 
 
 async def test_a_wave_is_as_wide_as_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second wave is narrower than what could settle the vote, where rows are dear, and whole where they are not."""
+    """The waves are narrower than what could settle the vote where rows are dear, and whole where they are not."""
     _, _, dear = await timed(monkeypatch, "self-consistency", {"adaptive": True}, (0.0, 0.04), 60.0)
     _, _, cheap = await timed(monkeypatch, "self-consistency", {"adaptive": True}, (0.1, 0.0005), 60.0)
     assert sum(waves(dear)) < sum(waves(cheap))
