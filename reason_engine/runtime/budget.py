@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from reason_engine.errors import BudgetExhausted
 from reason_engine.types import Limits, Stopped
+
+Result = TypeVar("Result")
 
 FIRST_LEASE = 256
 SMALLEST_LEASE = 16
@@ -104,6 +108,17 @@ class Budget:
     def overdue(self) -> bool:
         """Whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline
+
+    async def in_time(self, work: Awaitable[Result]) -> Result:
+        """What this gives; it is ended at the deadline. Raises BudgetExhausted then."""
+        left = self.seconds_left
+        try:
+            async with asyncio.timeout(None if left is None else max(0.0, left)) as limit:
+                return await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self.exhausted("budget-seconds") from None
 
     def admit(self, n: int) -> int:
         """Count up to n new samples; fewer when the cap is near. Raises BudgetExhausted when none is left."""

@@ -14,6 +14,7 @@ before them, for rows of the engine or for tokens, are left out once one of the 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -229,8 +230,18 @@ class PathSampler:
         self._close(partial)
 
     async def _stream(self, request: GenerateRequest, partials: list[OpenPath]) -> None:
-        """Take chunks until every sample has ended, the deadline passes or the draw is decided."""
-        chunks = self._run.engine.generate(request)
+        """Take chunks until every sample has ended, the deadline passes or the draw is decided. An engine that takes
+        long to hear of the deadline is left there, so that the run can make an answer of what its paths have."""
+        chunks, left = self._run.engine.generate(request), self._run.budget.seconds_left
+        try:
+            async with asyncio.timeout(None if left is None else max(0.0, left) + PATIENCE) as limit:
+                await self._read(chunks, request, partials)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._run.budget.note("budget-seconds")
+
+    async def _read(self, chunks: AsyncIterator[Chunk], request: GenerateRequest, partials: list[OpenPath]) -> None:
         async with aclosing(chunks):  # pyright: ignore[reportArgumentType]
             stop = asyncio.create_task(self._watch(request.id))
             try:
@@ -365,5 +376,7 @@ class PathSampler:
 
 TOGETHER = 8
 """Tokens that a path may gain at a time where it is neither shown as it grows nor ended by a rule for its tokens."""
+PATIENCE = 0.4
+"""Seconds after the deadline that an engine has to end what it draws; less than the grace of a run (`solve`)."""
 SHORTEST_WAIT = 0.05
 """Seconds between two looks at the deadline."""
