@@ -88,6 +88,19 @@ def read_content(content: str, spec: AnswerSpec, profile: Profile, *, exact: boo
     return None
 
 
+async def same_named(run: Run, given: list[str]) -> list[str]:
+    """Each of these answers as the first that it equals by the kind that is wanted. A checker tells texts apart:
+    (10-4)*4 is not the vote 24."""
+    kind = "tool" if run.problem.tools else "json" if run.problem.structured else run.spec.kind
+    if run.checker:
+        return given
+    names = await run.equality.cluster(given, None if kind == "free" else kind)
+    if kind not in ("tool", "json"):
+        return names
+    first: dict[str, str] = {}  # what is counted is shown as it was given, not as it was compared
+    return [first.setdefault(name, answer) for name, answer in zip(names, given, strict=True)]
+
+
 def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
     """The paths of a first wave, read again where their contents show that the run's kind of answer is another one; it
     is that of the run then. What a path was asked once more for stays: an answer, or none that it was sure of."""

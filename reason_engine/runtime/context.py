@@ -286,11 +286,7 @@ class Context:
 
     async def merge_equal(self, answers: list[str]) -> list[str]:
         """Each answer as the first of those that it equals."""
-        problem = self.problem
-        # A checker tells texts apart: (10-4)*4 is not the vote 24. Tool calls and JSON are canonical already.
-        if self.checker or problem.tools or problem.structured:
-            return answers
-        return await self.run.equality.cluster(answers, None if self.spec.kind == "free" else self.spec.kind)
+        return await answering.same_named(self.run, answers)
 
     def second_look(self, paths: Sequence[Path]) -> list[Path]:
         """The paths of a first wave with their answers read again, where what they wrote shows that the question wants
