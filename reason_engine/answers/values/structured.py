@@ -1,5 +1,5 @@
-"""JSON in one spelling: keys sorted, no spaces that mean nothing, equal numbers alike (`1.0` is `1`, `5e-1` is `0.5`); calls of
-functions in one order. Part of `answers`.
+"""JSON in one spelling: keys sorted, no spaces that mean nothing, equal numbers alike (`1.0` is `1`, `5e-1` is `0.5`);
+calls of functions in one order. Part of `answers`.
 """
 
 from __future__ import annotations
