@@ -110,7 +110,10 @@ def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
         return list(paths)
 
     def content(path: Path) -> str:
-        return "" if path.weight < 1.0 else run.engine.parse(path.text, prompt=path.prompt).content
+        text = path.text
+        if path.weight < 1.0:  # what it was asked once more for is not its own
+            text = text.rpartition(opening(run, text, path.prompt).text.lstrip())[0] or text
+        return run.engine.parse(text, prompt=path.prompt).content
 
     spec = answers.revise(run.spec, list(map(content, finished)))
     if spec == run.spec:
