@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from reason_engine.engines.scripted import Scripted
 from reason_engine.errors import BudgetExhausted
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.prompts import PromptCache
-from reason_engine.runtime.solve import Outcome, solve
+from reason_engine.runtime.solve import GRACE_SECONDS, Outcome, solve
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.types import (
     Answer,
@@ -191,6 +192,26 @@ async def test_an_engine_that_does_not_hear_of_the_deadline_is_left_and_the_vote
     outcome = await solve(vote, Problem("How many are 2 + 2?"), SlowToAbort(), limits=Limits(seconds=0.2))
     assert (outcome.stopped, outcome.cut) == ("budget-seconds", 1)
     assert [(vote.answer, vote.count) for vote in outcome.answer.votes] == [("4", 3)]
+
+
+async def test_a_process_that_was_held_up_over_its_deadline_still_counts_the_vote() -> None:
+    """Three paths have ended; then nothing moves until long after the grace."""
+    late = [0.0]
+
+    class HeldUp(SlowToAbort):
+        async def _stuck(self, request: GenerateRequest, index: int, position: int) -> None:
+            if index == 3 and position == 9:
+                late[0] = time.monotonic() + 0.2 + GRACE_SECONDS + 0.2
+                while time.monotonic() < late[0]:
+                    pass
+                await asyncio.Event().wait()
+
+    made = HeldUp()
+    made.reply = lambda p, s, i: "So it is \\boxed{4}" + " and so on" * (4 * (i == 3))
+    vote = strategies.get("self-consistency")(n=4)
+    outcome = await solve(vote, Problem("How many are 2 + 2?"), made, limits=Limits(seconds=0.2))
+    assert late[0] and outcome.stopped == "budget-seconds"
+    assert [(vote.answer, vote.count) for vote in outcome.answer.votes] == [("4", 4)]
 
 
 @pytest.mark.parametrize(
