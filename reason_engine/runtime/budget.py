@@ -112,8 +112,9 @@ class Budget:
     async def in_time(self, work: Awaitable[Result]) -> Result:
         """What this gives; it is ended at the deadline. Raises BudgetExhausted then."""
         left = self.seconds_left
+        limit = asyncio.timeout(None if left is None else max(0.0, left))
         try:
-            async with asyncio.timeout(None if left is None else max(0.0, left)) as limit:
+            async with limit:
                 return await work
         except TimeoutError:
             if not limit.expired():

@@ -233,8 +233,9 @@ class PathSampler:
         """Take chunks until every sample has ended, the deadline passes or the draw is decided. An engine that takes
         long to hear of the deadline is left there, so that the run can make an answer of what its paths have."""
         chunks, left = self._run.engine.generate(request), self._run.budget.seconds_left
+        limit = asyncio.timeout(None if left is None else max(0.0, left) + PATIENCE)
         try:
-            async with asyncio.timeout(None if left is None else max(0.0, left) + PATIENCE) as limit:
+            async with limit:
                 await self._read(chunks, request, partials)
         except TimeoutError:
             if not limit.expired():

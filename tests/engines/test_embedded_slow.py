@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -73,7 +74,7 @@ async def test_whoever_leaves_during_a_long_step_is_let_go(fresh: Embedded, monk
     sampling = replace(WARM, max_tokens=400, temperature=2.0, structured=SHORT_OR_LONG.structured)
     try:
         async with asyncio.timeout(30):
-            chunks = fresh.generate(request("Which letter?", sampling, n=PATHS))
+            chunks: Any = fresh.generate(request("Which letter?", sampling, n=PATHS))
             async for chunk in chunks:
                 if chunk.finish_reason:
                     break
