@@ -34,17 +34,18 @@ async def fresh(tiny_qwen3: Path) -> AsyncIterator[Embedded]:
     await made.close()
 
 
-def outlasting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Once a sample has ended beside others, the scheduler does not come back from its step before this is set."""
-    go, step = threading.Event(), Scheduler.step
+def outlasting(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Once a sample has ended beside others, the scheduler is in a step, and does not come back before it may go."""
+    there, go, step = threading.Event(), threading.Event(), Scheduler.step
 
     def slow(scheduler: Scheduler) -> None:
         if 0 < scheduler.running < PATHS:
+            there.set()
             go.wait(60)
         step(scheduler)
 
     monkeypatch.setattr(Scheduler, "step", slow)
-    return go
+    return there, go
 
 
 PATHS = 6
@@ -53,11 +54,11 @@ SHORT_OR_LONG = Problem("Which letter?", structured=Structured(regex="e|f[c]{300
 
 async def test_a_step_that_outlasts_the_grace_leaves_the_vote(fresh: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths that said `f` hang in the engine; those that said `e` have ended, and vote."""
-    go = outlasting(monkeypatch)
+    _, go = outlasting(monkeypatch)
     try:
         async with asyncio.timeout(30):
             outcome = await solve(
-                SelfConsistency(n=PATHS, temperature=2), SHORT_OR_LONG, fresh, limits=Limits(seconds=1.0), seed=3
+                SelfConsistency(n=PATHS, temperature=2), SHORT_OR_LONG, fresh, limits=Limits(seconds=2.0), seed=3
             )
         running = (await fresh.health()).running
     finally:
@@ -70,7 +71,7 @@ async def test_a_step_that_outlasts_the_grace_leaves_the_vote(fresh: Embedded, m
 
 
 async def test_whoever_leaves_during_a_long_step_is_let_go(fresh: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
-    go = outlasting(monkeypatch)
+    there, go = outlasting(monkeypatch)
     sampling = replace(WARM, max_tokens=400, temperature=2.0, structured=SHORT_OR_LONG.structured)
     try:
         async with asyncio.timeout(30):
@@ -78,6 +79,7 @@ async def test_whoever_leaves_during_a_long_step_is_let_go(fresh: Embedded, monk
             async for chunk in chunks:
                 if chunk.finish_reason:
                     break
+            await asyncio.to_thread(there.wait, 20)
             await chunks.aclose()
         assert (await fresh.health()).running > 0
     finally:
