@@ -1,9 +1,9 @@
 """The loops between products, compiled by numba when they are first called: one call where torch makes many.
 
 One token of a model in 8-bit codes passes about forty small operations of torch a layer, each of a few microseconds
-for some thousand numbers. Each loop here goes once over its rows instead, one row after the other on one thread, so that
-a row's numbers do not depend on what stands beside it. Sums over a row are taken in lanes: their rounding depends on
-its length alone.
+for some thousand numbers. Each loop here goes once over its rows instead, one row after the other on one thread, so
+that a row's numbers do not depend on what stands beside it. Sums over a row are taken in lanes: their rounding depends
+on its length alone.
 
 exp is 2^k p(f) with k + f = x log₂ e, where p interpolates 2^f at seven Chebyshev nodes of [0, 1] (relative error
 below 10⁻⁶).
@@ -14,7 +14,7 @@ Shape suffixes: N rows, I inputs, M rows of codes (N, or 2 N), H heads, D head s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -38,15 +38,15 @@ def _compiled(function: F) -> F:
     """Compiled for this machine, and kept on disk where there is a place for it."""
     how = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"}}
     try:
-        return numba.njit(function, cache=True, **how)
+        return cast(F, numba.njit(function, cache=True, **how))
     except RuntimeError:  # neither this folder nor the user's cache can be written
-        return numba.njit(function, **how)
+        return cast(F, numba.njit(function, **how))
 
 
 @_compiled
 def round_rows(x_NI: Floats, factor_I: Floats, levels: int, code_MI: Codes, most_N: Floats) -> None:
-    """Round x · factor (a factor of no length: x) to codes within ± levels, moved up by levels + 1: into `code_MI`, with
-    each row's largest number in `most_N`. Of 2 N rows of codes the second N are of what the first leave, in units of
+    """Round x · factor (a factor of no length: x) to codes within ± levels, moved up by levels + 1: into `code_MI`, and
+    each row's largest number into `most_N`. Of 2 N rows of codes the second N are of what the first leave, in units of
     1 / (2 levels)."""
     rows, inputs = x_NI.shape
     scaled_I, largest_1 = np.empty(inputs, np.float32), np.empty(1, np.int32)
@@ -111,7 +111,7 @@ def add_rows(sums_MO: Floats, most_N: Floats, finer: float, stream_NO: Floats) -
 
 @_compiled
 def unit_rows(x_NI: Floats, weight_I: Floats, root: float, least: float, out_NI: Floats) -> None:
-    """root · x · weight / sqrt(|x|² + least), into `out_NI`."""
+    """Normalise rows: root · x · weight / sqrt(|x|² + least), into `out_NI`."""
     rows, inputs = x_NI.shape
     for n in range(rows):
         total = np.float32(0)
@@ -146,7 +146,7 @@ def turn_heads(x_NHD: Floats, weight_HD: Floats, least: float, turn_ND: Floats) 
 
 @_compiled
 def gate_rows(x_NI: Floats, out_NG: Floats) -> None:
-    """silu of the first half of each row times the second: g / (1 + exp(-g)) · u, into `out_NG`."""
+    """Gate rows: silu of the first half of each row times the second: g / (1 + exp(-g)) · u, into `out_NG`."""
     rows, gated = out_NG.shape
     power_G = np.empty(gated, np.float32)
     bits_G = power_G.view(np.int32)

@@ -156,10 +156,10 @@ class Int8:
 
     def _compiled_sums(self, x_NI: Tensor) -> tuple[compiled.Floats, compiled.Floats]:
         """Sums of one product of codes, of two rows for each where inputs take two codes; and the rows' scales."""
-        codes = self._codes
-        if codes is None or codes.rows != x_NI.shape[0]:
-            codes = _Codes(x_NI.shape[0], 1 + self.twice, self.shape[0])
-            self._codes = codes if codes.rows <= KEPT else None
+        codes, rows, size = self._codes, x_NI.shape[0], (1 + self.twice) * x_NI.shape[0]
+        if codes is None or (len(codes.code_MI), len(codes.most_N)) != (size, rows):
+            codes = _Codes(size, rows, self.shape[0])
+            self._codes = codes if rows <= KEPT else None
         self._loops.round_rows(x_NI.contiguous().numpy(), self._factor_I, self._levels, codes.code_MI, codes.most_N)
         return self._products(codes.tensor_MI).numpy(), codes.most_N
 
@@ -193,11 +193,10 @@ class Int8:
 
 
 class _Codes:
-    """Room for the codes of so many rows, as a tensor and as the array that is the same memory, and for their scales."""
+    """Room for so many rows of codes, as a tensor and as the array that is the same memory, and for so many scales."""
 
-    def __init__(self, rows: int, codes: int, inputs: int) -> None:
-        self.rows = rows
-        self.tensor_MI = torch.empty(codes * rows, inputs, dtype=torch.uint8)
+    def __init__(self, codes: int, rows: int, inputs: int) -> None:
+        self.tensor_MI = torch.empty(codes, inputs, dtype=torch.uint8)
         self.code_MI, self.most_N = self.tensor_MI.numpy(), np.empty(rows, np.float32)
 
 
