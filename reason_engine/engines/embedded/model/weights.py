@@ -108,7 +108,7 @@ def built(source: str, make: Callable[[], T]) -> T:
         raise ModelLoadError(f"{source}: the checkpoint has no tensor {error}") from None
     except RuntimeError as error:
         raise ModelLoadError(f"{source}: {str(error).splitlines()[0]}") from None
-    _give_back()
+    give_back()
     return made
 
 
@@ -269,7 +269,7 @@ class Builder:
         return found.to(self.device)
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Return to the system what the allocator keeps of all that was only read or converted: as much as the weights."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library than glibc
