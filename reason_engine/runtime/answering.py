@@ -110,10 +110,7 @@ def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
         return list(paths)
 
     def content(path: Path) -> str:
-        text = path.text
-        if path.weight < 1.0:  # what it was asked once more for is not its own
-            text = text.rpartition(opening(run, text, path.prompt).text.lstrip())[0] or text
-        return run.engine.parse(text, prompt=path.prompt).content
+        return run.engine.parse(_unforced(run, path), prompt=path.prompt).content
 
     spec = answers.revise(run.spec, list(map(content, finished)))
     if spec == run.spec:
@@ -129,6 +126,16 @@ def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
     read = [again(path) for path in paths]
     run.reread(read)
     return read
+
+
+def _unforced(run: Run, path: Path) -> str:
+    """What a path says by itself, without what it was asked once more for."""
+    kinds = {spec.kind for spec in (run.spec, run.asked) if spec is not None}
+    marks = [form.text.strip() for kind, form in OPENINGS.items() if kind in kinds]
+    if run.profile.answer_marker:
+        marks.append(run.profile.answer_marker)
+    place = max((path.text.rfind(mark) for mark in marks), default=-1)
+    return path.text if path.weight >= 1.0 or place < 0 else path.text[:place]
 
 
 def whole_thoughts(run: Run, draw: Draw) -> Draw:
