@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, field_validator, model_validator
 
@@ -58,6 +58,9 @@ class CompressionConfig(Frozen):
     length: int = Field(512, ge=16, description="Tokens of a row at most")
     seed: int = 0
     threads: int | None = Field(None, ge=1)
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="Of calibration. auto: bf16 where the machine computes in it, else fp32"
+    )
     report: Report = Field(default_factory=lambda: Report.model_validate({}))
 
     @field_validator("report", mode="before")
