@@ -1,5 +1,5 @@
-"""Rows through a model layer by layer, so that each layer sees what the changed ones before it give, as in SparseGPT and
-Wanda; and what the inputs of a layer's matrices are on them.
+"""Rows through a model layer by layer, so that each layer sees what the changed ones before it give, as in SparseGPT
+and Wanda; and what the inputs of a layer's matrices are on them.
 
     gram  XᵀX, [I, I]        squares  Σ x², its diagonal, [I]        X: the inputs at all tokens of all rows
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from reason_engine.compression.matrices import MATRICES
@@ -152,7 +153,7 @@ def symmetric(rows_NI: Any) -> Any:
     width = rows_NI.shape[1]
     gram_II = rows_NI.new_empty(width, width)
     edges = [width * at // BLOCKS for at in range(BLOCKS + 1)]
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         gram_II[start:stop, start:] = rows_NI[:, start:stop].T @ rows_NI[:, start:]
         gram_II[start:, start:stop] = gram_II[start:stop, start:].T.clone()
     return gram_II
