@@ -112,8 +112,10 @@ def supervise(
         loss_of = processes.shard(objective, body)
     on_gpu = next(objective.model.parameters()).device.type == "cuda"
     micro = config.micro_tokens * (GPU if on_gpu else 1)
-    objective.model.train()
     log = Log(out, config, config.tokens, tokens, tell)
+    if config.held_out is not None and not step:
+        log.judge(0, 0, _evaluate(objective, config.held_out, config, body, loss_of))
+    objective.model.train()
     metrics: dict[str, Any] = {}
 
     def keep(folder: Path, *, last: bool) -> None:
@@ -172,6 +174,8 @@ def supervise(
         metrics = {"step": step, "tokens": tokens, "loss": loss, "norm": norm, "rate": share} | means | penalty
         if step % config.log_every == 0 or tokens >= config.tokens:
             metrics |= log.write(metrics)
+        else:
+            log.peek(metrics)
         if tokens // config.save_every > before // config.save_every and tokens < config.tokens:
             checkpoint.save(step, tokens)
         if config.keep_every and tokens // config.keep_every > before // config.keep_every:
@@ -179,12 +183,14 @@ def supervise(
     metrics["trained"] = learning
     if config.held_out is not None:
         metrics["held_out"] = _evaluate(objective, config.held_out, config, body, loss_of)
+        log.judge(step, tokens, metrics["held_out"])
         tell({"note": "held out: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics["held_out"].items())})
     keep(out, last=True)
     if processes.first:
         if base is not None and ModelFolder(out).is_checkpoint:
             ModelFolder(out).carry_profile(ModelFolder(base))
         checkpoint.remove()
+    log.close()
     return metrics
 
 
