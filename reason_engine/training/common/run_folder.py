@@ -131,7 +131,9 @@ class Log:
             self._tell({**self._row(metrics, None)[0], "live": True})
 
     def judge(self, step: int, tokens: int, metrics: Mapping[str, float]) -> None:
-        """What held-out rows say of the model as it is after these steps."""
+        """What held-out rows say of the model after these steps. Before the first one the clock begins anew."""
+        if not step:
+            self._began = time.monotonic()
         if self._lines is not None:
             self._judged.append({"step": step, "tokens": tokens, **metrics})
 
