@@ -164,12 +164,13 @@ def _short_products() -> Iterator[None]:
     """Products of fp32 matrices whose numbers are bf16 take bf16's instructions, and sum in fp32 as before."""
     import torch
 
-    kept = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    products: Any = torch.backends.mkldnn
+    kept = products.matmul.fp32_precision
+    products.matmul.fp32_precision = "bf16"
     try:
         yield
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = kept
+        products.matmul.fp32_precision = kept
 
 
 class _Reached(Exception):

@@ -30,16 +30,16 @@ def spoken(question: str, answer: str) -> Conversation:
 
 
 def test_lengths_and_what_is_cut_are_told(model: Path) -> None:
-    rows: list[Row] = [spoken("a", "b" * 5), spoken("a", "b" * 60), Text("c" * 500)]
-    rows.append(Preference((Message("user", "a"),), "b", "c" * 70))
+    first, second = spoken("a", "b" * 5), spoken("a", "b" * 60)
+    rows: list[Row] = [first, second, Text("c" * 500), Preference((Message("user", "a"),), "b", "c" * 70)]
     tokenizer = load_tokenizer(model)
     found = measure(rows, Encoder(tokenizer, 40))
-    items = Encoder(tokenizer, 999).encode(rows[:2])
+    items = Encoder(tokenizer, 999).encode([first, second])
     assert [one.whole for one in found[:2]] == [len(item.ids) for item in items] and len(found) == 4
     assert [one.answer for one in found[:2]] == [item.weights.index(1.0) for item in items]
-    first, second = told_lengths(rows, Encoder(tokenizer, 40), 0)
-    assert f"longest {max(one.whole for one in found)} tokens; max_length 40" in first
-    assert "truncation: 2 rows (50.0 %)" in second
+    lengths, cut = told_lengths(rows, Encoder(tokenizer, 40), 0)
+    assert f"longest {max(one.whole for one in found)} tokens; max_length 40" in lengths
+    assert "truncation: 2 rows (50.0 %)" in cut
     assert len(told_lengths(rows, Encoder(tokenizer, 999), 0)) == 1
 
 

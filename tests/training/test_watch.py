@@ -121,7 +121,7 @@ def test_a_reward_that_is_never_above_nought_is_told_once_with_samples(tmp_path:
     from reason_engine.training.online.environment import BatchRewards
 
     told: list[Any] = []
-    batch = scripted_batch([[3, 2]], BatchRewards([[0.0, 0.0]], None, {}))
+    batch = scripted_batch([[3, 2]], BatchRewards([[0.0, 0.0]], [], {}))
     samples = Samples(tmp_path, 0, 0, told.append)
     for step in range(1, PATIENCE + 3):
         samples.keep(step, batch.groups, [[0.0, -1.0]])
