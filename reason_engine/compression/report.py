@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from reason_engine.compression import CompressionConfig, Report, Served
 from reason_engine.compression.calibration import read_calibration
 from reason_engine.compression.compare import Accuracy, Speed, compare_accuracy, compare_speed
 from reason_engine.compression.process import measure_in_process
-from reason_engine.engines.checkpoint.folder import ModelFolder
+from reason_engine.engines.checkpoint.folder import ModelFolder, read_header
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.errors import ModelLoadError
 from reason_engine.evals.statistics import bootstrap
@@ -30,6 +32,7 @@ from reason_engine.progress import OnProgress
 
 ACCURACY = 0.4
 """The share of the time that the answers of each side may take, where speed is measured too."""
+ENDS = re.compile(r"(embed_tokens|lm_head)\.weight$")
 BY_STEPS = "chain-of-thought:temperature=0"
 
 
@@ -45,10 +48,12 @@ class Perplexity:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One checkpoint. `size`: bytes of its weights' files; `resident`: of an engine's process, `weights` of them grown
-    when the weights were read. None: not measured."""
+    """One checkpoint. `size`: bytes of its weights' files, `embeddings` of them of embedding and output matrix, which no
+    method makes smaller; `resident`: of an engine's process, `weights` of them grown when the weights were read. None:
+    not measured."""
 
     size: int
+    embeddings: int | None = None
     resident: int | None = None
     weights: int | None = None
     dtype: str | None = None
@@ -83,12 +88,12 @@ def measure(
     method: str, before: Path, after: Path, config: CompressionConfig, served: Served, tell: OnProgress
 ) -> CompressionReport:
     """Measure both folders by what `config.report` asks for; what the embedded engine cannot load has its size only."""
-    options, old, new = config.report, _size(before), _size(after)
+    options, old, new = config.report, _sizes(before), _sizes(after)
     try:
         for folder in (before, after):
             read_shape(folder)
     except ModelLoadError as error:
-        return CompressionReport(method, served, Side(old), Side(new), notes=(f"not measured here: {error}",))
+        return CompressionReport(method, served, Side(*old), Side(*new), notes=(f"not measured here: {error}",))
     notes, rows, began = list[str](), list[list[int]](), time.monotonic()
     if options.perplexity and config.has_text:
         rows = read_calibration(config, before).held_out[: options.limit]
@@ -123,10 +128,10 @@ def _tasks(model: Path, options: Report) -> Mapping[str, str] | None:
 
 
 def _side(
-    name: str, folder: Path, size: int, rows: Sequence[Sequence[int]] | None, threads: int, tell: OnProgress
+    name: str, folder: Path, size: tuple[int, int], rows: Sequence[Sequence[int]] | None, threads: int, tell: OnProgress
 ) -> Side:
     if rows is None:
-        return Side(size)
+        return Side(*size)
     stage, total = f"memory and perplexity, {name}", len(rows) + 1
     tell({"stage": stage, "done": 0, "total": total})
     found = measure_in_process(
@@ -135,20 +140,31 @@ def _side(
     tell({"stage": stage, "done": total, "total": total})
     scored = found.rows
     value = Perplexity(_exp_mean(scored), *bootstrap(scored, _exp_mean), len(scored)) if rows else None
-    return Side(size, found.loaded, found.loaded - found.empty, found.dtype, value)
+    return Side(*size, found.loaded, found.loaded - found.empty, found.dtype, value)
 
 
 def _exp_mean(rows: Sequence[tuple[float, int]]) -> float:
     return math.exp(min(700.0, sum(loss for loss, _ in rows) / sum(count for _, count in rows)))
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in ModelFolder(folder).weight_files)
+def _sizes(folder: Path) -> tuple[int, int]:
+    """Bytes of the weights' files, and of the tensors that stay as they are by design."""
+    files = ModelFolder(folder).weight_files
+    tensors = [entry for path in files for entry in read_header(path).items() if ENDS.search(entry[0])]
+    return sum(path.stat().st_size for path in files), sum(_bytes(entry) for _, entry in tensors)
+
+
+def _bytes(entry: Mapping[str, Any]) -> int:
+    start, stop = entry["data_offsets"]
+    return stop - start
 
 
 def _rows(report: CompressionReport) -> Iterator[str]:
     old, new = report.before, report.after
     yield f"| files, MB | {old.size / 1e6:,.2f} | {new.size / 1e6:,.2f} | {new.size / old.size:.3f} |"
+    if old.embeddings is not None and new.embeddings is not None and old.size > old.embeddings:
+        a, b = old.size - old.embeddings, new.size - new.embeddings
+        yield f"| of that without embedding and output matrix, MB | {a / 1e6:,.2f} | {b / 1e6:,.2f} | {b / a:.3f} |"
     if old.weights and new.weights and old.resident and new.resident:
         resident = f"resident memory of the process, MB ({old.dtype}, {new.dtype})"
         for what, a, b in (

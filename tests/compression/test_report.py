@@ -37,13 +37,21 @@ def test_every_figure_is_there(model: Path, tmp_path: Path) -> None:
     assert json.loads(json.dumps(report)) == json.loads((tmp_path / "o" / "report.json").read_text())
     before, after = report["before"], report["after"]
     assert 0.25 < after["size"] / before["size"] < 0.6
+    assert 0 < before["embeddings"] == after["embeddings"] < after["size"]
     assert after["resident"] > 0 and before["dtype"] == "float32"
     for side in (before, after):
         assert 1 < side["perplexity"]["low"] <= side["perplexity"]["value"] <= side["perplexity"]["high"]
     assert report["accuracy"][0]["problems"] == 3
     assert [one["rows"] for one in report["speed"]] == [1, 16]
     page = (tmp_path / "o" / "report.md").read_text()
-    for said in ("resident memory", "perplexity of", "word-problems", "tokens/s, 16", "vLLM, CPU: yes, W8A8"):
+    for said in (
+        "resident memory",
+        "perplexity of",
+        "without embedding and output matrix",
+        "word-problems",
+        "tokens/s, 16",
+        "vLLM, CPU: yes, W8A8",
+    ):
         assert said in page
 
 
