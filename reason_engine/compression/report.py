@@ -48,9 +48,9 @@ class Perplexity:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One checkpoint. `size`: bytes of its weights' files, `embeddings` of them of embedding and output matrix, which no
-    method makes smaller; `resident`: of an engine's process, `weights` of them grown when the weights were read. None:
-    not measured."""
+    """One checkpoint. `size`: bytes of its weights' files, `embeddings` of them of embedding and output matrix, which
+    no method makes smaller; `resident`: of an engine's process, `weights` of them grown when the weights were read.
+    None: not measured."""
 
     size: int
     embeddings: int | None = None

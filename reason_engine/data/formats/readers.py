@@ -28,9 +28,8 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 from reason_engine.data.formats.parse import FORMATS, PROMPT, Format, InvalidField
-from reason_engine.data.formats.rows import Conversation, Labelled, Preference, Reference, Row
+from reason_engine.data.formats.rows import Conversation, Labelled, Preference, Reference, Row, said_aloud
 from reason_engine.errors import MissingExtra, SetupError
-from reason_engine.types import Message
 
 R = TypeVar("R", bound=Row)
 LOOKED_AT = 50
@@ -108,8 +107,8 @@ def open_source(path: Path, format: str | None = None) -> RowFile:
 
 
 def read_rows(path: Path, *kinds: type[R], format: str | None = None) -> Iterator[R]:
-    """The rows of a file that must be of one of these kinds; where labelled answers are wanted, a preference is two, and
-    where conversations are, a problem with its answer is one, in which the solution is said if there is one.
+    """The rows of a file that must be of one of these kinds; where labelled answers are wanted, a preference is two,
+    and where conversations are, a problem with its answer is one (`said_aloud`).
 
     Raises SetupError: at once for a file of another kind, else naming file, line and field of the first bad row.
     """
@@ -120,13 +119,6 @@ def read_rows(path: Path, *kinds: type[R], format: str | None = None) -> Iterato
         fitting = ", ".join(known.name for known in FORMATS if known.kind in kinds)
         raise SetupError(f"{path}: format {file.format.name} does not fit; wanted: {fitting}")
     return map(said_aloud, _strict(file, False)) if said else _strict(file, split)
-
-
-def said_aloud(row: Reference) -> Conversation:
-    """The problem with its solution, or its answer, as the assistant's turn. The notes between `<<` and `>>` that
-    GSM8K's solutions have for a calculator are left out."""
-    text = re.sub(r"<<[^<>\n]*>>", "", row.answer if row.solution is None else row.solution)
-    return Conversation((*row.prompt, Message("assistant", text)))
 
 
 def format_named(name: str) -> Format:
