@@ -50,6 +50,9 @@ class Recipe(Frozen):
     threads: int | None = Field(None, ge=1)
     seed: int = 0
     tensorboard: bool = Field(False, description="Write events for TensorBoard into `out`/tensorboard")
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (), description="Where the log's figures go besides: tensorboard, wandb, mlflow"
+    )
     unservable: bool = Field(False, description="Train a model that vLLM cannot serve all the same")
 
 

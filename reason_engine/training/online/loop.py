@@ -17,7 +17,7 @@ import time
 import zlib
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -44,6 +44,7 @@ from reason_engine.training.online.environment import (
     check_endpoints,
 )
 from reason_engine.training.online.recipe import Online
+from reason_engine.training.watch.samples import Samples
 from reason_engine.types import GenerateRequest, Prompt, Sampling
 from reason_engine.types import Path as SampledPath
 from reason_engine.verifiers.code import Sandbox
@@ -150,6 +151,7 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
     checkpoint = Checkpoint(out, config, torch.nn.ModuleDict(learner.modules), [optimiser], curriculum)
     step, tokens = checkpoint.restore()
     log = Log(out, config, 0, tokens, tell)
+    kept = Samples(out, config.keep_samples, step, tell)
     metrics: dict[str, Any] = {}
     first, began = step, time.monotonic()
     with actor:
@@ -160,7 +162,7 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
             for group in optimiser.param_groups:
                 group["lr"] = group["full"] * share
             moment = time.monotonic()
-            batch, sampled = gather(config, actor, curriculum, step)
+            batch, sampled = gather(config, actor, curriculum, step, kept.keep)
             sampled["sample_seconds"] = time.monotonic() - moment
             learned = learn(config, learner, optimiser, batch, step + 1)
             actor.take_weights(model.state_dict())
@@ -178,11 +180,19 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
     save_model(model, tokenizer, out)
     ModelFolder(out).carry_profile(ModelFolder(config.model))
     checkpoint.remove()
+    log.close()
     return metrics
 
 
-def gather(config: Online, actor: Actor, curriculum: Curriculum, step: int) -> tuple[Batch, dict[str, Any]]:
-    """The samples of a step, and their metrics before any choice is made among them.
+OnSamples = Callable[[int, Sequence[Group], Sequence[Sequence[float]]], None]
+"""Hears of a step's samples: its number, the groups, their rewards."""
+
+
+def gather(
+    config: Online, actor: Actor, curriculum: Curriculum, step: int, seen: OnSamples = lambda *_: None
+) -> tuple[Batch, dict[str, Any]]:
+    """The samples of a step, and their metrics before any choice is made among them. `seen` is handed the first draw
+    with its rewards.
 
     With `refill`, problems whose samples all got the same reward, which teach a group nothing, make room for others
     (dynamic sampling: Yu et al. 2025, arXiv:2503.14476, section 3.2).
@@ -198,6 +208,8 @@ def gather(config: Online, actor: Actor, curriculum: Curriculum, step: int) -> t
         found = actor.judge(fresh, done)
         drawn += sum(len(path.token_ids) for group in fresh for path in group.paths)
         metrics = metrics or _metrics(fresh, found, curriculum.stage)
+        if not turn:
+            seen(step + 1, fresh, found.totals())
         if config.refill:
             kept = [p for p, values in enumerate(found.totals()) if max(values) - min(values) > SAME]
             fresh, found = [fresh[p] for p in kept], found.select(kept)
