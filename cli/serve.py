@@ -71,6 +71,12 @@ def serve(
     upstream_tokenizer: Annotated[
         Path | None, Option(metavar="DIR", help="A folder with the endpoint's tokenizer and chat template.")
     ] = None,
+    upstream_connect_seconds: Annotated[
+        float | None, Option(metavar="S", help="Until a connection to an endpoint stands; 10.")
+    ] = None,
+    upstream_idle_seconds: Annotated[
+        float | None, Option(metavar="S", help="Silence after which a request leaves an endpoint; 120.")
+    ] = None,
     reasoning_parser: ReasoningParser = None,
     tool_parser: ToolParser = None,
     weights: Annotated[str | None, Option(help="embedded: int8, full (as they are stored) or auto.")] = None,

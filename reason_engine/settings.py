@@ -125,6 +125,16 @@ class Settings(BaseSettings):
         "last (turn), where that turn says `prefix` (prefix), with `continue_final_message` (flags), not at all (no); "
         "auto: it is asked once at start",
     )
+    upstream_connect_seconds: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="openai: until a connection to an endpoint stands"
+    )
+    upstream_idle_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="openai: without a byte of an answer, after which an endpoint is left and the request goes on at "
+        "another one; a long queue or a long prompt is such a silence too",
+    )
     vllm: Mapping[str, Any] = Field(default_factory=dict[str, Any], description="further vLLM engine arguments")
 
     @field_validator("api_keys", "operator_keys", "allowed_hosts", "adapters_dir", "upstream_url", mode="before")

@@ -54,6 +54,8 @@ class Equality:
     async def cluster(self, values: Sequence[str], kind: AnswerKind | None = None) -> list[str]:
         """For each value the first of `values` that it equals, normalised by the kind. The order given decides."""
         given, head_of = [normalise(value, kind) for value in values], dict[str, str]()
+        if kind in _BY_TEXT:
+            return [head_of.setdefault(comparable(value, kind), value) for value in given]
         for value in dict.fromkeys(given):
             for head in dict.fromkeys((*head_of.values(), value)):  # a value equals itself at the latest
                 if await self.same(head, value, kind):

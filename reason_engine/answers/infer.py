@@ -1,7 +1,8 @@
 r"""What kind of answer a question wants, from its words alone.
 
 The order: a program; a form that the user names ("as JSON", "only the letter", "in one word"); listed options; free
-text that is asked for; an expression where there is mathematics; a number; yes or no. What fits none of them is free.
+text that is asked for; an expression where there is mathematics; a number; yes or no; the one name that a short
+question asks for (`names.py`). What fits none of them is free.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from itertools import pairwise
 
 from reason_engine.answers.forms import BARE, named_kind, without_form
 from reason_engine.answers.kind import AnswerKind, AnswerSpec
+from reason_engine.answers.names import asks_for_a_name
 
 
 def infer(question: str) -> AnswerSpec:
@@ -55,7 +57,9 @@ def _kind(question: str, options: bool) -> AnswerKind:
     end = question if len(question) <= _WHOLE else question[-_END:]
     if _SURE.search(end) or (_AMOUNT.search(question) and _COUNT.search(end)):
         return "number"
-    return "yes-no" if _is_yes_no(question) else "free"
+    if _is_yes_no(question):
+        return "yes-no"
+    return "words" if asks_for_a_name(question) else "free"
 
 
 def _is_yes_no(question: str) -> bool:

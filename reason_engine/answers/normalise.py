@@ -8,7 +8,7 @@ from reason_engine.answers.values.expression import expression
 from reason_engine.answers.values.number import quantity, show
 from reason_engine.answers.values.plain import strip
 from reason_engine.answers.values.programs import canonical_program
-from reason_engine.answers.values.structured import canonical_json
+from reason_engine.answers.values.structured import canonical_calls, canonical_json
 from reason_engine.answers.values.words import words
 
 
@@ -28,6 +28,8 @@ def comparable(value: str, kind: AnswerKind | None) -> str:
     """What two values of a kind are compared by before anything else: equal ones are the same."""
     if kind == "code":
         return canonical_program(value)
+    if kind == "tool":
+        return canonical_calls(value) or normalise(value, kind)
     if kind == "yes-no":
         spelt = normalise(value, kind)
         return {"true": "yes", "false": "no"}.get(spelt, spelt)

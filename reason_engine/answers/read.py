@@ -80,7 +80,9 @@ def revise(spec: AnswerSpec, contents: Sequence[str], *, marker: str | None = "A
     """The kind after a look at what the first paths wrote.
 
     A number where at least half of them mark one, whatever the question said; free text where at least half hold no
-    value. Choices that were read, JSON and tool calls stay.
+    value. Choices that were read, JSON and tool calls stay. A question for a number stays one, however few of them
+    answer it, unless at least half say something in which no number stands: a model that loses its way in a calculation
+    says nothing of the question, and a vote over the few that did not is worth more than none.
     """
     if not contents or spec.kind in ("json", "tool"):
         return spec
@@ -89,7 +91,10 @@ def revise(spec: AnswerSpec, contents: Sequence[str], *, marker: str | None = "A
         return spec
     if 2 * sum(_marks_number(text, marker) for text in contents) >= len(contents):
         return replace(spec, kind="number")
-    if 2 * sum(one is None for one in readings) >= len(contents):
+    unread = [text for text, one in zip(contents, readings, strict=True) if one is None]
+    if spec.kind in ("number", "expression"):
+        unread = [text for text in unread if text.strip() and not _CALCULATES.search(_after_thought(text))]
+    if 2 * len(unread) >= len(contents):
         return replace(spec, kind="free")
     return spec
 
@@ -127,5 +132,6 @@ def _bare(text: str) -> str | None:
 
 
 _LONGEST = 100_000
+_CALCULATES = re.compile(r"\d|[=+^\\]")
 _MARKED = ("marker", "label", "hashes", "key")
 _THOUGHT_END = re.compile(r"(?:^|\n)[ \t]*</think>|</think>[ \t]*(?:\n|$)")

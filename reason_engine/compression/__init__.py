@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,16 +14,20 @@ from reason_engine.progress import OnProgress, silent
 from reason_engine.registry import Registry
 from reason_engine.training.common.config import Frozen
 
-DEFAULT_TASKS = {"word-problems": "chain-of-thought:temperature=0"}
-
 
 class Report(Frozen):
     """What is measured before and after. `report: false` measures nothing but sizes."""
 
-    tasks: dict[str, str] = Field(
-        DEFAULT_TASKS, description="Task, as of `reason eval`, to the strategy it is asked by"
+    tasks: dict[str, str] | None = Field(
+        None,
+        description="Task, as of `reason eval`, to the strategy it is asked by; none: word-problems for a model whose "
+        "profile knows tasks, else gsm8k where `data` is given",
     )
-    limit: int = Field(200, ge=1, description="Problems a task")
+    limit: int = Field(200, ge=1, description="Problems a task, and rows of the perplexity, at most")
+    max_tokens: int = Field(512, ge=1, description="Most tokens of an answer")
+    seconds: float | None = Field(
+        600, gt=0, description="After which nothing new is begun; the report says what was left out. none: no bound"
+    )
     data: Path | None = Field(None, description="Folder of public test sets that the tasks read")
     perplexity: bool = Field(True, description="Of rows that were not calibrated on")
     speed: bool = Field(True, description="Tokens a second of both, in alternating pairs, and resident memory")
@@ -32,12 +36,12 @@ class Report(Frozen):
 
     @field_validator("tasks")
     @classmethod
-    def exist(cls, value: dict[str, str]) -> dict[str, str]:
+    def exist(cls, value: dict[str, str] | None) -> dict[str, str] | None:
         from reason_engine.evals import tasks  # only where tasks are named: a third of a second
         from reason_engine.evals.spec import build, parse_specs
         from reason_engine.strategies import strategies
 
-        for task, strategy in value.items():
+        for task, strategy in (value or {}).items():
             try:
                 build(tasks, parse_specs([task], "task")[0])
                 build(strategies, parse_specs([strategy], "strategy")[0])
@@ -58,6 +62,9 @@ class CompressionConfig(Frozen):
     length: int = Field(512, ge=16, description="Tokens of a row at most")
     seed: int = 0
     threads: int | None = Field(None, ge=1)
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="Of calibration. auto: bf16 where the machine computes in it, else fp32"
+    )
     report: Report = Field(default_factory=lambda: Report.model_validate({}))
 
     @field_validator("report", mode="before")

@@ -1,5 +1,4 @@
-"""Token ids to calibrate on, and others to measure perplexity on, from the user's rows, traces, text or generators;
-and the inputs that a model's layers have on them.
+"""Token ids to calibrate on, and others to measure perplexity on, from the user's rows, traces, text or generators.
 
 Rows are drawn by the seed. A conversation is rendered by the model's chat template, cut at `length`; running text is
 cut into pieces of `length`. What perplexity is measured on is never calibrated on. Traces are those of
@@ -11,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -147,75 +145,3 @@ def _trace_rows(nodes: list[Any]) -> Iterator[Row]:
             prompt, answer = one.get("prompt"), f"{one.get('prefill') or ''}{one.get('text') or ''}"
             if isinstance(prompt, str) and prompt and answer:
                 yield Text(prompt + answer)  # rendered by the chat template already
-
-
-class LayerwiseRun:
-    """Runs rows through a model layer by layer, so that each layer sees what the changed ones before it give, as in
-    SparseGPT and Wanda. Keeps every row's hidden states before the next layer, [1, T, D] each; a row is a batch of its
-    own, so nothing is padded."""
-
-    def __init__(self, model: Any, rows: Sequence[Sequence[int]]) -> None:
-        import torch
-
-        model.set_attn_implementation("sdpa")  # needs no mask of its own for one row
-        self._states: list[Any] = []
-        self._given: list[dict[str, Any]] = []
-        self._positions: dict[int, dict[str, Any]] = {}
-        with model.model.layers[0].register_forward_pre_hook(self._catch, with_kwargs=True), torch.no_grad():
-            for row in rows:
-                with suppress(_FirstLayerReached):
-                    model.model(input_ids=torch.tensor([row], device=model.device), use_cache=False)
-
-    def grams(self, layer: Any, names: Sequence[str]) -> dict[str, Any]:
-        """XᵀX of the inputs of the layer's linear modules of these names, [I, I] each."""
-        found: dict[str, Any] = {}
-        with ExitStack() as hooks:
-            for name in names:
-                hooks.enter_context(layer.get_submodule(name).register_forward_pre_hook(_add_gram(found, name)))
-            for _ in self._outputs(layer):
-                pass
-        return found
-
-    def advance(self, layer: Any) -> None:
-        """Go on behind the layer."""
-        self._states = list(self._outputs(layer))
-
-    def influence(self, layer: Any) -> float:
-        """1 − mean cosine of what goes in and what comes out, over tokens; goes on behind the layer."""
-        from torch.nn.functional import cosine_similarity
-
-        total, count, after = 0.0, 0, []
-        for before, output in zip(self._states, self._outputs(layer), strict=True):
-            total += cosine_similarity(before, output, -1).sum().item()
-            count += before.shape[1]
-            after.append(output)
-        self._states = after
-        return 1 - total / count
-
-    def _outputs(self, layer: Any) -> Any:
-        import torch
-
-        with torch.no_grad():
-            for state, given in zip(self._states, self._given, strict=True):
-                yield layer(state, **given)
-
-    def _catch(self, _: Any, args: tuple[Any, ...], given: dict[str, Any]) -> None:
-        state = args[0] if args else given["hidden_states"]
-        rest = {name: value for name, value in given.items() if name != "hidden_states"}
-        self._states.append(state)
-        rest = self._positions.setdefault(state.shape[1], rest)  # the same for rows of one length
-        self._given.append(rest)
-        raise _FirstLayerReached
-
-
-class _FirstLayerReached(Exception):
-    """The rest of the model is not needed."""
-
-
-def _add_gram(found: dict[str, Any], name: str) -> Any:
-    def hook(_: Any, args: tuple[Any, ...]) -> None:
-        rows_NI = args[0].reshape(-1, args[0].shape[-1]).float()
-        gram_II = rows_NI.T @ rows_NI
-        found[name] = gram_II if name not in found else found[name] + gram_II
-
-    return hook

@@ -8,11 +8,13 @@ of a row are summed over all its tokens but the first.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 from reason_engine.errors import ReasonError
@@ -33,21 +35,43 @@ class ProcessFigures:
 
 
 def measure_in_process(
-    folder: Path, rows: Sequence[Sequence[int]] = (), *, threads: int = 0, dtype: str = "auto"
+    folder: Path,
+    rows: Sequence[Sequence[int]] = (),
+    *,
+    threads: int = 0,
+    dtype: str = "auto",
+    on_row: Callable[[int], None] = lambda done: None,
 ) -> ProcessFigures:
-    """Raises MeasureError."""
+    """`on_row` hears how many rows are done. Raises MeasureError."""
     request = {"folder": str(folder.absolute()), "rows": list(map(list, rows)), "threads": threads, "dtype": dtype}
-    command, text = [sys.executable, "-m", __name__], json.dumps(request)
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-        raise MeasureError(f"{folder}: {last[-1]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    return ProcessFigures(found["empty"], found["loaded"], found["dtype"], tuple(map(tuple, found["rows"])))
+    found, seen = dict[str, Any](), list[tuple[float, int]]()
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        Popen([sys.executable, "-m", __name__], stdin=PIPE, stdout=PIPE, stderr=said, text=True) as process,
+    ):
+        assert process.stdin and process.stdout
+        try:
+            with suppress(BrokenPipeError):  # it ended at its start; what it said tells why
+                process.stdin.write(json.dumps(request))
+                process.stdin.close()
+            for line in process.stdout:
+                told = json.loads(line)
+                found |= told
+                if "row" in told:
+                    seen.append(tuple(told["row"]))
+                    on_row(len(seen))
+            process.wait()
+        finally:
+            process.kill()  # an interrupt ends the work too
+        if process.returncode:
+            said.seek(0)
+            last = said.read().strip().splitlines() or [f"ended with {process.returncode}"]
+            raise MeasureError(f"{folder}: {last[-1]}")
+    return ProcessFigures(found["empty"], found["loaded"], found["dtype"], tuple(seen))
 
 
 def main() -> None:
-    """Read the question, load, answer."""
+    """Read the question, load, answer: the memory, then a line a row."""
     import torch
 
     from reason_engine.engines.chat import ChatFormat
@@ -60,10 +84,10 @@ def main() -> None:
         _ = ChatFormat.load(Path(request["folder"]))  # an engine holds it beside the weights
         empty = _own_memory()
         decoder = load_decoder(Path(request["folder"]), threads=request["threads"], dtype=request["dtype"])
-        loaded = _own_memory()
-        rows = [cross_entropy(decoder, row) for row in request["rows"]]
-    dtype = str(decoder.dtype).removeprefix("torch.")
-    print(json.dumps({"empty": empty, "loaded": loaded, "dtype": dtype, "rows": rows}))
+        loaded, dtype = _own_memory(), str(decoder.dtype).removeprefix("torch.")
+        print(json.dumps({"empty": empty, "loaded": loaded, "dtype": dtype}), flush=True)
+        for row in request["rows"]:
+            print(json.dumps({"row": cross_entropy(decoder, row)}), flush=True)
 
 
 def cross_entropy(decoder: Any, ids: list[int]) -> tuple[float, int]:

@@ -60,6 +60,7 @@ def open_remote(settings: Settings) -> OpenAIEngine:
     tokenizer = settings.upstream_tokenizer
     asked = {"base_url": first, "replicas": tuple(others), "model": settings.model, "context": settings.context}
     asked |= {"api_key": settings.upstream_key, "tokenizer": str(tokenizer) if tokenizer else None}
+    asked |= {"connect_timeout": settings.upstream_connect_seconds, "timeout": settings.upstream_idle_seconds}
     try:
         config = OpenAIConfig.model_validate(asked | {"prefill": settings.upstream_prefill})
     except ValidationError as error:

@@ -8,6 +8,7 @@ whole task, so that the engine's prefix cache favours none of them.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,9 +98,11 @@ async def evaluate(
     file: RecordFile,
     progress: Callable[[Record, int, int], None] = lambda record, done, total: None,
     sandbox: CodeSandbox | None = None,
+    until: float | None = None,
 ) -> list[Record]:
     """Every record of the plan, in its order, earlier runs' included. `progress` hears each new one. `sandbox`: where
-    the programs of tasks that are graded by running them run.
+    the programs of tasks that are graded by running them run. `until`: from this moment of the monotonic clock on no
+    problem is begun, and those that were not are left out.
 
     A problem that does not fit the model's context counts as wrong. Any other error ends the run; what is done is kept.
     """
@@ -117,6 +120,8 @@ async def evaluate(
 
     async def worker(queue: Iterator[tuple[Trial, Key]]) -> None:
         for trial, key in queue:
+            if until is not None and time.monotonic() >= until:
+                return
             known[key] = await _answered(trial, key, plan, solver)
             file.append(known[key])
             progress(known[key], len(known), len(work))
@@ -127,7 +132,7 @@ async def evaluate(
                 group.create_task(worker(waiting))
     except BaseExceptionGroup as errors:
         raise first_error(errors) from None
-    return [known[key] for _, key in work]
+    return [known[key] for _, key in work if key in known]
 
 
 def seed_of(run_seed: int, index: int, repeat: int = 0) -> int:

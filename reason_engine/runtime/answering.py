@@ -88,6 +88,19 @@ def read_content(content: str, spec: AnswerSpec, profile: Profile, *, exact: boo
     return None
 
 
+async def same_named(run: Run, given: list[str]) -> list[str]:
+    """Each of these answers as the first that it equals by the kind that is wanted. A checker tells texts apart:
+    (10-4)*4 is not the vote 24."""
+    kind = "tool" if run.problem.tools else "json" if run.problem.structured else run.spec.kind
+    if run.checker:
+        return given
+    names = await run.equality.cluster(given, None if kind == "free" else kind)
+    if kind not in ("tool", "json"):
+        return names
+    first: dict[str, str] = {}  # what is counted is shown as it was given, not as it was compared
+    return [first.setdefault(name, answer) for name, answer in zip(names, given, strict=True)]
+
+
 def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
     """The paths of a first wave, read again where their contents show that the run's kind of answer is another one; it
     is that of the run then. What a path was asked once more for stays: an answer, or none that it was sure of."""
@@ -97,7 +110,7 @@ def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
         return list(paths)
 
     def content(path: Path) -> str:
-        return "" if path.weight < 1.0 else run.engine.parse(path.text, prompt=path.prompt).content
+        return run.engine.parse(_unforced(run, path), prompt=path.prompt).content
 
     spec = answers.revise(run.spec, list(map(content, finished)))
     if spec == run.spec:
@@ -113,6 +126,16 @@ def reread(run: Run, paths: Sequence[Path]) -> list[Path]:
     read = [again(path) for path in paths]
     run.reread(read)
     return read
+
+
+def _unforced(run: Run, path: Path) -> str:
+    """What a path says by itself, without what it was asked once more for."""
+    kinds = {spec.kind for spec in (run.spec, run.asked) if spec is not None}
+    marks = [form.text.strip() for kind, form in OPENINGS.items() if kind in kinds]
+    if run.profile.answer_marker:
+        marks.append(run.profile.answer_marker)
+    place = max((path.text.rfind(mark) for mark in marks), default=-1)
+    return path.text if path.weight >= 1.0 or place < 0 else path.text[:place]
 
 
 def whole_thoughts(run: Run, draw: Draw) -> Draw:

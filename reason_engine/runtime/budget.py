@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from reason_engine.errors import BudgetExhausted
 from reason_engine.types import Limits, Stopped
+
+Result = TypeVar("Result")
 
 FIRST_LEASE = 256
 SMALLEST_LEASE = 16
@@ -105,6 +109,18 @@ class Budget:
         """Whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline
 
+    async def in_time(self, work: Awaitable[Result]) -> Result:
+        """What this gives; it is ended at the deadline. Raises BudgetExhausted then."""
+        left = self.seconds_left
+        limit = asyncio.timeout(None if left is None else max(0.0, left))
+        try:
+            async with limit:
+                return await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self.exhausted("budget-seconds") from None
+
     def admit(self, n: int) -> int:
         """Count up to n new samples; fewer when the cap is near. Raises BudgetExhausted when none is left."""
         if self.overdue:
@@ -117,6 +133,10 @@ class Budget:
             raise BudgetExhausted("budget-samples")
         self._pool.samples += granted
         return granted
+
+    def give_back(self, samples: int) -> None:
+        """Samples that were admitted and never begun."""
+        self._pool.samples -= samples
 
     async def lease(self, paths: int, tokens: int, *, kept: int = 0) -> Lease:
         """Set tokens aside for up to `paths` paths of at most `tokens` each; waits while others hold what is left.

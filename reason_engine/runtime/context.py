@@ -207,7 +207,7 @@ class Context:
     ) -> Choice:
         """The model's probabilities over a few continuations, for the price of one forward. `after`: of a path, exactly
         where its tokens ended, `prefill` between."""
-        engine, budget = self.run.engine, self.budget
+        budget = self.budget
         if not self.caps.choose:
             raise not_available(
                 f"strategy {self.run.strategy} asks for probabilities of given words, which this engine cannot tell"
@@ -219,10 +219,10 @@ class Context:
         asked = self.tokenized(prompt, prefill=prefill, plain=True)
         if after is not None:
             asked = Prompt(after.prompt + after.text + prefill, self.run.prompts.continued(after, prefill))
-        lease = await budget.lease(1, 1)
-        used = 0
+        lease, used = await budget.lease(1, 1), 0
         try:
-            choice = await engine.choose(ChoiceRequest(self.run.request_id(), asked, options, self.run.adapter))
+            request = ChoiceRequest(self.run.request_id(), asked, options, self.run.adapter)
+            choice = await budget.in_time(self.run.engine.choose(request))
             used = choice.completion_tokens
         finally:
             budget.settle(lease.tokens, used)
@@ -253,7 +253,7 @@ class Context:
             )
         if run.budget.overdue:
             raise run.budget.exhausted("budget-seconds")
-        scores = await run.engine.score(replace(request, id=run.request_id()))
+        scores = await run.budget.in_time(run.engine.score(replace(request, id=run.request_id())))
         run.charge(self.stage or stage, Usage(scores.prompt_tokens))
         return scores
 
@@ -286,11 +286,7 @@ class Context:
 
     async def merge_equal(self, answers: list[str]) -> list[str]:
         """Each answer as the first of those that it equals."""
-        problem = self.problem
-        # A checker tells texts apart: (10-4)*4 is not the vote 24. Tool calls and JSON are canonical already.
-        if self.checker or problem.tools or problem.structured:
-            return answers
-        return await self.run.equality.cluster(answers, None if self.spec.kind == "free" else self.spec.kind)
+        return await answering.same_named(self.run, answers)
 
     def second_look(self, paths: Sequence[Path]) -> list[Path]:
         """The paths of a first wave with their answers read again, where what they wrote shows that the question wants

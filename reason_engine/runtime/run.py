@@ -9,6 +9,7 @@ from reason_engine.answers import AnswerSpec, Equality
 from reason_engine.contracts import Checker, Engine, Powers, Retriever
 from reason_engine.profile import Profile
 from reason_engine.runtime.budget import Budget
+from reason_engine.runtime.forecast import Forecast
 from reason_engine.runtime.prompts import PromptCache
 from reason_engine.runtime.stream_text import Borders
 from reason_engine.runtime.trace import Event, Opened
@@ -57,10 +58,14 @@ class Run:
     finals: dict[int, Path] = field(default_factory=dict[int, Path])
     """The paths that were to be answers, by node."""
     log: list[Event] = field(default_factory=list[Event])
+    forecast: Forecast = field(default_factory=Forecast)
+    """How long further whole paths would take."""
     best: tuple[float, Answer] | None = None
     nodes: int = 0
     requests: int = 0
     samples: int = 0
+    left_out: int = 0
+    """Paths that were to be drawn and were not begun, since they would not have ended in time."""
 
     @property
     def plain(self) -> bool:

@@ -7,12 +7,14 @@ cannot do that, it runs on. Whatever ends a draw (deadline, decision, cancellati
 tokens it had made by then are counted.
 
 A path that is to be an answer keeps a few tokens of its first lease back: where it is cut, or ends without a value, it
-is asked once more (`forcing`). Its deadline is earlier by the time that this takes.
+is asked once more (`forcing`). Its deadline is earlier by the time that this takes. Answers that have to wait for those
+before them, for rows of the engine or for tokens, are left out once one of the usual length would not end in time.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,6 +23,7 @@ from reason_engine.answers import Reading
 from reason_engine.errors import BudgetExhausted, EngineError
 from reason_engine.runtime.answering import CREDIBLE, FEWEST, FORCED, read_path
 from reason_engine.runtime.budget import Lease
+from reason_engine.runtime.draw_clock import DrawClock
 from reason_engine.runtime.drawn import PartialPath, PathCache
 from reason_engine.runtime.forcing import force
 from reason_engine.runtime.run import Run
@@ -85,6 +88,8 @@ class OpenPath(PartialPath):
     used: int = 0
     turns: int = 0
     dropped: bool = False
+    left_out: bool = False
+    """Not begun, for want of time."""
     weight: float | None = None
     """Of its forced answer, once it was asked for one."""
     path: Path | None = None
@@ -100,7 +105,8 @@ class PathSampler:
         self._reserve = self._reserve if self._reserve >= FEWEST else 0
         self._open_paths: list[OpenPath] = []
         self._done: list[Path] = []
-        self._began = run.budget.seconds
+        whole = request.draw.final and request.candidate
+        self._clock = DrawClock(run.budget, run.forecast, whole=whole, reserve=self._reserve)
         self._decided = asyncio.Event()
 
     async def run(self) -> list[Path]:
@@ -116,10 +122,15 @@ class PathSampler:
         try:
             async with asyncio.TaskGroup() as group:
                 while len(self._open_paths) < granted and not self._decided.is_set():
+                    missing = granted - len(self._open_paths)
                     try:
-                        lease = await self._run.budget.lease(granted - len(self._open_paths), self._limit)
+                        lease = await self._run.budget.lease(missing, self._limit)
                     except BudgetExhausted as error:
                         refused = error
+                        break
+                    if self._too_late():
+                        self._run.budget.settle(lease.paths * lease.tokens, 0)
+                        self._leave_out(missing)
                         break
                     reserve = min(self._reserve, lease.tokens // 4)
                     group.create_task(self._run_batch([self._open(reserve) for _ in range(lease.paths)], lease))
@@ -129,9 +140,10 @@ class PathSampler:
                 self._decided.set()
                 for partial in self._open_paths:
                     self._close(partial)
-            paths = [partial.path for partial in self._open_paths if partial.path]
+            paths = [partial.path for partial in self._open_paths if partial.path and not partial.left_out]
             if self._request.candidate:
                 self._run.keep(paths, final=self._draw.final)
+                self._clock.over(self._counts, len(paths))
         if refused and not self._open_paths:
             raise refused
         return paths
@@ -218,8 +230,19 @@ class PathSampler:
         self._close(partial)
 
     async def _stream(self, request: GenerateRequest, partials: list[OpenPath]) -> None:
-        """Take chunks until every sample has ended, the deadline passes or the draw is decided."""
-        chunks = self._run.engine.generate(request)
+        """Take chunks until every sample has ended, the deadline passes or the draw is decided. An engine that takes
+        long to hear of the deadline is left there, so that the run can make an answer of what its paths have."""
+        chunks, left = self._run.engine.generate(request), self._run.budget.seconds_left
+        limit = asyncio.timeout(None if left is None else max(0.0, left) + PATIENCE)
+        try:
+            async with limit:
+                await self._read(chunks, request, partials)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._run.budget.note("budget-seconds")
+
+    async def _read(self, chunks: AsyncIterator[Chunk], request: GenerateRequest, partials: list[OpenPath]) -> None:
         async with aclosing(chunks):  # pyright: ignore[reportArgumentType]
             stop = asyncio.create_task(self._watch(request.id))
             try:
@@ -227,13 +250,15 @@ class PathSampler:
                     self._take(partials[chunk.index], chunk, counted=request)
                     if self._dropped(partials[chunk.index], chunk):
                         await self._run.engine.abort(request.id, chunk.index)
+                    for place in self._hopeless(partials, chunk):
+                        await self._run.engine.abort(request.id, place)
             finally:
                 stop.cancel()
 
     async def _watch(self, request_id: str) -> None:
         """Abort the request at the deadline or once the draw is decided; the stream then ends by itself."""
         while not self._decided.is_set():
-            left = self._seconds()
+            left = self._clock.seconds(self._counts)
             if left is not None and left <= 0:
                 self._run.budget.note("budget-seconds")
                 break
@@ -246,15 +271,30 @@ class PathSampler:
                 continue
         await self._run.engine.abort(request_id)
 
-    def _seconds(self) -> float | None:
-        """Seconds that the paths may still take, so that those without an answer can be asked before the deadline."""
-        budget, most = self._run.budget, self._run.budget.limits.seconds
-        left = budget.seconds_left
-        if left is None or most is None or not self._reserve:
-            return left
-        drawn = max((partial.tokens for partial in self._open_paths), default=0)
-        each = (budget.seconds - self._began) / drawn if drawn else 0.0
-        return left - min(most * LATEST, 1.5 * each * self._reserve)
+    @property
+    def _counts(self) -> list[int]:
+        return [partial.tokens for partial in self._open_paths]
+
+    def _too_late(self) -> bool:
+        rows = sum(not partial.path and partial.tokens > 0 for partial in self._open_paths)
+        return self._clock.too_late(self._done, self._counts, rows)
+
+    def _hopeless(self, partials: list[OpenPath], chunk: Chunk) -> list[int]:
+        """Those of these that wait for a row that this chunk's end may free, too late."""
+        if not chunk.finish_reason or not self._run.engine.caps.sample_abort:
+            return []
+        waiting = [i for i, partial in enumerate(partials) if not (partial.path or partial.tokens or partial.dropped)]
+        if not waiting or not self._too_late():
+            return []
+        for place in waiting:
+            partials[place].dropped = partials[place].left_out = True
+        self._leave_out(len(waiting))
+        return waiting
+
+    def _leave_out(self, paths: int) -> None:
+        self._run.samples -= paths
+        self._run.left_out += paths
+        self._run.budget.give_back(paths)
 
     def _dropped(self, partial: OpenPath, chunk: Chunk) -> bool:
         """Whether this chunk is what a path that still runs is ended for."""
@@ -267,6 +307,8 @@ class PathSampler:
         run, count = self._run, chunk.token_count
         partial.add(chunk)
         partial.used += count
+        if count and (chunk.finish_reason or not self._clock.begun):
+            self._clock.gained(self._counts, ended=chunk.finish_reason is not None)
         if count or chunk.prompt_tokens or chunk.draft_accepted or chunk.draft_rejected:
             drafted = chunk.draft_accepted, chunk.draft_rejected
             run.charge(self._draw.stage, Usage(chunk.prompt_tokens, chunk.cached_tokens, count, *drafted))
@@ -310,7 +352,7 @@ class PathSampler:
         # An aborted path is a text cut short, which is what `length` says to a client.
         finish: FinishReason = "length" if partial.finish in (None, "abort", "length") else partial.finish
         found = self._answer(partial)
-        cut = finish == "length" and (found is None or weight is not None)
+        cut = finish == "length" and not partial.left_out and (found is None or weight is not None)
         # Alone it is the best there is; among others it is no vote unless the model means it.
         if weight is not None and weight < CREDIBLE and (self._draw.n > 1 or self._draw.after):
             found = None
@@ -325,6 +367,8 @@ class PathSampler:
         mean = path.mean_logprob if partial.logprobs else None
         read = answer, mean, path.strength, path.weight, cut
         run.emit(Sampled(partial.node, text, finish, partial.tokens, *read, run.budget.seconds))
+        if partial.left_out:
+            return
         self._done.append(path)
         until = self._draw.until
         if until and not self._decided.is_set() and until(list(self._done)):
@@ -333,7 +377,7 @@ class PathSampler:
 
 TOGETHER = 8
 """Tokens that a path may gain at a time where it is neither shown as it grows nor ended by a rule for its tokens."""
-LATEST = 0.2
-"""Of the seconds of a run, the most that are kept for forced answers."""
+PATIENCE = 0.4
+"""Seconds after the deadline that an engine has to end what it draws; less than the grace of a run (`solve`)."""
 SHORTEST_WAIT = 0.05
 """Seconds between two looks at the deadline."""

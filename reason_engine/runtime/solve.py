@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, Protocol, cast
@@ -239,7 +240,7 @@ async def _run(run: Run, strategy: Solvable, verifier: NamedVerifier | None) -> 
         ctx.note(system="the template takes no system turn: its text begins the first user turn")
     left = run.budget.seconds_left
     try:
-        async with asyncio.timeout(None if left is None else max(0.0, left) + GRACE_SECONDS):
+        async with _until(left):
             return await strategy.run(run.problem, ctx)
     except TimeoutError:
         run.budget.note("budget-seconds")
@@ -253,6 +254,22 @@ async def _run(run: Run, strategy: Solvable, verifier: NamedVerifier | None) -> 
         raise StrategyError(f"strategy {run.strategy}: {type(cause).__name__}: {cause}") from cause
     finally:
         run.emit(Closed(root, dict(ctx.span_state.notes), run.budget.seconds))
+
+
+@asynccontextmanager
+async def _until(left: float | None) -> AsyncGenerator[None]:
+    """Raises TimeoutError when the grace after the deadline is over. It begins when this loop hears of the deadline: a
+    process that was held up until then has all of it."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        begin = None
+        if left is not None:
+            begin = loop.call_later(max(0.0, left), lambda: limit.reschedule(loop.time() + GRACE_SECONDS))
+        try:
+            yield
+        finally:
+            if begin:
+                begin.cancel()
 
 
 def fallback(run: Run, answer: Answer | None) -> Answer:

@@ -75,7 +75,7 @@ class BeamSearch(Strategy):
             inside_thoughts=self.inside_thoughts,
         )
         values = Values(ctx, steps, "verifier", aggregate=self.aggregate)
-        rule = Rule(self.confidence or ctx.profile.certain)
+        rule = Rule.of(ctx.profile, self.confidence)
         ctx.note(verifier=ctx.verifier_name)
         beams, ends, places, settled = [Thought()], list[Thought](), self._kept, False
         for depth in range(1, self.depth + 1):

@@ -18,6 +18,7 @@ from pydantic import Field
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting.ballot import Ballot
+from reason_engine.strategies.voting.in_time import in_time
 from reason_engine.strategies.voting.settle import SMALLEST_WAVE, Certainty, Rule, Worth
 from reason_engine.strategies.voting.votes import voters
 from reason_engine.types import Answer, Draw, Path, Problem
@@ -50,14 +51,14 @@ class BestOfN(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample, score, choose; waves of these if adaptive."""
         scores = dict[int, float]()
-        rule = Rule(self.confidence or ctx.profile.certain, self.worth or ctx.profile.worth)
+        rule = Rule.of(ctx.profile, self.confidence, self.worth)
         ballot = Ballot(
             self.n,
             rule if self.adaptive and self.choose == "vote" else None,
             lambda path: score_weight(scores, path) if self.choose == "vote" else float(path.node in scores),
         )
         temperature, answer = self.sampling_temperature(ctx), Answer()
-        while size := self._wave(ballot):
+        while size := in_time(ctx, self._wave(ballot), ballot.paths):
             draw = Draw(size, temperature=temperature, final=True, after=len(ballot.paths))
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             wave = wave if ballot.paths else ctx.second_look(wave)

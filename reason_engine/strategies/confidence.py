@@ -29,6 +29,7 @@ from pydantic import Field
 from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting.ballot import Ballot
+from reason_engine.strategies.voting.in_time import in_time
 from reason_engine.strategies.voting.settle import Certainty, Rule, Worth
 from reason_engine.types import Answer, Draw, Path, Problem, TokenLogprob
 
@@ -63,7 +64,7 @@ class Confidence(Strategy):
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Warm up, set the gate, then draw and vote until it is settled."""
         gate: Gate | None = None
-        rule = Rule(self.confidence or ctx.profile.certain, self.worth or ctx.profile.worth)
+        rule = Rule.of(ctx.profile, self.confidence, self.worth)
         weights = dict[int, float]()
 
         def weigh(path: Path) -> float:
@@ -73,8 +74,9 @@ class Confidence(Strategy):
 
         ballot = Ballot(self.n, rule if self.adaptive else None, weigh)
         temperature, answer = self.sampling_temperature(ctx), Answer()
-        while (size := ballot.wave) and not ballot.decided:
-            size = size if gate else min(self.warmup, self.n)
+        while not ballot.decided and (
+            size := in_time(ctx, ballot.wave if gate else min(self.warmup, self.n), ballot.paths)
+        ):
             draw = Draw(size, temperature=temperature, logprobs=self.k, final=True, after=len(ballot.paths))
             if gate:
                 draw = replace(draw, until=ballot.until(ctx), drop=gate.drop())

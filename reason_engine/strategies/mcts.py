@@ -115,9 +115,7 @@ class MCTS(Strategy):
                 if len(search.ends) > before:
                     answer = await choose_answer(ctx, steps, search.ends, self.choose)
                 voted = self.adaptive and self.choose == "vote"
-                settled = voted and vote_settled(
-                    answer, (most - spent) * self.k, Rule(self.confidence or ctx.profile.certain)
-                )
+                settled = voted and vote_settled(answer, (most - spent) * self.k, Rule.of(ctx.profile, self.confidence))
         except BudgetExhausted:
             if steps.checked or not search.ends:
                 raise

@@ -17,6 +17,7 @@ from reason_engine.runtime.context import Context
 from reason_engine.strategies import Strategy, strategies
 from reason_engine.strategies.voting.ballot import Ballot
 from reason_engine.strategies.voting.equal import SameAnswers
+from reason_engine.strategies.voting.in_time import in_time
 from reason_engine.strategies.voting.settle import Certainty, Rule, Worth
 from reason_engine.types import Answer, Draw, Problem
 
@@ -48,10 +49,10 @@ class SelfConsistency(Strategy):
 
     async def run(self, problem: Problem, ctx: Context) -> Answer:
         """Sample, then vote; waves of both if adaptive."""
-        rule = Rule(self.confidence or ctx.profile.certain, self.worth or ctx.profile.worth) if self.adaptive else None
+        rule = Rule.of(ctx.profile, self.confidence, self.worth) if self.adaptive else None
         ballot = Ballot(self.n, rule, same=SameAnswers(ask=self.ask_same), ask=self.free_text == "usc")
         temperature, answer = self.sampling_temperature(ctx), Answer()
-        while (size := ballot.wave) and not ballot.decided:
+        while not ballot.decided and (size := in_time(ctx, ballot.wave, ballot.paths)):
             draw = Draw(size, temperature=temperature, until=ballot.until(ctx), final=True, after=len(ballot.paths))
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
             await ballot.count(ctx, wave)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +26,10 @@ from reason_engine.training import trainers
 from reason_engine.training.common.config import load
 from reason_engine.training.common.distributed import is_first, process_count
 from reason_engine.training.common.recipe import EXTRA, Supervised
+from reason_engine.training.watch.finished import begin_anew, check_same, is_finished
+from reason_engine.training.watch.page import write_page
+from reason_engine.training.watch.read import MANIFEST, read_run
+from reason_engine.training.watch.trackers import check_installed, names_of
 
 LAUNCH = Path(__file__).parent / "launch"
 HAND_OVER = "for many GPUs let --hand-over verl write a job (grpo, ppo)"
@@ -39,26 +42,35 @@ def prepare(method: str, file: Path, settings: Sequence[str] = ()) -> Any:
 
 
 def run(method: str, config: Any, *, fresh: bool = False, tell: OnProgress = silent) -> dict[str, Any]:
-    """Train; a killed run goes on by itself unless `fresh`. The manifest, which stands in `out` too."""
+    """Train; a killed run goes on by itself unless `fresh`, and a finished one stays as it is. The manifest, which
+    stands in `out` too. Raises SetupError where `out` holds a finished run of another config."""
     out: Path = config.out
     if process_count() > 1 and not isinstance(config, Supervised):
         raise SetupError(f"{method} draws from its own model, in one process; {HAND_OVER}")
+    check_installed(names_of(config))
     if fresh and is_first():
-        shutil.rmtree(out / "checkpoint", ignore_errors=True)
-        (out / "log.jsonl").unlink(missing_ok=True)
+        begin_anew(out)
+    elif is_finished(out):
+        done = check_same(out, _wanted(method, config))
+        tell({"note": f"{out}: this run is finished, at step {done['metrics'].get('step')}; --fresh begins it anew"})
+        return done
     metrics = trainers.get(method).train(config, out, tell)
     manifest = {
-        "method": method,
-        "config": config.model_dump(mode="json"),
-        "data": _data_hash(config),
-        "base": _base(config),
+        **_wanted(method, config),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "metrics": metrics,
     }
     if is_first():
-        (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+        (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
+        write_page(read_run(out))
     return manifest
+
+
+def _wanted(method: str, config: BaseModel) -> dict[str, Any]:
+    """What a run is told from others by."""
+    settings = config.model_dump(mode="json")
+    return {"method": method, "config": settings, "data": _data_hash(config), "base": _base(config)}
 
 
 def _data_hash(config: BaseModel) -> str | None:

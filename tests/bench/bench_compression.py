@@ -15,8 +15,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from reason_engine.compression.compare import compare_speed
 from reason_engine.compression.process import measure_in_process
-from reason_engine.compression.report import compare_speed
 from reason_engine.compression.run import prepare, run
 from tests.bench._measure import machine
 from tests.models import write_model

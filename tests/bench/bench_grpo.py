@@ -23,9 +23,9 @@ from reason_engine.data.mixture import Stream
 from reason_engine.engines.open import bundled_model
 from reason_engine.training.common.models import load_model
 from reason_engine.training.common.policy import Policy
+from reason_engine.training.online.actor import Actor
 from reason_engine.training.online.environment import Curriculum, training_problem
 from reason_engine.training.online.grpo import Groups, GrpoConfig
-from reason_engine.training.online.actor import Actor
 from reason_engine.training.online.loop import gather, learn
 from tests.bench._measure import machine, paired
 

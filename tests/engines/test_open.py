@@ -171,6 +171,25 @@ def test_several_endpoints_are_one_engine() -> None:
     assert made.config.urls == ("http://a/v1", "http://b:8000/v1")
 
 
+def test_an_endpoint_that_hangs_is_left_while_a_request_still_has_time() -> None:
+    usual = settings(engine="openai", upstream_url="http://a/v1")
+    made = open_engine(usual)
+    assert isinstance(made, OpenAIEngine)
+    assert (made.config.connect_timeout, made.config.timeout) == (10, 120)
+    assert made.config.timeout < usual.max_seconds
+    asked = {"upstream_connect_seconds": 2, "upstream_idle_seconds": 7.5}
+    made = open_engine(settings(engine="openai", upstream_url="http://a/v1", **asked))
+    assert isinstance(made, OpenAIEngine)
+    assert (made.config.connect_timeout, made.config.timeout) == (2, 7.5)
+
+
+@pytest.mark.parametrize("key", ["upstream_connect_seconds", "upstream_idle_seconds"])
+@pytest.mark.parametrize("value", [0, -3, float("inf"), "soon"])
+def test_limits_of_endpoints_that_are_none_are_named(key: str, value: object) -> None:
+    with pytest.raises(SetupError, match=key):
+        load_settings({key: value})
+
+
 @pytest.mark.parametrize(
     ("urls", "said"),
     [

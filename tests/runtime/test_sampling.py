@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,11 +12,24 @@ import pytest
 
 from reason_engine.contracts import Capabilities
 from reason_engine.engines.scripted import Scripted
+from reason_engine.errors import BudgetExhausted
 from reason_engine.runtime.context import Context
 from reason_engine.runtime.prompts import PromptCache
-from reason_engine.runtime.solve import Outcome, solve
+from reason_engine.runtime.solve import GRACE_SECONDS, Outcome, solve
 from reason_engine.strategies import Strategy, strategies
-from reason_engine.types import Answer, Draw, GenerateRequest, Limits, Path, Problem, TokenLogprob
+from reason_engine.types import (
+    Answer,
+    Choice,
+    ChoiceRequest,
+    Draw,
+    GenerateRequest,
+    Limits,
+    Path,
+    Problem,
+    ScoreRequest,
+    Scores,
+    TokenLogprob,
+)
 
 WORDS = " ".join(f"w{i}" for i in range(50))
 
@@ -134,6 +148,70 @@ async def test_what_a_run_had_when_its_grace_ended_is_not_lost(monkeypatch: pyte
     assert (outcome.stopped, outcome.cut, outcome.answer.value) == ("budget-seconds", 1, "4")
     assert outcome.content and outcome.finish_reason == "stop"
     assert made.running == 0
+
+
+class Hangs(Scripted):
+    """Never says what a prompt is worth, nor which option is right."""
+
+    async def choose(self, request: ChoiceRequest) -> Choice:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def score(self, request: ScoreRequest) -> Scores:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda ctx: ctx.choice("right?", ("yes", "no")), lambda ctx: ctx.rate(ScoreRequest("", ("text",)))],
+    ids=["choice", "rate"],
+)
+async def test_a_judgement_that_does_not_come_ends_at_the_deadline_not_at_the_end_of_the_grace(
+    ask: Callable[[Context], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reason_engine.runtime.solve.GRACE_SECONDS", 60.0)
+    refused: list[str] = []
+
+    async def work(ctx: Context) -> None:
+        with pytest.raises(BudgetExhausted) as caught:
+            await ask(ctx)
+        refused.append(caught.value.reason)
+
+    _, outcome = await drawn(Hangs(reward=lambda text: 1.0), work, Limits(seconds=0.1))
+    assert refused == ["budget-seconds"]
+    assert outcome.stopped == "budget-seconds"
+
+
+async def test_an_engine_that_does_not_hear_of_the_deadline_is_left_and_the_vote_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("reason_engine.runtime.solve.GRACE_SECONDS", 60.0)
+    monkeypatch.setattr("reason_engine.runtime.sampling.PATIENCE", 0.05)
+    vote = strategies.get("self-consistency")(n=4)
+    outcome = await solve(vote, Problem("How many are 2 + 2?"), SlowToAbort(), limits=Limits(seconds=0.2))
+    assert (outcome.stopped, outcome.cut) == ("budget-seconds", 1)
+    assert [(vote.answer, vote.count) for vote in outcome.answer.votes] == [("4", 3)]
+
+
+async def test_a_process_that_was_held_up_over_its_deadline_still_counts_the_vote() -> None:
+    """Three paths have ended; then nothing moves until long after the grace."""
+    late = [0.0]
+
+    class HeldUp(SlowToAbort):
+        async def _stuck(self, request: GenerateRequest, index: int, position: int) -> None:
+            if index == 3 and position == 9:
+                late[0] = time.monotonic() + 0.2 + GRACE_SECONDS + 0.2
+                while time.monotonic() < late[0]:
+                    pass
+                await asyncio.Event().wait()
+
+    made = HeldUp()
+    made.reply = lambda p, s, i: "So it is \\boxed{4}" + " and so on" * (4 * (i == 3))
+    vote = strategies.get("self-consistency")(n=4)
+    outcome = await solve(vote, Problem("How many are 2 + 2?"), made, limits=Limits(seconds=0.2))
+    assert late[0] and outcome.stopped == "budget-seconds"
+    assert [(vote.answer, vote.count) for vote in outcome.answer.votes] == [("4", 4)]
 
 
 @pytest.mark.parametrize(

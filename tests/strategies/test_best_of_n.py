@@ -100,3 +100,13 @@ def test_bad_fields() -> None:
     for fields in ({"choose": "worst"}, {"n": 0}, {"confidence": 1.0}, {"adaptive": "perhaps"}):
         with pytest.raises(ValidationError):
             BestOfN.model_validate(fields)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+async def test_open_answers_to_what_seemed_to_want_a_number_are_looked_at_twice(adaptive: bool) -> None:
+    """They were asked once more and were not sure; the first look says that the question is an open one."""
+    made = Scripted(lambda p, s, i: f"Well, that depends, {'abcde'[i % 5]}.", logprob=lambda p, t: -2.0)
+    question = Problem("Ann has 3 apples and buys 4 more. How many apples does she have?")
+    outcome = await solve(BestOfN(n=5, adaptive=adaptive), question, made)
+    assert outcome.answer.value is None
+    assert outcome.content.startswith("Well, that depends")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from reason_engine.engines.scripted import Scripted
+from reason_engine.errors import BudgetExhausted
 from reason_engine.runtime.budget import Budget
+from reason_engine.runtime.context import Context
 from reason_engine.runtime.solve import Outcome, solve
 from reason_engine.strategies import strategies
 from reason_engine.strategies.search.pace import SHORTEST, SPARE, TYPICAL, WARM, Pace
+from reason_engine.strategies.search.tree import Thought
+from reason_engine.strategies.search.values import Values
 from reason_engine.types import Limits, TokenLogprob
-from tests.strategies.chat import ASKED, Clock, chatter
+from tests.strategies.chat import ASKED, Clock, chat, chatter
 from tests.strategies.puzzle import PROFILE, hope, play, problem
 
 SEARCHES: list[tuple[str, dict[str, Any]]] = [
@@ -140,3 +145,55 @@ def test_too_few_tokens_end_a_search_too(monkeypatch: pytest.MonkeyPatch) -> Non
     assert made.late()
     assert not made.late(TYPICAL)
     assert made.rows(4, 150) == 2
+
+
+VALUED = pytest.mark.parametrize(
+    ("name", "fields"),
+    [("tree-of-thoughts", {}), ("tree-of-thoughts", {"search": "breadth"}), ("mcts", {"evaluate": "value"})],
+)
+
+
+@VALUED
+@pytest.mark.parametrize(("each", "judging"), [(0.01, 8.0), (0.05, 1.5), (0.1, 3.0), (0.3, 1.0)])
+async def test_judgements_take_of_the_seconds_too(
+    name: str, fields: dict[str, Any], each: float, judging: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, each)
+
+    def choose(prompt: str, options: tuple[str, ...]) -> list[float]:
+        clock.now += judging
+        return [0.1, 0.9] if "= 8" in prompt or "banana" in prompt or "2 + 2 = 5" in prompt else [0.8, 0.2]
+
+    engine, began = Scripted(chat, choose=choose, gate=clock.gate), clock.now
+    outcome = await solve(strategies.get(name).model_validate(fields), ASKED, engine, limits=Limits(seconds=60.0))
+    assert outcome.stopped == "done"
+    assert clock.now - began < 60
+    assert outcome.answer.value is not None and outcome.finish_reason == "stop"
+
+
+def test_valuing_is_part_of_what_the_end_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, made = pace(monkeypatch, 100.0)
+    stint = made.begin(1)
+    clock.now += 10
+    made.end(stint, 1, 101)
+    made.came_to_end(100)
+    clock.now += 40  # 50 left, of which an end needs 18
+    assert not made.late() and made.fits(1, 400) and made.values
+    made.valued(30.0)
+    assert made.late() and not made.fits(1, 400) and made.values
+    clock.now += 20
+    assert not made.values
+
+
+async def test_ends_that_could_not_be_valued_any_more_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = Values.of
+
+    async def of(values: Values, ctx: Context, thoughts: Sequence[Thought]) -> list[Thought | None]:
+        if ctx.names[-1] == "finish":
+            raise BudgetExhausted("budget-seconds")
+        return await value(values, ctx, thoughts)
+
+    monkeypatch.setattr(Values, "of", of)
+    search = strategies.get("tree-of-thoughts").model_validate({"search": "breadth", "depth": 2})
+    outcome = await solve(search, ASKED, chatter())
+    assert sum(vote.count for vote in outcome.answer.votes) > 1 and outcome.finish_reason == "stop"

@@ -76,6 +76,37 @@ def test_train_refuses(tmp_path: Path, method: str, settings: list[str], error: 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_is_shown(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "r.yaml", tmp_path / "out"
+    recipe.write_text(TINY.format(out=out))
+    words = ["train", "sft", "--config", str(recipe), "--set", "tokens=200"]
+    assert CliRunner().invoke(app(), words).exit_code == 0
+    assert "<svg" in (out / "report.html").read_text()
+    (out / "report.html").unlink()
+    done = CliRunner().invoke(app(), ["train", "show", str(out)])
+    assert done.exit_code == 0 and "finished" in done.stdout and "report.html" in done.stdout, done.output
+    assert (out / "report.html").is_file()
+    found = json.loads(CliRunner().invoke(app(), ["train", "show", str(out), "--json"]).stdout)
+    assert found["samples"] == [] and found["last"]["left"] == 0
+    again = CliRunner().invoke(app(), [*words, "--json"])
+    assert again.exit_code == 0 and "this run is finished" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["show"], "show: which run"),
+        (["show", "/no/run"], "holds no run"),
+        (["sft"], "--config FILE"),
+        (["sft", "runs/x"], "are for `reason train show RUN`"),
+        (["sft", "--step", "3", "--config", "r.yaml"], "are for `reason train show RUN`"),
+    ],
+)
+def test_words_that_do_not_go_together(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(app(), ["train", *words])
+    assert isinstance(done.exception, SetupError) and said in str(done.exception)
+
+
 def test_generate(tmp_path: Path) -> None:
     runner = CliRunner()
     listed = runner.invoke(app(), ["data", "generate"])

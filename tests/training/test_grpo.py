@@ -63,7 +63,7 @@ def test_killed_and_resumed_ends_the_same(policy: Path, tmp_path: Path) -> None:
         for name in ("loss", "reward", "kl", "tokens", "stage"):
             assert steps[row["step"]][name] == pytest.approx(row[name], abs=1e-5), (row["step"], name)
     with pytest.raises(Killed):
-        run("grpo", config(GrpoConfig, policy, cut, **changes), tell=kill_at(2))
+        run("grpo", config(GrpoConfig, policy, cut, **changes), fresh=True, tell=kill_at(2))
     with pytest.raises(SetupError, match="--fresh"):
         run("grpo", config(GrpoConfig, policy, cut, **changes, temperature=0.5))
 

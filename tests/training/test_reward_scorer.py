@@ -100,16 +100,19 @@ def test_a_judging_engine_judges(policy: Path, tmp_path: Path) -> None:
     with Actor(made) as actor:
         groups = actor.sample([TrainingProblem(Problem("Why?"))], 2, "0")
         found = actor.judge(groups, 0.0)
-        actor.take_weights({name: tensor * 1.5 for name, tensor in tensors(policy).items()})
+        actor.take_weights(louder(policy))
         (again,) = actor.judge(groups, 0.0).outcome
         assert again == pytest.approx(found.outcome[0], rel=1e-4)  # the judge stays as it was
     assert all(0 < value < 1 for value in found.outcome[0])
 
 
-def tensors(folder: Path) -> Any:
-    from safetensors.torch import load_file
+def louder(folder: Path) -> Any:
+    """The model with all its weights half as large again."""
+    from reason_engine.training.common.models import load_model
 
-    return load_file(folder / "model.safetensors")
+    model, _ = load_model(folder)
+    model.load_state_dict({name: tensor * 1.5 for name, tensor in model.state_dict().items()})
+    return model
 
 
 def test_a_curriculum_rises_when_a_stage_is_mastered_and_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps(base: Path, tmp_path: Path, mo
     assert losses(tmp_path / "broken") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
     count = 0
     with pytest.raises(SetupError, match="step 5"):
-        run("sft", config(base, tmp_path / "broken"))
+        run("sft", config(base, tmp_path / "broken"), fresh=True)
     with pytest.raises(SetupError, match="--fresh"):
         run("sft", config(base, tmp_path / "broken", seed=2))
     run("sft", config(base, tmp_path / "broken", seed=2, tokens=300), fresh=True)

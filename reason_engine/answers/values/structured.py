@@ -1,12 +1,17 @@
-"""JSON in one spelling: keys sorted, no spaces that mean nothing, equal numbers alike (`1.0` is `1`, `5e-1` is `0.5`).
-Part of `answers`.
+"""JSON in one spelling: keys sorted, no spaces that mean nothing, equal numbers alike (`1.0` is `1`, `5e-1` is `0.5`);
+calls of functions in one order. Part of `answers`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import NoReturn
+from decimal import Decimal
+from math import isinf
+from typing import Any, NoReturn, cast
+
+LONG = 1e21
+"""A whole number that is larger keeps its exponent."""
 
 
 def canonical_json(text: str) -> str | None:
@@ -16,6 +21,25 @@ def canonical_json(text: str) -> str | None:
         return json.dumps(value, sort_keys=True, ensure_ascii=False)
     except (ValueError, RecursionError):
         return None
+
+
+def canonical_calls(text: str) -> str | None:
+    """The one spelling of a list of calls, each a name and its arguments in JSON: calls have no order. None where the
+    text is no such list."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, list):
+        return None
+    calls = list[tuple[str, str]]()
+    for item in cast(list[Any], value):
+        match item:
+            case [str(name), str(arguments)]:
+                calls.append((name, canonical_json(arguments) or arguments))
+            case _:
+                return None
+    return json.dumps(sorted(calls))
 
 
 def found_json(text: str) -> str | None:
@@ -57,7 +81,9 @@ def whole_object(text: str) -> dict[str, object] | None:
 
 def _number(text: str) -> float | int:
     value = float(text)
-    return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    if isinf(value):
+        raise ValueError(f"{text} is larger than any number here")
+    return int(Decimal(text)) if value.is_integer() and abs(value) < LONG else value
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -21,6 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from reason_engine.compression import CompressionConfig, Served, compressors
 from reason_engine.compression.calibration import read_calibration
 from reason_engine.compression.law import append_points
+from reason_engine.compression.layerwise import LayerwiseRun
 from reason_engine.compression.matrices import check_matrices, is_layer_matrix, rewrite
 from reason_engine.compression.prune import structured
 from reason_engine.compression.prune.recover import Recover, points_of, recover
@@ -133,24 +134,25 @@ def prune_model(config: PruneConfig, folder: Path, rows: list[list[int]], tell: 
     model, _ = load_model(folder)
     model.eval().requires_grad_(False)
     total = sum(parameter.numel() for parameter in model.parameters())
-    if config.by == "width":
+    run = LayerwiseRun(model, rows, config.precision) if rows and config.by != "magnitude" else None
+    if config.by == "width" and run is not None:
         before, after = structured.layer_sizes(folder, config.rate, config.multiple, config.kv_heads)
-        structured.narrow_layers(model, rows, before, after, config.reconstruct, tell)
+        structured.narrow_layers(model, run, before, after, config.reconstruct, tell)
         heads = {"num_attention_heads": after.heads, "num_key_value_heads": after.kv_heads}
         settings = {"intermediate_size": after.inner, **heads}
         if after.kv_heads < before.kv_heads:
             settings["head_dim"] = after.head_dim  # else read off the number of heads
         left = sum(parameter.numel() for parameter in model.parameters())
         return Pruned(_layer_tensors(model), total, left, settings)
-    if config.by == "depth":
-        scores = structured.block_influences(model, rows, tell)
+    if config.by == "depth" and run is not None:
+        scores = structured.block_influences(model, run, tell)
         kept = structured.kept_layers(scores, structured.dropped_count(len(scores), config.rate))
         gone = [layer for index, layer in enumerate(model.model.layers) if index not in kept]
         left = total - sum(parameter.numel() for layer in gone for parameter in layer.parameters())
         settings = structured.depth_settings(ModelFolder(folder).config, kept)
         return Pruned({}, total, left, settings, kept, figures={"influence": scores, "layers": kept})
     fours = config.pattern is not None
-    zeros = zero_weights(model, rows, config.by, 0.5 if fours else config.rate, fours, tell)
+    zeros = zero_weights(model, run, config.by, 0.5 if fours else config.rate, fours, tell)
     left = total - int(sum(gone.sum() for gone in zeros.values()))
     return Pruned(_layer_tensors(model), total, left, zeros=zeros)
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reason_engine.compression.calibration import LayerwiseRun
+from reason_engine.compression.layerwise import LayerwiseRun
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.engines.embedded.model.shape import read_shape
 from reason_engine.errors import SetupError
@@ -87,37 +87,44 @@ def sizes_after(before: LayerSizes, rate: float, multiple: int, kv_heads: int | 
 
 
 def narrow_layers(
-    model: Any, rows: list[list[int]], before: LayerSizes, after: LayerSizes, reconstruct: bool, tell: OnProgress
+    model: Any, run: LayerwiseRun, before: LayerSizes, after: LayerSizes, reconstruct: bool, tell: OnProgress
 ) -> None:
     """Cut the model's layers in place, each calibrated behind the ones cut already."""
     layers = model.model.layers
-    run = LayerwiseRun(model, rows)
     for index, layer in enumerate(layers):
         tell({"stage": "prune", "done": index, "total": len(layers)})
         attention, mlp = layer.self_attn, layer.mlp
         if after.kv_heads < before.kv_heads:
-            gram_II = run.grams(layer, ("self_attn.o_proj",))["self_attn.o_proj"]
+            gram_II, squares_I = _inputs(run, layer, "self_attn.o_proj", reconstruct)
             wide = before.heads // before.kv_heads * before.head_dim
-            score_G = importance(attention.o_proj.weight, gram_II).reshape(-1, wide).sum(1)
+            score_G = importance(attention.o_proj.weight, squares_I).reshape(-1, wide).sum(1)
             groups = highest(score_G, after.kv_heads)
             columns = columns_of(groups, wide)
-            keep_columns(attention.o_proj, columns, gram_II if reconstruct else None)
+            keep_columns(attention.o_proj, columns, gram_II)
             keep_rows(attention.q_proj, columns)
             for linear in (attention.k_proj, attention.v_proj):
                 keep_rows(linear, columns_of(groups, before.head_dim))
         if after.inner < before.inner:
-            gram_II = run.grams(layer, ("mlp.down_proj",))["mlp.down_proj"]
-            channels = highest(importance(mlp.down_proj.weight, gram_II), after.inner)
-            keep_columns(mlp.down_proj, channels, gram_II if reconstruct else None)
+            gram_II, squares_I = _inputs(run, layer, "mlp.down_proj", reconstruct)
+            channels = highest(importance(mlp.down_proj.weight, squares_I), after.inner)
+            keep_columns(mlp.down_proj, channels, gram_II)
             for linear in (mlp.gate_proj, mlp.up_proj):
                 keep_rows(linear, channels)
         run.advance(layer)
     tell({"stage": "prune", "done": len(layers), "total": len(layers)})
 
 
-def importance(weight_OI: Any, gram_II: Any) -> Any:
+def _inputs(run: LayerwiseRun, layer: Any, name: str, whole: bool) -> tuple[Any | None, Any]:
+    """The gram of the matrix's inputs, where the whole of it is wanted, and its diagonal."""
+    if not whole:
+        return None, run.squares(layer, (name,))[name]
+    gram_II = run.grams(layer, (name,))[name]
+    return gram_II, gram_II.diagonal()
+
+
+def importance(weight_OI: Any, squares_I: Any) -> Any:
     """Σ_o (W_oj ‖X_j‖₂)², [I]."""
-    return weight_OI.detach().float().square().sum(0) * gram_II.diagonal()
+    return weight_OI.detach().float().square().sum(0) * squares_I
 
 
 def highest(scores: Any, count: int) -> Any:
@@ -171,9 +178,9 @@ def dropped_count(layers: int, rate: float) -> int:
     return count
 
 
-def block_influences(model: Any, rows: list[list[int]], tell: OnProgress) -> list[float]:
+def block_influences(model: Any, run: LayerwiseRun, tell: OnProgress) -> list[float]:
     """Block influence of every layer."""
-    layers, run, found = model.model.layers, LayerwiseRun(model, rows), list[float]()
+    layers, found = model.model.layers, list[float]()
     for index, layer in enumerate(layers):
         tell({"stage": "influence", "done": index, "total": len(layers)})
         found.append(run.influence(layer))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reason_engine.compression.calibration import LayerwiseRun
+from reason_engine.compression.layerwise import LayerwiseRun
 from reason_engine.compression.matrices import MATRICES
 from reason_engine.progress import OnProgress
 
@@ -28,23 +28,22 @@ DAMPING = 0.01
 
 
 def zero_weights(
-    model: Any, rows: list[list[int]], by: str, rate: float, fours: bool, tell: OnProgress
+    model: Any, run: LayerwiseRun | None, by: str, rate: float, fours: bool, tell: OnProgress
 ) -> dict[str, Any]:
     """Set single weights to zero in place, in each layer behind the ones that are pruned already; True where one is
-    zero now, by name."""
+    zero now, by name. Without a run by magnitude."""
     layers = model.model.layers
-    run = LayerwiseRun(model, rows) if by != "magnitude" else None
     zeros: dict[str, Any] = {}
     for index, layer in enumerate(layers):
         tell({"stage": "prune", "done": index, "total": len(layers)})
-        grams = run.grams(layer, MATRICES) if run else {}
+        seen = {} if run is None else run.squares(layer, MATRICES) if by == "wanda" else run.grams(layer, MATRICES)
         for name in MATRICES:
             linear = layer.get_submodule(name)
             weight_OI = linear.weight.data
             if by == "sparsegpt":
-                linear.weight.data = sparsegpt(weight_OI, grams[name], rate, fours)
+                linear.weight.data = sparsegpt(weight_OI, seen[name], rate, fours)
             else:
-                score_OI = weight_OI.abs() if run is None else wanda(weight_OI, grams[name])
+                score_OI = weight_OI.abs() if run is None else wanda(weight_OI, seen[name])
                 gone_OI = two_of_four(score_OI) if fours else lowest(score_OI, rate, by_output=run is not None)
                 linear.weight.data = weight_OI.masked_fill(gone_OI, 0.0)
             zeros[f"model.layers.{index}.{name}.weight"] = linear.weight.data == 0
@@ -54,9 +53,9 @@ def zero_weights(
     return zeros
 
 
-def wanda(weight_OI: Any, gram_II: Any) -> Any:
+def wanda(weight_OI: Any, squares_I: Any) -> Any:
     """|W| · ‖X‖₂, [O, I]."""
-    return weight_OI.abs() * gram_II.diagonal().clamp_min(0).sqrt()
+    return weight_OI.abs() * squares_I.sqrt()
 
 
 def lowest(score_OI: Any, rate: float, by_output: bool) -> Any:

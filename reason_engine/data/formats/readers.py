@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 from reason_engine.data.formats.parse import FORMATS, PROMPT, Format, InvalidField
-from reason_engine.data.formats.rows import Labelled, Preference, Row
+from reason_engine.data.formats.rows import Conversation, Labelled, Preference, Reference, Row, said_aloud
 from reason_engine.errors import MissingExtra, SetupError
 
 R = TypeVar("R", bound=Row)
@@ -107,16 +107,18 @@ def open_source(path: Path, format: str | None = None) -> RowFile:
 
 
 def read_rows(path: Path, *kinds: type[R], format: str | None = None) -> Iterator[R]:
-    """The rows of a file that must be of one of these kinds; where labelled answers are wanted, a preference is two.
+    """The rows of a file that must be of one of these kinds; where labelled answers are wanted, a preference is two,
+    and where conversations are, a problem with its answer is one (`said_aloud`).
 
     Raises SetupError: at once for a file of another kind, else naming file, line and field of the first bad row.
     """
     file = open_source(path, format)
     split = file.format.kind is Preference and Labelled in kinds and Preference not in kinds
-    if file.format.kind not in kinds and not split:
+    said = file.format.kind is Reference and Conversation in kinds and Reference not in kinds
+    if file.format.kind not in kinds and not split and not said:
         fitting = ", ".join(known.name for known in FORMATS if known.kind in kinds)
         raise SetupError(f"{path}: format {file.format.name} does not fit; wanted: {fitting}")
-    return _strict(file, split)
+    return map(said_aloud, _strict(file, False)) if said else _strict(file, split)
 
 
 def format_named(name: str) -> Format:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -93,6 +94,13 @@ class Text:
 
 
 Row = Conversation | Preference | Labelled | Stepwise | Reference | Question | Text
+
+
+def said_aloud(row: Reference) -> Conversation:
+    """The problem with its solution, or its answer, as the assistant's turn. The notes between `<<` and `>>` that
+    GSM8K's solutions have for a calculator are left out."""
+    text = re.sub(r"<<[^<>\n]*>>", "", row.answer if row.solution is None else row.solution)
+    return Conversation((*row.prompt, Message("assistant", text)))
 
 
 def question_of(row: Row) -> str:

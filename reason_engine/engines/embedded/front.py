@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 0.2
+"""Seconds that whoever leaves a request early waits for the step that is under way."""
+
 
 @engines.register("embedded")
 class Embedded(ChatTextMethods):
@@ -108,6 +111,7 @@ class Embedded(ChatTextMethods):
         """Threads, precision and device, once started."""
         self._transport: Transport = ThreadTransport() if inline else ProcessTransport()
         self._streams: dict[str, SampleStream] = {}
+        self._ending = set[asyncio.Task[None]]()
         self._queries: dict[str, asyncio.Future[Choice | Scores | None]] = {}
         self._numbers = count()
         self._adapters: list[str] = []
@@ -239,10 +243,19 @@ class Embedded(ChatTextMethods):
         self.info = replace(self.info, fingerprint=f"{first}+{self._replaced}")
 
     async def _finish(self, request_id: str, stream: SampleStream) -> None:
-        """Leave only when nothing of the request runs any more."""
+        """Leave only when nothing of the request runs any more; a step that takes longer than PATIENCE is waited for
+        beside, so that whoever leaves at a deadline keeps what was drawn."""
+        if not stream.left:
+            del self._streams[request_id]
+            return
+        self._transport.send(messages.Abort(request_id))
+        ending = asyncio.create_task(self._drain(request_id, stream))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        await asyncio.wait((ending,), timeout=PATIENCE)
+
+    async def _drain(self, request_id: str, stream: SampleStream) -> None:
         try:
-            if stream.left:
-                self._transport.send(messages.Abort(request_id))
             while stream.left:
                 await stream.take()
         except ReasonError:

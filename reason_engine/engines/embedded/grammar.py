@@ -6,6 +6,7 @@ JSON is written with one style (`", "` and `": "`), so that a model cannot fill 
 from __future__ import annotations
 
 import json
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -79,14 +80,26 @@ class Grammars:
     def __init__(self, tokenizer: Tokenizer, vocab: int, eos_ids: frozenset[int]) -> None:
         self._tokenizer, self._vocab, self._eos = tokenizer, vocab, sorted(eos_ids)
         self._made: Any = None
+        self._making = Lock()
+
+    def prepare(self) -> None:
+        """Make the tables of the vocabulary, once; they take seconds where it is large. Raises RequestError where the
+        tokenizer is none that they can be made of."""
+        from llguidance import LLTokenizer
+
+        with self._making:
+            if self._made is None:
+                vocab = max(self._vocab, self._tokenizer.get_vocab_size())
+                try:
+                    self._made = LLTokenizer(self._tokenizer.to_str(), n_vocab=vocab, eos_token=self._eos or None)
+                except Exception as error:  # boundary: the library raises whatever its parts do
+                    raise _refused(f"this model's tokenizer takes no constraints: {error}") from error
 
     def compile(self, structured: Structured) -> Matcher:
         """A matcher at the beginning. Raises RequestError where the constraint cannot be compiled."""
-        from llguidance import LLMatcher, LLTokenizer
+        from llguidance import LLMatcher
 
-        if self._made is None:
-            vocab = max(self._vocab, self._tokenizer.get_vocab_size())
-            self._made = LLTokenizer(self._tokenizer.to_str(), n_vocab=vocab, eos_token=self._eos or None)
+        self.prepare()
         try:
             grammar = _grammar(structured)
         except ValueError as error:

@@ -154,15 +154,19 @@ class Worker:
         self.scheduler.abort(request_id, index)
 
     def _compile(self, request: Generate) -> None:
-        """Compile the constraint beside the loop; whichever comes first, the result or the limit, decides."""
+        """Compile the constraint beside the loop; whichever comes first, the result or the limit, decides. What is made
+        of the vocabulary once for all constraints is no part of it."""
         self._compiling[request.id] = []
 
         def work() -> None:
             try:
+                self.grammars.prepare()
+                timer.start()
                 assert request.sampling.structured is not None
                 made: Matcher | ReasonError = self.grammars.compile(request.sampling.structured)
             except ReasonError as error:
                 made = error
+            timer.cancel()
             self.inbox.put(lambda: self._compiled(request, made))
 
         limit = self.config.compile_seconds
@@ -170,8 +174,7 @@ class Worker:
         late = RequestError(message, param="response_format", code="invalid_schema")
         timer = threading.Timer(limit, self.inbox.put, [lambda: self._compiled(request, late)])
         timer.daemon = True
-        timer.start()
-        threading.Thread(target=lambda: (work(), timer.cancel()), daemon=True).start()
+        threading.Thread(target=work, daemon=True).start()
 
     def _compiled(self, request: Generate, made: Matcher | ReasonError) -> None:
         if request.id not in self._compiling:

@@ -21,9 +21,10 @@ class OpenAIConfig(BaseModel, extra="forbid", frozen=True):
     reports, -1 for an endpoint without any; None: found at start. `tokenizer`: a local checkpoint folder whose
     tokenizer and template are the served model's. `limit_field`: how the endpoint calls the length limit of a chat.
     `prefill`: how it takes a begun answer (`wire/prefill.py`); `auto` finds out at start, `no`: not at all. `probe`:
-    whether it is asked at start what it can do. `timeout`: seconds without a byte. `max_retries`: how often a request
-    that failed is sent again where no other endpoint can take it. `max_wait`: most seconds that one request waits for
-    endpoints that say they are at capacity. `extra_body`: fields added to every request.
+    whether it is asked at start what it can do. `connect_timeout`: seconds until a connection stands, `timeout`:
+    seconds without a byte, after which an endpoint is left and a request goes on elsewhere. `max_retries`: how often a
+    request that failed is sent again where no other endpoint can take it. `max_wait`: most seconds that one request
+    waits for endpoints that say they are at capacity. `extra_body`: fields added to every request.
     """
 
     base_url: str
@@ -37,7 +38,8 @@ class OpenAIConfig(BaseModel, extra="forbid", frozen=True):
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     prefill: Literal["auto", "no"] | Prefill = "auto"
     probe: bool = True
-    timeout: float = Field(600, gt=0)
+    connect_timeout: float = Field(10, gt=0, allow_inf_nan=False)
+    timeout: float = Field(120, gt=0, allow_inf_nan=False)
     max_retries: int = Field(2, ge=0)
     max_wait: float = Field(120, ge=0)
     extra_body: Mapping[str, Any] = Field(default_factory=dict[str, Any])

@@ -25,7 +25,8 @@ SHORT_REST = 1.0
 """Seconds that one at capacity rests where it does not say how long."""
 LEAST_REST = 0.1
 """One that says 0 is not asked in a loop."""
-CONNECT_SECONDS, LOOK_SECONDS = 10.0, 5.0
+LIST_SECONDS, LOOK_SECONDS = 30.0, 5.0
+"""Without a byte, of the model list and of what is looked at beside it; never more than of an answer."""
 
 
 class Upstream:
@@ -50,7 +51,7 @@ class Upstream:
         self._client = AsyncOpenAI(
             base_url=self.url,
             api_key=key or _key_from_environment(self.url),
-            timeout=Timeout(config.timeout, connect=min(CONNECT_SECONDS, config.timeout)),
+            timeout=Timeout(config.timeout, connect=config.connect_timeout),
             max_retries=0,
             http_client=self._http_client,
         )
@@ -98,7 +99,7 @@ class Upstream:
     async def models(self) -> list[Document]:
         """The model list. Raises EngineError kinds."""
         try:
-            page = await self.connection.models.list()
+            page = await self.connection.models.list(timeout=min(LIST_SECONDS, self._config.timeout))
             return [model.to_dict() for model in page.data]
         except Exception as error:  # the boundary to the network
             mapped = mapped_error(error)

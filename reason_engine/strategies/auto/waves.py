@@ -8,7 +8,7 @@ and r paths to come, all of them for one of the two,
     P(v1 + r - x > v2 + x),   x ~ BetaBinomial(r, v2 + 1, v1 + 1)
 
 which is the posterior above carried to the end of this vote (Laplace's rule of succession for every next path). No wave
-is begun that tokens, samples or seconds cannot pay for, at the pace of the latest one.
+is begun that tokens, samples or seconds (`voting/in_time.py`) cannot pay for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from reason_engine.errors import VerifierError
 from reason_engine.runtime.context import Context
 from reason_engine.strategies.best_of_n import score_weight
 from reason_engine.strategies.voting.ballot import Ballot
+from reason_engine.strategies.voting.in_time import in_time
 from reason_engine.strategies.voting.settle import ROUNDING, Rule, lead_probability
 from reason_engine.types import Answer, Draw, Stopped
 
@@ -39,11 +40,9 @@ class Waves:
     temperature: float
     thorough: bool
     ballot: Ballot = field(init=False)
-    pace: float = 0.0
-    """Seconds a path of the latest wave took of it."""
 
     def __post_init__(self) -> None:
-        self.ballot = Ballot(self.most, Rule(self.ctx.profile.certain, self.ctx.profile.worth))
+        self.ballot = Ballot(self.most, Rule.of(self.ctx.profile, None))
 
     async def answer(self) -> Answer:
         """Draw and count until it is settled, split for good, or not paid for any more."""
@@ -51,9 +50,7 @@ class Waves:
         while (size := self._affordable(self._wanted())) > 0:
             drawn = len(ballot.paths)
             draw = Draw(size, temperature=self.temperature, until=ballot.until(ctx), final=True, after=drawn)
-            began = ctx.budget.seconds
             wave = await ctx.sample(ctx.format_prompt("steps"), draw)
-            self.pace = (ctx.budget.seconds - began) / size
             await ballot.count(ctx, wave)
             answer = await ballot.answer(ctx)
             first, second = self._lead
@@ -116,14 +113,12 @@ class Waves:
             most["budget-tokens"] = budget.free / min(budget.expected(), self.ctx.max_tokens or budget.expected())
         if budget.limits.samples is not None:
             most["budget-samples"] = budget.limits.samples - budget.samples
-        if budget.seconds_left is not None and self.pace:
-            most["budget-seconds"] = budget.seconds_left / self.pace
         size = min(wanted, self.at_once, *map(int, most.values()))
         if wanted and not self.ballot.paths:
             return max(1, size)
         if wanted and size < 1:
             budget.note(min(most, key=lambda reason: most[reason]))
-        return size
+        return in_time(self.ctx, size, self.ballot.paths)
 
     async def _judged(self, answer: Answer) -> Answer:
         """The weighted vote of the same paths; the plain one where the verifier fails."""

@@ -77,9 +77,12 @@ async def finished(
     try:
         async with ctx.span("finish") as here:
             found = [one for ends in await here.gather_within_budget(end, list(shares)) for one in ends or ()]
-            if values is None or not found or steps.pace.gave_way:
+            if values is None or not found or steps.pace.gave_way or not steps.pace.values:
                 return found
-            return [one for one in await values.of(here, found) if one]
+            try:
+                return [one for one in await values.of(here, found) if one]
+            except BudgetExhausted:
+                return found
     except BudgetExhausted:
         return []
 

@@ -8,8 +8,8 @@ draw that runs is judged by its own speed. With s seconds a token at r rows, n r
 
 Half of a token's time is reading the weights, whoever shares it: a cautious guess for processors and cards alike.
 
-A search is late once what is left is only enough to take its furthest states to their ends. Ending so is no cut: the
-answer is the vote of what there is.
+A search is late once what is left is only enough to take its furthest states to their ends, and to value these as long
+as the latest ones took. Ending so is no cut: the answer is the vote of what there is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from reason_engine.runtime.budget import Budget
+from reason_engine.runtime.forecast import scaled
 from reason_engine.types import TokenLogprob
 
 TYPICAL = 300
@@ -57,6 +58,7 @@ class Pace:
         """Whether a draw was ended since the end of the search was due."""
         self._each: float | None = None
         self._rows, self._running, self._lengths = 1, 0, list[int]()
+        self._valuing = 0.0
 
     def begin(self, rows: int) -> Stint:
         """A draw of so many paths begins."""
@@ -74,6 +76,16 @@ class Pace:
         """A path of so many tokens has ended."""
         self.ended += 1
         self._lengths.append(tokens)
+
+    def valued(self, seconds: float) -> None:
+        """States were valued, all at once, in so many seconds."""
+        self._valuing = max(seconds, (self._valuing + seconds) / 2)
+
+    @property
+    def values(self) -> bool:
+        """Whether there is time to value states once more."""
+        left = self._budget.seconds_left
+        return left is None or SPARE * self._valuing < left
 
     def left(self, written: int) -> int:
         """Tokens that a state of so many is expected to need to its end."""
@@ -101,7 +113,7 @@ class Pace:
         left, free = self._budget.seconds_left, self._budget.free
         if free is not None and rows * tokens > free:
             return False
-        return left is None or self._each is None or SPARE * tokens * self._at(rows) <= left
+        return left is None or self._each is None or SPARE * (tokens * self._at(rows) + self._valuing) <= left
 
     def room(self, rows: int) -> int | None:
         """Tokens that each of so many paths can have before its answer has to be asked for; None: no limit."""
@@ -141,12 +153,9 @@ class Pace:
     def _less(self, tokens: int, each: float | None, rows: int, wanted: int) -> bool:
         """Whether less time is left than so many paths of so many tokens need, by the speed of a draw."""
         left = self._budget.seconds_left
-        return left is not None and each is not None and left < SPARE * tokens * _scaled(each, rows, wanted)
+        if left is None or each is None:
+            return False
+        return left < SPARE * (tokens * scaled(each, rows, wanted) + self._valuing)
 
     def _at(self, rows: int) -> float:
-        return _scaled(self._each or 0.0, self._rows, rows)
-
-
-def _scaled(each: float, rows: int, wanted: int) -> float:
-    """Seconds a token of so many rows, where it is `each` at `rows`."""
-    return each * (wanted / rows if wanted > rows else (1 + wanted / rows) / 2)
+        return scaled(self._each or 0.0, self._rows, rows)

@@ -85,10 +85,12 @@ class Values:
 
         Raises VerifierError where it failed on all, BudgetExhausted where nothing could be valued.
         """
+        began = ctx.budget.seconds
         if self._calibration and thoughts and not self._measured:
             self._measured = True
             await self._calibration.measure(ctx, lambda state: self._ask(ctx, state))
         values = await (self._vote if self._by == "vote" else self._each)(ctx, thoughts)
+        self._steps.pace.valued(ctx.budget.seconds - began)
         return [
             None if value is None else self._seen(ctx, replace(thought, value=value))
             for thought, value in zip(thoughts, values, strict=True)

@@ -86,6 +86,8 @@ class Ballot:
         ]
         self.votes = tallied(self.cast)
         ctx.note(votes=[[vote.answer, vote.count] for vote in self.votes], abstained=len(self.paths) - len(self.cast))
+        if left_out := ctx.run.left_out:
+            ctx.note(time=f"no time to begin {left_out} more paths")
         if any(vote.weight != vote.count for vote in self.votes):
             ctx.note(weights=[[vote.answer, round(vote.weight, 4)] for vote in self.votes])
         return self.votes

@@ -1,20 +1,16 @@
 """Which answers of a run are the same vote, by the kind of answer that is wanted.
 
-Values are the same as `answers.Equality` says of their kind. Besides: JSON where it holds the same values, numbers
-compared as numbers; tool calls where the same functions are called with the same arguments, in whatever order; programs
-where they do the same (`programs.py`), as far as they may be run; short answers in other words, if it is asked for,
-where the model finds two to be the same (one question a pair of different answers, the probability of yes).
+Values are the same as `answers.Equality` says of their kind. Besides: programs where they do the same (`programs.py`),
+as far as they may be run; short answers in other words, if it is asked for, where the model finds two to be the same
+(one question a pair of different answers, the probability of yes).
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any, cast
 
 from reason_engine.errors import BudgetExhausted, ContextLengthExceeded
 from reason_engine.profile import fill
@@ -41,17 +37,16 @@ class SameAnswers:
         given = list(answers)
         if not given or ctx.checker:
             return [*given]
-        if ctx.problem.tools or ctx.problem.structured or ctx.spec.kind in ("json", "tool"):
-            calls = bool(ctx.problem.tools) or ctx.spec.kind == "tool"
-            return [*_first_of_each([canonical(answer, calls=calls) for answer in given], given)]
-        if ctx.spec.kind == "code":
+        if ctx.spec.kind == "code" and not (ctx.problem.tools or ctx.problem.structured):
             return await self._programs(ctx, given)
         names = await ctx.merge_equal(given)
         return [*(await self._asked(ctx, names) if self.ask and ctx.spec.kind == "words" else names)]
 
     async def _programs(self, ctx: Context, programs: list[str]) -> list[str | None]:
         """By what they do, else by their syntax trees."""
-        by_syntax = _first_of_each(await ctx.merge_equal(programs), programs)
+        first: dict[str, str] = {}
+        heads = await ctx.merge_equal(programs)
+        by_syntax = [first.setdefault(head, program) for head, program in zip(heads, programs, strict=True)]
         sandbox = ctx.run.powers.code
         if sandbox is None or sandbox.refusal:
             ctx.note(programs="compared by their syntax: programs may not be run here")
@@ -95,37 +90,6 @@ class SameAnswers:
                 return False
             self._same[first, second] = found.probabilities[0] > 0.5
         return self._same.get((first, second), False)
-
-
-def canonical(answer: str, *, calls: bool = False) -> Hashable:
-    """What is equal for two answers in JSON that are the same: their values, with numbers as numbers. `calls`: it lists
-    calls, which have no order, as names with their arguments in JSON. Any other text is itself."""
-    try:
-        value = json.loads(answer, parse_float=Decimal, parse_int=Decimal, parse_constant=str)
-        if calls and isinstance(value, list) and all(map(_is_call, cast(list[Any], value))):
-            listed = Counter((name, canonical(arguments)) for name, arguments in cast(list[list[str]], value))
-            return frozenset(listed.items())
-        return _frozen(value)
-    except (ValueError, ArithmeticError, RecursionError):
-        return answer
-
-
-def _is_call(item: Any) -> bool:
-    return isinstance(item, list) and [type(part) for part in cast(list[Any], item)] == [str, str]
-
-
-def _frozen(value: Any) -> Hashable:
-    if isinstance(value, dict):
-        return frozenset((key, _frozen(item)) for key, item in cast(dict[str, Any], value).items())
-    if isinstance(value, list):
-        return tuple(map(_frozen, cast(list[Any], value)))
-    # True is 1 to Python, and "1" is no number to JSON.
-    return value if isinstance(value, Decimal) or value is None else (type(value).__name__, value)
-
-
-def _first_of_each(keys: Sequence[Hashable], answers: Sequence[str]) -> list[str]:
-    first: dict[Hashable, str] = {}
-    return [first.setdefault(key, answer) for key, answer in zip(keys, answers, strict=True)]
 
 
 _NUMBER = re.compile(r"\d+")

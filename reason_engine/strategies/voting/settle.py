@@ -27,6 +27,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from reason_engine.profile import Profile
+
 Certainty = Annotated[
     float | None,
     Field(gt=0.5, lt=1, description="adaptive: certainty of the lead that settles the vote; unset: the profile's"),
@@ -47,6 +49,11 @@ class Rule:
 
     certain: float
     worth: float | None = None
+
+    @classmethod
+    def of(cls, profile: Profile, certain: float | None, worth: float | None = None) -> Rule:
+        """What a request says, else the profile."""
+        return cls(certain or profile.certain, worth or profile.worth)
 
 
 SMALLEST_WAVE = 3

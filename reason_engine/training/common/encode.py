@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +19,7 @@ from reason_engine.data.formats.readers import read_rows
 from reason_engine.data.formats.rows import Conversation, Row, Text, Turns, turn_json
 from reason_engine.data.mixture import Stream
 from reason_engine.errors import SetupError
+from reason_engine.training.text.marks import AnswerMarks, find_marks
 from reason_engine.types import Message
 
 I = TypeVar("I", bound="Item")  # noqa: E741
@@ -116,6 +118,13 @@ class Encoder:
         self._tokenizer, self.max_length = tokenizer, max_length
         self._end = f"{tokenizer.eos_token}"
 
+    @cached_property
+    def marks(self) -> AnswerMarks:
+        """What the template writes around an answer. Raises SetupError where that cannot be found."""
+        tokenizer = self._tokenizer
+        source = f"{tokenizer.chat_template or ''}"
+        return find_marks(lambda turns, mark: self._template(turns, (), mark), _specials(tokenizer), self._end, source)
+
     def encode(self, rows: Sequence[Example | Conversation | Text]) -> list[Encoded]:
         """One entry a conversation, cut at the limit; plain text, after them, in as many pieces as it needs."""
         pieces = [piece for row in rows if isinstance(row, Text) for piece in self._pieces(row)]
@@ -139,16 +148,23 @@ class Encoder:
         table = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return table["input_ids"], [start for start, _ in table["offset_mapping"]]
 
+    def tokens_of(self, texts: Sequence[str]) -> list[list[int]]:
+        """Where the tokens of each text begin in it."""
+        if not texts:
+            return []
+        table = self._tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+        return [[start for start, _ in spans] for spans in table["offset_mapping"]]
+
     def _conversations(self, rows: Sequence[Example | Conversation]) -> list[Encoded]:
         if not rows:
             return []
-        rendered = [self._render(row) for row in rows]
-        texts = [text for text, _, _ in rendered]
+        rendered = [self.render(row) for row in rows]
+        texts = [text for text, _, _, _ in rendered]
         table = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         parts = zip(rows, rendered, table["input_ids"], table["offset_mapping"], strict=True)
         found: list[Encoded] = []
-        for row, (_, start, stop), ids, spans in parts:
-            ranges = [(start + a, start + b) for a, b in row.skip]
+        for row, (_, start, stop, content), ids, spans in parts:
+            ranges = [(content + a, content + b) for a, b in row.skip]
             weights = [
                 row.weight if a >= start and b <= stop and not any(x <= a < y for x, y in ranges) else 0.0
                 for a, b in spans
@@ -164,28 +180,32 @@ class Encoder:
         parts = [ids[at : at + self.max_length] for at in range(0, len(ids), self.max_length)]
         return [Encoded(part, [0.0] + [1.0] * (len(part) - 1)) for part in parts if len(part) > 1]
 
-    def _render(self, row: Example | Conversation) -> tuple[str, int, int]:
-        """The rendered conversation and the place where the answer begins and ends, its end mark included."""
+    def render(self, row: Example | Conversation) -> tuple[str, int, int, int]:
+        """The rendered conversation, where what is learned begins and ends, its end mark included, and where the
+        answer's own text begins."""
         if isinstance(row, Example):
-            prompt = self._template(row.messages()[:-1], (), True)
-            text = f"{prompt}{row.answer}{self._end}"
-            return text, len(prompt), len(text)
+            return self._answered(self._template(row.messages()[:-1], (), True), row.answer)
         prompt = self._template([turn_json(turn) for turn in row.prompt], row.tools, True)
         if not row.answer.reasoning and not row.answer.tool_calls:
-            text = f"{prompt}{row.answer.content}{self._end}"
-            return text, len(prompt), len(text)
+            return self._answered(prompt, row.answer.content)
         whole = self._template([turn_json(turn) for turn in row.messages], row.tools, False)
         if not whole.startswith(prompt):
             raise SetupError(
                 "the chat template writes a past answer with reasoning or tool calls otherwise than a new one: "
                 "such rows cannot be learned with this tokenizer"
             )
-        stop = whole.rfind(self._end, len(prompt))
-        text = whole + self._end if stop < 0 else whole[: stop + len(self._end)]
+        end = self.marks.end
+        stop = whole.rfind(end, len(prompt))
+        text = whole + end if stop < 0 else whole[: stop + len(end)]
         # Ranges to skip are of the content, which begins somewhere within what is learned.
         if row.skip:
             raise SetupError("`skip` cannot be told apart in an answer with reasoning or tool calls")
-        return text, len(prompt), len(text)
+        return text, len(prompt), len(text), len(prompt)
+
+    def _answered(self, prompt: str, answer: str) -> tuple[str, int, int, int]:
+        marks = self.marks
+        text = f"{prompt}{marks.lead}{answer}{marks.end}"
+        return text, len(prompt), len(text), len(prompt) + len(marks.lead)
 
     def _template(self, turns: Sequence[Mapping[str, Any]], tools: Sequence[Any], mark: bool) -> str:
         try:
@@ -194,6 +214,11 @@ class Encoder:
             )
         except Exception as error:  # a template raises whatever its writer liked
             raise SetupError(f"the chat template refuses a row: {error}") from None
+
+
+def _specials(tokenizer: Any) -> list[str]:
+    """All of a tokenizer's special tokens, those that no name is given to included."""
+    return [f"{token}" for token in tokenizer.added_tokens_decoder.values() if token.special]
 
 
 def micro_batches(batch: Sequence[I], tokens: int) -> list[list[I]]:

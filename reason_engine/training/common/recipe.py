@@ -51,6 +51,9 @@ class Recipe(Frozen):
     seed: int = 0
     peft: Peft | None = Field(None, description="A few new parameters beside frozen weights; none: all are trained")
     tensorboard: bool = Field(False, description="Write events for TensorBoard into `out`/tensorboard")
+    track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (), description="Where the log's figures go besides: tensorboard, wandb, mlflow"
+    )
     unservable: bool = Field(False, description="Train a model that vLLM cannot serve all the same")
 
     @field_validator("peft", mode="before")

@@ -1,4 +1,7 @@
-"""What a run writes on its way: the checkpoint that a killed run goes on from, and the log, one JSON line a step."""
+"""What a run writes on its way: the checkpoint that a killed run goes on from, and the log, one JSON line a step.
+
+A run that is killed has logged steps that its checkpoint does not hold; they are taken again, and their old lines
+go."""
 
 from __future__ import annotations
 
@@ -13,16 +16,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reason_engine.errors import MissingExtra, SetupError
+from reason_engine.errors import SetupError
 from reason_engine.jsonl import JsonLines
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training.common.distributed import is_first
 from reason_engine.training.common.encode import Position
 from reason_engine.training.common.recipe import Recipe
+from reason_engine.training.watch.samples import keep_until
+from reason_engine.training.watch.trackers import Trackers
 
+LOG, JUDGED = "log.jsonl", "held_out.jsonl"
+QUIET = 5.0
+"""Seconds without a word."""
 FREE = {
     "out", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens", "muon_rate",
-    "adamw_rate", "clip", "tensorboard", "unservable", "epochs", "held_out",
+    "adamw_rate", "clip", "tensorboard", "track", "keep_samples", "unservable", "epochs", "held_out",
 }  # fmt: skip
 """Keys that may change between the parts of a run; others need `--fresh`."""
 
@@ -88,41 +96,59 @@ class Checkpoint:
 
 
 class Log:
-    """`out`/log.jsonl and TensorBoard's events, by the first process. Speed is over all tokens since it began, of which
-    `done` were done before."""
+    """`out`/log.jsonl, and what else the run is watched by, by the first process. Speed is over all tokens since it
+    began, of which `done` were done before: lines after those are of steps that are taken again, and go."""
 
     def __init__(self, out: Path, config: Recipe, total: int, done: int, tell: OnProgress = silent) -> None:
-        """Raises MissingExtra where TensorBoard is wanted and not installed."""
+        """Raises MissingExtra where a tracker is wanted and not installed, SetupError where it cannot begin."""
         self._total, self._done, self._tell, self._began = total, done, tell, time.monotonic()
-        self._lines = self._board = None
+        self._told = self._began
+        self._lines: JsonLines | None = None
+        self._judged = JsonLines(out / JUDGED)
         if not is_first():
             return
         out.mkdir(parents=True, exist_ok=True)
-        self._lines = JsonLines(out / "log.jsonl", escape=True)
-        if config.tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise MissingExtra("tensorboard", "pip install tensorboard") from None
-            self._board = SummaryWriter(str(out / "tensorboard"))
+        self._lines = JsonLines(out / LOG, escape=True)
+        step = keep_until(self._lines, "tokens", done)
+        keep_until(self._judged, "tokens", done)
+        self._trackers = Trackers(out, config, step, tell)
 
     def write(self, metrics: Mapping[str, Any], left: float | None = None) -> dict[str, Any]:
         """Add speed (tokens a second), seconds spent, peak memory in bytes; and seconds `left`, by the tokens that are
         left unless given. What was added before those."""
+        row, added = self._row(metrics, left)
+        if self._lines is not None:
+            self._lines.append(row)
+            self._trackers.write(row)
+        self._told = time.monotonic()
+        self._tell(row)
+        return added
+
+    def peek(self, metrics: Mapping[str, Any]) -> None:
+        """Tell of a step that has no line, where nothing was told for a while."""
+        if time.monotonic() - self._told > QUIET:
+            self._told = time.monotonic()
+            self._tell({**self._row(metrics, None)[0], "live": True})
+
+    def judge(self, step: int, tokens: int, metrics: Mapping[str, float]) -> None:
+        """What held-out rows say of the model after these steps. Before the first one the clock begins anew."""
+        if not step:
+            self._began = time.monotonic()
+        if self._lines is not None:
+            self._judged.append({"step": step, "tokens": tokens, **metrics})
+
+    def close(self) -> None:
+        """The run is finished."""
+        if self._lines is not None:
+            self._trackers.close()
+
+    def _row(self, metrics: Mapping[str, Any], left: float | None) -> tuple[dict[str, Any], dict[str, Any]]:
         spent = time.monotonic() - self._began
         speed = (metrics["tokens"] - self._done) / spent
         rest = max(0, self._total - metrics["tokens"]) / speed if left is None else left
         added = {"speed": round(speed), "seconds": round(spent, 1), "memory": _peak_memory()}
         row = {key: round(value, 6) if isinstance(value, float) else value for key, value in metrics.items()}
-        row |= {**added, "left": round(rest)}
-        if self._lines is not None:
-            self._lines.append(row)
-        if self._board is not None:
-            for name in row.keys() - {"step", "tokens", "left", "seconds"}:
-                self._board.add_scalar(name, row[name], row["step"])
-            self._board.flush()
-        self._tell(row)
-        return added
+        return row | {**added, "left": round(rest)}, added
 
 
 def _peak_memory() -> int:

@@ -15,7 +15,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -31,6 +31,7 @@ from reason_engine.training.common.run_folder import Checkpoint, Log
 from reason_engine.training.online.actor import Actor, Group
 from reason_engine.training.online.environment import BatchRewards, Curriculum, check_endpoints
 from reason_engine.training.online.recipe import Online
+from reason_engine.training.watch.samples import Samples
 from reason_engine.types import Path as SampledPath
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
     checkpoint = Checkpoint(out, config, Weights(trained, Distributed()), [optimiser], curriculum)
     step, tokens = checkpoint.restore()
     log = Log(out, config, 0, tokens, tell)
+    kept = Samples(out, config.keep_samples, step, tell)
     metrics: dict[str, Any] = {}
     first, began = step, time.monotonic()
     with actor:
@@ -148,7 +150,7 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
             for group in optimiser.param_groups:
                 group["lr"] = group["full"] * share
             moment = time.monotonic()
-            batch, sampled = gather(config, actor, curriculum, step)
+            batch, sampled = gather(config, actor, curriculum, step, kept.keep)
             sampled["sample_seconds"] = time.monotonic() - moment
             learned = learn(config, learner, optimiser, batch, step + 1)
             actor.take_weights(model, adapted)
@@ -162,8 +164,8 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
             if step % config.save_every == 0 and step < config.steps:
                 checkpoint.save(step, tokens)
             if config.keep_every and step % config.keep_every == 0:
-                kept = out / f"at-{step}"
-                adapted.save(kept) if adapted else save_model(model, tokenizer, kept)
+                at = out / f"at-{step}"
+                adapted.save(at) if adapted else save_model(model, tokenizer, at)
     if adapted:
         adapted.finish(tokenizer, out, save_model)
     else:
@@ -171,6 +173,7 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
     if ModelFolder(out).is_checkpoint:
         ModelFolder(out).carry_profile(ModelFolder(config.model))
     checkpoint.remove()
+    log.close()
     return metrics
 
 
@@ -199,8 +202,15 @@ def make_learner(config: Any, method: type[Learner[Any, Any]], model: Any) -> tu
     return method(config, policy, Policy(start.eval().requires_grad_(False), *at)), None
 
 
-def gather(config: Online, actor: Actor, curriculum: Curriculum, step: int) -> tuple[Batch, dict[str, Any]]:
-    """The samples of a step, and their metrics before any choice is made among them.
+OnSamples = Callable[[int, Sequence[Group], Sequence[Sequence[float]]], None]
+"""Hears of a step's samples: its number, the groups, their rewards."""
+
+
+def gather(
+    config: Online, actor: Actor, curriculum: Curriculum, step: int, seen: OnSamples = lambda *_: None
+) -> tuple[Batch, dict[str, Any]]:
+    """The samples of a step, and their metrics before any choice is made among them. `seen` is handed the first draw
+    with its rewards.
 
     With `refill`, problems whose samples all got the same reward, which teach a group nothing, make room for others
     (dynamic sampling: Yu et al. 2025, arXiv:2503.14476, section 3.2).
@@ -216,6 +226,8 @@ def gather(config: Online, actor: Actor, curriculum: Curriculum, step: int) -> t
         found = actor.judge(fresh, done)
         drawn += sum(len(path.token_ids) for group in fresh for path in group.paths)
         metrics = metrics or _metrics(fresh, found, curriculum.stage)
+        if not turn:
+            seen(step + 1, fresh, found.totals())
         if config.refill:
             kept = [p for p, values in enumerate(found.totals()) if max(values) - min(values) > SAME]
             fresh, found = [fresh[p] for p in kept], found.select(kept)

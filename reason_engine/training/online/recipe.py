@@ -102,6 +102,7 @@ class Online(Recipe):
     save_every: int = Field(20, ge=1, description="Steps between checkpoints")
     keep_every: int | None = Field(None, ge=1, description="Steps between checkpoints that are kept as models")
     log_every: int = Field(1, ge=1, description="Steps between log lines")
+    keep_samples: int = Field(4, ge=0, description="Samples of a step that are kept to be read")
 
     @model_validator(mode="after")
     def check_parts(self) -> Online:

@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reason_engine.data.formats.readers import read_rows
+from reason_engine.data.formats.rows import Conversation, Labelled, Preference, Text
 from reason_engine.engines.checkpoint.folder import ModelFolder
 from reason_engine.errors import SetupError
 from reason_engine.progress import OnProgress, silent
 from reason_engine.training.common.distributed import Distributed, Gathered, Loss, Weights, check_distributed
-from reason_engine.training.common.encode import FileSource, micro_batches
+from reason_engine.training.common.encode import Encoder, FileSource, micro_batches
 from reason_engine.training.common.models import load_or_build, save_model
 from reason_engine.training.common.preflight import preflight
 from reason_engine.training.common.recipe import Supervised
 from reason_engine.training.common.run_folder import Checkpoint, Log
+from reason_engine.training.text.lengths import told_lengths
 
 GPU = 16
 """On a GPU a forward pass takes this many times `micro_tokens`."""
@@ -84,6 +86,8 @@ def supervise(
     given, config = config, config.model_copy(update={"precision": fast_precision(config.precision)})
     tell({"note": f"precision: {config.precision}"})
     model, tokenizer = load_or_build(config, tokenizer_from)
+    for line in told_rows(config, source, tokenizer):
+        tell({"note": line})
     objective = make(config, model, tokenizer)
     adapted = Adapted(objective.model, config.peft, base) if config.peft and base else None
     body = adapted.body(config.precision) if adapted else body_of(objective.model, False, config.precision)
@@ -112,8 +116,10 @@ def supervise(
         loss_of = processes.shard(objective, body)
     on_gpu = next(objective.model.parameters()).device.type == "cuda"
     micro = config.micro_tokens * (GPU if on_gpu else 1)
-    objective.model.train()
     log = Log(out, config, config.tokens, tokens, tell)
+    if config.held_out is not None and not step:
+        log.judge(0, 0, _evaluate(objective, config.held_out, config, body, loss_of))
+    objective.model.train()
     metrics: dict[str, Any] = {}
 
     def keep(folder: Path, *, last: bool) -> None:
@@ -172,6 +178,8 @@ def supervise(
         metrics = {"step": step, "tokens": tokens, "loss": loss, "norm": norm, "rate": share} | means | penalty
         if step % config.log_every == 0 or tokens >= config.tokens:
             metrics |= log.write(metrics)
+        else:
+            log.peek(metrics)
         if tokens // config.save_every > before // config.save_every and tokens < config.tokens:
             checkpoint.save(step, tokens)
         if config.keep_every and tokens // config.keep_every > before // config.keep_every:
@@ -179,13 +187,26 @@ def supervise(
     metrics["trained"] = learning
     if config.held_out is not None:
         metrics["held_out"] = _evaluate(objective, config.held_out, config, body, loss_of)
+        log.judge(step, tokens, metrics["held_out"])
         tell({"note": "held out: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics["held_out"].items())})
     keep(out, last=True)
     if processes.first:
         if base is not None and ModelFolder(out).is_checkpoint:
             ModelFolder(out).carry_profile(ModelFolder(base))
         checkpoint.remove()
+    log.close()
     return metrics
+
+
+def told_rows(config: Supervised, source: Any, tokenizer: Any) -> list[str]:
+    """What the model's template and tokens make of a file's rows. Raises SetupError where they cannot be learned."""
+    if not isinstance(source, FileSource) or not set(config.kinds) & {Conversation, Preference, Labelled}:
+        return []
+    encoder = Encoder(tokenizer, config.max_length)
+    if all(isinstance(row, Text) for row in source.rows):
+        return []
+    quirks = [f"template: {line}" for line in encoder.marks.quirks]
+    return quirks + told_lengths(source.rows, encoder, config.seed)
 
 
 def _add(sums: dict[str, float], parts: Mapping[str, float]) -> None:

@@ -194,14 +194,31 @@ def rounded8(values: Any) -> Any:
     return torch.round(values / scale).clamp(-127, 127) * scale
 
 
-def fake_quantised(weight_OI: Any, qat: Qat) -> Any:
-    """The weights as they will be stored, for the forward pass, with the gradient of the plain ones."""
-    stored = rounded8(weight_OI) if qat.bits == 8 else plain4(*codes4(weight_OI, qat.group))
-    return weight_OI + (stored - weight_OI).detach()
+def stored_values(weight_OI: Any, qat: Qat) -> Any:
+    """The weights as they will be stored, in fp32, [O, I]."""
+    return rounded8(weight_OI) if qat.bits == 8 else plain4(*codes4(weight_OI, qat.group))
+
+
+def fake_quantised(weight_OI: Any, qat: Qat, stored_OI: Any = None) -> Any:
+    """The weights as they will be stored, for the forward pass, with the gradient of the plain ones. `stored_OI`: where
+    it is known already."""
+    import torch
+
+    class StraightThrough(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, weight_OI: Any, stored_OI: Any) -> Any:
+            return stored_OI.view_as(stored_OI)
+
+        @staticmethod
+        def backward(context: Any, *gradients: Any) -> Any:
+            return gradients[0].float(), None
+
+    return StraightThrough.apply(weight_OI, stored_values(weight_OI, qat) if stored_OI is None else stored_OI)
 
 
 class FakeQuantisation:
-    """The seven matrices of every layer of a model, quantised in each forward pass unless switched off."""
+    """The seven matrices of every layer of a model, quantised in each forward pass unless switched off. A matrix is put
+    on its grid once for all passes of an optimiser step, in the precision that is multiplied in."""
 
     def __init__(self, model: Any, qat: Qat) -> None:
         self.on = True
@@ -223,14 +240,23 @@ class FakeQuantisation:
             self.on = True
 
     def _pass(self, linear: Any, qat: Qat) -> Any:
+        import torch
         from torch.nn.functional import linear as multiply
 
+        seen, kept = None, None
+
         def forward(inputs: Any) -> Any:
+            nonlocal seen, kept
             if not self.on:
                 return multiply(inputs, linear.weight, linear.bias)
             if qat.bits == 8:
                 inputs = inputs + (rounded8(inputs).to(inputs.dtype) - inputs).detach()
-            return multiply(inputs, fake_quantised(linear.weight, qat), linear.bias)
+            weight, half = linear.weight, torch.is_autocast_enabled(linear.weight.device.type)
+            now = weight._version, weight.data_ptr(), half  # an optimiser's step counts as a version
+            if kept is None or now != seen:
+                kept = stored_values(weight, qat)
+                kept, seen = kept.to(torch.bfloat16) if half else kept, now
+            return multiply(inputs, fake_quantised(weight, qat, kept), linear.bias)
 
         return forward
 
