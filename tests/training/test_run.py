@@ -170,7 +170,7 @@ def test_a_base_that_cannot_be_served_is_refused(
 
 def test_too_little_room_is_said_first(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(_preflight, "_available", lambda: (10**6, "here"))
+        patched.setattr(_preflight, "available", lambda: (10**6, "here"))
         with pytest.raises(SetupError, match=r"memory: about .* free here.*lower micro_tokens"):
             run("sft", config(base, tmp_path))
     monkeypatch.setattr(
