@@ -4,9 +4,9 @@
 
 Fixed: weights, frozen copies, gradients and two moments of what is trained, a chunk of logits, the libraries; of online
 methods the engine's own weights, the keys and values of a step's samples, the judge. Per token: what a layer keeps for
-the way back, counted from the shapes of Llama's and Qwen's layers as this package runs them (`kernels`): three values of
-the inner width, two of the queries, four of the keys and values, six of the hidden size (eight where norms are trained).
-With `checkpointing` a layer keeps its input alone, and one layer at a time is worked out again.
+the way back, counted from the shapes of Llama's and Qwen's layers as this package runs them (`kernels`): three values
+of the inner width, two of the queries, four of the keys and values, six of the hidden size (eight where norms are
+trained). With `checkpointing` a layer keeps its input alone, and one layer at a time is worked out again.
 """
 
 from __future__ import annotations
