@@ -22,7 +22,7 @@ from reason_engine.training.common.recipe import Recipe
 
 FREE = {
     "out", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens", "muon_rate",
-    "adamw_rate", "clip", "tensorboard", "unservable", "epochs", "held_out",
+    "adamw_rate", "clip", "tensorboard", "unservable", "epochs", "held_out", "checkpointing",
 }  # fmt: skip
 """Keys that may change between the parts of a run; others need `--fresh`."""
 
