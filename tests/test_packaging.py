@@ -82,7 +82,7 @@ def test_data_files_beside_the_code_are_in_the_wheel(wheel: list[str]) -> None:
     """Whatever lies in a package and is no module must be named as package data."""
     for folder, package in FOLDERS.items():
         for path in (ROOT / folder).rglob("*"):
-            if path.is_file() and path.suffix not in (".py", ".pyc"):
+            if path.is_file() and path.parent.name != "__pycache__" and path.suffix != ".py":
                 assert f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}" in wheel
 
 

@@ -2,8 +2,8 @@
 
     python -m tests.bench.real_models gsm8k --model DIR --data DIR --pool DIR --out DIR
         --strategies chain-of-thought:temperature=0,self-consistency:n=16 [--limit 100] [--max-tokens 544]
-        [--engine vllm|embedded] [--weights auto|int8|full] [--rows 96] [--concurrency 6] [--profile JSON] [--reward NAME=DIR] [--seconds S]
-        [--pass-at 1,16] [--allow-code] [--suffix TEXT]
+        [--engine vllm|embedded] [--weights auto|int8|full] [--rows 96] [--concurrency 6] [--profile JSON]
+        [--reward NAME=DIR] [--seconds S] [--pass-at 1,16] [--allow-code] [--suffix TEXT]
 
 The pool (`recorded`) keeps every path that was drawn, so a vote, an adaptive vote and best-of-n of one prompt choose
 among the same ones, and pass@k of the vote's own paths is what one path, and any of them, would reach. `--profile`

@@ -3,7 +3,7 @@ was cut goes on where it stopped.
 
 Path i of a prompt, drawn in a given way, is drawn once: every run (`GenerateRequest.search`) reads the paths of a
 prompt from the first on, whatever its seeds are, and what is not there yet is drawn by the engine below, which is
-started at the first such need. Choices are kept as well. One file a prompt, one line a path.
+started at the first such need. Choices and scores are kept as well. One file a prompt, one line a path.
 """
 
 from __future__ import annotations
@@ -102,7 +102,12 @@ class Recorded(ChatTextMethods):
         return Choice(**{**kept, "probabilities": tuple(kept["probabilities"])})
 
     async def score(self, request: ScoreRequest) -> Scores:
-        return await (await self._engine()).score(request)
+        key = repr((request.inputs, request.task, request.model, request.turns, request.ends, request.prompts))
+        file = self._folder / f"score-{sha256(key.encode()).hexdigest()[:32]}.json"
+        if not file.exists():
+            file.write_text(json.dumps(asdict(await (await self._engine()).score(request))), "utf-8")
+        kept = json.loads(file.read_text("utf-8"))
+        return Scores(tuple(map(tuple, kept["values"])), kept["prompt_tokens"])
 
     async def load_adapter(self, name: str, path: str) -> None:
         raise CapabilityMissing("recorded paths are those of the base model")

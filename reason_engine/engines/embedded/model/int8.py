@@ -19,13 +19,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from reason_engine.engines.embedded.model import compiled
 
 LEAST = 1e-12
 """Of a row's largest number, that its quotient be finite."""
 LEVELS = 127
+NONE = np.empty(0, np.float32)
+KEPT = 64
+"""Rows up to which room for codes is kept from one product to the next."""
 SMALL, FEW, TILE = 1 << 19, 48, 1 << 18
 """Without a kernel: codes of a matrix that is turned into fp32 whatever the number of rows, since its time goes into
 calls; rows up to which torch's kernel is quicker for larger ones; codes that are turned into numbers at a time, so that
@@ -40,7 +48,7 @@ class Kernel:
     """A product of 8-bit codes. Codes of activations lie within ± `levels`."""
 
     levels: int = LEVELS
-    multiply: Multiply = lambda code_NI, zero, packed, scale_O, zero_O: torch.ops.onednn.qlinear_pointwise(
+    multiply: Multiply = lambda code_NI, zero, packed, scale_O, zero_O: torch.ops.onednn.qlinear_pointwise.default(
         code_NI, 1.0, zero, packed, scale_O, zero_O, None, 1.0, 0, torch.float32, "none", [], ""
     )
 
@@ -105,38 +113,69 @@ class Int8:
         twice: bool = False,
     ) -> None:
         self.twice = twice
+        from reason_engine.engines.embedded.model import compiled
+
         outputs, inputs = code_OI.shape
-        self.shape = (inputs, outputs)
+        self.shape, self._loops = (inputs, outputs), compiled
         self._kernel = kernel if code_OI.device.type == "cpu" else None
         self._levels = self._kernel.levels if self._kernel else LEVELS
         self._scale_O = scale_O.float() / self._levels
         self._half_I = torch.full((inputs,), self._levels + 1.5, device=code_OI.device)
         self._code_OI = self._kernel.pack(code_OI.contiguous()) if self._kernel else code_OI.contiguous()
         self._input_I = input_I
+        self._codes: _Codes | None = None
+        self._factor_I = (torch.empty(0) if input_I is None else input_I.float().cpu()).numpy()
         self._zero_O = torch.zeros(outputs, dtype=torch.int32, device=code_OI.device)
         self._one_O = torch.ones(outputs, dtype=torch.bfloat16, device=code_OI.device)
 
     def product(self, x_NI: Tensor) -> Tensor:
         """Round each row to codes, multiply codes with codes, scale."""
-        sums_NO, most_N1 = self.sums(x_NI)
-        return sums_NO.mul_(most_N1).to(x_NI.dtype)
+        out_NO = torch.empty(x_NI.shape[0], self.shape[1], device=x_NI.device)
+        self.into(x_NI.float(), None, out_NO)
+        return out_NO.to(x_NI.dtype)
 
-    def sums(self, x_NI: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, O) and (N, 1) in fp32, whose product is the product: what a row is scaled with can be left to whoever
-        goes over the outputs anyway."""
-        x_NI = x_NI.float()
+    def into(self, x_NI: Tensor, bias_O: Tensor | None, out_NO: Tensor) -> None:
+        """The same of rows in fp32, plus a bias, into `out_NO`, fp32 and contiguous."""
+        if x_NI.device.type != "cpu":
+            sums_NO, most_N1 = self._sums(x_NI)
+            torch.mul(sums_NO, most_N1, out=out_NO)
+            if bias_O is not None:
+                out_NO.add_(bias_O)
+            return
+        sums_MO, most_N = self._compiled_sums(x_NI)
+        bias = NONE if bias_O is None else bias_O.numpy()
+        self._loops.scale_rows(sums_MO, most_N, bias, 0.5 / self._levels, out_NO.numpy())
+
+    def add_to(self, stream_NO: Tensor, x_NI: Tensor) -> None:
+        """Add the product of rows in fp32 to `stream_NO`, fp32 and contiguous."""
+        if x_NI.device.type != "cpu":
+            stream_NO.addcmul_(*self._sums(x_NI))
+            return
+        sums_MO, most_N = self._compiled_sums(x_NI)
+        self._loops.add_rows(sums_MO, most_N, 0.5 / self._levels, stream_NO.numpy())
+
+    def _compiled_sums(self, x_NI: Tensor) -> tuple[compiled.Floats, compiled.Floats]:
+        """Sums of one product of codes, of two rows for each where inputs take two codes; and the rows' scales."""
+        codes, rows, size = self._codes, x_NI.shape[0], (1 + self.twice) * x_NI.shape[0]
+        if codes is None or (len(codes.code_MI), len(codes.most_N)) != (size, rows):
+            codes = _Codes(size, rows, self.shape[0])
+            self._codes = codes if rows <= KEPT else None
+        self._loops.round_rows(x_NI.contiguous().numpy(), self._factor_I, self._levels, codes.code_MI, codes.most_N)
+        return self._products(codes.tensor_MI).numpy(), codes.most_N
+
+    def _sums(self, x_NI: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, O) and (N, 1), whose product is the product."""
         if self._input_I is not None:
             x_NI = x_NI * self._input_I
         most_N1 = x_NI.abs().amax(1, keepdim=True).clamp_min_(LEAST)
         # Moved up and cut off, which rounds.
         moved_NI = torch.addcdiv(self._half_I, x_NI, most_N1, value=self._levels)
+        code_NI = moved_NI.to(torch.uint8)
         if not self.twice:
-            return self._products(moved_NI.to(torch.uint8)), most_N1
-        rows = moved_NI.shape[0]
-        both_MI = moved_NI.new_empty(2 * rows, moved_NI.shape[1], dtype=torch.uint8)
-        both_MI[:rows] = moved_NI
-        both_MI[rows:] = moved_NI.frac_().mul_(2 * self._levels).add_(1.5)
-        sums_MO = self._products(both_MI)
+            return self._products(code_NI), most_N1
+        finer_NI = moved_NI.frac_().mul_(2 * self._levels).add_(1.5).to(torch.uint8)
+        sums_MO = self._products(torch.cat([code_NI, finer_NI]))
+        rows = x_NI.shape[0]
         return sums_MO[:rows].add_(sums_MO[rows:], alpha=0.5 / self._levels), most_N1
 
     def _products(self, code_NI: Tensor) -> Tensor:
@@ -151,6 +190,14 @@ class Int8:
         if self._code_OI.numel() > SMALL and code_NI.shape[0] <= FEW:
             return torch.ops.aten._weight_int8pack_mm(code_NI.bfloat16(), self._code_OI, self._one_O).float()
         return _tiled(code_NI.float(), self._code_OI)
+
+
+class _Codes:
+    """Room for so many rows of codes, as a tensor and as the array that is the same memory, and for so many scales."""
+
+    def __init__(self, codes: int, rows: int, inputs: int) -> None:
+        self.tensor_MI = torch.empty(codes, inputs, dtype=torch.uint8)
+        self.code_MI, self.most_N = self.tensor_MI.numpy(), np.empty(rows, np.float32)
 
 
 @dataclass(frozen=True, slots=True)

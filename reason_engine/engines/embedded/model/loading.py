@@ -61,7 +61,8 @@ def make_decoder(
     torch.set_num_threads(1)  # products are tried, and timed
     precision = dtype_for(dtype, shape, size, place)
     layout, notes = _layout(weights, dtype, shape, size, precision, place)
-    torch.set_num_threads(threads or (cores() if size >= LARGE else 1))
+    # One thread unless more are asked for: reading gains a tenth by two, and beside other work it loses by minutes.
+    torch.set_num_threads(threads or 1)
     make = partial(_make, shape=shape, dtype=precision, device=place, demanded=weights == "int8")
     built, layout, measured, more = make(tensors, source, layout)
     decoder = Decoder(shape, built, precision, place, lambda new: make(new, "the new weights", layout)[0])

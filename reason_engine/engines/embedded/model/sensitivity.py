@@ -21,7 +21,7 @@ begin at position 0, where the largest activations of a model stand (Sun et al. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,11 +31,11 @@ from torch import Tensor
 from reason_engine.engines.embedded.model.decoder import Decoder
 from reason_engine.engines.embedded.model.int8 import LEAST, Int8, quantise
 from reason_engine.engines.embedded.model.shape import Shape
-from reason_engine.engines.embedded.model.weights import Builder, Layer, Layout, Matrix, Weights, built
+from reason_engine.engines.embedded.model.weights import Builder, Layer, Layout, Matrix, Weights, built, give_back
 
 LIMIT, FINE = 0.06, 0.0125
 """Error beyond which a matrix stays as it is; up to which inputs take one code."""
-TOKENS, FREQUENT = 64, 8192
+TOKENS, FREQUENT, SOME = 64, 8192, 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,9 @@ def _build(builder: Builder, limit: float) -> tuple[Weights, list[Measured]]:
     generator = torch.Generator().manual_seed(0)
     tokens_N = torch.randint(min(FREQUENT, s.vocab), (count,), generator=generator).to(builder.device)
     positions_N = torch.arange(count, device=builder.device)
-    decoder.logits(decoder.forward(tokens_N, positions_N, _attend, count))
+    hidden_NH = decoder.forward(tokens_N, positions_N, _attend, count)
+    give_back()  # the head is the largest matrix, and is read beside all that was made
+    decoder.logits(hidden_NH)
     whole = rows if head.codes or not s.tied else builder.embedding().to(builder.dtype)
     made = Weights(whole, [_settled(layer) for layer in layers], norm, head.settled())
     return made, [Measured(one.name, one.error, one.shape[0] * one.shape[1], one.codes) for one in trials]
@@ -90,37 +92,40 @@ class _Trial:
         self, builder: Builder, name: str, size: tuple[int, int], read: Callable[[], Tensor], limit: float
     ) -> None:
         self.builder, self.name, self.shape, self.read, self.limit = builder, name, size, read, limit
-        self.error, self.codes = 0.0, False
+        self.error, self.codes = float("inf"), False
         self._made: Matrix | None = None
 
     def product(self, x_NI: Tensor) -> Tensor:
         weight_OI = self.read()
-        plain = self.builder.dtype
-        # Some outputs at a time: a head in another precision is not copied whole.
-        exact_NO = torch.cat([torch.mm(x_NI.to(plain), some_OI.to(plain).t()) for some_OI in weight_OI.split(4096)], 1)
-        exact_NO = exact_NO.float()
-        self.error, found_NO = float("inf"), exact_NO
-        for made in self._attempts(x_NI.float(), weight_OI):
-            attempt_NO = made.product(x_NI.float())
-            lost_N = (attempt_NO - exact_NO).square().sum(1) / exact_NO.square().sum(1).clamp_min(1e-30)
-            if (error := float(lost_N.mean().sqrt())) < self.error:
-                self.error, self._made, found_NO = error, made, attempt_NO
-            if error <= FINE:
-                break
+        plain, kernel = self.builder.dtype, self.builder.layout.kernel
+        exact_NO, factor_I = torch.empty(x_NI.shape[0], self.shape[1]), _factors(x_NI.float(), weight_OI)
+        for at in range(0, self.shape[1], SOME):  # a head in another precision is not copied whole
+            exact_NO[:, at : at + SOME] = torch.mm(x_NI.to(plain), weight_OI[at : at + SOME].to(plain).t())
+        codes = quantise(weight_OI, factor_I)
+        del weight_OI  # before codes are packed, which takes their size once more; few are read again
+        made = Int8(*codes, kernel, factor_I.reciprocal())
+        del codes
+        self._try(made, x_NI, exact_NO)
+        if self.error > FINE:
+            made.twice = True
+            self._try(made, x_NI, exact_NO)
+        if self.error > FINE:
+            self._try(Int8(*quantise(self.read()), kernel, twice=True), x_NI, exact_NO)
         self.codes = self.error <= self.limit
         if self.codes:
-            return found_NO.to(x_NI.dtype)
-        self._made = self.builder.laid_out(weight_OI)
+            assert isinstance(self._made, Int8)
+            return self._made.product(x_NI)
+        self._made = self.builder.laid_out(self.read())
         return exact_NO.to(x_NI.dtype)
 
-    def _attempts(self, x_NI: Tensor, weight_OI: Tensor) -> Iterator[Int8]:
-        """Ways to make codes of it, the quickest first."""
-        kernel, factor_I = self.builder.layout.kernel, _factors(x_NI, weight_OI)
-        made = Int8(*quantise(weight_OI, factor_I), kernel, factor_I.reciprocal())
-        yield made
-        made.twice = True
-        yield made
-        yield Int8(*quantise(weight_OI), kernel, twice=True)
+    def _try(self, made: Int8, x_NI: Tensor, exact_NO: Tensor) -> None:
+        """Keep it if it is the best one so far."""
+        off_NO = made.product(x_NI.float()).sub_(exact_NO)
+        lost_N = (
+            torch.linalg.vector_norm(off_NO, dim=1) / torch.linalg.vector_norm(exact_NO, dim=1).clamp_min(1e-15)
+        ) ** 2
+        if (error := float(lost_N.mean().sqrt())) < self.error:
+            self.error, self._made = error, made
 
     def settled(self) -> Matrix:
         """What it became."""
@@ -131,7 +136,7 @@ class _Trial:
 def _factors(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
     """What the inputs are divided by, (I)."""
     squares_I = torch.zeros(weight_OI.shape[1], device=weight_OI.device)
-    for some_OI in weight_OI.split(4096):
+    for some_OI in weight_OI.split(SOME):
         squares_I += some_OI.float().square().sum(0)
     weight_I = (squares_I / weight_OI.shape[0]).sqrt()
     weight_I = weight_I.clamp_min(weight_I.median() / 4).clamp_min(LEAST)

@@ -2,8 +2,8 @@
 
 A matrix is kept so that `x @ M` is one product. In fp32 it is laid out input-major, which is faster for few rows, and
 the norm before it is folded in, sqrt(size) included (`(x * w) @ M = x @ (w[:, None] * M)`); in half precision neither
-pays. Quantised matrices stay as they are, and no norm is folded into them; see `quantised`. Beside those what goes from
-layer to layer is fp32 on a CPU, whatever keys and values are kept in.
+pays. Quantised matrices stay as they are, and no norm is folded into them; see `quantised`. Beside those, and beside
+packed ones, what goes from layer to layer is fp32 on a CPU, whatever keys and values are kept in.
 
 Tensors may be read when they are asked for: each is asked for once or twice, and nothing is kept of it but what is made
 of it.
@@ -108,7 +108,7 @@ def built(source: str, make: Callable[[], T]) -> T:
         raise ModelLoadError(f"{source}: the checkpoint has no tensor {error}") from None
     except RuntimeError as error:
         raise ModelLoadError(f"{source}: {str(error).splitlines()[0]}") from None
-    _give_back()
+    give_back()
     return made
 
 
@@ -131,10 +131,10 @@ class Builder:
             device,
             layout,
         )
-        codes = device.type == "cpu" and (layout.int8 or shape.scheme is not None)
-        self.stream = torch.float32 if codes else dtype
+        laid_out = device.type == "cpu" and (layout.int8 or layout.packed or shape.scheme is not None)
+        self.stream = torch.float32 if laid_out else dtype
         """Of hidden states."""
-        self.fold = self.input_major = dtype == torch.float32 and device.type == "cpu" and not codes
+        self.fold = self.input_major = dtype == torch.float32 and device.type == "cpu" and not laid_out
 
     def build(self) -> Weights:
         """All of them."""
@@ -269,7 +269,7 @@ class Builder:
         return found.to(self.device)
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Return to the system what the allocator keeps of all that was only read or converted: as much as the weights."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library than glibc
