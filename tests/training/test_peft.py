@@ -98,6 +98,29 @@ def test_killed_and_resumed_ends_the_same(base: Path, tmp_path: Path) -> None:
 
 
 @needs_peft
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3", "prompt", "adapter"])
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_the_reference_is_the_base_without_the_adapter(base: Path, tmp_path: Path, method: str, kind: str) -> None:
+    log = train(method, base, tmp_path, peft=kind, adamw_rate=0.02, tokens=2500)
+    first = {"dpo": 0.6931, "kto": 0.5}[method]
+    if kind != "prompt":  # whose learned tokens say something from the start
+        assert log[0]["loss"] == pytest.approx(first, abs=1e-4)
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@needs_peft
+@pytest.mark.parametrize("kind", [None, "lora", "adapter"])
+def test_what_is_worked_out_again_is_the_same(base: Path, tmp_path: Path, kind: str | None) -> None:
+    rows = [
+        train("sft", base, tmp_path / str(again), peft=kind, tokens=600, checkpointing=again) for again in (True, False)
+    ]
+    assert [row["loss"] for row in rows[0]] == pytest.approx([row["loss"] for row in rows[1]], abs=1e-4)
+    with pytest.raises(ValueError, match="checkpointing: compiled"):
+        train("sft", base, tmp_path / "c", compile=True, checkpointing=True)
+
+
+@needs_peft
 @pytest.mark.parametrize("method", ["dpo", "reward"])
 def test_other_methods_adapt_too(base: Path, tmp_path: Path, method: str) -> None:
     log = train(method, base, tmp_path, peft={"method": "lora", "rank": 4}, adamw_rate=0.01, tokens=2500)

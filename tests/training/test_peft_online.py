@@ -14,7 +14,7 @@ from reason_engine.errors import SetupError
 from reason_engine.training import trainers
 from reason_engine.training.online.grpo import GrpoConfig
 from reason_engine.training.run import run
-from tests.training.online import CHEAP, Killed, config, kill_at, log, weights
+from tests.training.online import CHEAP, Killed, config, kill_at, log, scripted_batch, weights
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -155,6 +155,49 @@ def test_bad_keys(changes: dict[str, Any], said: str) -> None:
     for method in METHODS:
         with pytest.raises(ValidationError, match=said):
             trainers.get(method).config.model_validate({**CHEAP, "model": "m", "out": "o", **changes})
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+@pytest.mark.parametrize("kind", [None, "lora"])
+def test_what_is_worked_out_again_is_the_same(policy: Path, tmp_path: Path, method: str, kind: str | None) -> None:
+    rows: list[Any] = []
+    for again in (True, False):
+        changes = {**LEARNING, "steps": 2, "kl": 0.1, "peft": kind, "checkpointing": again}
+        run(method, config(trainers.get(method).config, policy, tmp_path / str(again), **changes))
+        rows.append([(row["loss"], row["norm"]) for row in log(tmp_path / str(again))])
+    assert rows[0][1] == pytest.approx(rows[1][1], abs=1e-4, rel=1e-3)
+
+
+def test_a_group_that_is_all_alike_is_not_read(policy: Path, tmp_path: Path) -> None:
+    from reason_engine.training.common.models import load_model
+    from reason_engine.training.online.environment import BatchRewards
+    from reason_engine.training.online.grpo import Groups
+    from reason_engine.training.online.loop import learn, make_learner
+
+    found: list[Any] = []
+    for alike in (True, False):
+        made = config(GrpoConfig, policy, tmp_path, peft="lora")
+        learner, _ = make_learner(made, Groups, load_model(policy)[0])
+        read: list[int] = []
+        real = learner._policy.logprobs
+        learner._policy.logprobs = lambda rows, real=real, read=read, **how: read.append(len(rows)) or real(rows, **how)
+        if not alike:
+            learner.teaches = lambda item: True
+        trained = [p for p in learner.modules["policy"].parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(trained, lr=0.01)
+        torch.manual_seed(0)
+        for parameter in trained:
+            torch.nn.init.normal_(parameter, std=0.1)
+        batch = scripted_batch([[3, 7], [2, 5]], BatchRewards([[0.1, 0.1], [0.0, 2.0]], [], {}))
+        learn(made, learner, optimiser, batch, 1)
+        found.append((sum(read), [parameter.detach().clone() for parameter in trained]))
+        before = [parameter.detach().clone() for parameter in trained]
+        if alike:
+            flat = scripted_batch([[3, 7]], BatchRewards([[0.7, 0.7]], [], {}))
+            assert learn(made, learner, optimiser, flat, 2) == {"loss": 0.0} and sum(read) == 2
+            assert all(one.equal(two) for one, two in zip(before, trained, strict=True))
+    assert found[0][0] == 2 and found[1][0] == 4
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-5, rtol=1e-4)
 
 
 def test_targets_that_no_matrix_has(policy: Path, tmp_path: Path) -> None:

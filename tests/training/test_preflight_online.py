@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from reason_engine.errors import ModelLoadError, SetupError
+from reason_engine.training import memory as _memory
 from reason_engine.training import trainers
 from reason_engine.training.common import preflight as _preflight
 from reason_engine.training.online.grpo import GrpoConfig
@@ -111,7 +113,7 @@ def test_no_folder_and_too_little_room(policy: Path, tmp_path: Path, monkeypatch
     with pytest.raises(ModelLoadError, match="no checkpoint folder"):
         run("grpo", config(GrpoConfig, tmp_path / "none", tmp_path / "o"))
     with monkeypatch.context() as patched:
-        patched.setattr(_preflight, "_available", lambda: (10**6, "here"))
+        patched.setattr(_preflight, "available", lambda: (10**6, "here"))
         assert "too little; lower micro_tokens" in refused("online-dpo", policy, tmp_path / "o")
     tiny = shutil._ntuple_diskusage(10, 10, 10**4)  # type: ignore[attr-defined]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: tiny)
@@ -143,11 +145,37 @@ def test_numbers_out_of_range_are_named(policy: Path, tmp_path: Path, changes: d
             config(trainers.get(method).config, policy, tmp_path, **changes)
 
 
-def test_a_value_and_more_samples_need_more_memory(policy: Path, tmp_path: Path) -> None:
-    plain = _preflight.online_memory(config(GrpoConfig, policy, tmp_path))
-    assert _preflight.online_memory(config(PpoConfig, policy, tmp_path)) > plain
-    assert _preflight.online_memory(config(GrpoConfig, policy, tmp_path, samples=64)) > plain
-    assert _preflight.online_memory(config(GrpoConfig, policy, tmp_path, judge=policy)) > plain
+def test_what_needs_more_memory(policy: Path, tmp_path: Path) -> None:
+    size = _memory.model_size(policy)
+
+    def need(kind: Any = GrpoConfig, judge: Any = None, of: Any = size, **changes: Any) -> float:
+        return _memory.online_need(config(kind, policy, tmp_path, **changes), of, judge).total(2048)
+
+    plain = need()
+    assert min(need(PpoConfig), need(samples=64), need(judge=size), need(kl=0.1)) > plain
+    assert need(peft="lora") < need(peft="lora", checkpointing=False, kl=0.0) + 1 <= need(peft="lora", kl=0.1) + 1
+    assert max(need(peft="lora"), need(precision="bf16")) < plain
+    deep = replace(size, layers=4 * size.layers, cache=4 * size.cache)
+    assert need(of=deep, checkpointing=True) < need(of=deep)  # of two layers nothing is saved
+
+
+def test_a_pass_fits_itself_to_the_memory() -> None:
+    need = _memory.Need(fixed=2e9, token=1e6)
+    chosen = [need.tokens(free) for free in (1e9, 3.5e9, 5e9, 1e12)]
+    assert chosen == [256, 256, 1024, 2048]
+    assert need.tokens(1e12, on_gpu=True) == 65536
+    assert need.total(need.tokens(5e9)) <= 0.7 * 5e9
+
+
+def test_what_a_run_began_with_it_goes_on_with(policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = config(GrpoConfig, policy, tmp_path, micro_tokens="auto")
+    need = _memory.Need(fixed=0, token=1e6)
+    assert _memory.fit(made, need) == 2048
+    _memory.keep_fit(made, 2048)
+    monkeypatch.setattr(_memory, "available", lambda: (10**9, "here"))
+    assert _memory.fit(made, need) == 2048
+    assert _memory.fit(config(GrpoConfig, policy, tmp_path / "o", micro_tokens="auto"), need) == 512
+    assert _memory.fit(config(GrpoConfig, policy, tmp_path, micro_tokens=77), need) == 77
 
 
 def test_faults_are_found_without_torch(policy: Path, tmp_path: Path) -> None:

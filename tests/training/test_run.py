@@ -81,7 +81,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(base: Path, tmp_path: Path, mo
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SetupError, match=r"cannot be written; the one before it stays: .*No space left"):
         run("sft", config(base, tmp_path))
-    assert [file.name for file in (tmp_path / "out" / "checkpoint").iterdir()] == ["state.pt"]
+    assert sorted(file.name for file in (tmp_path / "out" / "checkpoint").iterdir()) == ["micro_tokens", "state.pt"]
     from transformers import Qwen3ForCausalLM
 
     def save_pretrained(*_: Any, **__: Any) -> None:
@@ -126,7 +126,7 @@ def test_killed_while_it_writes_a_checkpoint(base: Path, tmp_path: Path) -> None
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     names = {file.name for file in (tmp_path / "out" / "checkpoint").iterdir()}
-    assert names == {"state.pt", "state.new"}
+    assert names == {"micro_tokens", "state.pt", "state.new"}
     run("sft", config(base, tmp_path))
     assert losses(tmp_path)[-1] == pytest.approx(losses(tmp_path / "whole")[-1], abs=1e-6)
     assert not (tmp_path / "out" / "checkpoint").exists()
@@ -170,7 +170,7 @@ def test_a_base_that_cannot_be_served_is_refused(
 
 def test_too_little_room_is_said_first(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(_preflight, "_available", lambda: (10**6, "here"))
+        patched.setattr(_preflight, "available", lambda: (10**6, "here"))
         with pytest.raises(SetupError, match=r"memory: about .* free here.*lower micro_tokens"):
             run("sft", config(base, tmp_path))
     monkeypatch.setattr(

@@ -138,7 +138,7 @@ def plain_loss(objective: Any, body: Any, rows: Sequence[Any], config: Any) -> f
     with torch.no_grad():
         items = objective.encode(rows)
         total = objective.total(items, body)
-        groups = micro_batches(items, config.micro_tokens)
+        groups = micro_batches(items, config.pass_tokens)
         return sum(objective.loss(group, body)[0].item() for group in groups) / total
 
 

@@ -38,6 +38,17 @@ def body_of(model: Any, compiled: bool, precision: str = "fp32") -> Body:
     return Body(body)
 
 
+def work_out_again(model: Any) -> None:
+    """Let each layer keep its input alone for the way back. That needs training mode, in which nothing shall be dropped
+    out. Raises SetupError where the model's layers cannot."""
+    if not model.supports_gradient_checkpointing:
+        raise SetupError(f"checkpointing: {type(model).__name__} has no layers that can; set checkpointing: false")
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for module in model.train().modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
 def fast_precision(asked: str) -> str:
     """`auto` is bf16 where this machine computes in it; elsewhere bf16 is emulated, at a twentieth of fp32's speed."""
     if asked != "auto":

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from reason_engine.training.common.encode import LearnedItem, Rollout, padded
-from reason_engine.training.common.forward import body_of
-from reason_engine.training.common.recipe import Peft
+from reason_engine.training.common.forward import body_of, shared, work_out_again
 from reason_engine.training.kernels.logprobs import token_logprobs
 from reason_engine.training.kernels.packing import Body
+
+if TYPE_CHECKING:
+    from reason_engine.training.online.recipe import Online
 
 ALIKE = 32
 """Answers whose lengths fall into one span of this many tokens stand together, so that those of one prompt meet."""
@@ -129,14 +130,19 @@ class Value(nn.Module):
         return measure_in_passes(rows, tokens, self, packed=self._body.packs)
 
 
-def value_of(model: Any, precision: str, peft: Peft | None, base: Path) -> Value:
+def value_of(model: Any, config: Online) -> Value:
     """A critic that starts as this language model: a copy that learns whole, or the same weights with an adapter of its
     own."""
-    if peft is None:
+    precision = config.precision
+    if config.peft is None:
         module = deepcopy(model.base_model).requires_grad_(True)
+        if config.checkpointing:
+            work_out_again(module)
         return Value(module, body_of(module, False, precision), model.config.hidden_size, precision)
     from reason_engine.training.common.adapters import Adapted
-    from reason_engine.training.common.forward import shared
 
-    adapted = Adapted(shared(model), peft, base)
+    copied = shared(model)
+    adapted = Adapted(copied, config.peft, config.model)
+    if config.checkpointing:
+        work_out_again(copied)
     return Value(adapted.module, adapted.body(precision), model.config.hidden_size, precision)

@@ -1,16 +1,12 @@
 """What is known of a run before anything heavy is imported: rows, memory, disk, and whether the result can be served.
 
-Each finding is one line for the user; what would fail later raises SetupError now. The memory is a rule of thumb, in
-fp32. Supervised methods: weights, frozen copies, gradients and two moments of what is trained, one forward pass. Online
-methods: the same with the frozen start, the engine's own weights, the keys and values of a step's samples and the
-judge's weights.
+Each finding is one line for the user; what would fail later raises SetupError now. `memory` tells what a run takes.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from reason_engine.data.formats.readers import open_source
@@ -18,24 +14,17 @@ from reason_engine.data.mixture import Part
 from reason_engine.engines.checkpoint.folder import SERVED, ModelFolder
 from reason_engine.errors import ModelLoadError, SetupError
 from reason_engine.training.common.encode import FileSource, Source, source_of
-from reason_engine.training.common.models import Architecture
-from reason_engine.training.common.recipe import Supervised
+from reason_engine.training.common.recipe import Recipe, Supervised
+from reason_engine.training.memory import (
+    Need,
+    available,
+    model_size,
+    new_size,
+    online_need,
+    supervised_need,
+    trained_parameters,
+)
 from reason_engine.training.online.recipe import Online
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSize:
-    """`cache`: numbers that a token leaves behind, the keys and values of all layers."""
-
-    parameters: int
-    hidden: int
-    layers: int
-    vocabulary: int
-    cache: int = 0
-
-    def forward_bytes(self, tokens: int) -> int:
-        """Bytes of one forward pass of so many padded tokens, kept for the backward pass."""
-        return 4 * tokens * (self.layers * self.hidden * 34 + self.vocabulary * 4)
 
 
 def preflight(config: Supervised, model: Path | None, copies: int = 0) -> tuple[Source, list[str]]:
@@ -52,12 +41,10 @@ def preflight(config: Supervised, model: Path | None, copies: int = 0) -> tuple[
     for name, path in (("ewc", config.old), ("held out", config.held_out)):
         if path is not None:
             found.append(f"{name}: {open_source(path).statement}")
-    size = model_size(model) if model is not None else _new_size(fields["architecture"])
-    total = size.parameters
-    trained = total if config.peft is None else total // 50
-    state = 4 * (total * (1 + copies) + trained * (3 + 2 * (config.ewc > 0)))
-    advice = "lower micro_tokens, or train fewer weights with peft or freeze"
-    found.append(_check_memory(state + size.forward_bytes(config.micro_tokens), total, advice))
+    size = model_size(model) if model is not None else new_size(fields["architecture"])
+    total, trained = size.parameters, trained_parameters(config, size)
+    advice = "lower micro_tokens, set checkpointing: true, or train fewer weights with peft or freeze"
+    found.append(_check_memory(config, supervised_need(config, size, copies), total, advice))
     found.append(_check_disk(config.out, total * 2 * 2 + trained * 12 * 2))
     return source, found
 
@@ -68,36 +55,15 @@ def preflight_online(config: Online) -> list[str]:
     found = [f"serving: {name}, by vLLM and the embedded engine"]
     mixture = _mixture(config.mixture, config.seed)
     found.append(mixture if config.data is None else open_source(config.data, config.format).statement)
-    parameters = model_size(config.model).parameters
-    advice = "lower micro_tokens, prompts, samples or max_tokens"
-    found.append(_check_memory(online_memory(config), parameters, advice))
-    found.append(_check_disk(config.out, parameters * (2 * 2 + 12 * 2 * config.trained)))
-    return found
-
-
-def online_memory(config: Online) -> float:
-    """Bytes."""
     size = model_size(config.model)
-    state = 4 * size.parameters * (4 * config.trained + 2)
-    samples = 4 * config.prompts * config.samples * config.max_tokens * size.cache
-    judge = 0 if config.judge is None else 4 * model_size(config.judge).parameters
-    return state + size.forward_bytes(config.micro_tokens) + samples + judge
-
-
-def model_size(model: Path) -> ModelSize:
-    """Of a checkpoint folder, by its configuration and its files' headers. Raises ModelLoadError."""
-    folder = ModelFolder(model)
-    config = folder.config
-    hidden, layers = config.get("hidden_size", 0), config.get("num_hidden_layers", 0)
-    heads = config.get("num_attention_heads") or 1
-    cache = 2 * layers * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads)
-    return ModelSize(folder.parameters, hidden, layers, config.get("vocab_size", 0), cache)
-
-
-def _new_size(new: Architecture) -> ModelSize:
-    per_width = new.heads * new.head_dim * 2 + new.kv_heads * new.head_dim * 2 + 3 * new.intermediate
-    count = new.vocabulary * new.width + new.layers * new.width * per_width
-    return ModelSize(count, new.width, new.layers, new.vocabulary)
+    judge = None if config.judge is None else model_size(config.judge)
+    advice = (
+        "lower micro_tokens, prompts, samples or max_tokens, set checkpointing: true, or train an adapter with peft"
+    )
+    found.append(_check_memory(config, online_need(config, size, judge), size.parameters, advice))
+    trained = trained_parameters(config, size) * config.trained
+    found.append(_check_disk(config.out, size.parameters * 2 * 2 + trained * 12 * 2))
+    return found
 
 
 def _mixture(parts: Sequence[Part], seed: int) -> str:
@@ -137,10 +103,14 @@ def _check_servable(model: Path, unservable: bool) -> str:
     return name
 
 
-def _check_memory(needed: float, parameters: int, advice: str) -> str:
+def _check_memory(config: Recipe, need: Need, parameters: int, advice: str) -> str:
     """What was found of the memory. Raises SetupError with the advice where there is too little."""
-    (have, where), millions = _available(), f"{parameters / 1e6:,.2f}M parameters"
-    found = f"memory: about {_gigabytes(needed)} of {_gigabytes(have)} free {where}; {millions}"
+    (have, where), millions = available(), f"{parameters / 1e6:,.2f}M parameters"
+    tokens = need.tokens(have) if config.micro_tokens == "auto" else config.micro_tokens
+    needed = need.total(tokens)
+    found = (
+        f"memory: about {_gigabytes(needed)} of {_gigabytes(have)} free {where}, {tokens:,} tokens a pass; {millions}"
+    )
     if needed > have:
         raise SetupError(f"{found}: too little; {advice}")
     return found
@@ -156,12 +126,6 @@ def _check_disk(out: Path, needed: float) -> str:
     if needed > have:
         raise SetupError(f"{found}: too little for a checkpoint, its successor and the model")
     return found
-
-
-def _available() -> tuple[int, str]:
-    import psutil
-
-    return psutil.virtual_memory().available, "on this machine"
 
 
 def _gigabytes(count: float) -> str:

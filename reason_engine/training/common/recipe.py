@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +15,10 @@ from reason_engine.data.mixture import Part
 from reason_engine.errors import MissingExtra
 from reason_engine.training.common.config import Frozen, Patterns
 
+MicroTokens = Annotated[
+    Annotated[int, Field(ge=16)] | Literal["auto"],
+    Field(description="Tokens a forward pass; auto: as many as the memory takes and the machine is faster by"),
+]
 EXTRA = "pip install 'reason-engine[train]'"
 
 
@@ -49,12 +53,24 @@ class Recipe(Frozen):
     compile: bool = False
     threads: int | None = Field(None, ge=1)
     seed: int = 0
+    micro_tokens: MicroTokens = "auto"
+    checkpointing: bool = Field(
+        False, description="Keep each layer's input alone and work out the rest again: a third slower, far less memory"
+    )
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="auto: bf16 on a GPU and on CPUs that compute in it, else fp32"
+    )
     peft: Peft | None = Field(None, description="A few new parameters beside frozen weights; none: all are trained")
     tensorboard: bool = Field(False, description="Write events for TensorBoard into `out`/tensorboard")
     track: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
         (), description="Where the log's figures go besides: tensorboard, wandb, mlflow"
     )
     unservable: bool = Field(False, description="Train a model that vLLM cannot serve all the same")
+
+    @property
+    def pass_tokens(self) -> int:
+        """`micro_tokens` where nothing is known of the memory."""
+        return 2048 if self.micro_tokens == "auto" else self.micro_tokens
 
     @field_validator("peft", mode="before")
     @classmethod
@@ -65,6 +81,8 @@ class Recipe(Frozen):
     def check_compiled(self) -> Recipe:
         if self.compile and self.peft is not None:
             raise ValueError("compile is for all weights; with peft set compile: false")
+        if self.compile and self.checkpointing:
+            raise ValueError("checkpointing: compiled layers keep what they need; set compile: false")
         return self
 
 
@@ -76,7 +94,6 @@ class Supervised(Recipe):
     epochs: float = Field(0, ge=0, description="Instead of tokens: how often each row of the data is seen")
     held_out: Path | None = Field(None, description="Rows by which the result is judged at the end")
     batch: int = Field(32, ge=1, description="Examples an optimiser step")
-    micro_tokens: int = Field(4096, ge=16, description="Padded tokens a forward pass")
     max_length: int = Field(1024, ge=16)
     optimiser: Literal["muon", "adamw"] = "adamw"
     muon_rate: float = Field(0.02, gt=0)
@@ -88,9 +105,6 @@ class Supervised(Recipe):
     ewc: float = Field(0.0, ge=0, description="Strength of elastic weight consolidation")
     old: Path | None = Field(None, description="Rows of what must not be forgotten (ewc)")
     fisher_rows: int = Field(256, ge=1, description="Rows of `old` by which weights' importance is judged")
-    precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="auto: bf16 on a GPU and on CPUs that compute in it, else fp32"
-    )
     save_every: int = Field(1_000_000, ge=1, description="Tokens between checkpoints")
     keep_every: int | None = Field(None, ge=1, description="Tokens between checkpoints that are kept as models")
     log_every: int = Field(20, ge=1, description="Steps between log lines")

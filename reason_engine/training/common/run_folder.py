@@ -30,7 +30,7 @@ QUIET = 5.0
 """Seconds without a word."""
 FREE = {
     "out", "tokens", "save_every", "keep_every", "log_every", "threads", "compile", "micro_tokens", "muon_rate",
-    "adamw_rate", "clip", "tensorboard", "track", "keep_samples", "unservable", "epochs", "held_out",
+    "adamw_rate", "clip", "tensorboard", "track", "keep_samples", "unservable", "epochs", "held_out", "checkpointing",
 }  # fmt: skip
 """Keys that may change between the parts of a run; others need `--fresh`."""
 

@@ -96,7 +96,7 @@ def _lora_forward(layer: Any, x: Tensor, *others: Any, **named: Any) -> Tensor:
     parts = (base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight)
     if torch.is_autocast_enabled(x.device.type):
         kind = torch.get_autocast_dtype(x.device.type)
-        x, *parts = (None if one is None else one.to(kind) for one in (x, *parts))
+        x, parts = x.to(kind), tuple(None if one is None else one.to(kind) for one in parts)
     return _LoraLinear.apply(x, *parts, float(layer.scaling[name]))  # type: ignore[no-any-return]
 
 

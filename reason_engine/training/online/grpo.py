@@ -40,6 +40,10 @@ class GrpoConfig(Online):
     scale: Literal["group", "batch", "none"] = Field("group", description="What a reward is divided by")
     over: Literal["token", "sequence", "constant"] = Field("token", description="What the loss is a mean over")
 
+    @property
+    def has_reference(self) -> bool:
+        return self.kl > 0
+
 
 @dataclass(frozen=True, slots=True)
 class GroupSample(Rollout):
@@ -59,17 +63,13 @@ class Groups(Learner[GrpoConfig, GroupSample]):
     config = GrpoConfig
     summary = "reinforcement learning on the model's own samples, judged by verifiers, by group"
 
-    @classmethod
-    def needs_reference(cls, config: GrpoConfig) -> bool:
-        return config.kl > 0
-
     def teaches(self, item: GroupSample) -> bool:
         """One that counts, and is better or worse than its group or held by a divergence."""
         return item.taught > 0 and (self._config.kl > 0 or bool(item.advantages.any()))
 
     def items(self, batch: Batch) -> list[GroupSample]:
         """Advantages by group, of outcomes and steps; measures the old policy and the reference where needed."""
-        rollouts, most = batch.rollouts, self._config.micro_tokens
+        rollouts, most = batch.rollouts, self._config.pass_tokens
         again = self._config.updates * self._config.minibatches > 1
         old = self._policy.measure(rollouts, most) if again else [None] * len(rollouts)
         reference = self._reference.measure(rollouts, most) if self._config.kl else [None] * len(rollouts)

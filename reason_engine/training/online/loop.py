@@ -28,6 +28,7 @@ from reason_engine.training.common.encode import LearnedItem, Rollout
 from reason_engine.training.common.models import load_model, save_model
 from reason_engine.training.common.preflight import preflight_online
 from reason_engine.training.common.run_folder import Checkpoint, Log
+from reason_engine.training.memory import fit, keep_fit, model_size, online_need
 from reason_engine.training.online.actor import Actor, Group
 from reason_engine.training.online.environment import BatchRewards, Curriculum, check_endpoints
 from reason_engine.training.online.recipe import Online
@@ -91,11 +92,6 @@ class Learner(ABC, Generic[Config, Item]):
         """Learn for `config.steps`; goes on from the checkpoint in `out` where there is one. The last metrics."""
         return train(config, out, tell, cls)
 
-    @classmethod
-    def needs_reference(cls, config: Config) -> bool:
-        """Whether log-probabilities of where it began are asked for."""
-        return True
-
     def teaches(self, item: Item) -> bool:
         """Whether an item has any gradient; one that has none is not read, but counts in what losses are divided by."""
         return True
@@ -119,9 +115,15 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
         tell({"note": line})
     import torch
 
+    from reason_engine.training.common.forward import fast_precision
+
     torch.set_num_threads(config.threads or torch.get_num_threads())
     torch.manual_seed(config.seed)
-    curriculum = Curriculum(config)
+    given, curriculum = config, Curriculum(config)
+    need = online_need(config, model_size(config.model), config.judge and model_size(config.judge))
+    config = config.model_copy(
+        update={"precision": fast_precision(config.precision), "micro_tokens": fit(config, need)}
+    )
     model, tokenizer = load_model(config.model)
     learner, adapted = make_learner(config, method, model)
     trained = [
@@ -136,8 +138,9 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
         for name, module in learner.modules.items()
     ]
     optimiser = torch.optim.AdamW(parameter_groups, weight_decay=config.weight_decay)
-    checkpoint = Checkpoint(out, config, Weights(trained, Distributed()), [optimiser], curriculum)
+    checkpoint = Checkpoint(out, given, Weights(trained, Distributed()), [optimiser], curriculum)
     step, tokens = checkpoint.restore()
+    keep_fit(given, config.pass_tokens)
     log = Log(out, config, 0, tokens, tell)
     kept = Samples(out, config.keep_samples, step, tell)
     metrics: dict[str, Any] = {}
@@ -180,11 +183,13 @@ def train(config: Any, out: Path, tell: OnProgress, method: type[Learner[Any, An
 def make_learner(config: Any, method: type[Learner[Any, Any]], model: Any) -> tuple[Learner[Any, Any], Adapted | None]:
     """The method over this model as it begins, and the adapter that is trained, where there is one."""
     from reason_engine.training.common.adapters import Adapted
-    from reason_engine.training.common.forward import shared
+    from reason_engine.training.common.forward import shared, work_out_again
     from reason_engine.training.common.optimisers import freeze
     from reason_engine.training.common.policy import Policy
 
     at = config.temperature, config.precision
+    if config.checkpointing:
+        work_out_again(model)
     if config.peft is not None:
         start = Policy(shared(model).eval(), *at)
         adapted = Adapted(model, config.peft, config.model)
@@ -196,7 +201,7 @@ def make_learner(config: Any, method: type[Learner[Any, Any]], model: Any) -> tu
         return learner, adapted
     freeze(model, config.freeze)
     policy = Policy(model, *at, config.compile)
-    if not method.needs_reference(config):
+    if not config.has_reference:
         return method(config, policy, policy), None
     start, _ = load_model(config.model)
     return method(config, policy, Policy(start.eval().requires_grad_(False), *at)), None
@@ -273,7 +278,7 @@ def learn(config: Online, learner: Learner[Any, Any], optimiser: Any, batch: Bat
             taught = [item for item in whole if learner.teaches(item)]
             if not taught:
                 continue
-            for places in micro_batch_indices(taught, config.micro_tokens, packed=learner.packs):
+            for places in micro_batch_indices(taught, config.pass_tokens, packed=learner.packs):
                 loss, parts = learner.loss([taught[place] for place in places], whole)
                 loss.backward()
                 for name, value in {"loss": loss.item(), **parts}.items():

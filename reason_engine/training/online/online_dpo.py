@@ -67,7 +67,7 @@ class Pairs(Learner[OnlineDpoConfig, RolloutPair]):
                 if best[0] > worst[0]:
                     found.append((best[1], worst[1]))
         rows = [row for pair in found for row in pair]
-        sums = self._reference.measure_sums(rows, self._config.micro_tokens)
+        sums = self._reference.measure_sums(rows, self._config.pass_tokens)
         return [RolloutPair(a, b, sums[2 * at] - sums[2 * at + 1]) for at, (a, b) in enumerate(found)]
 
     def loss(self, items: Sequence[RolloutPair], whole: Sequence[RolloutPair]) -> tuple[Tensor, dict[str, float]]:

@@ -49,6 +49,10 @@ class PpoConfig(Online):
     value_weight: float = Field(0.5, ge=0)
     value_rate: float | None = Field(None, gt=0, description="Rate of the value; none: that of the policy")
 
+    @property
+    def has_reference(self) -> bool:
+        return self.kl > 0
+
 
 @dataclass(frozen=True, slots=True)
 class ValuedSample(Rollout):
@@ -72,12 +76,8 @@ class ActorCritic(Learner[PpoConfig, ValuedSample]):
         from reason_engine.training.common.policy import value_of
 
         super().__init__(config, policy, reference)
-        self.modules["value"] = self.value = value_of(reference.model, config.precision, config.peft, config.model)
+        self.modules["value"] = self.value = value_of(reference.model, config)
         self.rates["value"] = config.value_rate or config.rate
-
-    @classmethod
-    def needs_reference(cls, config: PpoConfig) -> bool:
-        return config.kl > 0
 
     def items(self, batch: Batch) -> list[ValuedSample]:
         """Values and advantages of every token, before anything is learned from them."""
@@ -86,7 +86,7 @@ class ActorCritic(Learner[PpoConfig, ValuedSample]):
 
         from reason_engine.training.common.advantages import gae, whiten
 
-        rollouts, most = batch.rollouts, self._config.micro_tokens
+        rollouts, most = batch.rollouts, self._config.pass_tokens
         old, values = self._policy.measure(rollouts, most), self.value.measure(rollouts, most)
         start = self._reference.measure(rollouts, most) if self._config.kl else old
         away = [now - then for now, then in zip(old, start, strict=True)]

@@ -88,7 +88,6 @@ class Online(Recipe):
     temperature: float = Field(1.0, ge=0.1, le=4)
     updates: int = Field(1, ge=1, description="Passes over the samples of a step")
     minibatches: int = Field(1, ge=1, description="Optimiser steps a pass")
-    micro_tokens: int = Field(8192, ge=16, description="Padded tokens a forward pass")
     mask_truncated: bool = Field(False, description="Samples cut at max_tokens teach nothing")
     refill: int = Field(
         0, ge=0, description="Times to draw other problems in place of those whose samples are all alike"
@@ -98,7 +97,9 @@ class Online(Recipe):
     final: float = Field(1.0, ge=0, le=1, description="Share of the rate left at the end, falling linearly")
     clip_norm: float = Field(1.0, gt=0)
     freeze: Patterns = Field((), description="Regular expressions over names of parameters that stay")
-    precision: Literal["bf16", "fp32"] = "fp32"
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "fp32", description="Of the learning; auto: bf16 where the machine computes in it"
+    )
     save_every: int = Field(20, ge=1, description="Steps between checkpoints")
     keep_every: int | None = Field(None, ge=1, description="Steps between checkpoints that are kept as models")
     log_every: int = Field(1, ge=1, description="Steps between log lines")
@@ -122,6 +123,11 @@ class Online(Recipe):
         if twice and not all(reward.families for reward in self.rewards if reward.verifier in twice):
             raise ValueError(f"rewards: {twice[0]!r} stands twice; give each its families")
         return self
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether log-probabilities of where it began are asked for."""
+        return True
 
     @property
     def needs_logprobs(self) -> bool:

@@ -34,6 +34,10 @@ class RlooConfig(Online):
     clip: Clip = Field((0.2, 0.2), description="How far an answer's ratio may fall and rise")
     normalise: bool = False
 
+    @property
+    def has_reference(self) -> bool:
+        return self.kl > 0
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer(Rollout):
@@ -52,10 +56,6 @@ class LeaveOneOut(Learner[RlooConfig, JudgedAnswer]):
     config = RlooConfig
     summary = "REINFORCE on whole answers, each against the mean of the others to its prompt"
 
-    @classmethod
-    def needs_reference(cls, config: RlooConfig) -> bool:
-        return config.kl > 0
-
     def teaches(self, item: JudgedAnswer) -> bool:
         """One that counts, and is better or worse than the others."""
         return item.taught and item.advantage != 0
@@ -66,7 +66,7 @@ class LeaveOneOut(Learner[RlooConfig, JudgedAnswer]):
 
         from reason_engine.training.common.advantages import leave_one_out
 
-        rollouts, most = batch.rollouts, self._config.micro_tokens
+        rollouts, most = batch.rollouts, self._config.pass_tokens
         again = self._config.updates * self._config.minibatches > 1
         old = self._policy.measure_sums(rollouts, most) if again or self._config.kl else [0.0] * len(rollouts)
         start = self._reference.measure_sums(rollouts, most) if self._config.kl else old

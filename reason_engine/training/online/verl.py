@@ -60,7 +60,7 @@ def overrides(
 ) -> dict[str, Any]:
     """The keys of verl that differ from its defaults, or that must not change with them."""
     actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
-    most = max(config.micro_tokens, prompt_tokens + config.max_tokens)
+    most = max(config.pass_tokens, prompt_tokens + config.max_tokens)
     model = str(config.model.absolute())
     return {
         "data.train_files": str(folder / "data" / "train.jsonl"),

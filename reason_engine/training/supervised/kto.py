@@ -68,7 +68,7 @@ class Prospects(AgainstReference[KtoConfig]):
         import torch
 
         with torch.no_grad():
-            groups = micro_batches([item.other for item in batch], self._config.micro_tokens)
+            groups = micro_batches([item.other for item in batch], self._config.pass_tokens)
             ratios = sum(float(self.logps(group, body)[1].sum()) for group in groups)
         self._baseline = max(0.0, ratios / len(batch))
         return len(batch)

@@ -24,6 +24,7 @@ from reason_engine.training.common.models import load_or_build, save_model
 from reason_engine.training.common.preflight import preflight
 from reason_engine.training.common.recipe import Supervised
 from reason_engine.training.common.run_folder import Checkpoint, Log
+from reason_engine.training.memory import fit, keep_fit, model_size, new_size, supervised_need
 from reason_engine.training.text.lengths import told_lengths
 
 GPU = 16
@@ -78,12 +79,16 @@ def supervise(
 
     from reason_engine.training.common.adapters import Adapted
     from reason_engine.training.common.consolidation import Consolidation
-    from reason_engine.training.common.forward import body_of, fast_precision
+    from reason_engine.training.common.forward import body_of, fast_precision, work_out_again
     from reason_engine.training.common.optimisers import freeze, make_optimisers, set_rates
 
     torch.set_num_threads(config.threads or torch.get_num_threads())
     torch.manual_seed(config.seed)
-    given, config = config, config.model_copy(update={"precision": fast_precision(config.precision)})
+    size = model_size(base) if base is not None else new_size(dict(config)["architecture"])
+    given, need = config, supervised_need(config, size, copies)
+    config = config.model_copy(
+        update={"precision": fast_precision(config.precision), "micro_tokens": fit(config, need)}
+    )
     tell({"note": f"precision: {config.precision}"})
     model, tokenizer = load_or_build(config, tokenizer_from)
     for line in told_rows(config, source, tokenizer):
@@ -111,11 +116,14 @@ def supervise(
         config = config.model_copy(update={"tokens": math.ceil(config.epochs * epoch)})
     processes.wait()
     step, tokens = checkpoint.restore()
+    keep_fit(given, config.pass_tokens)
     if config.compile:
         body = body_of(objective.model, True, config.precision)
         loss_of = processes.shard(objective, body)
     on_gpu = next(objective.model.parameters()).device.type == "cuda"
-    micro = config.micro_tokens * (GPU if on_gpu else 1)
+    micro = config.pass_tokens * (GPU if on_gpu and given.micro_tokens != "auto" else 1)
+    if config.checkpointing:
+        work_out_again(objective.model)
     log = Log(out, config, config.tokens, tokens, tell)
     if config.held_out is not None and not step:
         log.judge(0, 0, _evaluate(objective, config.held_out, config, body, loss_of))
@@ -222,7 +230,7 @@ def _evaluate(objective: Objective, file: Path, config: Supervised, body: Any, l
     with torch.no_grad():
         items = objective.encode(list(read_rows(file, *config.kinds)))
         total, sums = objective.total(items, body), dict[str, float]()
-        for group in micro_batches(items, config.micro_tokens):
+        for group in micro_batches(items, config.pass_tokens):
             loss, parts = loss_of(group)
             _add(sums, {"loss": loss.item() * len(items) / total, **parts})
     return {name: value / len(items) for name, value in sums.items()}
