@@ -15,6 +15,10 @@ mark alone.
 Log-probabilities. Where the sampled token's alone is asked for, as every path is, its rank is counted over the whole
 vocabulary all the same: the largest part of what it costs. It is left out.
 
+Kernels. To put its own in the place of Triton's, vLLM looks at whatever any loaded module holds. llvmlite, which numba
+brings, holds a library that answers to every name, `__dict__` too, with a function: the engine does not start where it
+was loaded before. It is not looked at.
+
 Quantised matrices. Without VNNI the 8-bit product sums pairs of bytes in 16 bits and saturates: errors of a tenth and
 more, silently. Without AVX-512 the 4-bit product is missing, and the first token ends the engine. Both are then
 multiplied as the embedded engine multiplies them, with the same rounding of activations.
@@ -22,6 +26,7 @@ multiplied as the embedded engine multiplies them, with the same rounding of act
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from reason_engine.engines.vllm.release import vllm_module
@@ -47,6 +52,26 @@ def repair_drafting() -> None:
 
     sampler.apply_top_k_only = top_k_if_any
     vllm_module("v1.sample.rejection_sampler").expand_batch_to_tokens = repeated
+
+
+def look_past_llvmlite() -> None:
+    """Leave its modules out when all loaded ones are looked at."""
+    try:
+        dispatcher = vllm_module("triton_utils.dispatcher")
+    except ModuleNotFoundError:  # releases before it
+        return
+    rebind = dispatcher._rebind_kernels
+    if rebind.__module__ == __name__:
+        return
+
+    def rebind_others(overrides: Any) -> None:
+        hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("llvmlite")}
+        try:
+            rebind(overrides)
+        finally:
+            sys.modules.update(hidden)
+
+    dispatcher._rebind_kernels = rebind_others
 
 
 def find_ends_of_thoughts() -> None:

@@ -91,6 +91,7 @@ class VllmEngine(ChatTextMethods):
             if release.number >= V2_SINCE:
                 leave_tokens_undecoded()
             if release.cpu and inprocess:
+                cpu_repairs.look_past_llvmlite()
                 cpu_repairs.leave_out_ranks()
             if self.config.enable_lora and release.cpu:
                 cpu_repairs.mask_base_rows()
